@@ -1,0 +1,41 @@
+"""Fixtures that several rooms share, and the rule that every test says which tier it belongs to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TIERS = {"unit", "ray", "slow", "gpu"}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests with no tier or several: the fast tier stays fast only if nothing slips in."""
+    wrong = [item.nodeid for item in items if len(TIERS & {mark.name for mark in item.iter_markers()}) != 1]
+    if wrong:
+        raise pytest.UsageError(f"exactly one marker of {sorted(TIERS)} is needed on: {', '.join(wrong)}")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real clips and corpora that are not in the repository: AVMEND_DATA, or ../shared/data."""
+    folder = Path(os.environ.get("AVMEND_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set AVMEND_DATA to its folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A quiet local Ray of two CPUs for the tests of tier ``ray``."""
+    import ray
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()

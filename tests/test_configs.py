@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import pytest
+
+from configs import PRESET_FOLDER, Config, config_hash, config_to_dict, load_config, preset_names
+from shards.errors import InputError
+
+pytestmark = pytest.mark.unit
+
+
+class Optim(Config):
+    lr: float = pydantic.Field(1e-3, gt=0)
+    name: Literal["adamw", "sgd"] = "adamw"
+
+
+class Train(Config):
+    epochs: int = 3
+    optim: Optim = Optim()
+    extra_optim: Optim | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    tag: str = "plain"
+    out: Path = Path("runs")
+
+
+class Needs(Config):
+    data: str
+
+
+def refusal(cls=Train, preset=None, overrides=()) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(cls, preset, overrides)
+    return str(caught.value)
+
+
+@pytest.fixture
+def preset(tmp_path):
+    def write(text: str, name: str = "p.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_defaults_preset_and_overrides_are_laid_over_each_other(preset):
+    path = preset("# command: x\nepochs: 5\noptim: {lr: 0.1}\nsizes: [4]\n")
+    config = load_config(Train, path, ["optim.lr=2e-4", "tag=no", "extra_optim.name=sgd"])
+    assert config == Train(
+        epochs=5, optim=Optim(lr=2e-4), sizes=(4,), tag="no", extra_optim=Optim(name="sgd")
+    )
+    assert load_config(Train) == Train()
+
+
+def test_config_is_frozen():
+    with pytest.raises(pydantic.ValidationError):
+        Train().epochs = 4
+
+
+def test_unknown_override_names_itself_the_nearest_and_all_valid_names():
+    text = refusal(overrides=["optim.lrr=1"])
+    assert "override 'optim.lrr=1'" in text
+    assert "did you mean 'optim.lr'?" in text
+    assert "valid names: lr, name" in text
+
+
+def test_unknown_name_in_a_preset_names_the_file_and_a_deeper_namesake(preset):
+    path = preset("lr: 3\n")
+    text = refusal(preset=path)
+    assert str(path) in text
+    assert "did you mean 'optim.lr'?" in text
+    assert "valid names: epochs, extra_optim, optim, out, sizes, tag" in text
+
+
+def test_unknown_name_inside_an_optional_config():
+    assert "valid names: lr, name" in refusal(overrides=["extra_optim.nme=sgd"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lr=-1", ["'optim.lr'", "-1 does not fit", "greater than 0"]),
+        ("optim.lr=.nan", ["'optim.lr'", "finite"]),
+        ("epochs=many", ["'epochs'", "'many' does not fit", "valid integer"]),
+        ("optim.name=adam", ["'optim.name'", "did you mean 'adamw'?", "'adamw' or 'sgd'"]),
+        ("sizes=[1, x]", ["'sizes.1'", "override 'sizes=[1, x]'"]),
+        ("epochs.x=1", ["'epochs'", "{'x': 1} does not fit", "valid integer"]),
+        ("epochs", ["key.sub=value"]),
+        ("sizes=[1", ["YAML"]),
+    ],
+)
+def test_wrong_values_name_field_value_and_remedy(override, words):
+    text = refusal(overrides=[override])
+    assert "remedy: " in text
+    for word in words:
+        assert word in text
+
+
+def test_inner_name_of_a_plain_value_is_refused(preset):
+    text = refusal(preset=preset("epochs: 3\n"), overrides=["epochs.x=1"])
+    assert "field 'epochs'" in text
+    assert "set 'epochs' itself" in text
+
+
+def test_missing_field_is_named():
+    assert "field 'data': is required" in refusal(Needs)
+
+
+def test_base_is_laid_under_and_each_value_keeps_its_own_file(preset):
+    base = preset("epochs: 9\noptim: {lr: 0.5, name: sgd}\n", "base.yaml")
+    top = preset("base: base.yaml\noptim: {lr: 0.25}\n", "top.yaml")
+    assert load_config(Train, top) == Train(epochs=9, optim=Optim(lr=0.25, name="sgd"))
+    preset("epochs: x\n", "base.yaml")
+    assert str(base) in refusal(preset=top)
+    preset("base: top.yaml\n", "base.yaml")
+    assert "is its own base" in refusal(preset=top)
+
+
+@pytest.mark.parametrize("text", ["epochs: 1\nepochs: 2\n", "- 1\n", "epochs: [\n", "3: 4\n"])
+def test_unreadable_presets_name_the_file(preset, text):
+    path = preset(text)
+    assert str(path) in refusal(preset=path)
+
+
+def test_unknown_preset_lists_what_there_is():
+    assert "no preset 'demoo'" in refusal(preset="demoo")
+
+
+def test_hash_changes_with_every_value_and_only_with_values():
+    assert config_hash(Train()) == config_hash(Train(epochs=3))
+    assert len(config_hash(Train())) == 12
+    assert config_hash(Train()) != config_hash(Train(optim=Optim(lr=0.002)))
+    assert config_to_dict(Train())["out"] == "runs"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_carries_its_command_expectation_and_time_on_top(name):
+    lines = (PRESET_FOLDER / f"{name}.yaml").read_text().splitlines()
+    header = [
+        line for i, line in enumerate(lines) if all(before.startswith("#") for before in lines[: i + 1])
+    ]
+    for word in ("command", "expected", "time"):
+        assert word in "\n".join(header).lower(), f"configs/{name}.yaml: no '{word}' in the comments on top"
