@@ -73,7 +73,7 @@ def _explain(cls: type[Config], error: pydantic.ValidationError, sources: Source
     if kind == "missing":
         remedy = f"add it to the preset or give {field}=VALUE"
         return InputError("is required and was not given", file=place, field=field or None, remedy=remedy)
-    wish = re.sub(r"^(Input should be|Value error,) ?", "", problem["msg"])
+    wish = re.sub(r"^(Input should be|Value error,) ?|, (unable|got) .*$", "", problem["msg"])
     remedy = (
         f"give {field or 'it'} a value that fits" if kind == "value_error" else f"give a value that is {wish}"
     )
