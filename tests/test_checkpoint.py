@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from shards.errors import InputError
-from trainers.checkpoint import (
+from shards.checkpoint import (
     has_checkpoint,
     load_checkpoint,
     load_state,

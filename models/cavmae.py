@@ -1,0 +1,304 @@
+"""CAV-MAE: an audio encoder, a visual encoder and a joint encoder over their tokens.
+
+Gong et al., *Contrastive Audio-Visual Masked Autoencoder*, ICLR 2023 (`CAVMAEFT` of YuanGongND/cav-mae). Module names are the
+published ones, so that public checkpoints load by name. Between the encoders and the joint block stands a bidirectional
+cross-attention (`fusion`), which the prompt method needs; its output projections start at zero, so a freshly imported public
+checkpoint computes exactly the published function.
+
+Shapes: B samples, F fbank frames, N tokens of one modality, D width, C classes, P prompt tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Modality = Literal["audio", "visual"]
+MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
+PATCH, MEL_BINS = 16, 128
+_SUFFIX: dict[str | None, str] = {None: "", "audio": "_a", "visual": "_v"}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Size of a CAV-MAE.
+
+    Attributes:
+        dim, heads, mlp_ratio: of every block.
+        depth: blocks of each modality's encoder.
+        joint_depth: blocks of the joint encoder.
+        target_length: fbank frames (10 ms each) per sample, a multiple of 16.
+        image_size: side of the square picture in pixels, a multiple of 16.
+    """
+
+    dim: int = 768
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    depth: int = 11
+    joint_depth: int = 1
+    target_length: int = 1024
+    image_size: int = 224
+
+    def __post_init__(self):
+        if self.dim % (4 * self.heads) and self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
+        if self.dim % 4:
+            raise ValueError(f"dim {self.dim} must be a multiple of 4 (sin-cos position embedding)")
+        for name in ("target_length", "image_size"):
+            if getattr(self, name) % PATCH:
+                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the patch size {PATCH}")
+
+    @property
+    def tokens(self) -> dict[Modality, int]:
+        """Tokens per modality: 8 mel bands x time patches, and the picture's patches."""
+        return {
+            "audio": self.target_length // PATCH * (MEL_BINS // PATCH),
+            "visual": (self.image_size // PATCH) ** 2,
+        }
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+BACKBONES = {
+    "base": BackboneConfig(),
+    "tiny": BackboneConfig(dim=96, heads=3, mlp_ratio=4.0, depth=3, target_length=208, image_size=96),
+}
+
+
+class TokenHook(Protocol):
+    """What a recovery method may change while the backbone runs; see `models.prompts`."""
+
+    def enter(self, modality: Modality, block: int, tokens: Tensor) -> Tensor: ...
+
+    def leave(self, modality: Modality, tokens: Tensor) -> Tensor: ...
+
+    def keys(self, modality: Modality, batch: int) -> Tensor | None: ...
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused qkv projection."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, N, D] -> [B, N, D]
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with three norm sets: joint, audio (`_a`) and visual (`_v`)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        for name in ("norm1", "norm2"):
+            for suffix in _SUFFIX.values():
+                setattr(self, name + suffix, nn.LayerNorm(dim))
+        self.attn = Attention(dim, heads)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, norms: Modality | None = None) -> Tensor:  # [B, N, D]
+        suffix = _SUFFIX[norms]
+        x = x + self.attn(getattr(self, "norm1" + suffix)(x))
+        return x + self.mlp(getattr(self, "norm2" + suffix)(x))
+
+
+class CrossAttention(nn.Module):
+    """One direction of the fusion: queries from a modality's own tokens, keys and values from [prompts ; other's tokens].
+
+    The output projection starts at zero (identity), see the module's note on imported checkpoints.
+    """
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_q, self.norm_kv = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, keys: list[Tensor]) -> Tensor:  # [B, N, D], each [B, M, D] -> [B, N, D]
+        if not keys:  # nothing to attend to: the other modality is absent and there is no prompt
+            return x
+        b, n, d = x.shape
+        memory = self.norm_kv(torch.cat(keys, dim=1))
+        q = self.q(self.norm_q(x)).view(b, n, self.heads, -1).transpose(1, 2)
+        k, v = self.kv(memory).view(b, -1, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, channels: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, kernel_size=PATCH, stride=PATCH)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, channels, H, W] -> [B, N, D]
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class CAVMAE(nn.Module):
+    """The classifier `CAVMAEFT` with a bidirectional cross-attention fusion.
+
+    Args:
+        config: sizes.
+        classes: number of labels C.
+    """
+
+    def __init__(self, config: BackboneConfig, classes: int):
+        super().__init__()
+        self.config, self.classes = config, classes
+        dim, heads = config.dim, config.heads
+
+        def blocks(n: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(dim, heads, config.mlp_ratio) for _ in range(n))
+
+        self.patch_embed_a, self.patch_embed_v = PatchEmbed(1, dim), PatchEmbed(3, dim)
+        self.modality_a, self.modality_v = (nn.Parameter(torch.zeros(1, 1, dim)) for _ in range(2))
+        side, time = config.image_size // PATCH, config.target_length // PATCH
+        self.pos_embed_a = nn.Parameter(sincos_positions(dim, MEL_BINS // PATCH, time))
+        self.pos_embed_v = nn.Parameter(sincos_positions(dim, side, side))
+        self.blocks_a, self.blocks_v = blocks(config.depth), blocks(config.depth)
+        self.fusion_a, self.fusion_v = CrossAttention(dim, heads), CrossAttention(dim, heads)
+        self.blocks_u = blocks(config.joint_depth)
+        self.norm_a, self.norm_v, self.norm = (nn.LayerNorm(dim) for _ in range(3))
+        self.mlp_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for suffix in ("a", "v"):
+            weight = getattr(self, f"patch_embed_{suffix}").proj.weight
+            nn.init.xavier_uniform_(weight.data.view(weight.shape[0], -1))
+            nn.init.normal_(getattr(self, f"modality_{suffix}"), std=0.02)
+            nn.init.zeros_(getattr(self, f"fusion_{suffix}").proj.weight)
+
+    def _part(self, name: str, modality: Modality):
+        return getattr(self, name + _SUFFIX[modality])
+
+    def embed(self, modality: Modality, x: Tensor) -> Tensor:
+        """Depth 0: patches + position + modality embedding.
+
+        Args:
+            x: normalised fbank [B, F, 128], or normalised picture [B, 3, H, W].
+
+        Returns:
+            tokens [B, N, D].
+        """
+        if modality == "audio":
+            x = x.unsqueeze(1).transpose(2, 3)  # [B, 1, 128, F]
+        return (
+            self._part("patch_embed", modality)(x)
+            + self._part("pos_embed", modality)
+            + self._part("modality", modality)
+        )
+
+    def encode(
+        self, modality: Modality, x: Tensor, start: int = 0, stop: int | None = None, hook: TokenHook | None = None
+    ) -> Tensor:
+        """Run encoder blocks `start` .. `stop` - 1 on tokens [B, N, D]."""
+        for index, block in enumerate(self._part("blocks", modality)[start:stop], start):
+            if hook is not None:
+                x = hook.enter(modality, index, x)
+            x = block(x)
+        return hook.leave(modality, x) if hook is not None else x
+
+    def join(self, tokens: dict[Modality, Tensor], hook: TokenHook | None = None) -> Tensor:
+        """Fusion, joint blocks, pooling and head, for the modalities that are there.
+
+        Args:
+            tokens: encoder outputs [B, N, D]; one modality alone takes the published single-modality path with its own norms.
+
+        Returns:
+            logits [B, C].
+        """
+        alone = next(iter(tokens)) if len(tokens) == 1 else None
+        fused = []
+        for modality in tokens:
+            batch = len(tokens[modality])
+            keys = [hook.keys(modality, batch)] if hook is not None else []
+            keys += [other for name, other in tokens.items() if name != modality]
+            fused.append(self._part("fusion", modality)(tokens[modality], [k for k in keys if k is not None]))
+        x = torch.cat(fused, dim=1)
+        for block in self.blocks_u:
+            x = block(x, alone)
+        return self.mlp_head(getattr(self, "norm" + _SUFFIX[alone])(x).mean(dim=1))
+
+    def forward(
+        self,
+        audio: Tensor,
+        visual: Tensor,
+        present: Tensor | None = None,
+        depth: int | None = None,
+        hook: TokenHook | None = None,
+    ) -> Tensor:
+        """Classify a batch in which each sample may lack one modality.
+
+        Samples are grouped by which modalities they have, and an absent modality is never computed, so nothing of its content
+        (NaN by contract) can reach the output.
+
+        Args:
+            audio, visual: normalised inputs (`depth` None), or cached tokens [B, N, D] taken before encoder block `depth`.
+            present: bool [B, 2] in the order of `MODALITIES`; None means all there.
+            hook: a recovery method's prompts.
+
+        Returns:
+            logits [B, C].
+
+        Raises:
+            ValueError: a sample has neither modality.
+        """
+        inputs = dict(zip(MODALITIES, (audio, visual), strict=True))
+        if present is None or bool(present.all()):
+            return self._forward_group(inputs, depth, hook)
+        if not bool(present.any(dim=1).all()):
+            raise ValueError("a sample has neither audio nor picture: nothing to classify it by")
+        logits = self.mlp_head[1].weight.new_empty(len(present), self.classes)
+        for pattern in present.unique(dim=0):
+            rows = (present == pattern).all(dim=1).nonzero().squeeze(1)
+            group = {m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there}
+            logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
+        return logits
+
+    def _forward_group(self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None) -> Tensor:
+        tokens = {}
+        for modality, x in inputs.items():
+            x = self.embed(modality, x) if depth is None else x
+            tokens[modality] = self.encode(modality, x, depth or 0, hook=hook)
+        return self.join(tokens, hook)
+
+
+def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
+    """Two-dimensional sin-cos position embedding, [1, rows * columns, dim]; the first half of `dim` encodes the column.
+
+    For the spectrogram grid (8 mel bands by time) the published code numbers positions column-major over a transposed grid;
+    the values below reproduce it (`get_2d_sincos_pos_embed` of cav-mae), so that training from scratch matches too.
+    """
+    omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    index = torch.arange(rows * columns, dtype=torch.float64)
+    first, second = index % columns, index.div(columns, rounding_mode="floor")
+
+    def encode(position: Tensor) -> Tensor:
+        angle = position[:, None] * omega
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    return torch.cat([encode(first), encode(second)], dim=1).float().unsqueeze(0)

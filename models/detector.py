@@ -1,0 +1,66 @@
+"""Which modality is ruined? A logistic regression on token statistics, trained on the training split alone.
+
+It replaces the oracle of situation-specific evaluation: its verdict per modality names the case whose prompts are used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.cavmae import MODALITIES, Modality
+
+
+def token_statistics(tokens: Tensor) -> Tensor:
+    """Mean and log standard deviation over a sample's tokens, and of neighbours' differences: [B, N, D] -> [B, 3 D]."""
+    tokens = tokens.float()
+    steps = tokens.diff(dim=1)
+    return torch.cat(
+        [tokens.mean(dim=1), tokens.std(dim=1).clamp_min(1e-4).log(), steps.std(dim=1).clamp_min(1e-4).log()], dim=1
+    )
+
+
+class QualityDetector(nn.Module):
+    """Probability that a modality of a sample is ruined, from its tokens at the cached depth.
+
+    Args:
+        dim: token width D.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.probes = nn.ModuleDict({m: nn.Linear(3 * dim, 1) for m in MODALITIES})
+        for m in MODALITIES:
+            self.register_buffer(f"mean_{m}", torch.zeros(3 * dim))
+            self.register_buffer(f"std_{m}", torch.ones(3 * dim))
+
+    def forward(self, modality: Modality, tokens: Tensor) -> Tensor:
+        """Tokens [B, N, D] -> logits [B], positive: ruined."""
+        x = (token_statistics(tokens) - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")
+        return self.probes[modality](x).squeeze(1)
+
+    def fit(self, modality: Modality, statistics: Tensor, ruined: Tensor, decay: float = 1e-3) -> float:
+        """Fit one probe by L-BFGS on statistics [S, 3 D] and bool [S]; both classes weigh the same.
+
+        Returns:
+            accuracy on what it was fitted to, balanced over the classes.
+        """
+        mean, std = statistics.mean(dim=0), statistics.std(dim=0).clamp_min(1e-4)
+        getattr(self, f"mean_{modality}").copy_(mean)
+        getattr(self, f"std_{modality}").copy_(std)
+        x, y, probe = (statistics - mean) / std, ruined.float(), self.probes[modality]
+        weight = torch.where(ruined, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
+        optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.binary_cross_entropy_with_logits(probe(x).squeeze(1), y, weight=weight)
+            loss = loss + decay * probe.weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        with torch.no_grad():
+            right = (probe(x).squeeze(1) > 0) == ruined
+            return float((right.float() * weight).mean())

@@ -1,0 +1,143 @@
+"""Seeded noise for spectrograms and pictures: seven kinds, severity 1 to 5.
+
+Kinds and the outer severities follow *Prompt the Missing* (its code's values; one ruined modality: severity 5, both ruined:
+severity 2): audio gaussian noise on the normalised filter bank, time mask, time shift; visual black, gaussian, blur, pixelate.
+Their time mask and shift act on the mel axis by mistake; ours act on time. Every draw comes from (seed, sample id, draw), never
+from global state, so every method sees the same ruined input.
+
+Shapes: F fbank frames; H, W picture sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_REFERENCE_SIZE = 224  # pixels for which the blur kernels are given; they scale with the picture
+
+
+def generator(*key: object) -> np.random.Generator:
+    """A random generator that depends on `key` alone (its parts' text), on every machine alike."""
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def _normal(rng: np.random.Generator, like: Tensor) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(like.shape), dtype=np.float32))
+
+
+def gaussian_audio(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Add N(0, sigma) to the normalised fbank [F, 128]; sigma 0.5, 1, 2, 5, 10."""
+    return x + (0.5, 1.0, 2.0, 5.0, 10.0)[severity - 1] * _normal(rng, x)
+
+
+def time_mask(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Set 20, 35, 50, 70 or 90 % of the frames, one run, to the mean (0)."""
+    length = round((0.2, 0.35, 0.5, 0.7, 0.9)[severity - 1] * len(x))
+    start = int(rng.integers(0, len(x) - length + 1))
+    out = x.clone()
+    out[start : start + length] = 0.0
+    return out
+
+
+def time_shift(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Move the sound by up to 10, 20, 30, 40 or 50 % of its length either way; what leaves one end enters at the other."""
+    reach = max(1, round(severity / 10 * len(x)))
+    return x.roll(int(rng.integers(-reach, reach + 1)), dims=0)
+
+
+def black(x: Tensor, severity: int, rng: np.random.Generator, floor: Tensor | None = None) -> Tensor:
+    """Dim the picture [3, H, W] to 50, 25, 10, 5 or 0 % of its light; `floor` [3, 1, 1] is black after normalisation."""
+    level = (0.5, 0.25, 0.1, 0.05, 0.0)[severity - 1]
+    floor = torch.zeros(3, 1, 1) if floor is None else floor
+    return floor + level * (x - floor)
+
+
+def gaussian_visual(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Add N(0, sigma) to the normalised picture [3, H, W]; sigma 0.25, 0.5, 1, 2.5, 5."""
+    return x + (0.25, 0.5, 1.0, 2.5, 5.0)[severity - 1] * _normal(rng, x)
+
+
+def blur(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Gaussian blur, kernel 3, 7, 15, 31 or 51 pixels at 224 (scaled with the picture)."""
+    size = (3, 7, 15, 31, 51)[severity - 1] * x.shape[-1] / _REFERENCE_SIZE
+    half = max(1, round((size - 1) / 2))
+    sigma = 0.3 * (half - 1) + 0.8
+    at = torch.arange(-half, half + 1, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    planes = F.pad(x[:, None], (half, half, half, half), mode="reflect")
+    return F.conv2d(F.conv2d(planes, kernel), kernel.transpose(2, 3))[:, 0]
+
+
+def pixelate(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
+    """Shrink to 50, 30, 20, 10 or 5 % of the side and enlarge by nearest pixel."""
+    side = max(1, round((0.5, 0.3, 0.2, 0.1, 0.05)[severity - 1] * x.shape[-1]))
+    small = F.interpolate(x[None], size=(side, side), mode="area")
+    return F.interpolate(small, size=x.shape[-2:], mode="nearest")[0]
+
+
+KINDS: dict[str, dict[str, Callable[..., Tensor]]] = {
+    "audio": {"gaussian": gaussian_audio, "time_mask": time_mask, "time_shift": time_shift},
+    "visual": {"black": black, "gaussian": gaussian_visual, "blur": blur, "pixelate": pixelate},
+}
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Which noise is drawn.
+
+    Attributes:
+        audio, visual: kinds, each equally likely per draw.
+        alone: severity when one modality is ruined (published protocol: 5).
+        both: severity when both are (published protocol: 2).
+    """
+
+    audio: tuple[str, ...] = ("gaussian", "time_mask", "time_shift")
+    visual: tuple[str, ...] = ("black", "gaussian", "blur", "pixelate")
+    alone: int = 5
+    both: int = 2
+
+    def __post_init__(self):
+        for modality in KINDS:
+            kinds: Sequence[str] = getattr(self, modality)
+            unknown = [k for k in kinds if k not in KINDS[modality]]
+            if unknown or not kinds:
+                raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
+        for name in ("alone", "both"):
+            if getattr(self, name) not in SEVERITIES:
+                raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")
+
+
+def ruin(
+    x: Tensor,
+    modality: str,
+    severity: int,
+    config: NoiseConfig,
+    seed: int,
+    sample: str,
+    draw: int,
+    floor: Tensor | None = None,
+) -> tuple[Tensor, str]:
+    """One noisy draw of one sample's normalised input.
+
+    Args:
+        x: fbank [F, 128] or picture [3, H, W], normalised.
+        seed, sample, draw: all that the noise depends on besides `x`.
+        floor: [3, 1, 1], what black is after normalisation (pictures).
+
+    Returns:
+        the ruined input (same shape) and the name of the kind drawn.
+    """
+    rng = generator("noise", seed, modality, severity, draw, sample)
+    kinds: tuple[str, ...] = getattr(config, modality)
+    kind = kinds[int(rng.integers(len(kinds)))]
+    extra = {"floor": floor} if kind == "black" else {}
+    return KINDS[modality][kind](x, severity, rng, **extra), kind

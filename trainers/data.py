@@ -1,0 +1,203 @@
+"""From shards to batches: media with noise drawn on the fly, and cached features; one item type, NaN where absent.
+
+An item never depends on its neighbours or on the order it is read in: noise, frame and case come from (seed, epoch, key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from models.batch import AVBatch
+from models.cavmae import MODALITIES
+from models.conditions import CASES, CONDITIONS, Condition, variant
+from models.inputs import Normalisation
+from models.noise import NoiseConfig, generator, ruin
+from shards.errors import InputError
+from shards.reader import ShardDataset
+
+Item = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of an AVBatch, one row
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone takes: fbank frames, picture side in pixels, normalisation."""
+
+    target_length: int
+    image_size: int
+    normalisation: Normalisation
+
+
+def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
+    """Class indices [S] of a split.
+
+    Raises:
+        InputError: a label that the model does not know, or several labels on one sample.
+    """
+    index = {label: i for i, label in enumerate(vocabulary)}
+    out = []
+    for meta in data.metas:
+        if len(meta.labels) != 1:
+            remedy = "give each clip one label: these recipes train single-label classification"
+            raise InputError(f"sample '{meta.id}' has {len(meta.labels)} labels", file=data.folder, field="label", remedy=remedy)
+        if meta.labels[0] not in index:
+            remedy = f"known labels: {', '.join(vocabulary)}"
+            raise InputError(f"sample '{meta.id}': unknown label '{meta.labels[0]}'", file=data.folder, field="label", remedy=remedy)
+        out.append(index[meta.labels[0]])
+    return torch.tensor(out)
+
+
+class _Items(Dataset):
+    """What both datasets share: labels, epoch, and the mask at the loader's edge."""
+
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
+        self.data, self.seed, self.epoch = data, seed, 0
+        self.labels = labels_of(data, vocabulary)
+        self.keys = data.keys
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
+        present = torch.tensor([values[m] is not None for m in MODALITIES])
+        audio, visual = (
+            x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES
+        )
+        return audio, visual, present, self.labels[i], torch.tensor(i)
+
+
+class MediaItems(_Items):
+    """Samples of media shards as normalised inputs under a condition.
+
+    Args:
+        data: media shards of one split.
+        vocabulary: the model's labels.
+        spec: the model's input.
+        conditions: one is drawn per sample and epoch (one alone: always that).
+        noise: kinds and severities.
+        seed: of noise, condition and frame.
+        random_frame: any frame of the clip (training) instead of the middle one.
+    """
+
+    def __init__(
+        self,
+        data: ShardDataset,
+        vocabulary: Sequence[str],
+        spec: InputSpec,
+        conditions: Sequence[str] = ("complete",),
+        noise: NoiseConfig | None = None,
+        seed: int = 0,
+        random_frame: bool = False,
+    ):
+        super().__init__(data, vocabulary, seed)
+        self.spec, self.conditions, self.noise = spec, [CONDITIONS[c] for c in conditions], noise or NoiseConfig()
+        self.random_frame = random_frame
+        self._blank = {"audio": (spec.target_length, 128), "visual": (3, spec.image_size, spec.image_size)}
+        self._black = spec.normalisation.black
+
+    def condition(self, key: str) -> Condition:
+        """The condition of a sample in this epoch."""
+        if len(self.conditions) == 1:
+            return self.conditions[0]
+        return self.conditions[int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))]
+
+    def __getitem__(self, i: int) -> Item:
+        values, _ = self.ruined(i)
+        return self._item(i, values, self._blank)
+
+    def ruined(self, i: int) -> tuple[dict[str, Tensor | None], dict[str, str]]:
+        """Inputs by modality (None: absent or taken away) and the noise kinds drawn for them."""
+        sample, key = self.data[i], self.keys[i]
+        condition = self.condition(key)
+        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
+        kinds: dict[str, str] = {}
+        norm = self.spec.normalisation
+        if sample.meta.audio.present and "audio" not in condition.missing:
+            values["audio"] = norm.fbank(sample.arrays["audio"], self.spec.target_length)
+        if sample.meta.visual.present and "visual" not in condition.missing:
+            frames = sample.arrays["frames"]
+            values["visual"] = norm.picture(frames, self._frame(key, len(frames)), self.spec.image_size)
+        for modality in condition.noisy:
+            if (x := values[modality]) is not None:
+                severity = condition.severity(self.noise)
+                values[modality], kinds[modality] = ruin(
+                    x, modality, severity, self.noise, self.seed, key, self.epoch, floor=self._black
+                )
+        return values, kinds
+
+    def _frame(self, key: str, frames: int) -> int:
+        if not self.random_frame:
+            return frames // 2
+        return int(generator("frame", self.seed, self.epoch, key).integers(frames))
+
+
+class FeatureItems(_Items):
+    """Samples of feature shards under one case; the noise draw changes with the epoch.
+
+    Args:
+        data: feature shards of one split.
+        case: one of `CASES`.
+        missing: share of samples from which the case's ruined modality is taken away altogether.
+    """
+
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
+        super().__init__(data, vocabulary, seed)
+        assert case in CASES and data.info.backbone is not None
+        self.condition, self.missing = CONDITIONS[case], missing
+        names = data.info.backbone.variants
+        self.draws = sum(name.startswith("alone-") for name in names)
+        self._row = {name: i for i, name in enumerate(names)}
+
+    def __getitem__(self, i: int) -> Item:
+        sample, key = self.data[i], self.keys[i]
+        arrays, blank = sample.arrays, {}
+        values: dict[str, Tensor | None] = {}
+        gone = self._taken_away(key)
+        for modality in MODALITIES:
+            blank[modality] = next(iter(arrays.values())).shape[1:]
+            values[modality] = None
+            if modality in arrays:
+                blank[modality] = arrays[modality].shape[1:]
+                if modality != gone:
+                    values[modality] = self._variant(arrays[modality], modality)
+        return self._item(i, values, blank)
+
+    def _variant(self, array: np.ndarray, modality) -> Tensor:
+        draws = (len(array) - 1) // 2  # evaluation splits hold fewer draws than the training split
+        name = variant(self.condition, modality, self.epoch % max(draws, 1))
+        kind, _, draw = name.partition("-")
+        row = 0 if kind == "clean" else 1 + int(draw) + (draws if kind == "both" else 0)
+        return torch.from_numpy(array[row]).float()
+
+    def _taken_away(self, key: str) -> str | None:
+        noisy = self.condition.noisy
+        if not self.missing or not noisy:
+            return None
+        rng = generator("missing", self.seed, self.epoch, key)
+        return noisy[int(rng.integers(len(noisy)))] if rng.random() < self.missing else None
+
+
+def collate(items: list[Item]) -> AVBatch:
+    """Items to a batch."""
+    return AVBatch(*(torch.stack(column) for column in zip(*items, strict=True)))
+
+
+def epoch_order(size: int, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1) -> list[int]:
+    """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every rank."""
+    chosen = generator("subset", seed).permutation(size)[: max(1, round(proportion * size))]
+    order = generator("order", seed, epoch).permutation(np.sort(chosen))
+    even = -(-len(order) // world) * world
+    return np.resize(order, even)[rank::world].tolist()
+
+
+def batches(items: Dataset, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool) -> Iterator[AVBatch]:
+    """Batches of `items` in the given order."""
+    drop_last = drop_last and len(order) >= batch_size
+    return iter(
+        DataLoader(Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders, drop_last=drop_last)
+    )

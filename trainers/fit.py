@@ -1,0 +1,179 @@
+"""The loop: epochs over batches, resumable after any of them to the same bits. No Ray, no MLflow, no globals."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from models.batch import AVBatch
+from models.noise import generator
+from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_checkpoint
+from trainers.config import TrainConfig
+from trainers.data import batches, epoch_order
+from trainers.resources import Meter
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one worker runs: its rank among `world`, and its device."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    world: int = 1
+
+    def total(self, *values: float) -> list[float]:
+        """Sums over all ranks."""
+        if self.world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(summed)
+        return summed.tolist()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to train.
+
+    Attributes:
+        name: its folder and its name in logs: "finetune", or a case.
+        objective: module; batch -> (mean loss [], logits [B, C]).
+        train, val: items; `train` has `set_epoch` semantics through its attribute `epoch`.
+        weights: what a checkpoint holds, by name.
+        load: puts such weights back.
+        meta: what the checkpoint says about itself.
+        augment: changes a training batch, given a generator seeded by (seed, epoch, step, rank).
+    """
+
+    name: str
+    objective: nn.Module
+    train: Dataset
+    val: Dataset | None
+    weights: Callable[[], dict[str, Tensor]]
+    load: Callable[[dict[str, Tensor]], None]
+    meta: dict
+    augment: Callable[[AVBatch, torch.Generator], AVBatch] | None = None
+
+
+Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
+
+
+def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report, on_step=None) -> None:
+    """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
+
+    Every epoch leaves a resumable state behind. A finished stage returns at once.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names stage, epoch and step.
+    """
+    done, last = folder / stage.name, folder / "last" / stage.name
+    if has_checkpoint(done):
+        stage.load(load_checkpoint(done).weights)
+        return
+    meter = Meter(place.device)
+    objective = stage.objective.to(place.device)
+    order = epoch_order(len(stage.train), config.seed, 0, config.proportion, place.rank, place.world)  # type: ignore[arg-type]
+    size = max(1, config.batch_size // place.world)
+    steps = max(1, len(order) // size if len(order) >= size else 1)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(config.epochs * steps, config.warmup))
+    first = _resume(stage, optimizer, schedule, last)
+    model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
+    for epoch in range(first, config.epochs):
+        meter.reset_clock()
+        metrics = _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step)
+        seconds = meter.seconds
+        metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
+        if stage.val is not None:
+            metrics |= validate(stage, config, place)
+        report(stage.name, epoch + 1, metrics)
+        if place.rank == 0:
+            state = {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch, "epoch": epoch + 1}
+            save_checkpoint(last, stage.weights(), stage.meta, state)
+    if place.rank == 0:
+        save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": metrics})
+
+
+def _resume(stage: Stage, optimizer, schedule, last: Path) -> int:
+    if not has_checkpoint(last):
+        return 0
+    stage.load(load_checkpoint(last).weights)
+    state = load_state(last)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.last_epoch = state["schedule"]
+    return state["epoch"]
+
+
+def cosine(total: int, warmup: float) -> Callable[[int], float]:
+    """Learning-rate factor by step: linear over the first `warmup` share, then a half cosine to zero."""
+    rise = max(1, round(warmup * total))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+    return factor
+
+
+def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step) -> dict[str, float]:
+    model.train()
+    stage.train.epoch = epoch
+    order = epoch_order(len(stage.train), config.seed, epoch, config.proportion, place.rank, place.world)
+    loss_sum = right = seen = 0.0
+    for step, batch in enumerate(batches(stage.train, order, size, config.loaders, drop_last=True)):
+        batch = batch.to(place.device)
+        if stage.augment is not None:
+            rng = generator("augment", config.seed, epoch, step, place.rank)
+            batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        with arithmetic(config, place.device):
+            loss, logits = model(batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {step + 1}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, config.clip)
+        optimizer.step()
+        schedule.step()
+        loss_sum += value * len(batch)
+        right += (logits.argmax(dim=1) == batch.label).sum().item()
+        seen += len(batch)
+        if on_step is not None:
+            on_step(stage.name, len(batch))
+    loss_sum, right, seen = place.total(loss_sum, right, seen)
+    return {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
+
+
+@torch.no_grad()
+def validate(stage: Stage, config: TrainConfig, place: Place) -> dict[str, float]:
+    """Loss and accuracy on the stage's validation items, over all ranks."""
+    assert stage.val is not None
+    stage.objective.eval()
+    order = list(range(len(stage.val)))[place.rank :: place.world]  # type: ignore[arg-type]
+    loss_sum = right = seen = 0.0
+    for batch in batches(stage.val, order, config.batch_size, config.loaders, drop_last=False) if order else ():
+        batch = batch.to(place.device)
+        with arithmetic(config, place.device):
+            loss, logits = stage.objective(batch)
+        loss_sum += loss.item() * len(batch)
+        right += (logits.argmax(dim=1) == batch.label).sum().item()
+        seen += len(batch)
+    loss_sum, right, seen = place.total(loss_sum, right, seen)
+    return {"val_loss": loss_sum / max(seen, 1), "val_accuracy": right / max(seen, 1)}
+
+
+@contextlib.contextmanager
+def arithmetic(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """bf16 autocast where the config and the device ask for it."""
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        yield

@@ -1,0 +1,65 @@
+"""Time and peak memory of a piece of training, on a GPU or on the CPU."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _resident(field: str) -> int:
+    """A figure of /proc/self/status in bytes (VmRSS now, VmHWM the peak)."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{_STATUS} has no {field}")
+
+
+class Meter:
+    """Seconds and peak bytes since it was made or reset.
+
+    On a GPU: allocated bytes. On a CPU: growth of the process's resident memory over where it stood at the reset, which is
+    exact in a fresh process and a lower bound in one that has freed memory to reuse.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif _STATUS.exists():
+            try:
+                _CLEAR.write_text("5")  # the kernel's way to start VmHWM anew
+            except OSError:  # not permitted in some containers: the peak then counts from the process's start
+                pass
+        self._floor = self._now()
+        self.reset_clock()
+
+    def reset_clock(self) -> None:
+        self._start = time.perf_counter()
+
+    def _now(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return _resident("VmRSS") if _STATUS.exists() else 0
+
+    @property
+    def seconds(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - self._start
+
+    @property
+    def peak_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if _STATUS.exists():
+            return max(0, _resident("VmHWM") - self._floor)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
