@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder} (set AVMEND_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _mlflow_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainers.tracking import Store
+
+    return Store(tmp_path_factory.mktemp("mlflow")).root / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_root(_mlflow_schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs with an empty MLflow store in it (the slow schema is made once, then copied)."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    return Path(shutil.copy(_mlflow_schema, tmp_path / "runs")).parent
 
 
 @pytest.fixture(scope="session")
