@@ -22,12 +22,12 @@ from typing import Any
 from filelock import FileLock
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: nobody asked for it
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
-from shards.errors import InputError  # noqa: E402
-from trainers.journal import FILE, Tail, append_metrics  # noqa: E402
+from shards.errors import InputError
+from trainers.journal import FILE, Tail, append_metrics
 
 for _noisy in ("mlflow", "alembic"):  # after the import, which sets them itself
     logging.getLogger(_noisy).setLevel(logging.WARNING)
