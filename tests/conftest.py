@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-TIERS = {"unit", "ray", "slow", "gpu"}
+TIERS = ("unit", "ray", "slow", "gpu")  # in the order in which they run
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests with no tier or several: the fast tier stays fast only if nothing slips in."""
-    wrong = [item.nodeid for item in items if len(TIERS & {mark.name for mark in item.iter_markers()}) != 1]
+    """Refuse tests with no tier or several, so that no slow one slips into the fast tier; fast ones first."""
+    tiers = {item: [tier for tier in TIERS if item.get_closest_marker(tier)] for item in items}
+    wrong = [item.nodeid for item in items if len(tiers[item]) != 1]
     if wrong:
-        raise pytest.UsageError(f"exactly one marker of {sorted(TIERS)} is needed on: {', '.join(wrong)}")
+        raise pytest.UsageError(f"exactly one marker of {TIERS} is needed on: {', '.join(wrong)}")
+    items.sort(key=lambda item: TIERS.index(tiers[item][0]))
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +33,27 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def _mlflow_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainers.tracking import Store
+
+    return Store(tmp_path_factory.mktemp("mlflow")).root / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_root(_mlflow_schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs with an empty MLflow store in it (the slow schema is made once, then copied)."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    return Path(shutil.copy(_mlflow_schema, tmp_path / "runs")).parent
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A quiet local Ray of two CPUs for the tests of tier ``ray``."""
     import ray
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+import avmend
+from shards.errors import InputError
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Stand in for one command's module, to see what the front makes of what its main does."""
+
+    def install(main) -> None:
+        module = types.ModuleType("a_command")
+        module.main = main
+        monkeypatch.setitem(sys.modules, "a_command", module)
+        monkeypatch.setitem(avmend.COMMANDS, "act", ("a_command", "acts"))
+
+    return install
+
+
+def raising(error: BaseException):
+    def main(argv: list[str]) -> int:
+        raise error
+
+    return main
+
+
+def test_help_lists_every_command_in_one_line(capsys):
+    assert avmend.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(avmend.COMMANDS)
+    assert all(len(line) <= 100 for line in lines)
+    assert avmend.main([]) == 2
+
+
+def test_unknown_command_suggests_the_nearest(capsys):
+    assert avmend.main(["trian"]) == 2
+    assert "unknown command 'trian'\n  remedy: did you mean 'train'?" in capsys.readouterr().err
+    assert avmend.main(["xyz"]) == 2
+    assert "commands: corpus, ingest" in capsys.readouterr().err
+
+
+def test_arguments_and_exit_code_pass_through(command):
+    seen = []
+    command(lambda argv: seen.extend(argv) or 7)
+    assert avmend.main(["act", "--a", "b=c"]) == 7
+    assert seen == ["--a", "b=c"]
+
+
+def test_wrong_input_is_two_lines_and_status_2(command, capsys):
+    command(raising(InputError("is empty", file="m.csv", field="id", remedy="add clips")))
+    assert avmend.main(["act"]) == 2
+    assert capsys.readouterr().err == "error: m.csv: field 'id': is empty\n  remedy: add clips\n"
+
+
+def test_interrupt_is_130_and_a_defect_keeps_its_traceback(command, capsys):
+    command(raising(KeyboardInterrupt()))
+    assert avmend.main(["act"]) == 130
+    command(raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        avmend.main(["act"])
+
+
+def test_help_imports_nothing_heavy_and_starts_at_once():
+    """Not a wall-clock limit of its own: compared with a bare interpreter, best of three."""
+
+    def best(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    assert best("avmend.py", "--help") - best("-c", "pass") < 0.1
+    code = "import sys, avmend; avmend.main(['--help']); print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.rstrip().endswith("set()")
+
+
+@pytest.mark.parametrize("name", list(avmend.COMMANDS))
+def test_each_command_has_a_main_that_prints_its_help(name, capsys):
+    module = avmend.COMMANDS[name][0]
+    if not (ROOT / f"{module.replace('.', '/')}.py").exists():
+        pytest.skip(f"{module} is not built yet")
+    with pytest.raises(SystemExit) as ended:
+        avmend.main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"avmend {name}" in capsys.readouterr().out

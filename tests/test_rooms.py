@@ -1,0 +1,75 @@
+"""The rooms and the arrows between them, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parent.parent
+ARROWS = {
+    "shards": set(),
+    "models": set(),
+    "configs": {"shards"},
+    "pipelines": {"configs", "models", "shards"},
+    "trainers": {"configs", "models", "shards"},
+    "tuning": {"pipelines", "trainers", "configs", "models", "shards"},
+}
+FILES = sorted(path.relative_to(ROOT) for room in ARROWS for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every absolute module name a file imports, within functions and by string too."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the room's name"
+            yield node.module or ""
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            yield from (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_follow_the_arrows(path):
+    room = path.parts[0]
+    beyond = (tops(path) & {*ARROWS, "tests", "avmend"}) - ARROWS[room] - {room}
+    assert not beyond, f"{path} imports {beyond}; {room} may import {ARROWS[room] or 'nothing of ours'}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_ray_and_mlflow_stay_in_their_places(path):
+    if path.parts[0] not in ("pipelines", "trainers", "tuning"):
+        assert "ray" not in tops(path)
+    if path not in (Path("trainers/tracking.py"), Path("trainers/ui.py")):
+        assert "mlflow" not in tops(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_module_imports_on_its_own(path):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+
+
+def test_the_arrows_make_no_circle():
+    reached = {room: set(allowed) for room, allowed in ARROWS.items()}
+    for _ in ARROWS:
+        for room in reached:
+            reached[room] |= {far for near in reached[room] for far in reached[near]}
+    assert not [room for room in reached if room in reached[room]]
+
+
+def test_every_folder_of_the_rooms_is_packaged():
+    import tomllib
+
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(packaged) == sorted(
+        ".".join(path.parent.parts) for path in FILES if path.name == "__init__.py"
+    )

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shards.errors import InputError
+from trainers.journal import append_metrics, keep_until
+from trainers.tracking import PARENT, Store, Terminated, flatten, store_uri
+from trainers.ui import main as ui_main
+from trainers.ui import ui_command
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def store(mlflow_root):
+    return Store(mlflow_root)
+
+
+def history(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in store.client.get_metric_history(run_id, name)]
+
+
+def status(store: Store, run_id: str) -> str:
+    return store.client.get_run(run_id).info.status
+
+
+def test_parent_and_child_with_params_metrics_summary_and_artifact(store, tmp_path):
+    (tmp_path / "table.md").write_text("| a |\n")
+    with store.run("command", "demo", {"seed": 1}, folder=tmp_path / "p") as parent:
+        given = {"optim": {"lr": 1e-3, "name": "adamw"}, "sizes": [1, 2], "cut": None}
+        with store.run("case", "demo", given, {"recipe": "prompt"}, parent, folder=tmp_path / "c") as child:
+            child.log(1, {"loss": 2.0})
+            child.log(2, {"loss": 1.0, "acc": 0.5})
+            assert child.sync() == 3
+            assert child.sync() == 0
+            child.summary({"best/acc": 0.5})
+            child.artifact(tmp_path / "table.md")
+            assert status(store, child.run_id) == "RUNNING"
+    run = store.client.get_run(child.run_id)
+    assert run.data.params == {"optim.lr": "0.001", "optim.name": "adamw", "sizes": "[1, 2]", "cut": "null"}
+    assert run.data.tags[PARENT] == parent.run_id
+    assert run.data.tags["recipe"] == "prompt"
+    assert run.data.metrics == {"loss": 1.0, "acc": 0.5, "best/acc": 0.5}
+    assert history(store, child.run_id, "loss") == [(1, 2.0), (2, 1.0)]
+    assert json.loads((tmp_path / "c" / "summary.json").read_text()) == {"best/acc": 0.5}
+    assert {status(store, r.run_id) for r in (parent, child)} == {"FINISHED"}
+    assert list((store.root / "artifacts").rglob("table.md"))
+
+
+def test_lines_of_another_process_arrive_while_the_run_is_open(store, tmp_path):
+    code = "import sys; from trainers.journal import append_metrics as a; a(sys.argv[1], 4, {'loss': 0.25})"
+    with store.run("r", "demo", folder=tmp_path / "r", sync_seconds=0.05) as run:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        subprocess.run([sys.executable, "-c", code, str(run.folder)], check=True, env=environment)
+        limit = time.monotonic() + 10
+        while not history(store, run.run_id, "loss") and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert history(store, run.run_id, "loss") == [(4, 0.25)]
+
+
+def test_a_resumed_folder_continues_its_run_and_repeats_no_line(store, tmp_path):
+    folder = tmp_path / "r"
+    opened = []
+
+    def fail() -> None:
+        with store.run("r", "demo", {"a": 1}, folder=folder) as run:
+            opened.append(run)
+            for step in (1, 2, 3):
+                run.log(step, {"loss": 1 / step, "odd": float("nan")})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    first = opened[0]
+    assert status(store, first.run_id) == "FAILED"
+    append_metrics(folder, 4, {"loss": 0.25})  # written, but the driver died before it was copied
+    keep_until(folder, 2)  # the last checkpoint
+    with store.run("r", "demo", {"a": 1, "b": 2}, folder=folder) as second:
+        for step in (3, 4, 5):
+            second.log(step, {"loss": 1 / step, "odd": float("nan")})
+    assert second.run_id == first.run_id
+    assert status(store, first.run_id) == "FINISHED"
+    assert history(store, first.run_id, "loss") == [(step, 1 / step) for step in (1, 2, 3, 4, 5)]
+    assert [step for step, _ in history(store, first.run_id, "odd")] == [1, 2, 3, 4, 5]
+    assert store.client.get_run(first.run_id).data.params == {"a": "1", "b": "2"}
+    with (
+        pytest.raises(InputError, match="had a=1, now it is 3"),
+        store.run("r", "demo", {"a": 3}, folder=folder),
+    ):
+        pass
+
+
+def test_a_folder_whose_run_is_gone_gets_a_new_one(store, tmp_path):
+    with store.run("r", "demo", folder=tmp_path / "r") as first:
+        first.log(1, {"loss": 1.0})
+    record = json.loads((tmp_path / "r" / "mlflow.json").read_text())
+    (tmp_path / "r" / "mlflow.json").write_text(json.dumps({**record, "run_id": "0" * 32}))
+    with store.run("r", "demo", folder=tmp_path / "r") as second:
+        pass
+    assert second.run_id != first.run_id
+    assert history(store, second.run_id, "loss") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("how", ["interrupt", "sigterm"])
+def test_interrupted_runs_are_killed_runs(store, tmp_path, how):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with (
+            store.run("p", "demo", folder=tmp_path / "p") as parent,
+            store.run("c", "demo", parent=parent, folder=tmp_path / "c") as child,
+        ):
+            opened.extend([parent.run_id, child.run_id])
+            child.log(1, {"loss": 1.0})
+            if how == "interrupt":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    opened: list[str] = []
+    with pytest.raises(KeyboardInterrupt if how == "interrupt" else Terminated):
+        work()
+    assert [status(store, run_id) for run_id in opened] == ["KILLED", "KILLED"]
+    assert history(store, opened[1], "loss") == [(1, 1.0)]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_store_that_fails_is_told_of_once_and_does_not_end_the_work(mlflow_root, tmp_path, caplog):
+    store = Store(mlflow_root)
+    with store.run("r", "demo", folder=tmp_path / "r") as run:
+        store.client.delete_run(run.run_id)
+        for step in range(3):
+            run.log(step, {"loss": 1.0})
+            run.summary({"best/loss": 1.0})
+    assert caplog.text.count("MLflow store failed") == 1
+    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_deleted_experiment_is_an_input_error(store, tmp_path):
+    with store.run("r", "demo", folder=tmp_path / "r") as run:
+        pass
+    store.client.delete_experiment(store.client.get_run(run.run_id).info.experiment_id)
+    with pytest.raises(InputError, match="'demo' was deleted"), store.run("q", "demo", folder=tmp_path / "q"):
+        pass
+
+
+def test_fifty_epochs_of_ten_metrics_cost_less_than_a_second(store, tmp_path):
+    with store.run("r", "demo", folder=tmp_path / "r") as run:
+        begin = time.perf_counter()
+        for epoch in range(50):
+            run.log(epoch, {f"m{number}": epoch / (number + 1) for number in range(10)})
+        on_disk = time.perf_counter() - begin
+        run.sync()
+        mirrored = time.perf_counter() - begin - on_disk
+    print(f"50 epochs x 10 metrics: {on_disk * 1e3:.1f} ms to disk, {mirrored * 1e3:.1f} ms to MLflow")
+    assert on_disk + mirrored < 1.0
+    assert len(history(store, run.run_id, "m9")) == 50
+
+
+def test_flatten_names_only_what_is_given():
+    assert flatten({"a": {"b": {"c": 1}}, "d": "x", "e": {}}) == {"a.b.c": "1", "d": "x"}
+
+
+def test_the_ui_opens_the_right_store_on_loopback_only(store, tmp_path, monkeypatch, capsys):
+    command = ui_command(store.root, 5001)
+    assert command[command.index("--backend-store-uri") + 1] == f"sqlite:///{store.root}/mlflow.db"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert ui_main(["--store", str(tmp_path / "nothing")]) == 2
+    assert "no MLflow store yet" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5005")
+    assert store_uri(tmp_path) == "http://127.0.0.1:5005"
+    with pytest.raises(InputError, match="open that address"):
+        ui_command(store.root, 5001)
+
+
+def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = Store("runs")
+    assert relative.uri == store.uri
+    shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with relative.run("r", "demo", folder=Path("here")) as run:
+        pass
+    assert run.folder == tmp_path / "elsewhere" / "here"
+    assert status(store, run.run_id) == "FINISHED"

@@ -1,0 +1,106 @@
+"""metrics.jsonl: the metrics of a run on disk, one line per report. What MLflow shows is a copy of it.
+
+Written by one process (rank 0), read by another (the driver) while it grows; needs neither MLflow nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+FILE = "metrics.jsonl"
+_NAME = re.compile(r"[\w\-. /]+")  # what MLflow accepts as a metric's name
+
+
+@dataclass(frozen=True)
+class Line:
+    """One report: ``time`` in milliseconds since 1970, so that a copied line is the same line again."""
+
+    step: int
+    time: int
+    metrics: dict[str, float]
+
+
+def append_metrics(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Append one line to ``folder``/metrics.jsonl and hand it to the system at once.
+
+    Raises:
+        ValueError: a metric's name that MLflow would refuse.
+        TypeError: a value that is no number.
+    """
+    for name in metrics:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"metric name {name!r}: only letters, digits and _ - . / and spaces are allowed")
+    values = {name: _number(name, value) for name, value in metrics.items()}
+    text = json.dumps({"step": int(step), "time": time.time_ns() // 1_000_000, "metrics": values}) + "\n"
+    with (Path(folder) / FILE).open("ab+") as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            text = "\n" + text  # a writer was killed within its last line: don't lose this one too
+        file.write(text.encode())
+
+
+def read_metrics(folder: Path) -> list[Line]:
+    """All complete lines of ``folder``/metrics.jsonl; none if there is no file yet."""
+    return Tail(Path(folder) / FILE).read()
+
+
+def keep_until(folder: Path, step: int | None) -> None:
+    """Prepare a resume after ``step`` (``None``: a fresh start): drop later lines, and a torn last one.
+
+    The file is replaced by rename, so that a reader that follows it notices.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(folder) if step is not None and line.step <= step]
+    new = path.with_name(f".{FILE}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(vars(line)) + "\n" for line in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+@dataclass
+class Tail:
+    """Follows a growing metrics.jsonl: each :meth:`read` returns the complete lines that are new."""
+
+    path: Path
+    _offset: int = field(default=0, init=False)
+    _inode: int = field(default=0, init=False)
+
+    def read(self) -> list[Line]:
+        """New complete lines, from the beginning again after the file was replaced; torn ones are skipped."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self._offset, self._inode = 0, status.st_ino
+            file.seek(self._offset)
+            raw = file.read()
+        complete = raw[: raw.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return [line for text in complete.splitlines() if (line := self._parse(text))]
+
+    def _parse(self, text: bytes) -> Line | None:
+        try:
+            return Line(**json.loads(text))
+        except (ValueError, TypeError):
+            logger.warning("%s: skipped, not a line of metrics: %r", self.path, text[:80])
+            return None
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, str):
+        raise TypeError(f"metric {name!r} is the text {value!r}; metrics are numbers")
+    return float(value)  # type: ignore[arg-type]  # numpy and torch scalars too

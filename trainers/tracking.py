@@ -1,0 +1,275 @@
+"""Runs in MLflow: opened and closed by the driver, metrics copied from metrics.jsonl. No other module
+imports MLflow (ui.py starts its server).
+
+The disk comes first: should the MLflow store fail, training goes on, a warning says so, and the next run of
+the same folder copies what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: nobody asked for it
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from shards.errors import InputError
+from trainers.journal import FILE, Tail, append_metrics
+
+for _noisy in ("mlflow", "alembic"):  # after the import, which sets them itself
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+logger = logging.getLogger(__name__)
+SYNC_SECONDS = 5.0
+BATCH = 1000  # metrics per request, MLflow's limit
+PARAMS = 100  # params per request, MLflow's limit
+PARENT = "mlflow.parentRunId"
+RECORD = "mlflow.json"
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived while a run was open."""
+
+
+def store_uri(root: Path | str = "runs") -> str:
+    """MLFLOW_TRACKING_URI where set, else the SQLite file ``root``/mlflow.db by its absolute path."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+
+
+class Store:
+    """The MLflow store of a folder of runs; its schema is created here, once, before any worker starts.
+
+    Args:
+        root: folder of mlflow.db and artifacts/; not used when MLFLOW_TRACKING_URI names a server.
+    """
+
+    def __init__(self, root: Path | str = "runs"):
+        self.root = Path(root).resolve()
+        self.uri = store_uri(self.root)
+        self.client = MlflowClient(tracking_uri=self.uri)
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".mlflow.lock"):
+            self.client.search_experiments(max_results=1)
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        experiment: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent: Run | None = None,
+        *,
+        folder: Path,
+        sync_seconds: float = SYNC_SECONDS,
+    ) -> Iterator[Run]:
+        """An open MLflow run that mirrors ``folder``/metrics.jsonl until the block ends.
+
+        A folder that had a run before continues it and repeats none of its lines. The run ends as FINISHED,
+        as KILLED by KeyboardInterrupt or SIGTERM, as FAILED by any other exception. Only for the driver.
+
+        Args:
+            name: shown in MLflow; use the run's identity in it.
+            experiment: MLflow experiment, created when new.
+            params: nested values; logged flat, as ``a.b.c``, when the run is created.
+            tags: text by name.
+            parent: the run of the command that this one belongs to.
+            folder: the run's folder, made if missing.
+            sync_seconds: time between two copies of new lines.
+
+        Raises:
+            InputError: the experiment was deleted in MLflow, or the folder's run had other params.
+        """
+        folder = Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        run = self._open(name, experiment, params or {}, dict(tags or {}), parent, folder)
+        status = "FAILED"
+        try:
+            with _terminated_by_signal(), run._synced_every(sync_seconds):
+                yield run
+            status = "FINISHED"
+        except (KeyboardInterrupt, Terminated):
+            status = "KILLED"
+            raise
+        finally:
+            run._close(status)
+
+    def _open(
+        self,
+        name: str,
+        experiment: str,
+        params: Mapping,
+        tags: dict[str, str],
+        parent: Run | None,
+        folder: Path,
+    ) -> Run:
+        if parent is not None:
+            tags[PARENT] = parent.run_id
+        known = self._resumed(folder)
+        if known is not None:
+            self.client.update_run(known, status="RUNNING", name=name)
+            self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
+            self._log_params(known, flatten(params), folder)
+            return Run(self.client, known, folder, self._pushed(known))
+        created = self.client.create_run(self._experiment(experiment), tags=tags, run_name=name).info.run_id
+        (folder / RECORD).write_text(json.dumps({"run_id": created, "store": self.uri}) + "\n")
+        self._log_params(created, flatten(params), folder)
+        return Run(self.client, created, folder, set())
+
+    def _log_params(self, run_id: str, params: dict[str, str], folder: Path) -> None:
+        logged = self.client.get_run(run_id).data.params
+        for key in sorted(params.keys() & logged.keys()):
+            if params[key] != logged[key]:
+                message = f"its run had {key}={logged[key]}, now it is {params[key]}"
+                raise InputError(message, file=folder, field=key, remedy="use another folder for another run")
+        new = [Param(key, value) for key, value in params.items() if key not in logged]
+        for start in range(0, len(new), PARAMS):
+            self.client.log_batch(run_id, params=new[start : start + PARAMS])
+
+    def _experiment(self, name: str) -> str:
+        with FileLock(self.root / ".mlflow.lock"):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                place = None if self.uri.startswith("http") else (self.root / "artifacts").as_uri()
+                return self.client.create_experiment(name, artifact_location=place)
+        if found.lifecycle_stage == "deleted":
+            remedy = "restore it in the MLflow UI, or use another name"
+            raise InputError(f"MLflow experiment '{name}' was deleted", file=self.uri, remedy=remedy)
+        return found.experiment_id
+
+    def _resumed(self, folder: Path) -> str | None:
+        """The run that the folder had in this store, unless it was deleted there."""
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            run = self.client.get_run(record["run_id"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            logger.warning("%s: its run is not in %s; a new one is created", folder, self.uri)
+            return None
+        return run.info.run_id if run.info.lifecycle_stage == "active" else None
+
+    def _pushed(self, run_id: str) -> set[tuple[str, int, str]]:
+        names = self.client.get_run(run_id).data.metrics
+        history = (metric for name in names for metric in self.client.get_metric_history(run_id, name))
+        return {(metric.key, metric.step, repr(metric.value)) for metric in history}
+
+
+class Run:
+    """One open run: its folder on disk and its mirror in MLflow. Made by :meth:`Store.run`."""
+
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path, pushed: set[tuple[str, int, str]]):
+        self.client, self.run_id, self.folder = client, run_id, folder
+        self._pushed = pushed
+        self._tail = Tail(folder / FILE)
+        self._pending: list[Metric] = []
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to metrics.jsonl; MLflow gets it with the next sync."""
+        append_metrics(self.folder, step, metrics)
+
+    def sync(self) -> int:
+        """Copy the lines that are new since the last call, whoever wrote them; returns how many metrics."""
+        with self._lock:
+            for line in self._tail.read():
+                for name, value in line.metrics.items():
+                    what = (name, line.step, repr(value))
+                    if what not in self._pushed:  # a resumed run reports some steps again
+                        self._pushed.add(what)
+                        self._pending.append(Metric(name, value, line.time, line.step))
+            count = len(self._pending)
+            while self._pending:
+                self.client.log_batch(self.run_id, metrics=self._pending[:BATCH])
+                del self._pending[:BATCH]
+            return count
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Final metrics and ``best/*``: to summary.json (over what is there), then to MLflow."""
+        values = {name: float(value) for name, value in values.items()}
+        path = self.folder / "summary.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        new = path.with_name(".summary.json.new")
+        new.write_text(json.dumps({**before, **values}, indent=1) + "\n")
+        new.replace(path)
+        now = time.time_ns() // 1_000_000
+        metrics = [Metric(name, value, now, 0) for name, value in values.items()]
+        self._try(lambda: self.client.log_batch(self.run_id, metrics=metrics))
+
+    def artifact(self, path: Path) -> None:
+        """Copy a file, or a folder's contents, to the run's artifacts in MLflow."""
+        send = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+        self._try(lambda: send(self.run_id, str(path)))
+
+    @contextmanager
+    def _synced_every(self, seconds: float) -> Iterator[None]:
+        ended = threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(seconds):
+                self._try(self.sync)
+
+        thread = threading.Thread(target=follow, name="mlflow-mirror", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _close(self, status: str) -> None:
+        self._try(self.sync)
+        self._try(lambda: self.client.set_terminated(self.run_id, status))
+
+    def _try(self, action: Any) -> None:
+        """A store that fails must not end hours of training: the results are on disk. It is told of once."""
+        try:
+            action()
+        except Exception as error:
+            if not self._warned:
+                logger.warning("MLflow store failed (%s); the results are in %s", error, self.folder)
+            self._warned = True
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as ``{"a.b.c": text}``: text as it is, everything else as json."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+@contextmanager
+def _terminated_by_signal() -> Iterator[None]:
+    """SIGTERM raises Terminated in the main thread while the block runs; other threads can't set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:  # Ray, started inside, may have put its own there
+            signal.signal(signal.SIGTERM, before)
