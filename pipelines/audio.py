@@ -42,7 +42,7 @@ class Span:
 def read_audio(
     path: str, span: Span, *, max_seconds: float, timeout: float
 ) -> tuple[Probe, np.ndarray | None]:
-    """What the container holds, and its first audio stream as int16 [samples] at 16 kHz; ``None``: it has none.
+    """What the container holds, and its first audio stream as int16 [samples] at 16 kHz, if it has one.
 
     Raises:
         DecodeError: no media, an undecodable, damaged or too long stream.

@@ -1,4 +1,4 @@
-"""One clip to decoded streams. Plain and in-process: ``pipelines.decoder`` runs it where it may crash or hang."""
+"""One clip to decoded streams, in this process: ``pipelines.decoder`` runs it where it may crash or hang."""
 
 from __future__ import annotations
 
@@ -141,9 +141,7 @@ def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
         with _Complaints() as complaints:
             try:
                 found = picture.by_decord(request.path, probe, *arguments)
-            except DecodeError:
-                raise
-            except MemoryError:
+            except (DecodeError, MemoryError):
                 raise
             except Exception:  # every failure of decord is the same error; ffmpeg tells them apart
                 found = None
@@ -159,7 +157,7 @@ class _Complaints:
     any = False
 
     def __enter__(self) -> _Complaints:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()
         self._saved = os.dup(2)
         os.dup2(self._file.fileno(), 2)
         return self

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -44,10 +45,8 @@ class Decoder:
         Raises:
             DecodeError: as :func:`pipelines.decode.decode`, also for clips that hang or crash their decoder.
         """
-        try:
+        with suppress(ChildDied):
             return self._try(request)
-        except ChildDied:
-            pass
         try:
             return self._try(without_decord(request))
         except ChildDied as death:
@@ -58,17 +57,13 @@ class Decoder:
         process, self._process = self._process, None
         if process is None:
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
     def _try(self, request: Request) -> Decoded:
         process = self._start()

@@ -16,7 +16,7 @@ from pipelines.decoder import pack, read_message, write_message
 
 
 def main() -> None:
-    """Serve until standard input ends or the parent is gone. Arguments: memory in MiB, parent's process id."""
+    """Serve until standard input ends or the parent is gone. Arguments: memory in MiB, parent's process."""
     memory_mb, parent = int(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()

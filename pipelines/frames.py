@@ -1,4 +1,4 @@
-"""Picture of a clip: N uniform frames, upright, scaled and cropped; by decord, by ffmpeg where decord can't."""
+"""Picture of a clip: N uniform frames, upright, scaled, cropped; by decord, by ffmpeg where it can't."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+")
 
 @dataclass(frozen=True)
 class Frames:
-    """``images`` uint8 [N, size, size, 3], when each was shown (seconds of the file), the end of the stream."""
+    """``images`` uint8 [N, size, size, 3], when each was shown and where the stream ends (seconds)."""
 
     images: np.ndarray
     times: tuple[float, ...]

@@ -34,7 +34,7 @@ def ingest(manifest: str | Path, out: str | Path, config: IngestConfig | None = 
     """Ingest a manifest into ``out``; what an earlier run finished there is kept.
 
     Raises:
-        InputError: a wrong manifest, an ``out`` of another manifest or config, too many failures, a full disk.
+        InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
     """
     manifest, out, config = Path(manifest), Path(out), config or IngestConfig()
     clips = read_manifest(manifest)
@@ -114,7 +114,8 @@ def _run_on_ray(
 
     task = ray.remote(num_cpus=1, max_retries=config.worker_tries, retry_exceptions=False)(ingest_shard)
     limit = config.workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting, running = list(reversed(plan)), {}
+    waiting = list(reversed(plan))
+    running: dict[ray.ObjectRef, str] = {}
     while waiting or running:
         while waiting and len(running) < limit:
             shard = waiting.pop()

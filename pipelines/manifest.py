@@ -292,5 +292,7 @@ def _seconds(where: str, row: Row, name: str) -> float | None:
         value = math.nan
     if not math.isfinite(value) or value < 0 or (name == "duration" and value == 0):
         wanted = "seconds above 0" if name == "duration" else "seconds from 0 up"
-        raise InputError(f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}")
+        raise InputError(
+            f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}"
+        )
     return value

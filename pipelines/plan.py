@@ -127,5 +127,5 @@ def _compare(kept: dict, mine: dict, path: Path) -> None:
         if kept["shards"].get(name) != mine["shards"].get(name)
     ]
     if changed or kept != mine:
-        message = f"the manifest is not the one this folder was begun with: it differs in shard {sorted(changed)[0]}"
+        message = f"the manifest is not the one this folder was begun with: shard {min(changed)} differs"
         raise InputError(message if changed else "begun with another version", file=path, remedy=remedy)

@@ -30,18 +30,18 @@ class IngestConfig(Config):
         worker_tries: how often a shard is tried again after its worker process died.
     """
 
-    frames: int = Field(10, ge=1)
-    image_size: int = Field(224, ge=8)
-    samples_per_shard: int = Field(64, ge=1)
+    frames: int = Field(default=10, ge=1)
+    image_size: int = Field(default=224, ge=8)
+    samples_per_shard: int = Field(default=64, ge=1)
     keep_wave: bool = False
     labels: tuple[str, ...] = ()
-    max_pixels: int = Field(40_000_000, ge=1)
-    max_seconds: float = Field(600.0, gt=0)
-    timeout_s: float = Field(30.0, gt=0)
-    memory_mb: int = Field(4096, ge=0)
-    max_failures: int | None = Field(None, ge=0)
-    workers: int | None = Field(None, ge=0)
-    worker_tries: int = Field(2, ge=0)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    max_seconds: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    memory_mb: int = Field(default=4096, ge=0)
+    max_failures: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0)
+    worker_tries: int = Field(default=2, ge=0)
 
     def content(self) -> dict[str, Any]:
         """The fields that decide what the shards hold; a resumed run must have the same."""

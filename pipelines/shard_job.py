@@ -23,7 +23,7 @@ from shards.writer import Member, Record, write_shard
 
 
 class Quarantined(Frozen):
-    """One clip that was not ingested, as quarantine.jsonl has it; ``error`` is one of ``pipelines.causes``."""
+    """One clip that was not ingested, as in quarantine.jsonl; ``error`` is one of ``pipelines.causes``."""
 
     id: str
     path: str
@@ -103,8 +103,8 @@ class _Work:
                 self._quarantine(clip, "decode", error)
                 continue
             if decoded.audio is not None and len(decoded.audio) < WINDOW:
-                error = DecodeError(TOO_SHORT, f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound")
-                self._quarantine(clip, "log-mel", error)
+                length = f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound"
+                self._quarantine(clip, "log-mel", DecodeError(TOO_SHORT, length))
                 continue
             yield clip.key, self._members(clip, decoded)
 

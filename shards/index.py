@@ -1,4 +1,4 @@
-"""Where every member of a shard lies: read once from the tar's headers, strictly; nothing is ever extracted."""
+"""Where every member of a shard lies: read once from the tar's headers, strictly; nothing is extracted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ Entry = tuple[str, int, int]
 
 def _entries(descriptor: int, size: int) -> list[Entry]:
     """(name, offset, bytes) of every member."""
-    entries, at = [], 0
+    entries: list[Entry] = []
+    at = 0
     while at + BLOCK <= size:
         header = os.pread(descriptor, BLOCK, at)
         if not any(header):

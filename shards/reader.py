@@ -1,4 +1,4 @@
-"""Random access to the samples of a split: an index of offsets and ``pread``; no order, no threads, no pickle."""
+"""Random access to the samples of a split: an index of offsets and ``pread``, and never pickle."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class ShardDataset:
         buffer = np.empty(int(index.sizes[row, column]), np.uint8)
         descriptor = self._descriptor(shard)
         try:
-            got = os.preadv(descriptor, [buffer], int(index.offsets[row, column])) if len(buffer) else 0
+            got = os.preadv(descriptor, [buffer.data], int(index.offsets[row, column])) if len(buffer) else 0
         finally:
             if self._open.get(shard) != descriptor:
                 os.close(descriptor)

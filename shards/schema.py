@@ -13,7 +13,7 @@ import pydantic
 from shards.atomic import write_text
 from shards.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 DATASET_FILE = "dataset.json"
 ABSENT = "absent at source"
 
@@ -80,7 +80,7 @@ class SampleMeta(Frozen):
 
 
 class ShardInfo(Frozen):
-    """One finished shard: path relative to the dataset's folder, how many samples, bytes, and their sha256."""
+    """One finished shard: its path relative to the dataset's folder, samples, bytes, and their sha256."""
 
     name: str
     samples: int

@@ -1,4 +1,4 @@
-"""Shards are plain WebDataset tars whose bytes depend on their content alone, and appear whole or not at all."""
+"""Shards are plain WebDataset tars: bytes that depend on content alone, and appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -36,7 +36,12 @@ def drum(u: np.ndarray, v: np.ndarray) -> Layers:
     tops, bottoms = (-0.85, -0.28, 0.28, 0.85), (-0.57, 0.0, 0.57)
     corners = [(x, -0.1 if i % 2 == 0 else 0.65) for i, x in enumerate(sorted(tops + bottoms))]
     cords = [bar(u, v, a, b, 0.05) for a, b in zip(corners[:-1], corners[1:], strict=True)]
-    return [(union(side, skin), "body"), (union(*cords), "accent"), (skin, "light"), (ring(skin, 0.05), "dark")]
+    return [
+        (union(side, skin), "body"),
+        (union(*cords), "accent"),
+        (skin, "light"),
+        (ring(skin, 0.05), "dark"),
+    ]
 
 
 def flute(u: np.ndarray, v: np.ndarray) -> Layers:

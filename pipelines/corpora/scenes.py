@@ -62,7 +62,9 @@ class ScenesConfig:
         }
         for field, (fine, wanted) in rules.items():
             if not fine:
-                raise InputError(f"{getattr(self, field)} is out of range", field=field, remedy=f"give {wanted}")
+                raise InputError(
+                    f"{getattr(self, field)} is out of range", field=field, remedy=f"give {wanted}"
+                )
 
 
 def build_scenes(
@@ -149,7 +151,9 @@ def _object(rng: np.random.Generator, name: str, look: str, bright: bool, second
         "size": round(size, 4),
         "angle": round(rng.uniform(-12, 12), 2),
         "flip": int(rng.choice([-1, 1])),
-        "colour": colour(hue, rng.uniform(0.5, 1), rng.uniform(0.5, 0.75) if bright else rng.uniform(0.25, 0.4)),
+        "colour": colour(
+            hue, rng.uniform(0.5, 1), rng.uniform(0.5, 0.75) if bright else rng.uniform(0.25, 0.4)
+        ),
         "accent": colour(hue + rng.uniform(0.3, 0.7), 0.8, rng.uniform(0.25, 0.35) if bright else 0.7),
         "drift_x": round(rng.uniform(-0.06, 0.06) / seconds, 4),
         "drift_y": round(rng.uniform(-0.06, 0.06) / seconds, 4),
