@@ -1,0 +1,159 @@
+"""Picture of a clip: N uniform frames, upright, scaled, cropped; by decord, by ffmpeg where it can't."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.audio import Span
+from pipelines.causes import (
+    MISSING_FILE,
+    READ_COMPLAINTS,
+    TOO_LARGE,
+    TRUNCATED,
+    UNDECODABLE,
+    DecodeError,
+    from_stderr,
+)
+from pipelines.ffmpeg import Probe, Stream, run, source
+
+DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
+_CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """``images`` uint8 [N, size, size, 3], when each was shown and where the stream ends (seconds)."""
+
+    images: np.ndarray
+    times: tuple[float, ...]
+    end: float
+
+
+def uniform(shown: np.ndarray, span: Span, count: int) -> np.ndarray:
+    """Positions of ``count`` frames: those on screen in the middles of equal parts of the span.
+
+    Args:
+        shown: float [frames, 2], ascending, seconds at which each frame of the file appears and goes.
+
+    Raises:
+        DecodeError: the stream has no frame in the span.
+    """
+    begin, end = max(span.start, 0.0), float(shown[-1, 1]) if len(shown) else 0.0
+    if span.duration is not None:
+        end = min(end, span.start + span.duration)
+    if end <= begin:
+        raise DecodeError(TRUNCATED, f"the picture ends at {end:.2f} s, the clip begins at {begin:.2f} s")
+    middles = begin + (np.arange(count) + 0.5) * (end - begin) / count
+    return np.clip(np.searchsorted(shown[:, 0], middles, side="right") - 1, 0, len(shown) - 1)
+
+
+def fit(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
+    """Shorter side to ``size`` (bicubic, antialiased), centre crop: uint8 [size, size, 3]."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises DecodeError (too large) before anything of that size is made."""
+    if width * height > max_pixels:
+        raise DecodeError(TOO_LARGE, f"{width}x{height} is more than max_pixels={max_pixels}")
+
+
+def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
+    """A picture file as uint8 [1, size, size, 3], turned as its EXIF tag says.
+
+    Raises:
+        DecodeError: missing, damaged or too large.
+    """
+    try:
+        with Image.open(path) as image:
+            check_size(*image.size, max_pixels)
+            return fit(ImageOps.exif_transpose(image), size)[None]
+    except FileNotFoundError:
+        raise DecodeError(MISSING_FILE, path) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        cause = TRUNCATED if "truncated" in str(error) else UNDECODABLE
+        raise DecodeError(cause, f"picture: {error}") from None
+
+
+def decord_can(probe: Probe) -> bool:
+    """Rotated, several and newer streams go to ffmpeg."""
+    videos = [stream for stream in probe.streams if stream.kind == "video"]
+    return len(videos) == 1 and videos[0].codec in DECORD_CODECS and videos[0].rotation == 0
+
+
+def by_decord(path: str, probe: Probe, span: Span, count: int, size: int) -> Frames:
+    """Frames through decord, in this process, on one thread.
+
+    Raises:
+        Exception: whatever decord raises; it can also crash or hang, so call it where that may happen.
+    """
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=1)
+    shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64) - probe.start
+    first = int(np.searchsorted(shown[:, 0], -1e-3))  # frames before 0 are there for the decoder only
+    shown = shown[first:]
+    chosen = uniform(shown, span, count)
+    distinct, back = np.unique(chosen, return_inverse=True)
+    pictures = reader.get_batch([int(i) + first for i in distinct]).asnumpy()
+    images = np.stack([fit(picture, size) for picture in pictures])[back]
+    return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
+
+
+def by_ffmpeg(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
+    """The same frames through ffmpeg, turned upright.
+
+    Raises:
+        DecodeError: the stream can't be decoded without errors.
+    """
+    for decoded in (False, True):  # what the container lists is cheap; some lists hold frames never shown
+        shown = _times(path, stream, timeout, decoded)
+        chosen = uniform(shown, span, count)
+        distinct, back = np.unique(chosen, return_inverse=True)
+        pictures = _pictures(path, stream, shown, distinct, timeout)
+        if len(pictures) == len(distinct):
+            images = np.stack([fit(picture, size) for picture in pictures])[back]
+            return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
+    raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(distinct)}")
+
+
+def _times(path: str, stream: Stream, timeout: float, decoded: bool) -> np.ndarray:
+    """Float [frames, 2]: seconds at which the frames appear and go, from the container or from decoding."""
+    how: dict[str, object] = {"vf": "scale=16:16", "fps_mode": "passthrough"} if decoded else {"c": "copy"}
+    graph = source(path).output("pipe:", map="0:v:0", format="framecrc", **how)
+    out, err, status = run(graph, timeout)
+    unit = re.search(rb"#tb 0: (\d+)/(\d+)", out)
+    rows = re.findall(rb"^0, *-?\d+, *(-?\d+), *(\d+),", out, re.MULTILINE)
+    if status != 0 or unit is None or not rows or READ_COMPLAINTS.search(err):
+        raise from_stderr(err, f"video ({stream.codec})")
+    begins = np.array(sorted(int(pts) for pts, _ in rows), np.float64)
+    last = max(rows, key=lambda row: int(row[0]))[1]
+    ends = np.append(begins[1:], begins[-1] + max(int(last), 1))
+    shown = np.stack([begins, ends], 1) * int(unit[1]) / int(unit[2])
+    return shown[shown[:, 0] >= -1e-3]
+
+
+def _pictures(path: str, stream: Stream, shown: np.ndarray, chosen: np.ndarray, timeout: float) -> np.ndarray:
+    """Uint8 [chosen, H, W, 3]: the frames of those positions, full size."""
+    near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
+    windows = "+".join(f"between(t,{shown[i, 0] - near:.6f},{shown[i, 0] + near:.6f})" for i in chosen)
+    graph = source(path, max_error_rate=0).output(
+        "pipe:",
+        map="0:v:0",
+        vf=f"select='{windows}'",
+        fps_mode="passthrough",
+        pix_fmt="rgb24",
+        format="rawvideo",
+    )
+    out, err, status = run(graph, timeout)
+    size = re.search(r"Output #0.*?Video: rawvideo.*?, (\d+)x(\d+)", err, re.DOTALL)
+    if status != 0 or size is None or READ_COMPLAINTS.search(err) or _CONCEALED.search(err):
+        raise from_stderr(err, f"video ({stream.codec})")
+    width, height = int(size[1]), int(size[2])
+    return np.frombuffer(out, np.uint8).reshape(-1, height, width, 3)

@@ -1,0 +1,298 @@
+"""The manifest: one row per clip, CSV or JSON Lines, the only thing ingestion needs to know about a corpus.
+
+Columns: ``id``, ``path`` (or ``audio_path`` and ``image_path``, of which one may be empty: that stream is
+absent at source), ``label`` (``;`` between several), ``split``, and optionally ``group`` (clips that must
+not be divided between splits), ``start`` and ``duration`` (seconds). Paths are relative to the manifest.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.keys import safe_key
+
+COLUMNS = ("id", "path", "audio_path", "image_path", "label", "split", "group", "start", "duration")
+REQUIRED = ("id", "label", "split")
+MEDIA = ("path", "audio_path", "image_path")
+JSON_LINES = (".jsonl", ".ndjson")
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, lone surrogates
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a manifest, checked, with paths resolved.
+
+    Attributes:
+        id: as the manifest spells it.
+        key: the id made safe for shards, see :func:`shards.keys.safe_key`.
+        path: one file with both streams, or ``None`` when the row names two files.
+        audio_path: file of the sound; ``None`` beside an ``image_path`` means absent at source.
+        image_path: file of the picture; ``None`` beside an ``audio_path`` means absent at source.
+        labels: at least one.
+        split: ``train``, ``val``, ``test`` or another name of ``[A-Za-z0-9_-]``.
+        group: what must not be divided between splits, if known.
+        start: seconds into the file where the clip begins, if not at 0.
+        duration: seconds that the clip lasts, if not to the end of the file.
+    """
+
+    id: str
+    key: str
+    path: str | None
+    audio_path: str | None
+    image_path: str | None
+    labels: tuple[str, ...]
+    split: str
+    group: str | None
+    start: float | None
+    duration: float | None
+
+
+def read_manifest(path: str | Path) -> list[Clip]:
+    """Read and check a manifest (``.csv``, ``.jsonl``, ``.ndjson``), in the file's order.
+
+    Missing media files are no error here: ingestion quarantines those clips, one by one.
+
+    Raises:
+        InputError: with ``file:line``, the field and a remedy, for a missing or empty file, missing or
+            unknown columns, duplicate ids, an empty label or split, a start or duration that is no
+            number, a row that names no file (or names it twice), a group in more than one split.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    rows = _json_rows(path, text) if path.suffix.lower() in JSON_LINES else _csv_rows(path, text)
+    return _clips(path, rows)
+
+
+def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
+    """Write ``rows`` (column -> value; ``label`` a string or a list) as a manifest, and return its clips.
+
+    The rows are checked first, as :func:`read_manifest` would, and nothing is written if they are wrong.
+    The file appears whole or not at all, and the same rows give the same bytes.
+
+    Raises:
+        InputError: the rows would not read back; the line is the one that the row would have had.
+    """
+    path = Path(path)
+    rows = [{name: value for name, value in row.items() if value not in (None, "")} for row in rows]
+    json_lines = path.suffix.lower() in JSON_LINES
+    clips = _clips(path, enumerate(rows, start=1 if json_lines else 2))
+    for row, clip in zip(rows, clips, strict=True):
+        row["label"] = ";".join(clip.labels)
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    if json_lines:
+        ordered = ({name: row[name] for name in columns if name in row} for row in rows)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
+    else:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    write_text(path, text)
+    return clips
+
+
+def _read_text(path: Path) -> str:
+    if path.suffix.lower() not in (".csv", *JSON_LINES):
+        raise InputError(
+            f"a manifest can't be read from '{path.suffix}'", file=path, remedy="use .csv or .jsonl"
+        )
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
+    except OSError as error:
+        raise InputError(
+            f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path"
+        ) from None
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1  # where the row begins: a quoted field may hold line breaks
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                if header is None:
+                    header = [name.strip() for name in fields]
+                    _check_columns(f"{path}:{line}", header)
+                elif len(fields) != len(header):
+                    raise InputError(
+                        f"{len(fields)} fields, but the header has {len(header)}",
+                        file=f"{path}:{line}",
+                        remedy='put fields that hold commas in double quotes ("a,b")',
+                    )
+                else:
+                    yield line, dict(zip(header, fields, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", file=f"{path}:{line}", remedy="check the quotes") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise InputError(
+                f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line"
+            ) from None
+        if not isinstance(row, dict):
+            raise InputError(
+                f"a {type(row).__name__}, not an object",
+                file=f"{path}:{line}",
+                remedy='one JSON object per line, {"id": ..., "path": ..., "label": ..., "split": ...}',
+            )
+        yield line, row
+
+
+def _check_columns(where: str, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.5)
+            remedy = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(COLUMNS)}"
+            raise InputError("unknown column", file=where, field=name, remedy=remedy)
+        if names.count(name) > 1:
+            raise InputError("the column is there twice", file=where, field=name, remedy="keep one of them")
+    for name in REQUIRED:
+        if name not in names:
+            raise InputError("missing column", file=where, field=name, remedy=f"add the column '{name}'")
+    if not any(name in names for name in MEDIA):
+        raise InputError(
+            "missing column", file=where, field="path", remedy="add 'path', or 'audio_path' and 'image_path'"
+        )
+
+
+def _clips(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Clip]:
+    clips: list[Clip] = []
+    lines: dict[str, int] = {}
+    groups: dict[str, tuple[str, int]] = {}
+    for line, row in rows:
+        where = f"{path}:{line}"
+        _check_columns(where, list(row))
+        clip = _clip(where, path.parent, row)
+        if clip.id in lines:
+            raise InputError(
+                f"'{clip.id}' is the id of lines {lines[clip.id]} and {line}",
+                file=where,
+                field="id",
+                remedy="give every clip an id of its own",
+            )
+        lines[clip.id] = line
+        if clip.group is not None:
+            split, first = groups.setdefault(clip.group, (clip.split, line))
+            if split != clip.split:
+                raise InputError(
+                    f"group '{clip.group}' is in split '{split}' (line {first}) and in '{clip.split}' (line {line})",
+                    file=where,
+                    field="group",
+                    remedy="put all clips of a group into one split, or leave 'group' empty",
+                )
+        clips.append(clip)
+    if not clips:
+        raise InputError("the manifest has no clips", file=path, remedy="add at least one row")
+    return clips
+
+
+def _clip(where: str, folder: Path, row: Row) -> Clip:
+    clip_id = _text(where, row, "id", required=True)
+    split = _text(where, row, "split", required=True)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise InputError(
+            f"'{split}' can't name a file", file=where, field="split", remedy="use letters, digits, _ and -"
+        )
+    media = {name: _media(where, folder, row, name) for name in MEDIA}
+    _check_media(where, media)
+    return Clip(
+        id=clip_id,
+        key=safe_key(clip_id),
+        **media,
+        labels=_labels(where, row),
+        split=split,
+        group=_text(where, row, "group") or None,
+        start=_seconds(where, row, "start"),
+        duration=_seconds(where, row, "duration"),
+    )
+
+
+def _text(where: str, row: Row, name: str, *, required: bool = False) -> str:
+    value = row.get(name)
+    if isinstance(value, (bool, list, dict)):
+        raise InputError(f"{value!r} is no text", file=where, field=name, remedy="give a string")
+    text = "" if value is None else str(value).strip()
+    if required and not text:
+        raise InputError("empty", file=where, field=name, remedy=f"give every clip a '{name}'")
+    if _UNWRITABLE.search(text):
+        raise InputError(
+            f"{text!r} holds a control character", file=where, field=name, remedy="remove the character"
+        )
+    return text
+
+
+def _media(where: str, folder: Path, row: Row, name: str) -> str | None:
+    text = _text(where, row, name)
+    return str(folder / text) if text else None
+
+
+def _check_media(where: str, media: Mapping[str, str | None]) -> None:
+    if not any(media.values()):
+        raise InputError(
+            "the row names no file",
+            file=where,
+            field="path",
+            remedy="fill 'path', or at least one of 'audio_path' and 'image_path'",
+        )
+    if media["path"] and (media["audio_path"] or media["image_path"]):
+        raise InputError(
+            "the row names both a file with both streams and a file with one",
+            file=where,
+            field="path",
+            remedy="fill either 'path', or 'audio_path' and 'image_path'",
+        )
+
+
+def _labels(where: str, row: Row) -> tuple[str, ...]:
+    value = row.get("label")
+    if isinstance(value, (list, tuple)):
+        labels = [_text(where, {"label": label}, "label") for label in value]
+    else:
+        labels = [label.strip() for label in _text(where, row, "label").split(";")]
+    if not labels or not all(labels):
+        raise InputError(
+            "an empty label", file=where, field="label", remedy="give every clip a label, ';' between several"
+        )
+    if any(";" in label for label in labels):
+        raise InputError("a label holds ';'", file=where, field="label", remedy="';' separates labels")
+    return tuple(dict.fromkeys(labels))
+
+
+def _seconds(where: str, row: Row, name: str) -> float | None:
+    text = _text(where, row, name)
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or (name == "duration" and value == 0):
+        wanted = "seconds above 0" if name == "duration" else "seconds from 0 up"
+        raise InputError(
+            f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}"
+        )
+    return value

@@ -1,0 +1,131 @@
+"""Which clip goes into which shard: decided from the manifest alone, before any work, and kept."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.manifest import Clip
+from pipelines.settings import IngestConfig
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.schema import SCHEMA_VERSION, canonical_json
+
+PLAN_FILE = "ingest.json"
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to be: ``name`` (``train-000042``), its clips in order, and a digest of their rows."""
+
+    name: str
+    split: str
+    clips: tuple[Clip, ...]
+    digest: str
+
+
+def make_plan(clips: Sequence[Clip], samples_per_shard: int, base: Path) -> list[ShardPlan]:
+    """Cut every split, in manifest order, into shards. ``base``: the manifest's folder; only paths relative
+    to it enter the digests, so corpus and dataset may move together."""
+    splits: dict[str, list[Clip]] = {}
+    for clip in clips:
+        splits.setdefault(clip.split, []).append(clip)
+    plan = []
+    for split, members in splits.items():
+        for number, at in enumerate(range(0, len(members), samples_per_shard)):
+            part = tuple(members[at : at + samples_per_shard])
+            plan.append(ShardPlan(f"{split}-{number:06d}", split, part, _digest(part, base)))
+    return plan
+
+
+def _digest(clips: Sequence[Clip], base: Path) -> str:
+    rows = [asdict(clip) for clip in clips]
+    for row in rows:
+        for name in ("path", "audio_path", "image_path"):
+            row[name] = row[name] and os.path.relpath(row[name], base)
+    return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
+
+
+def label_vocabulary(clips: Sequence[Clip], config: IngestConfig, manifest: Path) -> tuple[str, ...]:
+    """The config's labels, else the train split's, sorted.
+
+    Raises:
+        InputError: a clip has another label; file, line and label are named.
+    """
+    known = set(config.labels) or {label for c in clips if c.split == "train" for label in c.labels}
+    for clip in clips:
+        for label in clip.labels:
+            if label not in known:
+                where = f"{manifest}:{_line(manifest, clip.id)}"
+                source = "the config's labels" if config.labels else "the train split"
+                remedy = f"correct it, add train clips of it, or give labels=[...]; known: {_some(known)}"
+                raise InputError(
+                    f"label '{label}' of clip '{clip.id}' (split {clip.split}) is not in {source}",
+                    file=where,
+                    field="label",
+                    remedy=remedy,
+                )
+    return config.labels or tuple(sorted(known))
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "") if names else "none"
+
+
+def _line(manifest: Path, clip_id: str) -> int:
+    """Line of the clip's row (its last one, if a field holds line breaks)."""
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        if manifest.suffix.lower() != ".csv":
+            rows = ((n, json.loads(line)) for n, line in enumerate(file, 1) if line.strip())
+            return next(n for n, row in rows if str(row["id"]).strip() == clip_id)
+        reader = csv.DictReader(file, skipinitialspace=True)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        return next(reader.line_num for row in reader if row["id"].strip() == clip_id)
+
+
+def keep_plan(out: Path, plan: Sequence[ShardPlan], config: IngestConfig) -> None:
+    """Write ``out/ingest.json``, or compare with the one that is there: the same plan resumes.
+
+    Raises:
+        InputError: the folder belongs to another manifest, config or version, or to something else.
+    """
+    mine = {
+        "schema_version": SCHEMA_VERSION,
+        "config": config.content(),
+        "shards": {shard.name: shard.digest for shard in plan},
+    }
+    path = out / PLAN_FILE
+    if not path.exists():
+        if (out / "media").exists() or (out / "dataset.json").exists():
+            remedy = "give another --out"
+            raise InputError("holds a dataset that is not this command's", file=out, remedy=remedy)
+        write_text(path, json.dumps(mine, indent=1) + "\n")
+        return
+    try:
+        kept = json.loads(path.read_text())
+        _compare(kept, mine, path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("unreadable", file=path, remedy="give another --out") from None
+
+
+def _compare(kept: dict, mine: dict, path: Path) -> None:
+    remedy = "give another --out, or the manifest and config that this folder was begun with"
+    for name, value in mine["config"].items():
+        if kept["config"].get(name) != value:
+            message = f"this folder was begun with {name}={kept['config'].get(name)!r}, now it is {value!r}"
+            raise InputError(message, file=path, field=name, remedy=remedy)
+    changed = [
+        name
+        for name in {**kept["shards"], **mine["shards"]}
+        if kept["shards"].get(name) != mine["shards"].get(name)
+    ]
+    if changed or kept != mine:
+        message = f"the manifest is not the one this folder was begun with: shard {min(changed)} differs"
+        raise InputError(message if changed else "begun with another version", file=path, remedy=remedy)

@@ -1,0 +1,185 @@
+"""The work of one task: decode a shard's clips, write the shard, keep its result beside it. No Ray here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydantic
+
+from pipelines.causes import REMEDIES, TOO_SHORT, DecodeError
+from pipelines.decode import Decoded, Request
+from pipelines.decoder import Decoder
+from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
+from pipelines.manifest import Clip
+from pipelines.moments import Moments, add, audio_moments, visual_moments
+from pipelines.plan import ShardPlan
+from pipelines.settings import IngestConfig
+from shards.atomic import write_text
+from shards.schema import Frozen, SampleMeta, ShardInfo
+from shards.writer import Member, Record, write_shard
+
+
+class Quarantined(Frozen):
+    """One clip that was not ingested, as in quarantine.jsonl; ``error`` is one of ``pipelines.causes``."""
+
+    id: str
+    path: str
+    stage: str
+    error: str
+    message: str
+    remedy: str
+
+
+class ShardResult(Frozen):
+    """What one task leaves behind, and all that dataset.json needs of it (the shard's ledger)."""
+
+    digest: str
+    shard: ShardInfo
+    present: dict[str, int]
+    quarantined: tuple[Quarantined, ...]
+    audio: Moments = Moments()
+    visual: Moments = Moments()
+
+
+def ledger_path(out: Path, plan: ShardPlan) -> Path:
+    """Where the shard's result is kept; once it is there, the shard is finished and never written again."""
+    return out / "ledger" / f"{plan.name}.json"
+
+
+def read_ledger(out: Path, plan: ShardPlan) -> ShardResult | None:
+    """The result of a finished shard; ``None`` if it has to be made (again)."""
+    try:
+        result = ShardResult.model_validate_json(ledger_path(out, plan).read_bytes())
+    except (FileNotFoundError, pydantic.ValidationError):
+        return None
+    tar = out / result.shard.name
+    whole = tar.is_file() and tar.stat().st_size == result.shard.bytes
+    return result if result.digest == plan.digest and (whole or not result.shard.samples) else None
+
+
+def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResult:
+    """Decode the clips of a shard, write ``out/media/<name>.tar`` and then its ledger.
+
+    Raises:
+        OSError: the shard can't be written. A bad clip raises nothing: it is quarantined.
+    """
+    if (done := read_ledger(out, plan)) is not None:
+        return done
+    work = _Work(plan, config)
+    shard = write_shard(out / "media" / f"{plan.name}.tar", work.records(), root=out)
+    result = ShardResult(
+        digest=plan.digest,
+        shard=shard,
+        present=work.present,
+        quarantined=tuple(work.quarantined),
+        audio=add(work.audio),
+        visual=add(work.visual),
+    )
+    write_text(ledger_path(out, plan), result.model_dump_json() + "\n")
+    return result
+
+
+@dataclass
+class _Work:
+    """The clips of one shard on their way; what was counted meanwhile."""
+
+    plan: ShardPlan
+    config: IngestConfig
+    present: dict[str, int] = field(default_factory=lambda: {"audio": 0, "visual": 0})
+    quarantined: list[Quarantined] = field(default_factory=list)
+    audio: list[Moments] = field(default_factory=list)
+    visual: list[Moments] = field(default_factory=list)
+
+    def records(self) -> Iterator[Record]:
+        """The clips that can be decoded, as the writer takes them; the others are quarantined."""
+        decoder = _decoder(self.config.memory_mb)
+        for clip in self.plan.clips:
+            try:
+                decoded = decoder.decode(_request(clip, self.config))
+            except DecodeError as error:
+                self._quarantine(clip, "decode", error)
+                continue
+            if decoded.audio is not None and len(decoded.audio) < WINDOW:
+                length = f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound"
+                self._quarantine(clip, "log-mel", DecodeError(TOO_SHORT, length))
+                continue
+            yield clip.key, self._members(clip, decoded)
+
+    def _members(self, clip: Clip, decoded: Decoded) -> dict[str, Member]:
+        members: dict[str, Member] = {"json": _meta(clip, decoded)}
+        statistics = self.plan.split == "train"
+        if decoded.audio is not None:
+            members["audio.npy"] = bank = log_mel(decoded.audio)
+            self.present["audio"] += 1
+            if statistics:
+                self.audio.append(audio_moments(bank))
+            if self.config.keep_wave:
+                members["wave.npy"] = decoded.audio
+        if decoded.frames is not None:
+            members["frames.npy"] = decoded.frames
+            self.present["visual"] += 1
+            if statistics:
+                self.visual.append(visual_moments(decoded.frames))
+        return members
+
+    def _quarantine(self, clip: Clip, stage: str, error: DecodeError) -> None:
+        path = clip.path or ";".join(filter(None, (clip.audio_path, clip.image_path)))
+        self.quarantined.append(
+            Quarantined(
+                id=clip.id,
+                path=path,
+                stage=stage,
+                error=error.cause,
+                message=error.message,
+                remedy=REMEDIES[error.cause],
+            )
+        )
+
+
+def _request(clip: Clip, config: IngestConfig) -> Request:
+    return Request(
+        path=_absolute(clip.path),
+        audio_path=_absolute(clip.audio_path),
+        image_path=_absolute(clip.image_path),
+        start=clip.start,
+        duration=clip.duration,
+        frames=config.frames,
+        size=config.image_size,
+        max_pixels=config.max_pixels,
+        max_seconds=config.max_seconds,
+        timeout_s=config.timeout_s,
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return os.path.abspath(path) if path else None
+
+
+def _meta(clip: Clip, decoded: Decoded) -> SampleMeta:
+    return SampleMeta(
+        key=clip.key,
+        id=clip.id,
+        labels=clip.labels,
+        split=clip.split,
+        group=clip.group,
+        duration=decoded.duration,
+        audio=decoded.audio_info,
+        visual=decoded.visual_info,
+        source_sha256=decoded.sha256,
+        sample_rate=SAMPLE_RATE,
+        frame_rate=FRAME_RATE,
+        frame_times=decoded.frame_times,
+    )
+
+
+_decoders: dict[int, Decoder] = {}
+
+
+def _decoder(memory_mb: int) -> Decoder:
+    """The process's decoder, shared by all shards it works on."""
+    if memory_mb not in _decoders:
+        _decoders[memory_mb] = Decoder(memory_mb)
+    return _decoders[memory_mb]

@@ -1,0 +1,55 @@
+"""``.npy`` bytes to and from arrays, without pickle and without ``np.load``'s 55 us a call."""
+
+from __future__ import annotations
+
+import ast
+import io
+from functools import lru_cache
+
+import numpy as np
+
+MAGIC = b"\x93NUMPY\x01\x00"
+KINDS = "fiub"  # float, int, uint, bool: nothing that could hold an object
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as the bytes of a version 1.0 ``.npy`` file (C order)."""
+    if array.dtype.kind not in KINDS:
+        raise ValueError(f"arrays of {array.dtype} are not stored")
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def parse_npy(buffer: np.ndarray) -> np.ndarray:
+    """The array that ``buffer`` (uint8 [bytes], the whole file) holds: a view of it, nothing is copied.
+
+    Raises:
+        ValueError: no ``.npy`` of plain numbers, or too short or too long for its header.
+    """
+    prefix = buffer[:10].tobytes()
+    if len(prefix) < 10 or prefix[:8] != MAGIC:
+        raise ValueError("not a version 1.0 .npy file")
+    end = 10 + int.from_bytes(prefix[8:10], "little")
+    dtype, shape, size = _parse_header(buffer[10:end].tobytes())
+    if len(buffer) - end != size:
+        raise ValueError(f"{len(buffer) - end} bytes of data, the header says {size}")
+    return buffer[end:].view(dtype).reshape(shape)
+
+
+@lru_cache(maxsize=4096)
+def _parse_header(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
+    try:
+        fields = ast.literal_eval(header.decode("latin1"))
+        descr, order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
+        raise ValueError("unreadable .npy header") from None
+    if not isinstance(descr, str) or order is not False or not isinstance(shape, tuple):
+        raise ValueError("only plain C-order arrays are read")
+    dtype = np.dtype(descr)
+    if dtype.kind not in KINDS or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"arrays of {descr} are not read")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    return dtype, shape, size

@@ -1,0 +1,187 @@
+"""What is written into shards and dataset.json: frozen pydantic models, unknown fields refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from shards.atomic import write_text
+from shards.errors import InputError
+
+SCHEMA_VERSION: Literal[1] = 1
+DATASET_FILE = "dataset.json"
+ABSENT = "absent at source"
+
+
+class Frozen(pydantic.BaseModel):
+    """Base of the schema's models: immutable, unknown fields and NaN refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StreamInfo(Frozen):
+    """One modality of one sample: is it there, and if not, why.
+
+    Attributes:
+        present: the sample has this modality, and its members are in the shard.
+        cause: why not, if not present (such as "absent at source").
+        codec: as the source spells it.
+        rate: samples (audio) or frames (visual) per second at the source.
+        duration: seconds of this stream that the members cover.
+    """
+
+    present: bool
+    cause: str | None = None
+    codec: str | None = None
+    rate: float | None = None
+    duration: float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _cause_iff_missing(self) -> StreamInfo:
+        if self.present == (self.cause is not None):
+            raise ValueError("a stream has a cause exactly when it is not present")
+        return self
+
+
+class SampleMeta(Frozen):
+    """The ``{key}.json`` of one sample.
+
+    Attributes:
+        key: name in the shard; unique in the dataset.
+        id: as the manifest spells it.
+        labels: one or more.
+        split: the manifest's.
+        group: clips of one group are never divided between splits.
+        duration: seconds of the clip (the longer of its streams).
+        audio, visual: presence and origin of the two modalities.
+        source_sha256: of the source's bytes; of sound and picture one after the other if two files.
+        sample_rate: Hz of the waveform behind the log-mel.
+        frame_rate: log-mel frames per second.
+        frame_times: seconds from the clip's start at which each of the frames was shown.
+    """
+
+    key: str
+    id: str
+    labels: tuple[str, ...]
+    split: str
+    group: str | None = None
+    duration: float
+    audio: StreamInfo
+    visual: StreamInfo
+    source_sha256: str
+    sample_rate: int = 16000
+    frame_rate: float = 100.0
+    frame_times: tuple[float, ...] = ()
+
+
+class ShardInfo(Frozen):
+    """One finished shard: its path relative to the dataset's folder, samples, bytes, and their sha256."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        if name.startswith("/") or ".." in Path(name).parts or not re.fullmatch(r"[\w./-]+\.tar", name):
+            raise ValueError("a shard's name is a relative path to a .tar inside the dataset's folder")
+        return name
+
+
+class SplitInfo(Frozen):
+    """One split: samples, how many of them have each modality (``audio``, ``visual``), shards in order."""
+
+    samples: int
+    present: dict[str, int]
+    shards: tuple[ShardInfo, ...]
+
+    @pydantic.model_validator(mode="after")
+    def _adds_up(self) -> SplitInfo:
+        total = sum(shard.samples for shard in self.shards)
+        if total != self.samples:
+            raise ValueError(f"shards hold {total} samples, the split says {self.samples}")
+        return self
+
+
+class Statistics(Frozen):
+    """Mean and standard deviation: one value (log-mel) or one per colour channel (of pixels in 0..1)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    samples: int
+
+
+class Normalisation(Frozen):
+    """Statistics over the train split's present samples; ``None`` where it has none."""
+
+    audio: Statistics | None = None
+    visual: Statistics | None = None
+
+
+class BackboneInfo(Frozen):
+    """The frozen network behind feature shards: id, sha256 of weights and config, depth, stored variants."""
+
+    id: str
+    fingerprint: str
+    depth: int
+    variants: tuple[str, ...]
+
+
+class DatasetInfo(Frozen):
+    """dataset.json: everything one must know to read the shards, and to tell two datasets apart."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["media", "features"]
+    preprocessing: dict[str, Any]
+    labels: tuple[str, ...]
+    answers: tuple[str, ...] | None = None
+    splits: dict[str, SplitInfo]
+    normalisation: Normalisation = Normalisation()
+    backbone: BackboneInfo | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _backbone_iff_features(self) -> DatasetInfo:
+        if (self.kind == "features") != (self.backbone is not None):
+            raise ValueError("feature datasets name their backbone, media datasets have none")
+        return self
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DatasetInfo:
+        """Read ``folder/dataset.json``.
+
+        Raises:
+            InputError: it is missing, unreadable or of another schema.
+        """
+        path = Path(folder) / DATASET_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            remedy = "give the folder of a finished dataset, or run the ingestion to its end"
+            raise InputError(f"can't be read: {error.strerror}", file=path, remedy=remedy) from None
+        except pydantic.ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(str(part) for part in problem["loc"]) or None
+            remedy = f"make it anew with this version (schema {SCHEMA_VERSION})"
+            raise InputError(problem["msg"], file=path, field=field, remedy=remedy) from None
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``folder/dataset.json``, whole or not at all; the same content gives the same bytes."""
+        path = Path(folder) / DATASET_FILE
+        write_text(path, json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+        return path
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the canonical json: equal for equal data and preprocessing."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Json with sorted names and no spaces, the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,111 @@
+"""Shards are plain WebDataset tars: bytes that depend on content alone, and appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pydantic
+
+from shards.npy import npy_bytes
+from shards.schema import ShardInfo
+
+Member = bytes | np.ndarray | pydantic.BaseModel
+Record = tuple[str, Mapping[str, Member]]
+
+KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
+MEMBER = re.compile(r"json|[a-z0-9_]{1,12}\.npy")
+
+
+def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path | None = None) -> ShardInfo:
+    """Write ``samples``, each ``(key, {member: value})``, as one tar, in the order given.
+
+    Members are named as in the tar without the key (``json``, ``audio.npy``, ``frames.npy``); ``json`` comes
+    first, then the order of the names. Values are a pydantic model, an array, or ready bytes. The samples
+    are taken one at a time. With no samples at all no file is written and the info says ``samples=0``.
+
+    Args:
+        path: where the tar will be; its folder is made.
+        root: the dataset's folder; the info's name is relative to it (default: the bare file name).
+
+    Raises:
+        ValueError: a key or member name that a reader would refuse, or a key that came before.
+        OSError: disk full and the like; then nothing is left behind.
+    """
+    path = Path(path)
+    name = path.relative_to(root).as_posix() if root is not None else path.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            hashing = _Hashing(file)
+            count = _write_all(hashing, samples)
+            file.flush()
+            os.fsync(file.fileno())
+        if count:
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        digest = hashing.digest.hexdigest()
+        return ShardInfo(name=name, samples=count, bytes=hashing.size if count else 0, sha256=digest)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Hashing:
+    """A file to write to that keeps the size and sha256 of what was written."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def _write_all(file: _Hashing, samples: Iterable[Record]) -> int:
+    seen: set[str] = set()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+        for key, members in samples:
+            if not KEY.fullmatch(key) or key in seen:
+                raise ValueError(f"key {key!r} is unsafe, or was written before")
+            seen.add(key)
+            _write_sample(tar, key, members)
+            tar.members.clear()  # else every header stays in memory
+    return len(seen)
+
+
+def _write_sample(tar: tarfile.TarFile, key: str, members: Mapping[str, Member]) -> None:
+    if "json" not in members:
+        raise ValueError(f"sample {key!r} has no json")
+    for name in sorted(members, key=lambda member: (member != "json", member)):
+        if not MEMBER.fullmatch(name):
+            raise ValueError(f"member {name!r} of {key!r} is not of the schema")
+        data = _to_bytes(members[name])
+        info = tarfile.TarInfo(f"{key}.{name}")  # mtime 0, owner 0, mode 0644: nothing but content
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_bytes(value: Member) -> bytes:
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump_json().encode()
+    return npy_bytes(value) if isinstance(value, np.ndarray) else bytes(value)
