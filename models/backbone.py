@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from models.cavmae import CAVMAE, BackboneConfig
@@ -36,17 +39,26 @@ class Backbone:
         }
 
     @classmethod
-    def from_checkpoint(cls, weights: dict[str, Tensor], meta: dict, fingerprint: str) -> Backbone:
-        """Build the network and load its weights.
+    def from_checkpoint(cls, weights: dict[str, Tensor], meta: dict) -> Backbone:
+        """Build the network of a checkpoint of kind "backbone" and load its weights.
 
         Raises:
-            ValueError: this is no checkpoint of a backbone, or the weights do not fit its sizes.
+            ValueError: the weights do not fit the sizes in `meta`.
         """
-        if meta.get("kind") != "backbone":
-            raise ValueError(f"holds {meta.get('kind', 'something else')}, not a backbone")
         net = CAVMAE(BackboneConfig(**meta["backbone"]), len(meta["labels"]))
         try:
             net.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"weights do not fit the backbone's sizes: {error}") from None
-        return cls(net, tuple(meta["labels"]), Normalisation.from_dict(meta["normalisation"]), fingerprint)
+        normalisation = Normalisation.from_dict(meta["normalisation"])
+        return cls(net, tuple(meta["labels"]), normalisation, weights_fingerprint(weights, meta["backbone"]))
+
+
+def weights_fingerprint(weights: dict[str, Tensor], config: dict) -> str:
+    """sha256 over the config's canonical json and each tensor's name, dtype, shape and bytes, by name."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The one type that carries a batch, and the missing-modality contract it keeps.
 
-Rows of an absent modality hold NaN from the moment the loader applies the mask until a network or a recovery method leaves them
-out or replaces them. A model that peeks turns its output into NaN, so a leak cannot hide.
+Rows of an absent modality hold NaN from the moment the loader applies the mask until a network or a recovery
+method leaves them out or replaces them. A model that peeks turns its output into NaN, so a leak cannot hide.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class AVBatch:
         out = []
         for pattern in self.present.unique(dim=0):
             rows = (self.present == pattern).all(dim=1).nonzero().squeeze(1)
-            out.append((tuple(m for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there), rows))
+            out.append(
+                (tuple(m for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there), rows)
+            )
         return out
 
 

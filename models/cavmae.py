@@ -1,9 +1,9 @@
 """CAV-MAE: an audio encoder, a visual encoder and a joint encoder over their tokens.
 
-Gong et al., *Contrastive Audio-Visual Masked Autoencoder*, ICLR 2023 (`CAVMAEFT` of YuanGongND/cav-mae). Module names are the
-published ones, so that public checkpoints load by name. Between the encoders and the joint block stands a bidirectional
-cross-attention (`fusion`), which the prompt method needs; its output projections start at zero, so a freshly imported public
-checkpoint computes exactly the published function.
+Gong et al., *Contrastive Audio-Visual Masked Autoencoder*, ICLR 2023 (`CAVMAEFT` of YuanGongND/cav-mae).
+Module names are the published ones, so that public checkpoints load by name. Between the encoders and the
+joint block stands a bidirectional cross-attention (`fusion`), which the prompt method needs; its output
+projections start at zero, so a freshly imported public checkpoint computes exactly the published function.
 
 Shapes: B samples, F fbank frames, N tokens of one modality, D width, C classes, P prompt tokens.
 """
@@ -123,7 +123,8 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One direction of the fusion: queries from a modality's own tokens, keys and values from [prompts ; other's tokens].
+    """One direction of the fusion: queries from a modality's own tokens, keys and values from [prompts ;
+    other's tokens].
 
     The output projection starts at zero (identity), see the module's note on imported checkpoints.
     """
@@ -213,7 +214,12 @@ class CAVMAE(nn.Module):
         )
 
     def encode(
-        self, modality: Modality, x: Tensor, start: int = 0, stop: int | None = None, hook: TokenHook | None = None
+        self,
+        modality: Modality,
+        x: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        hook: TokenHook | None = None,
     ) -> Tensor:
         """Run encoder blocks `start` .. `stop` - 1 on tokens [B, N, D]."""
         for index, block in enumerate(self._part("blocks", modality)[start:stop], start):
@@ -226,7 +232,8 @@ class CAVMAE(nn.Module):
         """Fusion, joint blocks, pooling and head, for the modalities that are there.
 
         Args:
-            tokens: encoder outputs [B, N, D]; one modality alone takes the published single-modality path with its own norms.
+            tokens: encoder outputs [B, N, D]; one modality alone takes the published single-modality path
+                with its own norms.
 
         Returns:
             logits [B, C].
@@ -253,11 +260,12 @@ class CAVMAE(nn.Module):
     ) -> Tensor:
         """Classify a batch in which each sample may lack one modality.
 
-        Samples are grouped by which modalities they have, and an absent modality is never computed, so nothing of its content
-        (NaN by contract) can reach the output.
+        Samples are grouped by which modalities they have, and an absent modality is never computed, so
+        nothing of its content (NaN by contract) can reach the output.
 
         Args:
-            audio, visual: normalised inputs (`depth` None), or cached tokens [B, N, D] taken before encoder block `depth`.
+            audio, visual: normalised inputs (`depth` None), or cached tokens [B, N, D] taken before encoder
+                block `depth`.
             present: bool [B, 2] in the order of `MODALITIES`; None means all there.
             hook: a recovery method's prompts.
 
@@ -275,11 +283,15 @@ class CAVMAE(nn.Module):
         logits = self.mlp_head[1].weight.new_empty(len(present), self.classes)
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(dim=1).nonzero().squeeze(1)
-            group = {m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there}
+            group = {
+                m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there
+            }
             logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
         return logits
 
-    def _forward_group(self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None) -> Tensor:
+    def _forward_group(
+        self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None
+    ) -> Tensor:
         tokens = {}
         for modality, x in inputs.items():
             x = self.embed(modality, x) if depth is None else x
@@ -288,10 +300,12 @@ class CAVMAE(nn.Module):
 
 
 def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
-    """Two-dimensional sin-cos position embedding, [1, rows * columns, dim]; the first half of `dim` encodes the column.
+    """Two-dimensional sin-cos position embedding, [1, rows * columns, dim]; the first half of `dim` encodes
+    the column.
 
-    For the spectrogram grid (8 mel bands by time) the published code numbers positions column-major over a transposed grid;
-    the values below reproduce it (`get_2d_sincos_pos_embed` of cav-mae), so that training from scratch matches too.
+    For the spectrogram grid (8 mel bands by time) the published code numbers positions column-major over a
+    transposed grid; the values below reproduce it (`get_2d_sincos_pos_embed` of cav-mae), so that training
+    from scratch matches too.
     """
     omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
     index = torch.arange(rows * columns, dtype=torch.float64)

@@ -1,12 +1,13 @@
 """The named conditions: what is noisy and what is missing, for training cases and for evaluation.
 
-*Prompt the Missing* trains one prompt set per case: `complete`, `noisy_audio` (their "vision only"), `noisy_visual` ("audio
-only"), `noisy_both`. Evaluation adds `audio_missing` and `visual_missing`.
+*Prompt the Missing* trains one prompt set per case: `complete`, `noisy_audio` (their "vision only"),
+`noisy_visual` ("audio only"), `noisy_both`. Evaluation adds `audio_missing` and `visual_missing`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from models.cavmae import Modality
 from models.noise import NoiseConfig
@@ -44,7 +45,8 @@ CONDITIONS: dict[str, Condition] = {
         Condition("visual_missing", missing=("visual",), case="noisy_visual"),
     )
 }
-CASES = ("complete", "noisy_audio", "noisy_visual", "noisy_both")
+Case = Literal["complete", "noisy_audio", "noisy_visual", "noisy_both"]
+CASES: tuple[Case, ...] = ("complete", "noisy_audio", "noisy_visual", "noisy_both")
 NOISY_CASES = CASES[1:]
 
 
@@ -54,12 +56,14 @@ def case_of(noisy_audio: bool, noisy_visual: bool) -> str:
 
 
 def variant(condition: Condition, modality: Modality, draw: int) -> str:
-    """Name of the cached feature variant that a modality has under a condition: `clean`, `alone-0`, `both-2`, ..."""
+    """Name of the cached feature variant that a modality has under a condition: `clean`, `alone-0`, `both-2`,
+    ..."""
     if modality not in condition.noisy:
         return "clean"
     return f"{'both' if len(condition.noisy) == 2 else 'alone'}-{draw}"
 
 
 def variant_names(draws: int) -> list[str]:
-    """All variants that are cached per sample and modality: the clean one and `draws` noisy ones of either severity."""
+    """All variants that are cached per sample and modality: the clean one and `draws` noisy ones of either
+    severity."""
     return ["clean", *(f"{kind}-{d}" for kind in ("alone", "both") for d in range(draws))]

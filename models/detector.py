@@ -1,6 +1,7 @@
 """Which modality is ruined? A logistic regression on token statistics, trained on the training split alone.
 
-It replaces the oracle of situation-specific evaluation: its verdict per modality names the case whose prompts are used.
+It replaces the oracle of situation-specific evaluation: its verdict per modality names the case whose prompts
+are used.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from models.cavmae import MODALITIES, Modality
 
 
 def token_statistics(tokens: Tensor) -> Tensor:
-    """Mean and log standard deviation over a sample's tokens, and of neighbours' differences: [B, N, D] -> [B, 3 D]."""
+    """Mean and log standard deviation over a sample's tokens, and of neighbours' differences: [B, N, D] ->
+    [B, 3 D]."""
     tokens = tokens.float()
     steps = tokens.diff(dim=1)
     return torch.cat(
-        [tokens.mean(dim=1), tokens.std(dim=1).clamp_min(1e-4).log(), steps.std(dim=1).clamp_min(1e-4).log()], dim=1
+        [tokens.mean(dim=1), tokens.std(dim=1).clamp_min(1e-4).log(), steps.std(dim=1).clamp_min(1e-4).log()],
+        dim=1,
     )
 
 

@@ -1,6 +1,7 @@
 """From stored media to a backbone's normalised input: pad or cut, choose a frame, resize, normalise.
 
-One definition for feature extraction, training and evaluation. Shapes: F fbank frames, N pictures of a clip, S picture side.
+One definition for feature extraction, training and evaluation. Shapes: F fbank frames, N pictures of a clip,
+S picture side.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Means and standard deviations of the training data; the defaults are the published ones (AudioSet, ImageNet).
+    """Means and standard deviations of the training data; the defaults are the published ones (AudioSet,
+    ImageNet).
 
     Attributes:
         audio: of the log-mel values.
@@ -43,13 +45,15 @@ class Normalisation:
         return -self._visual("mean") / self._visual("std")
 
     def fbank(self, values: np.ndarray, target_length: int) -> Tensor:
-        """Log-mel [F, 128] padded with zeros (before normalising, as published) or cut, then normalised: [target_length, 128]."""
+        """Log-mel [F, 128] padded with zeros (before normalising, as published) or cut, then normalised:
+        [target_length, 128]."""
         x = torch.from_numpy(values[:target_length].astype(np.float32))
         x = F.pad(x, (0, 0, 0, target_length - len(x)))
         return (x - self.audio_mean) / self.audio_std
 
     def picture(self, frames: np.ndarray, index: int, size: int) -> Tensor:
-        """Picture `index` of uint8 [N, S, S, 3], resized to `size` if need be, normalised: [3, size, size]."""
+        """Picture `index` of uint8 [N, S, S, 3], resized to `size` if need be, normalised: [3, size,
+        size]."""
         x = torch.from_numpy(frames[index].copy()).permute(2, 0, 1).float() / 255
         if x.shape[-2:] != (size, size):
             x = F.interpolate(x[None], size=(size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)

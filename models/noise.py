@@ -1,9 +1,10 @@
 """Seeded noise for spectrograms and pictures: seven kinds, severity 1 to 5.
 
-Kinds and the outer severities follow *Prompt the Missing* (its code's values; one ruined modality: severity 5, both ruined:
-severity 2): audio gaussian noise on the normalised filter bank, time mask, time shift; visual black, gaussian, blur, pixelate.
-Their time mask and shift act on the mel axis by mistake; ours act on time. Every draw comes from (seed, sample id, draw), never
-from global state, so every method sees the same ruined input.
+Kinds and the outer severities follow *Prompt the Missing* (its code's values; one ruined modality: severity
+5, both ruined: severity 2): audio gaussian noise on the normalised filter bank, time mask, time shift; visual
+black, gaussian, blur, pixelate. Their time mask and shift act on the mel axis by mistake; ours act on time.
+Every draw comes from (seed, sample id, draw), never from global state, so every method sees the same ruined
+input.
 
 Shapes: F fbank frames; H, W picture sides.
 """
@@ -48,13 +49,15 @@ def time_mask(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
 
 
 def time_shift(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
-    """Move the sound by up to 10, 20, 30, 40 or 50 % of its length either way; what leaves one end enters at the other."""
+    """Move the sound by up to 10, 20, 30, 40 or 50 % of its length either way; what leaves one end enters at
+    the other."""
     reach = max(1, round(severity / 10 * len(x)))
     return x.roll(int(rng.integers(-reach, reach + 1)), dims=0)
 
 
 def black(x: Tensor, severity: int, rng: np.random.Generator, floor: Tensor | None = None) -> Tensor:
-    """Dim the picture [3, H, W] to 50, 25, 10, 5 or 0 % of its light; `floor` [3, 1, 1] is black after normalisation."""
+    """Dim the picture [3, H, W] to 50, 25, 10, 5 or 0 % of its light; `floor` [3, 1, 1] is black after
+    normalisation."""
     level = (0.5, 0.25, 0.1, 0.05, 0.0)[severity - 1]
     floor = torch.zeros(3, 1, 1) if floor is None else floor
     return floor + level * (x - floor)
@@ -110,7 +113,9 @@ class NoiseConfig:
             kinds: Sequence[str] = getattr(self, modality)
             unknown = [k for k in kinds if k not in KINDS[modality]]
             if unknown or not kinds:
-                raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
+                raise ValueError(
+                    f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}"
+                )
         for name in ("alone", "both"):
             if getattr(self, name) not in SEVERITIES:
                 raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")

@@ -1,7 +1,8 @@
 """LoRA and bottleneck adapters, the parameter-efficient competitors of prompts.
 
-Both add to a frozen module's output through a forward hook, so the backbone stays untouched, and both start as the identity.
-LoRA: Hu et al., ICLR 2022, on the qkv projections. Adapter: Houlsby et al., ICML 2019, one after each MLP, in the residual form.
+Both add to a frozen module's output through a forward hook, so the backbone stays untouched, and both start
+as the identity. LoRA: Hu et al., ICLR 2022, on the qkv projections. Adapter: Houlsby et al., ICML 2019, one
+after each MLP, in the residual form.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ class _Bypass(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, nonlinear: bool):
         super().__init__()
-        self.down, self.up = nn.Linear(inputs, hidden, bias=nonlinear), nn.Linear(hidden, outputs, bias=nonlinear)
+        self.down, self.up = (
+            nn.Linear(inputs, hidden, bias=nonlinear),
+            nn.Linear(hidden, outputs, bias=nonlinear),
+        )
         self.nonlinear = nonlinear
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
@@ -37,7 +41,9 @@ class _Bypasses(CaseModule):
         super().__init__()
         self.bypass = nn.ModuleDict()
 
-    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
+    def run(
+        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
+    ) -> Tensor:
         with ExitStack() as stack:
             for name, bypass in self.bypass.items():
                 stack.enter_context(self._beside(backbone, name, bypass))
@@ -95,5 +101,3 @@ def parameter_share(module: nn.Module, backbone: CAVMAE) -> float:
     """Trained parameters over the backbone's, 0..1."""
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return trained / sum(p.numel() for p in backbone.parameters())
-
-

@@ -1,10 +1,11 @@
 """Dual-level prompts: learnable tokens at the encoders' input and in the fusion's keys and values.
 
-*Prompt the Missing* (CVPR 2025 workshop TMM-OpenWorld; summer conference of IEIE 2025), built as its text says; the released
-model does not construct. One set per case. Input level: `length` tokens are prepended to each modality's tokens before encoder
-block `depth` (0: right after the patch embedding, as in the paper), and leave after the last encoder block; with `deep`, every
-block from `depth` on gets tokens of its own in their place (VPT-deep, Jia et al. 2022). Attention level: `length` tokens per
-direction join the fusion's keys and values, the queries are a modality's own tokens.
+*Prompt the Missing* (CVPR 2025 workshop TMM-OpenWorld; summer conference of IEIE 2025), built as its text
+says; the released model does not construct. One set per case. Input level: `length` tokens are prepended to
+each modality's tokens before encoder block `depth` (0: right after the patch embedding, as in the paper), and
+leave after the last encoder block; with `deep`, every block from `depth` on gets tokens of its own in their
+place (VPT-deep, Jia et al. 2022). Attention level: `length` tokens per direction join the fusion's keys and
+values, the queries are a modality's own tokens.
 """
 
 from __future__ import annotations
@@ -55,12 +56,16 @@ class DualPrompts(CaseModule):
     def __init__(self, config: BackboneConfig, size: PromptSize):
         super().__init__()
         if not 0 <= size.depth < config.depth:
-            raise ValueError(f"prompt depth {size.depth}: the backbone's encoder blocks are 0..{config.depth - 1}")
+            raise ValueError(
+                f"prompt depth {size.depth}: the backbone's encoder blocks are 0..{config.depth - 1}"
+            )
         self.size = size
         layers = config.depth - size.depth if size.deep else 1
 
         def tokens(*shape: int) -> nn.ParameterDict:
-            return nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(*shape, config.dim)) for m in MODALITIES})
+            return nn.ParameterDict(
+                {m: nn.Parameter(0.02 * torch.randn(*shape, config.dim)) for m in MODALITIES}
+            )
 
         self.input_tokens = tokens(layers, size.length) if size.input_level else nn.ParameterDict()
         self.attention_tokens = tokens(size.length) if size.attention_level else nn.ParameterDict()
@@ -82,14 +87,18 @@ class DualPrompts(CaseModule):
         """Attention-level prompts [B, m, D] for the queries of `modality`, None without that level."""
         return self.attention_tokens[modality].expand(batch, -1, -1) if self.size.attention_level else None
 
-    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
+    def run(
+        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
+    ) -> Tensor:
         return backbone(audio, visual, present, depth, hook=self)
 
 
 def concatenate(sets: Sequence[DualPrompts], config: BackboneConfig) -> DualPrompts:
     """All sets as one, token after token: the published *concat* evaluation, which needs to know no case."""
     size = sets[0].size
-    total = PromptSize(sum(s.size.length for s in sets), size.depth, size.deep, size.input_level, size.attention_level)
+    total = PromptSize(
+        sum(s.size.length for s in sets), size.depth, size.deep, size.input_level, size.attention_level
+    )
     joined = DualPrompts(config, total)
     with torch.no_grad():
         for name, parameter in joined.named_parameters():

@@ -16,11 +16,12 @@ _DECODER = ("decoder_", "mask_token")
 def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
     """Load a public (or own) state dict into `model`, in place, only when every tensor fits.
 
-    A `module.` prefix (saved from DataParallel) is dropped, so is a pre-training decoder; the head is loaded when it is there
-    with the model's label count, else the model's own fresh head stays.
+    A `module.` prefix (saved from DataParallel) is dropped, so is a pre-training decoder; the head is loaded
+    when it is there with the model's label count, else the model's own fresh head stays.
 
     Returns:
-        names of the model's parameters that the checkpoint did not hold (head, fusion): they are to be trained.
+        names of the model's parameters that the checkpoint did not hold (head, fusion): they are to be
+        trained.
 
     Raises:
         ValueError: names missing, unknown or of another shape, all listed; `model` is unchanged.
@@ -28,7 +29,9 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
     own = model.state_dict()
-    if any(name in own and name.startswith(_HEAD) and own[name].shape != t.shape for name, t in state.items()):
+    if any(
+        name in own and name.startswith(_HEAD) and own[name].shape != t.shape for name, t in state.items()
+    ):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
     absent = [name for name in own if name not in state]
     problems = [f"missing {n}" for n in absent if not n.startswith((*_OWN, _HEAD))]

@@ -1,4 +1,5 @@
-"""Small trainable modules beside a frozen backbone, one per case: the interface of prompts, LoRA and adapters."""
+"""Small trainable modules beside a frozen backbone, one per case: the interface of prompts, LoRA and
+adapters."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from models.cavmae import CAVMAE
 class CaseModule(nn.Module):
     """What is trained for one case. The backbone itself is never changed, so all cases share one copy."""
 
-    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
-        """Logits [B, C] of the backbone with this module's parameters in effect; arguments as `CAVMAE.forward`."""
+    def run(
+        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
+    ) -> Tensor:
+        """Logits [B, C] of the backbone with this module's parameters in effect; arguments as
+        `CAVMAE.forward`."""
         raise NotImplementedError
 
 
@@ -25,7 +29,8 @@ class Tuned(nn.Module):
     Args:
         backbone: is frozen here (in place).
         module: what trains.
-        train_head: train a copy of the classification head too (reported apart; the published method freezes it).
+        train_head: train a copy of the classification head too (reported apart; the published method freezes
+            it).
     """
 
     def __init__(self, backbone: CAVMAE, module: CaseModule, train_head: bool = False):
@@ -33,7 +38,9 @@ class Tuned(nn.Module):
         self.backbone, self.module = backbone.requires_grad_(False), module
         self.head = None
         if train_head:
-            self.head = nn.Sequential(nn.LayerNorm(backbone.config.dim), nn.Linear(backbone.config.dim, backbone.classes))
+            self.head = nn.Sequential(
+                nn.LayerNorm(backbone.config.dim), nn.Linear(backbone.config.dim, backbone.classes)
+            )
             self.head.load_state_dict(backbone.mlp_head.state_dict())
 
     def trained(self) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs import load_config
+from configs.cluster import ray_session
 from pipelines.causes import REMEDIES
-from pipelines.cluster import ray_session
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.manifest import read_manifest
 from pipelines.moments import add, statistics

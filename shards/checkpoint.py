@@ -64,13 +64,25 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def checkpoint_in(folder: Path, name: str) -> Path:
+    """The checkpoint ``name`` of a run's folder, or ``folder`` itself where that is the checkpoint's own."""
+    return inner if has_checkpoint(inner := Path(folder) / name) else Path(folder)
+
+
+def load_checkpoint(folder: Path, kind: str | None = None) -> Checkpoint:
     """Read weights and meta back, bit for bit, on the CPU.
 
+    Args:
+        kind: what its meta's "kind" must be; None: anything.
+
     Raises:
-        InputError: no checkpoint there, or a damaged one.
+        InputError: no checkpoint there, a damaged one, or one of another kind.
     """
     folder = _whole(Path(folder))
+    if kind is not None and (found := _read_record(folder)["meta"].get("kind")) != kind:
+        raise InputError(
+            f"is a checkpoint of '{found}', not of '{kind}'", file=folder, remedy=f"give one of '{kind}'"
+        )
     record = _read_record(folder)
     path = _checked(folder, WEIGHTS, record)
     try:
@@ -103,16 +115,6 @@ def load_state(folder: Path) -> dict[str, Any]:
 def has_checkpoint(folder: Path) -> bool:
     """Whether ``folder`` holds a checkpoint (also one that a killed writer left aside)."""
     return any((place / META).is_file() for place in (Path(folder), _aside(Path(folder), "old")))
-
-
-def weights_fingerprint(weights: dict[str, Tensor], config: dict[str, Any]) -> str:
-    """sha256 over the config's canonical json and each tensor's name, dtype, shape and bytes, by name."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _write_files(folder: Path, weights: dict[str, Tensor], meta: dict, state: dict | None) -> None:

@@ -182,6 +182,11 @@ class DatasetInfo(Frozen):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
+def feature_folder(dataset: Path, fingerprint: str, depth: int) -> Path:
+    """Where a media dataset keeps the feature shards of one backbone (sha256 of it) at one depth."""
+    return Path(dataset) / "features" / f"{fingerprint[:12]}-k{depth}"
+
+
 def canonical_json(value: Any) -> str:
     """Json with sorted names and no spaces, the same for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

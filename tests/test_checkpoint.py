@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from shards.errors import InputError
+from models.backbone import weights_fingerprint
 from shards.checkpoint import (
     has_checkpoint,
     load_checkpoint,
     load_state,
     save_checkpoint,
-    weights_fingerprint,
 )
+from shards.errors import InputError
 from trainers.random_state import random_state, set_random_state
 
 pytestmark = pytest.mark.unit

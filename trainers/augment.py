@@ -16,7 +16,8 @@ from trainers.config import Augment
 
 
 def augment(batch: AVBatch, config: Augment, rng: torch.Generator) -> AVBatch:
-    """SpecAugment and time roll of the sound, a random similarity transform of the picture; absent rows stay NaN."""
+    """SpecAugment and time roll of the sound, a random similarity transform of the picture; absent rows stay
+    NaN."""
     audio = spec_augment(batch.audio, config, rng)
     return replace(batch, audio=audio, visual=move_picture(batch.visual, config, rng))
 
@@ -34,13 +35,17 @@ def _runs(length: int, widest: int, n: int, rng: torch.Generator) -> Tensor:
 
 
 def spec_augment(x: Tensor, config: Augment, rng: torch.Generator) -> Tensor:
-    """One frequency and one time mask (set to 0, the mean) and a roll in time; fbank [B, F, 128]. Park et al. 2019."""
+    """One frequency and one time mask (set to 0, the mean) and a roll in time; fbank [B, F, 128]. Park et al.
+    2019."""
     b, frames, bins = x.shape
     reach = config.time_shift
     offset = torch.randint(-reach, reach + 1, (b, 1), generator=rng)
     at = ((torch.arange(frames) - offset) % frames).to(x.device)
     x = x.gather(1, at[:, :, None].expand(-1, -1, bins))
-    masked = _runs(bins, config.frequency_mask, b, rng)[:, None, :] | _runs(frames, config.time_mask, b, rng)[:, :, None]
+    masked = (
+        _runs(bins, config.frequency_mask, b, rng)[:, None, :]
+        | _runs(frames, config.time_mask, b, rng)[:, :, None]
+    )
     masked = masked.to(x.device) & ~x.isnan()
     return x.masked_fill(masked, 0.0)
 

@@ -9,7 +9,7 @@ import pydantic
 
 from configs import Config
 from models.cavmae import BACKBONES, BackboneConfig
-from models.conditions import CASES
+from models.conditions import CASES, Case
 from models.noise import NoiseConfig
 from models.prompts import PromptSize
 
@@ -57,17 +57,18 @@ class Augment(Config):
     """Clean-data augmentation of fine-tuning (sound and picture stay a pair).
 
     Attributes:
-        frequency_mask, time_mask: widest SpecAugment masks, in mel bins and frames (published: 48 and 192 of 1024).
+        frequency_mask, time_mask: widest SpecAugment masks, in mel bins and frames (published: 48 and 192 of
+            1024).
         time_shift: furthest roll in frames.
         rotate, scale, shift: largest turn (radians), relative size and relative offset of the picture.
     """
 
-    frequency_mask: int = pydantic.Field(24, ge=0, le=127)
-    time_mask: int = pydantic.Field(16, ge=0)
-    time_shift: int = pydantic.Field(8, ge=0)
-    rotate: float = pydantic.Field(0.2, ge=0, le=3.2)
-    scale: float = pydantic.Field(0.15, ge=0, lt=1)
-    shift: float = pydantic.Field(0.1, ge=0, lt=1)
+    frequency_mask: int = pydantic.Field(default=24, ge=0, le=127)
+    time_mask: int = pydantic.Field(default=16, ge=0)
+    time_shift: int = pydantic.Field(default=8, ge=0)
+    rotate: float = pydantic.Field(default=0.2, ge=0, le=3.2)
+    scale: float = pydantic.Field(default=0.15, ge=0, lt=1)
+    shift: float = pydantic.Field(default=0.1, ge=0, lt=1)
 
 
 class TrainConfig(Config):
@@ -76,8 +77,8 @@ class TrainConfig(Config):
     Attributes:
         data: folder of the media shards (dataset.json).
         seed: of initial weights, order, augmentation and noise.
-        epochs, batch_size, lr, weight_decay: as usual; the learning rate rises over `warmup` (share of all steps), then follows
-            a cosine to zero.
+        epochs, batch_size, lr, weight_decay: as usual; the learning rate rises over `warmup` (share of all
+            steps), then follows a cosine to zero.
         clip: largest gradient norm.
         proportion: share of the training split that is used (a seeded subset).
         workers: data-parallel workers (Ray Train); `batch_size` is per step over all of them.
@@ -89,18 +90,18 @@ class TrainConfig(Config):
 
     data: Path
     seed: int = 0
-    epochs: int = pydantic.Field(10, ge=1)
-    batch_size: int = pydantic.Field(64, ge=1)
-    lr: float = pydantic.Field(1e-3, gt=0)
-    weight_decay: float = pydantic.Field(0.05, ge=0)
-    warmup: float = pydantic.Field(0.1, ge=0, lt=1)
-    clip: float = pydantic.Field(1.0, gt=0)
-    proportion: float = pydantic.Field(1.0, gt=0, le=1)
-    workers: int = pydantic.Field(1, ge=1)
-    cpus: int | None = pydantic.Field(None, ge=1)
+    epochs: int = pydantic.Field(default=10, ge=1)
+    batch_size: int = pydantic.Field(default=64, ge=1)
+    lr: float = pydantic.Field(default=1e-3, gt=0)
+    weight_decay: float = pydantic.Field(default=0.05, ge=0)
+    warmup: float = pydantic.Field(default=0.1, ge=0, lt=1)
+    clip: float = pydantic.Field(default=1.0, gt=0)
+    proportion: float = pydantic.Field(default=1.0, gt=0, le=1)
+    workers: int = pydantic.Field(default=1, ge=1)
+    cpus: int | None = pydantic.Field(default=None, ge=1)
     gpu: bool | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    loaders: int = pydantic.Field(0, ge=0)
+    loaders: int = pydantic.Field(default=0, ge=0)
     noise: Noise = Noise()
 
 
@@ -112,7 +113,8 @@ class FinetuneConfig(TrainConfig):
         start: a run's folder to start from; None starts fresh.
         public: a public CAV-MAE checkpoint (.pth, .safetensors) to import.
         noisy: train on the four cases, one drawn per sample and epoch, instead of on clean data.
-        solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve missing modalities).
+        solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve
+            missing modalities).
         statistics: normalisation from this dataset, or the published AudioSet/ImageNet values.
     """
 
@@ -121,7 +123,7 @@ class FinetuneConfig(TrainConfig):
     start: Path | None = None
     public: Path | None = None
     noisy: bool = False
-    solo_loss: float = pydantic.Field(1.0, ge=0)
+    solo_loss: float = pydantic.Field(default=1.0, ge=0)
     statistics: Literal["dataset", "published"] = "dataset"
     augment: Augment = Augment()
 
@@ -137,28 +139,30 @@ class CaseConfig(TrainConfig):
 
     Attributes:
         backbone: folder of the fine-tuned run whose weights are frozen.
-        features: folder of its feature shards; None finds or makes the ones for `depth` beside the media shards.
+        features: folder of its feature shards; None finds or makes the ones for `depth` beside the media
+            shards.
         depth: encoder block k from which training runs live; features before it are cached.
         cases: which cases to train.
         head: train a copy of the classification head too (published: frozen).
-        missing: share of each noisy case's training samples from which the ruined modality is taken away altogether.
+        missing: share of each noisy case's training samples from which the ruined modality is taken away
+            altogether.
     """
 
     backbone: Path
     features: Path | None = None
-    depth: int = pydantic.Field(0, ge=0)
-    cases: tuple[Literal["complete", "noisy_audio", "noisy_visual", "noisy_both"], ...] = CASES  # type: ignore[assignment]
+    depth: int = pydantic.Field(default=0, ge=0)
+    cases: tuple[Case, ...] = CASES
     head: bool = False
-    missing: float = pydantic.Field(0.0, ge=0, le=1)
-    weight_decay: float = pydantic.Field(0.0, ge=0)
+    missing: float = pydantic.Field(default=0.0, ge=0, le=1)
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
 
 
 class PromptConfig(CaseConfig):
     """Dual-level prompts (*Prompt the Missing*); see `models.prompts.PromptSize`."""
 
     recipe: Literal["prompt"] = "prompt"
-    lr: float = pydantic.Field(1e-2, gt=0)
-    length: int = pydantic.Field(4, ge=1)
+    lr: float = pydantic.Field(default=1e-2, gt=0)
+    length: int = pydantic.Field(default=4, ge=1)
     deep: bool = False
     input_level: bool = True
     attention_level: bool = True
@@ -171,15 +175,15 @@ class LoraConfig(CaseConfig):
     """LoRA on the qkv projections."""
 
     recipe: Literal["lora"] = "lora"
-    rank: int = pydantic.Field(2, ge=1)
-    alpha: float = pydantic.Field(4.0, gt=0)
+    rank: int = pydantic.Field(default=2, ge=1)
+    alpha: float = pydantic.Field(default=4.0, gt=0)
 
 
 class AdapterConfig(CaseConfig):
     """Bottleneck adapters after the MLPs."""
 
     recipe: Literal["adapter"] = "adapter"
-    width: int = pydantic.Field(4, ge=1)
+    width: int = pydantic.Field(default=4, ge=1)
 
 
 RECIPES: dict[str, type[TrainConfig]] = {

@@ -1,6 +1,8 @@
-"""From shards to batches: media with noise drawn on the fly, and cached features; one item type, NaN where absent.
+"""From shards to batches: media with noise drawn on the fly, and cached features; one item type, NaN where
+absent.
 
-An item never depends on its neighbours or on the order it is read in: noise, frame and case come from (seed, epoch, key).
+An item never depends on its neighbours or on the order it is read in: noise, frame and case come from (seed,
+    epoch, key).
 """
 
 from __future__ import annotations
@@ -44,15 +46,25 @@ def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
     for meta in data.metas:
         if len(meta.labels) != 1:
             remedy = "give each clip one label: these recipes train single-label classification"
-            raise InputError(f"sample '{meta.id}' has {len(meta.labels)} labels", file=data.folder, field="label", remedy=remedy)
+            raise InputError(
+                f"sample '{meta.id}' has {len(meta.labels)} labels",
+                file=data.folder,
+                field="label",
+                remedy=remedy,
+            )
         if meta.labels[0] not in index:
             remedy = f"known labels: {', '.join(vocabulary)}"
-            raise InputError(f"sample '{meta.id}': unknown label '{meta.labels[0]}'", file=data.folder, field="label", remedy=remedy)
+            raise InputError(
+                f"sample '{meta.id}': unknown label '{meta.labels[0]}'",
+                file=data.folder,
+                field="label",
+                remedy=remedy,
+            )
         out.append(index[meta.labels[0]])
     return torch.tensor(out)
 
 
-class _Items(Dataset):
+class Items(Dataset):
     """What both datasets share: labels, epoch, and the mask at the loader's edge."""
 
     def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
@@ -71,7 +83,7 @@ class _Items(Dataset):
         return audio, visual, present, self.labels[i], torch.tensor(i)
 
 
-class MediaItems(_Items):
+class MediaItems(Items):
     """Samples of media shards as normalised inputs under a condition.
 
     Args:
@@ -95,7 +107,11 @@ class MediaItems(_Items):
         random_frame: bool = False,
     ):
         super().__init__(data, vocabulary, seed)
-        self.spec, self.conditions, self.noise = spec, [CONDITIONS[c] for c in conditions], noise or NoiseConfig()
+        self.spec, self.conditions, self.noise = (
+            spec,
+            [CONDITIONS[c] for c in conditions],
+            noise or NoiseConfig(),
+        )
         self.random_frame = random_frame
         self._blank = {"audio": (spec.target_length, 128), "visual": (3, spec.image_size, spec.image_size)}
         self._black = spec.normalisation.black
@@ -104,7 +120,9 @@ class MediaItems(_Items):
         """The condition of a sample in this epoch."""
         if len(self.conditions) == 1:
             return self.conditions[0]
-        return self.conditions[int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))]
+        return self.conditions[
+            int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))
+        ]
 
     def __getitem__(self, i: int) -> Item:
         values, _ = self.ruined(i)
@@ -136,7 +154,7 @@ class MediaItems(_Items):
         return int(generator("frame", self.seed, self.epoch, key).integers(frames))
 
 
-class FeatureItems(_Items):
+class FeatureItems(Items):
     """Samples of feature shards under one case; the noise draw changes with the epoch.
 
     Args:
@@ -145,9 +163,12 @@ class FeatureItems(_Items):
         missing: share of samples from which the case's ruined modality is taken away altogether.
     """
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
+    def __init__(
+        self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0
+    ):
         super().__init__(data, vocabulary, seed)
-        assert case in CASES and data.info.backbone is not None
+        assert case in CASES
+        assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
         names = data.info.backbone.variants
         self.draws = sum(name.startswith("alone-") for name in names)
@@ -187,17 +208,26 @@ def collate(items: list[Item]) -> AVBatch:
     return AVBatch(*(torch.stack(column) for column in zip(*items, strict=True)))
 
 
-def epoch_order(size: int, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1) -> list[int]:
-    """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every rank."""
+def epoch_order(
+    size: int, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1
+) -> list[int]:
+    """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every
+    rank."""
     chosen = generator("subset", seed).permutation(size)[: max(1, round(proportion * size))]
     order = generator("order", seed, epoch).permutation(np.sort(chosen))
     even = -(-len(order) // world) * world
     return np.resize(order, even)[rank::world].tolist()
 
 
-def batches(items: Dataset, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool) -> Iterator[AVBatch]:
+def batches(
+    items: Dataset, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool
+) -> Iterator[AVBatch]:
     """Batches of `items` in the given order."""
     drop_last = drop_last and len(order) >= batch_size
+    if not order:
+        return iter(())
     return iter(
-        DataLoader(Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders, drop_last=drop_last)
+        DataLoader(
+            Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders, drop_last=drop_last
+        )
     )

@@ -1,4 +1,4 @@
-"""The loop: epochs over batches, resumable after any of them to the same bits. No Ray, no MLflow, no globals."""
+"""The loop: epochs over batches, resumable after any of them to the same bits. No Ray, no MLflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
 from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_checkpoint
 from trainers.config import TrainConfig
-from trainers.data import batches, epoch_order
+from trainers.data import Items, batches, epoch_order
 from trainers.resources import Meter
 
 
@@ -45,7 +44,7 @@ class Stage:
     Attributes:
         name: its folder and its name in logs: "finetune", or a case.
         objective: module; batch -> (mean loss [], logits [B, C]).
-        train, val: items; `train` has `set_epoch` semantics through its attribute `epoch`.
+        train, val: items; an epoch begins by setting `train.epoch`.
         weights: what a checkpoint holds, by name.
         load: puts such weights back.
         meta: what the checkpoint says about itself.
@@ -54,8 +53,8 @@ class Stage:
 
     name: str
     objective: nn.Module
-    train: Dataset
-    val: Dataset | None
+    train: Items
+    val: Items | None
     weights: Callable[[], dict[str, Tensor]]
     load: Callable[[dict[str, Tensor]], None]
     meta: dict
@@ -79,17 +78,18 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
         return
     meter = Meter(place.device)
     objective = stage.objective.to(place.device)
-    order = epoch_order(len(stage.train), config.seed, 0, config.proportion, place.rank, place.world)  # type: ignore[arg-type]
     size = max(1, config.batch_size // place.world)
-    steps = max(1, len(order) // size if len(order) >= size else 1)
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(config.epochs * steps, config.warmup))
+    total = config.epochs * steps_per_epoch(stage, config, place, size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(total, config.warmup))
     first = _resume(stage, optimizer, schedule, last)
     model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
     for epoch in range(first, config.epochs):
         meter.reset_clock()
-        metrics = _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step)
+        metrics = _train_epoch(
+            stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step
+        )
         seconds = meter.seconds
         metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         if stage.val is not None:
@@ -112,6 +112,15 @@ def _resume(stage: Stage, optimizer, schedule, last: Path) -> int:
     return state["epoch"]
 
 
+def _order(stage: Stage, config: TrainConfig, place: Place, epoch: int) -> list[int]:
+    return epoch_order(len(stage.train), config.seed, epoch, config.proportion, place.rank, place.world)
+
+
+def steps_per_epoch(stage: Stage, config: TrainConfig, place: Place, size: int) -> int:
+    """Batches of `size` that one rank makes of an epoch; a rest is dropped, unless it is all there is."""
+    return max(1, len(_order(stage, config, place, 0)) // size)
+
+
 def cosine(total: int, warmup: float) -> Callable[[int], float]:
     """Learning-rate factor by step: linear over the first `warmup` share, then a half cosine to zero."""
     rise = max(1, round(warmup * total))
@@ -124,10 +133,12 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step) -> dict[str, float]:
+def _train_epoch(
+    stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step
+) -> dict[str, float]:
     model.train()
     stage.train.epoch = epoch
-    order = epoch_order(len(stage.train), config.seed, epoch, config.proportion, place.rank, place.world)
+    order = _order(stage, config, place, epoch)
     loss_sum = right = seen = 0.0
     for step, batch in enumerate(batches(stage.train, order, size, config.loaders, drop_last=True)):
         batch = batch.to(place.device)
@@ -158,9 +169,9 @@ def validate(stage: Stage, config: TrainConfig, place: Place) -> dict[str, float
     """Loss and accuracy on the stage's validation items, over all ranks."""
     assert stage.val is not None
     stage.objective.eval()
-    order = list(range(len(stage.val)))[place.rank :: place.world]  # type: ignore[arg-type]
+    order = list(range(len(stage.val)))[place.rank :: place.world]
     loss_sum = right = seen = 0.0
-    for batch in batches(stage.val, order, config.batch_size, config.loaders, drop_last=False) if order else ():
+    for batch in batches(stage.val, order, config.batch_size, config.loaders, drop_last=False):
         batch = batch.to(place.device)
         with arithmetic(config, place.device):
             loss, logits = stage.objective(batch)

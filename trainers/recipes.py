@@ -1,4 +1,5 @@
-"""The recipes: what each one trains, from config and data to stages. Adding a case-wise method is one builder here."""
+"""The recipes: what each one trains, from config and data to stages. Adding a case-wise method is one builder
+here."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from models.batch import AVBatch
 from models.cavmae import CAVMAE
 from models.conditions import CASES
 from models.inputs import Normalisation
-from models.peft import LoRA, Adapter
+from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts
 from models.public import import_state_dict
 from models.tuned import CaseModule, Tuned
-from shards.checkpoint import load_checkpoint, weights_fingerprint
+from shards.checkpoint import checkpoint_in, load_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo
+from shards.schema import DatasetInfo, feature_folder
 from trainers.augment import augment
 from trainers.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig, TrainConfig
 from trainers.data import FeatureItems, InputSpec, MediaItems
@@ -30,10 +31,12 @@ from trainers.fit import Stage
 
 
 class CompetentLoss(nn.Module):
-    """Cross-entropy of the pair plus `weight` times that of each modality alone, over the same encoder outputs.
+    """Cross-entropy of the pair plus `weight` times that of each modality alone, over the same encoder
+    outputs.
 
-    The solo terms keep both encoders good on their own, as a pre-trained CAV-MAE's are, and train the single-modality path that
-    serves missing modalities. A sample that has one modality contributes that path alone.
+    The solo terms keep both encoders good on their own, as a pre-trained CAV-MAE's are, and train the
+    single-modality path that serves missing modalities. A sample that has one modality contributes that path
+    alone.
     """
 
     def __init__(self, net: CAVMAE, weight: float):
@@ -68,19 +71,13 @@ class CaseLoss(nn.Module):
 
 
 def load_backbone(folder: Path) -> Backbone:
-    """The backbone that a `finetune` run left in `folder` (the run's folder, or the checkpoint's own).
+    """The backbone of a `finetune` run: `folder` is the run's, or the checkpoint's own.
 
     Raises:
         InputError: nothing there, damaged, or no backbone; names the folder.
     """
-    place = folder / "finetune" if (folder / "finetune").is_dir() else folder
-    checkpoint = load_checkpoint(place)
-    fingerprint = weights_fingerprint(checkpoint.weights, checkpoint.meta.get("backbone", {}))
-    try:
-        return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta, fingerprint)
-    except ValueError as error:
-        remedy = "give the folder of a run of 'avmend train finetune'"
-        raise InputError(str(error), file=place, field="backbone", remedy=remedy) from None
+    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
+    return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
 
 
 def dataset_normalisation(info: DatasetInfo) -> Normalisation:
@@ -105,7 +102,12 @@ def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
         backbone = load_backbone(config.start)
         if unknown := sorted(set(info.labels) - set(backbone.labels)):
             remedy = "start from a run on the same labels"
-            raise InputError(f"does not know the labels {', '.join(unknown)}", file=config.start, field="start", remedy=remedy)
+            raise InputError(
+                f"does not know the labels {', '.join(unknown)}",
+                file=config.start,
+                field="start",
+                remedy=remedy,
+            )
         return backbone
     normalisation = dataset_normalisation(info) if config.statistics == "dataset" else Normalisation()
     net = CAVMAE(config.backbone.build(), len(info.labels))
@@ -118,7 +120,11 @@ def _import_public(net: CAVMAE, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:
         remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
         raise InputError(f"can't be read: {error}", file=path, field="public", remedy=remedy) from None
@@ -140,7 +146,9 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
 
     def items(split: str, random_frame: bool) -> MediaItems:
         data = ShardDataset(config.data, split, info=info)
-        return MediaItems(data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame)
+        return MediaItems(
+            data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame
+        )
 
     return [
         Stage(
@@ -177,11 +185,6 @@ def build_case_module(config: CaseConfig, net: CAVMAE) -> CaseModule:
         raise InputError(str(error), field="depth", remedy="choose a smaller depth") from None
 
 
-def feature_folder(data: Path, fingerprint: str, depth: int) -> Path:
-    """Where the feature shards of a backbone at a depth lie: `data`/features/<first 12 of the fingerprint>-k<depth>."""
-    return data / "features" / f"{fingerprint[:12]}-k{depth}"
-
-
 def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, DatasetInfo]:
     """The feature shards that a case-wise run trains on.
 
@@ -191,11 +194,15 @@ def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, Dataset
     folder = config.features or feature_folder(config.data, backbone.fingerprint, config.depth)
     command = f"avmend features --data {config.data} --backbone {config.backbone} --depth {config.depth}"
     if not (folder / "dataset.json").is_file():
-        raise InputError("no feature shards here", file=folder, field="features", remedy=f"make them: {command}")
+        raise InputError(
+            "no feature shards here", file=folder, field="features", remedy=f"make them: {command}"
+        )
     info = DatasetInfo.load(folder)
     made = info.backbone
     if made is None or made.fingerprint != backbone.fingerprint:
-        raise InputError("made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}")
+        raise InputError(
+            "made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}"
+        )
     if made.depth != config.depth:
         message = f"hold tokens at depth {made.depth}, the run asks for {config.depth}"
         raise InputError(message, file=folder, field="depth", remedy=f"set depth={made.depth}, or {command}")
@@ -215,7 +222,9 @@ def _case_stage(config: CaseConfig, backbone: Backbone, folder: Path, info: Data
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
 
     def items(split: str, missing: float) -> FeatureItems:
-        return FeatureItems(ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing)
+        return FeatureItems(
+            ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing
+        )
 
     meta = {
         "kind": config.recipe,  # type: ignore[attr-defined]

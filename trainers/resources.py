@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -22,7 +23,8 @@ def _resident(field: str) -> int:
 class Meter:
     """Seconds and peak bytes since it was made or reset.
 
-    On a GPU: allocated bytes. On a CPU: growth of the process's resident memory over where it stood at the reset, which is
+    On a GPU: allocated bytes. On a CPU: growth of the process's resident memory over where it stood at the
+        reset, which is
     exact in a fresh process and a lower bound in one that has freed memory to reuse.
     """
 
@@ -35,10 +37,8 @@ class Meter:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         elif _STATUS.exists():
-            try:
+            with contextlib.suppress(OSError):  # not permitted in some containers: the peak is the process's
                 _CLEAR.write_text("5")  # the kernel's way to start VmHWM anew
-            except OSError:  # not permitted in some containers: the peak then counts from the process's start
-                pass
         self._floor = self._now()
         self.reset_clock()
 
