@@ -289,6 +289,20 @@ class CAVMAE(nn.Module):
             logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
         return logits
 
+    def tokens_at(
+        self, depth: int, audio: Tensor, visual: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens before encoder block `depth` of both modalities, [B, N, D] each; NaN where absent."""
+        out = []
+        for column, (modality, x) in enumerate(zip(MODALITIES, (audio, visual), strict=True)):
+            there = present[:, column]
+            shape = (len(x), self.config.tokens[modality], self.config.dim)
+            tokens = torch.full(shape, float("nan"), device=x.device)
+            if bool(there.any()):
+                tokens[there] = self.encode(modality, self.embed(modality, x[there]), 0, depth).float()
+            out.append(tokens)
+        return out[0], out[1]
+
     def _forward_group(
         self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None
     ) -> Tensor:

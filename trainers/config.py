@@ -81,7 +81,8 @@ class TrainConfig(Config):
             steps), then follows a cosine to zero.
         clip: largest gradient norm.
         proportion: share of the training split that is used (a seeded subset).
-        workers: data-parallel workers (Ray Train); `batch_size` is per step over all of them.
+        workers: data-parallel workers (Ray Train); `batch_size` is per step over all of them. 0: this process,
+            without Ray.
         cpus: CPU cores per worker; None divides the cluster's.
         gpu: one GPU per worker; None means when there is one.
         precision: arithmetic of forward and backward; `auto` is bf16 on a GPU, float32 elsewhere.
@@ -97,7 +98,7 @@ class TrainConfig(Config):
     warmup: float = pydantic.Field(default=0.1, ge=0, lt=1)
     clip: float = pydantic.Field(default=1.0, gt=0)
     proportion: float = pydantic.Field(default=1.0, gt=0, le=1)
-    workers: int = pydantic.Field(default=1, ge=1)
+    workers: int = pydantic.Field(default=1, ge=0)
     cpus: int | None = pydantic.Field(default=None, ge=1)
     gpu: bool | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"

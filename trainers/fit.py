@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Stage:
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
 
 
-def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report, on_step=None) -> None:
+def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 
     Every epoch leaves a resumable state behind. A finished stage returns at once.
@@ -88,7 +89,7 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
     for epoch in range(first, config.epochs):
         meter.reset_clock()
         metrics = _train_epoch(
-            stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step
+            stage, model, trained, optimizer, schedule, config, place, epoch, size
         )
         seconds = meter.seconds
         metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
@@ -100,6 +101,12 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
             save_checkpoint(last, stage.weights(), stage.meta, state)
     if place.rank == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": metrics})
+
+
+def finished_epochs(folder: Path, stage: str) -> int:
+    """Epochs of a stage that a resumed run need not repeat."""
+    last = folder / "last" / stage
+    return load_state(last)["epoch"] if has_checkpoint(last) else 0
 
 
 def _resume(stage: Stage, optimizer, schedule, last: Path) -> int:
@@ -134,13 +141,15 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 
 def _train_epoch(
-    stage, model, trained, optimizer, schedule, config, place, epoch, size, on_step
+    stage, model, trained, optimizer, schedule, config, place, epoch, size
 ) -> dict[str, float]:
     model.train()
     stage.train.epoch = epoch
     order = _order(stage, config, place, epoch)
     loss_sum = right = seen = 0.0
+    waited, clock = 0.0, time.perf_counter()
     for step, batch in enumerate(batches(stage.train, order, size, config.loaders, drop_last=True)):
+        waited += time.perf_counter() - clock
         batch = batch.to(place.device)
         if stage.augment is not None:
             rng = generator("augment", config.seed, epoch, step, place.rank)
@@ -158,10 +167,10 @@ def _train_epoch(
         loss_sum += value * len(batch)
         right += (logits.argmax(dim=1) == batch.label).sum().item()
         seen += len(batch)
-        if on_step is not None:
-            on_step(stage.name, len(batch))
+        clock = time.perf_counter()
     loss_sum, right, seen = place.total(loss_sum, right, seen)
-    return {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
+    metrics = {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
+    return metrics | {"data_wait_seconds": waited, "samples": seen}
 
 
 @torch.no_grad()

@@ -1,0 +1,214 @@
+"""``avmend train RECIPE``: a recipe on Ray Train, named by its identity, mirrored in MLflow.
+
+The same command again continues where it stopped, or returns at once when it was finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from configs import config_to_dict, load_config
+from configs.cluster import ray_session
+from shards.checkpoint import has_checkpoint
+from shards.errors import InputError
+from shards.progress import Progress
+from trainers.config import RECIPES, CaseConfig, FinetuneConfig, TrainConfig
+from trainers.identity import git_commit, run_identity
+from trainers.journal import read_metrics
+from trainers.recipes import fingerprints, stage_names
+from trainers.run import local_place, logs, run
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_FILE = "config.json"
+
+
+def recipe_name(config: TrainConfig) -> str:
+    """The recipe as folders, tables and MLflow call it; noise-trained fine-tuning is its own name."""
+    name = config.recipe  # type: ignore[attr-defined]
+    return f"{name}_noisy" if isinstance(config, FinetuneConfig) and config.noisy else name
+
+
+def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
+    """Train to the end; what an earlier run of the same identity finished is kept.
+
+    Args:
+        runs: folder of all runs and of the MLflow store.
+        stage: place in a longer job, for the progress line.
+        parent: the MLflow run of the command that this is part of.
+
+    Returns:
+        the run's folder: config.json, a checkpoint per stage, logs/<stage>/metrics.jsonl.
+
+    Raises:
+        InputError: data, backbone or features missing or of another kind.
+    """
+    from trainers.tracking import Store
+
+    config = _absolute(config)
+    made_of = fingerprints(config)
+    identity = run_identity(config, made_of.dataset, made_of.backbone, git_commit(ROOT))
+    name = f"{recipe_name(config)}-{identity}"
+    folder = Path(runs).absolute() / name
+    if all(has_checkpoint(folder / s) for s in _parts(config)):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": git_commit(ROOT)}
+    record = {"recipe": recipe_name(config), "identity": identity, "config": config_to_dict(config), **tags}
+    (folder / CONFIG_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    with ExitStack() as stack:
+        main_run = stack.enter_context(
+            Store(runs).run(name, config.data.name, config_to_dict(config), tags, parent, folder=folder)
+        )
+        names = stage_names(config)
+        for part in names if len(names) > 1 else ():
+            stack.enter_context(_child(Store(runs), config, name, part, main_run, folder))
+        with _progress(config, folder, f"train {recipe_name(config)}", stage):
+            _work(config, folder)
+        main_run.summary(_summary(config, folder))
+    return folder
+
+
+def _parts(config: TrainConfig) -> tuple[str, ...]:
+    return (*stage_names(config), "detector") if isinstance(config, CaseConfig) else stage_names(config)
+
+
+def _child(store, config: TrainConfig, name: str, part: str, parent, folder: Path):
+    params = {"recipe": recipe_name(config), "case": part, "seed": config.seed}
+    return store.run(f"{name}/{part}", config.data.name, params, None, parent, folder=logs(folder, part))
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """Paths as workers on any node must see them: their working folders are private."""
+    paths = {k: v.absolute() for k, v in config if isinstance(v, Path)}
+    return config.model_copy(update=paths)
+
+
+def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:
+    """Last and best figures of every stage, as `<stage>/val_accuracy`, `best/<stage>/val_accuracy`, ..."""
+    out: dict[str, float] = {}
+    for part in stage_names(config):
+        lines = [line.metrics for line in read_metrics(logs(folder, part))]
+        out |= {f"{part}/{k}": v for k, v in lines[-1].items()}
+        if "val_accuracy" in lines[-1]:
+            out[f"best/{part}/val_accuracy"] = max(line["val_accuracy"] for line in lines)
+    return out
+
+
+@contextmanager
+def _progress(config: TrainConfig, folder: Path, label: str, stage: str | None) -> Iterator[None]:
+    """One line that follows the workers' metrics.jsonl: epochs, their rate, loss, accuracy, time left."""
+    names, ended = stage_names(config), threading.Event()
+
+    def lines() -> list:
+        return [line for part in names for line in read_metrics(logs(folder, part))]
+
+    def follow(progress: Progress) -> None:
+        while not ended.wait(0.5):
+            show(progress)
+
+    def show(progress: Progress) -> None:
+        now = lines()
+        if len(now) > progress.done:
+            last = now[-1].metrics
+            shown = {k.replace("_accuracy", ""): last[k] for k in ("loss", "val_accuracy") if k in last}
+            waiting = f"{last['data_wait_seconds'] / max(last['epoch_seconds'], 1e-9):.0%}"
+            progress.advance(len(now) - progress.done, **shown, waiting=waiting)
+
+    with Progress(label, config.epochs * len(names), "epochs", stage=stage, done=len(lines())) as progress:
+        thread = threading.Thread(target=follow, args=(progress,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            show(progress)
+
+
+def _work(config: TrainConfig, folder: Path) -> None:
+    if config.workers == 0:
+        run(config, folder, local_place(config.cpus))
+        return
+    with ray_session():
+        _on_ray(config, folder)
+
+
+def _on_ray(config: TrainConfig, folder: Path) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    resources = ray.cluster_resources()
+    cpus = config.cpus or max(1, int(resources.get("CPU", 1)) // config.workers)
+    gpu = resources.get("GPU", 0) >= config.workers if config.gpu is None else config.gpu
+    place = folder / "ray"  # of no use afterwards: state to resume from is in `last`
+    shutil.rmtree(place, ignore_errors=True)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"config": config, "folder": str(folder), "threads": cpus},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}
+        ),
+        run_config=RunConfig(
+            name=folder.name, storage_path=str(place), failure_config=FailureConfig(max_failures=1)
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from error
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _cause(error: Exception) -> Exception:
+    """The worker's own exception where Ray carries it: a user's mistake stays a user's mistake."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        if isinstance(inner, InputError | FloatingPointError):
+            return inner
+    return error
+
+
+def _worker(job: dict[str, Any]) -> None:
+    """What Ray Train runs on every worker."""
+    import torch
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    from trainers.fit import Place
+
+    torch.set_num_threads(job["threads"])
+    context = ray_train.get_context()
+    place = Place(get_device(), context.get_world_rank(), context.get_world_size())
+    run(job["config"], Path(job["folder"]), place, lambda stage, epoch, m: ray_train.report({stage: m}))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0; 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="avmend train", description=__doc__)
+    parser.add_argument("recipe", choices=sorted(RECIPES))
+    parser.add_argument("--config", help="preset in configs/, or a yaml file")
+    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("AVMEND_RUNS", "runs")))
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
+    args = parser.parse_args(argv)
+    try:
+        folder = train(load_config(RECIPES[args.recipe], args.config, args.overrides), args.runs)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
