@@ -9,8 +9,11 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+
+    Without ``sync`` the file is still whole or absent after a crash of the process, but may be empty
+    after a loss of power: only for what is checked when it is read.
 
     The temporary name keeps the suffix, so that tools which look at it (ffmpeg) know the format. When the
     block raises, the temporary file is removed and ``path`` stays as it was.
@@ -20,14 +23,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically."""
-    with replacing(path) as temporary:
+def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
+    """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
+    with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(text.encode("utf-8"))

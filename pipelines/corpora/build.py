@@ -73,7 +73,7 @@ def _build(folder: Path, encode: Encoder, description: Description) -> None:
     note = folder / f"{description['id']}.json"
     note.unlink(missing_ok=True)  # or a crash in between would leave a new clip beside the old description
     encode(description, note.with_suffix(".mp4"))
-    write_text(note, _json(description))
+    write_text(note, _json(description), sync=False)  # an empty note only means: make it again
 
 
 def _json(description: Description) -> str:

@@ -65,11 +65,11 @@ def _command(shape: tuple[int, ...], fps: Fraction, sound: str | Path, size: int
     pixels = "rgb24" if len(shape) == 4 else "gray"
     scale = [] if (width, height) == (size, size) else ["-vf", f"scale={size}:{size}:flags=bicubic"]
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"),
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-filter_threads", "1", "-threads", "1"),
         *("-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0"),
         *("-i", str(sound), *scale),
         *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-threads", "1"),
-        *("-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", str(AUDIO_RATE)),
+        *("-c:a", "aac", "-aac_coder", "fast", "-b:a", "64k", "-ac", "1", "-ar", str(AUDIO_RATE)),
         *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"),
         *("-movflags", "+faststart", str(out)),
     ]
