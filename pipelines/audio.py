@@ -67,10 +67,17 @@ def _probe(path: str, stderr: str) -> Probe:
         raise DecodeError(MISSING_FILE, path)
     probe = parse_probe(stderr)
     if probe is None:
+        if "moov atom not found" in stderr and _begins_as_mp4(path):
+            raise DecodeError(TRUNCATED, "no moov atom: the end of the mp4 is missing")
         raise from_stderr(stderr, "the file can't be opened")
     if NO_MEDIA & set(probe.formats):
         raise DecodeError(UNDECODABLE, f"a text or playlist ({probe.formats[0]}), no media")
     return probe
+
+
+def _begins_as_mp4(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8)[4:] in (b"ftyp", b"mdat", b"wide", b"free", b"skip")
 
 
 def check_extent(probe: Probe, span: Span, ends: list[float]) -> None:

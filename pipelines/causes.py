@@ -50,9 +50,7 @@ def from_stderr(stderr: str, what: str) -> DecodeError:
     detail = (
         re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", lines[0]) if lines else "no message"
     )
-    for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (UNSUPPORTED, _NO_CODEC), (TRUNCATED, READ_COMPLAINTS)):
+    for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (TRUNCATED, READ_COMPLAINTS), (UNSUPPORTED, _NO_CODEC)):
         if pattern.search(stderr):
             return DecodeError(cause, f"{what}: {detail}")
-    if "moov atom not found" in stderr:
-        return DecodeError(TRUNCATED, f"{what}: no moov atom: the end of the mp4 is missing, or it is no mp4")
     return DecodeError(UNDECODABLE, f"{what}: {detail}")

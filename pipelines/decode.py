@@ -173,6 +173,8 @@ def _hash(paths: list[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise DecodeError(MISSING_FILE, f"{path} is no regular file")
             with open(path, "rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)

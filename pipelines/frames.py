@@ -48,6 +48,7 @@ def uniform(shown: np.ndarray, span: Span, count: int) -> np.ndarray:
     if end <= begin:
         raise DecodeError(TRUNCATED, f"the picture ends at {end:.2f} s, the clip begins at {begin:.2f} s")
     middles = begin + (np.arange(count) + 0.5) * (end - begin) / count
+    middles += 5e-3  # readers round times differently: a middle on a frame's edge belongs to that frame
     return np.clip(np.searchsorted(shown[:, 0], middles, side="right") - 1, 0, len(shown) - 1)
 
 
@@ -97,11 +98,11 @@ def by_decord(path: str, probe: Probe, span: Span, count: int, size: int) -> Fra
 
     reader = decord.VideoReader(path, num_threads=1)
     shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64) - probe.start
-    first = int(np.searchsorted(shown[:, 0], -1e-3))  # frames before 0 are there for the decoder only
-    shown = shown[first:]
+    if shown[0, 0] < -1e-3:  # frames before an edit list's start: decord counts them, or not, as it seeks
+        raise ValueError("frames before the start")
     chosen = uniform(shown, span, count)
     distinct, back = np.unique(chosen, return_inverse=True)
-    pictures = reader.get_batch([int(i) + first for i in distinct]).asnumpy()
+    pictures = reader.get_batch([int(i) for i in distinct]).asnumpy()
     images = np.stack([fit(picture, size) for picture in pictures])[back]
     return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
 

@@ -1,0 +1,233 @@
+"""Decoding real files: what is there, what is absent, and what is damaged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import causes, frames
+from pipelines.audio import Span
+from pipelines.causes import DecodeError
+from pipelines.decode import Request, decode
+from pipelines.decoder import Decoder
+from pipelines.ffmpeg import executable, parse_probe
+from shards.schema import ABSENT
+from tests.media import make_clip, run_ffmpeg
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "both.mp4", seconds=2)
+
+
+def request(path: Path, **more: object) -> Request:
+    return Request(path=str(path), size=32, **more)  # type: ignore[arg-type]
+
+
+def cause_of(call) -> str:
+    with pytest.raises(DecodeError) as caught:
+        call()
+    assert caught.value.message
+    return caught.value.cause
+
+
+def test_both_streams(clip):
+    found = decode(request(clip))
+    assert found.audio.dtype == np.int16
+    assert abs(len(found.audio) - 32000) < 800
+    assert found.frames.shape == (10, 32, 32, 3)
+    assert found.frames.dtype == np.uint8
+    np.testing.assert_allclose(found.frame_times, np.arange(10) * 0.2 + 0.1, atol=1e-3)
+    assert (found.audio_info.codec, found.visual_info.codec) == ("aac", "h264")
+
+
+def test_the_tone_is_the_tone(clip):
+    sound = decode(request(clip)).audio.astype(float)
+    assert abs(np.abs(np.fft.rfft(sound)).argmax() * 16000 / len(sound) - 440) < 1
+
+
+def test_decord_and_ffmpeg_give_the_same_frames(clip):
+    both = [decode(request(clip, use_decord=use)) for use in (True, False)]
+    assert both[0].frame_times == both[1].frame_times
+    assert np.abs(both[0].frames.astype(int) - both[1].frames).mean() < 2
+
+
+@pytest.mark.parametrize("use_decord", [True, False])
+def test_a_part_of_a_file(clip, use_decord):
+    whole = decode(request(clip, frames=20))
+    part = decode(request(clip, frames=5, start=0.5, duration=1.0, use_decord=use_decord))
+    assert len(part.audio) == 16000
+    np.testing.assert_allclose(part.frame_times, np.arange(5) * 0.2 + 0.1, atol=1e-3)
+    assert np.abs(part.frames.astype(int) - whole.frames[6:16:2]).mean() < 2
+
+
+def test_fewer_frames_than_asked_for_are_repeated(tmp_path):
+    found = decode(request(make_clip(tmp_path / "a.mp4", seconds=0.3, audio=False), frames=6))
+    assert len(found.frames) == 6
+    assert (found.frames[0] == found.frames[1]).all()
+
+
+@pytest.mark.parametrize("missing", ["audio", "video"])
+def test_a_stream_absent_at_source(tmp_path, missing):
+    path = make_clip(tmp_path / "a.mkv", seconds=0.5, **{missing: False})
+    found = decode(request(path))
+    gone, there = (found.audio_info, found.visual_info)[:: 1 if missing == "audio" else -1]
+    assert (gone.present, gone.cause, there.present) == (False, ABSENT, True)
+    assert (found.audio if missing == "audio" else found.frames) is None
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_rotated_clips_are_upright(tmp_path, turn):
+    plain = make_clip(tmp_path / "plain.mp4", seconds=0.3, size=(64, 64), audio=False)
+    run_ffmpeg("-display_rotation", turn, "-i", plain, "-c", "copy", tmp_path / "turned.mp4")
+    upright = np.rot90(decode(request(plain)).frames, k=turn // 90, axes=(1, 2))
+    assert np.abs(decode(request(tmp_path / "turned.mp4")).frames.astype(int) - upright).mean() < 8
+
+
+def test_frames_before_an_edit_list_are_not_shown(tmp_path):
+    whole = make_clip(tmp_path / "whole.mp4", seconds=4, options=("-g", "100"))
+    run_ffmpeg("-ss", "2", "-i", whole, "-c", "copy", tmp_path / "cut.mp4")
+    part, expected = decode(request(tmp_path / "cut.mp4")), decode(request(whole, start=2.0))
+    assert np.abs(part.frames.astype(int) - expected.frames).mean() < 2
+
+
+def test_av1_goes_through_ffmpeg(tmp_path):
+    codec = ("-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1")
+    path = make_clip(tmp_path / "a.mkv", size=(128, 96), seconds=0.5, audio=False, options=codec)
+    assert decode(request(path)).visual_info.codec == "av1"
+
+
+def test_a_pair_of_sound_and_picture(tmp_path):
+    make_clip(tmp_path / "a.wav", video=False)
+    Image.new("RGB", (50, 40), (250, 10, 20)).save(tmp_path / "a.png")
+    pair = Request(audio_path=str(tmp_path / "a.wav"), image_path=str(tmp_path / "a.png"), size=32)
+    found = decode(pair)
+    assert found.frames.shape == (1, 32, 32, 3)
+    assert (found.frames == (250, 10, 20)).all()
+    assert len(found.audio) == 16000
+    assert decode(replace(pair, image_path=None)).visual_info.cause == ABSENT
+    assert decode(replace(pair, audio_path=None)).audio_info.cause == ABSENT
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".wav"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_truncated_files_are_told(tmp_path, suffix, share):
+    options = ("-movflags", "+faststart") if suffix == ".mp4" else ()
+    path = make_clip(tmp_path / f"a{suffix}", video=suffix != ".wav", seconds=3, options=options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert cause_of(lambda: decode(request(path))) == causes.TRUNCATED
+
+
+def test_mp4_without_its_end_is_truncated(clip, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(clip.read_bytes()[:-3000])
+    assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.TRUNCATED
+
+
+def test_other_causes(clip, tmp_path):
+    for name, content, cause in (
+        ("empty.mp4", b"", causes.TRUNCATED),
+        ("text.mp4", b"no video at all\n" * 99, causes.UNDECODABLE),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:10,\n/etc/passwd\n#EXT-X-ENDLIST\n", causes.UNDECODABLE),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert cause_of(lambda name=name: decode(request(tmp_path / name))) == cause
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait for ever
+    for name in ("none.mp4", "pipe.mp4", "."):
+        assert cause_of(lambda name=name: decode(request(tmp_path / name))) == causes.MISSING_FILE
+    assert cause_of(lambda: decode(request(clip, max_pixels=100))) == causes.TOO_LARGE
+    assert cause_of(lambda: decode(request(clip, max_seconds=1.0))) == causes.TOO_LARGE
+    assert cause_of(lambda: decode(request(clip, start=5.0))) == causes.TRUNCATED
+
+
+def test_a_damaged_picture_is_no_picture(clip, tmp_path):
+    data = bytearray(clip.read_bytes())
+    middle = data.index(b"mdat") + 400
+    data[middle : middle + 3000] = bytes(3000)
+    (tmp_path / "a.mp4").write_bytes(data)
+    assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.UNDECODABLE
+
+
+def test_unknown_codecs_are_unsupported(clip, tmp_path):
+    data = clip.read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data.replace(b"avc1", b"zzz1"))
+    assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.UNSUPPORTED
+
+
+def test_uniform_takes_the_middles():
+    shown = np.stack([np.arange(10) / 10, np.arange(1, 11) / 10], 1)
+    assert list(frames.uniform(shown, Span(), 5)) == [1, 3, 5, 7, 9]
+    assert list(frames.uniform(shown, Span(0.5, 0.2), 2)) == [5, 6]
+    with pytest.raises(DecodeError):
+        frames.uniform(shown, Span(1.5), 2)
+
+
+def test_cover_art_is_no_picture():
+    text = (
+        "[info] Input #0, mp3, from 'a.mp3':\n[info]   Duration: 00:01:02.50, start: 0.025057, bitrate: 1 kb/s\n"
+        "[info]   Stream #0:0: Audio: mp3 (mp3float), 44100 Hz, stereo, fltp, 128 kb/s\n"
+        "[info]   Stream #0:1: Video: mjpeg, yuvj420p, 300x300, 90k tbr, 90k tbn (attached pic)\n"
+    )
+    probe = parse_probe(text)
+    assert (probe.duration, probe.start, probe.first("audio").rate) == (62.5, 0.025057, 44100)
+    assert probe.first("video") is None
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    decoder = Decoder()
+    yield decoder
+    decoder.close()
+
+
+class TestChild:
+    def test_the_child_decodes_as_the_function_does(self, decoder, clip):
+        ours, theirs = decode(request(clip)), decoder.decode(request(clip))
+        np.testing.assert_array_equal(ours.audio, theirs.audio)
+        np.testing.assert_array_equal(ours.frames, theirs.frames)
+        assert replace(ours, audio=None, frames=None) == replace(theirs, audio=None, frames=None)
+
+    def test_errors_come_through(self, decoder, tmp_path):
+        assert cause_of(lambda: decoder.decode(request(tmp_path / "none.mp4"))) == causes.MISSING_FILE
+
+    def test_a_crash_costs_nothing_but_a_new_child(self, decoder, clip):
+        decoder.decode(request(clip))
+        os.kill(decoder._process.pid, signal.SIGSEGV)
+        assert decoder.decode(request(clip)).frames is not None
+
+    def test_a_child_that_hangs_is_given_up(self, decoder, clip):
+        decoder.decode(request(clip))
+        os.kill(decoder._process.pid, signal.SIGSTOP)
+        start = time.monotonic()
+        assert decoder.decode(request(clip, timeout_s=0.5)).frames is not None  # by the next child
+        assert 2 < time.monotonic() - start < 20
+        assert cause_of(lambda: decoder.decode(request(clip, timeout_s=0.0))) == causes.TIMED_OUT
+
+    def test_memory_is_limited(self, tmp_path):
+        fast = ("-preset", "ultrafast")
+        path = make_clip(tmp_path / "a.mp4", size=(1280, 720), rate=50, seconds=3, audio=False, options=fast)
+        small = Decoder(memory_mb=450)
+        found = cause_of(lambda: small.decode(request(path, frames=400)))
+        small.close()
+        assert found == causes.TOO_LARGE
+
+    def test_the_child_ends_with_its_parent(self, clip):
+        decoder = Decoder()
+        decoder.decode(request(clip))
+        pid = decoder._process.pid
+        decoder.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_ffmpeg_comes_from_the_wheel():
+    assert "imageio_ffmpeg" in executable()
