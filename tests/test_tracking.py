@@ -193,3 +193,12 @@ def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, 
         pass
     assert run.folder == tmp_path / "elsewhere" / "here"
     assert status(store, run.run_id) == "FINISHED"
+
+
+def test_names_the_store_folder_even_with_a_space_in_it(mlflow_root, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    shutil.copy(mlflow_root / "mlflow.db", tmp_path / "my runs")
+    store = Store(tmp_path / "my runs")
+    with store.run("r", "demo", folder=tmp_path / "my runs" / "r") as run:
+        run.artifact(tmp_path / "my runs" / "r" / "mlflow.json")
+    assert (tmp_path / "my runs" / "artifacts" / run.run_id / "artifacts" / "mlflow.json").is_file()
