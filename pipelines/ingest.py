@@ -6,11 +6,9 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 from configs import load_config
@@ -19,13 +17,15 @@ from pipelines.causes import REMEDIES
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.manifest import read_manifest
 from pipelines.moments import add, statistics
+from pipelines.on_ray import run_in_slots
 from pipelines.plan import ShardPlan, keep_plan, label_vocabulary, make_plan
-from pipelines.settings import IngestConfig
-from pipelines.shard_job import ShardResult, ingest_shard, read_ledger
+from pipelines.resume import alone, read_ledger, split_info, sweep
+from pipelines.settings import FeatureConfig, IngestConfig
+from pipelines.shard_job import ShardResult, ingest_shard
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.progress import Progress
-from shards.schema import DatasetInfo, Normalisation, SplitInfo
+from shards.schema import DatasetInfo, Normalisation
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -41,9 +41,9 @@ def ingest(manifest: str | Path, out: str | Path, config: IngestConfig | None = 
     labels = label_vocabulary(clips, config, manifest)
     plan = make_plan(clips, config.samples_per_shard, manifest.parent)
     try:
-        with _alone(out):
+        with alone(out, "ingestion"):
             keep_plan(out, plan, config)
-            _sweep(out)
+            sweep(out, "media", "ledger")
             results = _work(plan, config, out.absolute())
             return _assemble(plan, results, config, labels, out)
     except OSError as error:
@@ -51,30 +51,13 @@ def ingest(manifest: str | Path, out: str | Path, config: IngestConfig | None = 
         raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One ingestion per folder at a time."""
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError("another ingestion is at work here", file=out, remedy="wait for its end") from None
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed runs left half-written."""
-    for pattern in ("media/.*.tmp-*", "ledger/.*.tmp*", ".*.tmp*"):
-        for path in out.glob(pattern):
-            path.unlink(missing_ok=True)
+def _finished(out: Path, shard: ShardPlan) -> ShardResult | None:
+    return read_ledger(ShardResult, out, shard.name, shard.digest)
 
 
 def _work(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> dict[str, ShardResult]:
     """Results of all shards by name; those that are finished are read, the others made."""
-    done = {shard.name: result for shard in plan if (result := read_ledger(out, shard)) is not None}
+    done = {shard.name: result for shard in plan if (result := _finished(out, shard)) is not None}
     todo = [shard for shard in plan if shard.name not in done]
     total, before = (sum(len(shard.clips) for shard in shards) for shards in (plan, plan))
     before -= sum(len(shard.clips) for shard in todo)
@@ -114,23 +97,11 @@ def _run_on_ray(
 
     task = ray.remote(num_cpus=1, max_retries=config.worker_tries, retry_exceptions=False)(ingest_shard)
     limit = config.workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting = list(reversed(plan))
-    running: dict[ray.ObjectRef, str] = {}
-    while waiting or running:
-        while waiting and len(running) < limit:
-            shard = waiting.pop()
-            running[task.remote(shard, config, out)] = shard.name
-        ready, _ = ray.wait(list(running), num_returns=1)
-        for reference in ready:
-            name = running.pop(reference)
-            try:
-                yield name, ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause if isinstance(error.cause, (OSError, InputError)) else error from None
-            except ray.exceptions.WorkerCrashedError:
-                message = f"the worker of shard {name} died {config.worker_tries + 1} times"
-                remedy = "look at the machine's memory and kernel log; the same command then goes on"
-                raise InputError(message, file=out, remedy=remedy) from None
+
+    def submit(shard: ShardPlan) -> ray.ObjectRef:
+        return task.remote(shard, config, out)
+
+    yield from run_in_slots(plan, [submit] * limit, tries=config.worker_tries, out=out)
 
 
 def _assemble(
@@ -155,7 +126,7 @@ def _assemble(
         kind="media",
         preprocessing=_preprocessing(config),
         labels=labels,
-        splits={split: _split_info(parts) for split, parts in splits.items()},
+        splits={split: split_info(parts) for split, parts in splits.items()},
         normalisation=Normalisation(
             audio=statistics(add([result.audio for result in ordered])),
             visual=statistics(add([result.visual for result in ordered]), unit=255.0),
@@ -163,14 +134,6 @@ def _assemble(
     )
     info.save(out)
     return info
-
-
-def _split_info(results: Sequence[ShardResult]) -> SplitInfo:
-    return SplitInfo(
-        samples=sum(result.shard.samples for result in results),
-        present={m: sum(result.present[m] for result in results) for m in ("audio", "visual")},
-        shards=tuple(result.shard for result in results if result.shard.samples),
-    )
 
 
 def _preprocessing(config: IngestConfig) -> dict[str, object]:
@@ -193,15 +156,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--manifest", required=True, type=Path, help=".csv or .jsonl, one row per clip")
     parser.add_argument("--out", required=True, type=Path, help="folder of the dataset; also to resume one")
     parser.add_argument("--config", help="preset in configs/, or a yaml file")
+    parser.add_argument("--backbone", type=Path, help="then extract features by this finetune run's network")
+    parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default 0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)
     try:
-        info = ingest(args.manifest, args.out, load_config(IngestConfig, args.config, args.overrides))
+        config = load_config(IngestConfig, args.config, args.overrides)
+        if args.backbone is None:
+            _summarise(ingest(args.manifest, args.out, config), args.out)
+        else:
+            _ingest_and_extract(args.manifest, args.out, config, args.backbone, args.depth)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _summarise(info, args.out)
     return 0
+
+
+def _ingest_and_extract(manifest: Path, out: Path, config: IngestConfig, backbone: Path, depth: int) -> None:
+    """Both in one Ray session; a backbone that will not do is refused before any work."""
+    from pipelines import features
+
+    options = [f"depth={depth}", f"workers={'null' if config.workers is None else config.workers}"]
+    wanted = load_config(FeatureConfig, overrides=options)
+    features.load_backbone(backbone, wanted.depth)
+    with ray_session(config.workers) if config.workers != 0 else nullcontext():
+        _summarise(ingest(manifest, out, config), out)
+        features.summarise(features.extract(out, backbone, wanted))
 
 
 def _summarise(info: DatasetInfo, out: Path) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipelines import resume
 from pipelines.manifest import Clip
 from pipelines.settings import IngestConfig
-from shards.atomic import write_text
 from shards.errors import InputError
 from shards.schema import SCHEMA_VERSION, canonical_json
 
@@ -100,32 +100,7 @@ def keep_plan(out: Path, plan: Sequence[ShardPlan], config: IngestConfig) -> Non
         "shards": {shard.name: shard.digest for shard in plan},
     }
     path = out / PLAN_FILE
-    if not path.exists():
-        if (out / "media").exists() or (out / "dataset.json").exists():
-            remedy = "give another --out"
-            raise InputError("holds a dataset that is not this command's", file=out, remedy=remedy)
-        write_text(path, json.dumps(mine, indent=1) + "\n")
-        return
-    try:
-        kept = json.loads(path.read_text())
-        _compare(kept, mine, path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("unreadable", file=path, remedy="give another --out") from None
-
-
-def _compare(kept: dict, mine: dict, path: Path) -> None:
+    if not path.exists() and ((out / "media").exists() or (out / "dataset.json").exists()):
+        raise InputError("holds a dataset that is not this command's", file=out, remedy="give another --out")
     remedy = "give another --out, or the manifest and config that this folder was begun with"
-    for name, value in mine["config"].items():
-        if kept["config"].get(name) != value:
-            message = f"this folder was begun with {name}={kept['config'].get(name)!r}, now it is {value!r}"
-            raise InputError(message, file=path, field=name, remedy=remedy)
-    changed = [
-        name
-        for name in {**kept["shards"], **mine["shards"]}
-        if kept["shards"].get(name) != mine["shards"].get(name)
-    ]
-    if changed or kept != mine:
-        message = f"the manifest is not the one this folder was begun with: shard {min(changed)} differs"
-        raise InputError(message if changed else "begun with another version", file=path, remedy=remedy)
+    resume.keep_plan(path, mine, "manifest", remedy)

@@ -1,4 +1,4 @@
-"""Config of ``avmend ingest``."""
+"""Configs of ``avmend ingest`` and ``avmend features``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import Field
 
 from configs import Config
+from configs.noise import Noise
 
 # What may differ between two runs over one folder: how it is done, not what comes out.
-EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries"}
+EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
 
 
 class IngestConfig(Config):
@@ -41,6 +42,40 @@ class IngestConfig(Config):
     memory_mb: int = Field(default=4096, ge=0)
     max_failures: int | None = Field(default=None, ge=0)
     workers: int | None = Field(default=None, ge=0)
+    worker_tries: int = Field(default=2, ge=0)
+
+    def content(self) -> dict[str, Any]:
+        """The fields that decide what the shards hold; a resumed run must have the same."""
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in EXECUTION}
+
+
+class FeatureConfig(Config):
+    """How media shards become feature shards of a frozen backbone.
+
+    Attributes:
+        depth: encoder blocks that the tokens have passed; 0: patch embeddings alone.
+        draws: noisy draws per training sample and severity kind (one ruined, both ruined).
+        eval_draws: the same for the samples of all other splits.
+        noise: kinds and severities.
+        seed: of the noise.
+        batch_size: inputs per forward pass; it bounds the memory.
+        splits: which ones to extract; ``None``: all.
+        workers: Ray actors; ``None``: one per CPU (per GPU where those are used); 0: none, in this process
+            without Ray.
+        gpu: one GPU per actor; ``None``: when there is one. CPU and GPU round differently: keep to one of
+            them within a folder.
+        worker_tries: how often a shard is tried again after its actor's process died.
+    """
+
+    depth: int = Field(default=0, ge=0)
+    draws: int = Field(default=4, ge=1)
+    eval_draws: int = Field(default=1, ge=1)
+    noise: Noise = Noise()
+    seed: int = 0
+    batch_size: int = Field(default=64, ge=1)
+    splits: tuple[str, ...] | None = Field(default=None, min_length=1)
+    workers: int | None = Field(default=None, ge=0)
+    gpu: bool | None = None
     worker_tries: int = Field(default=2, ge=0)
 
     def content(self) -> dict[str, Any]:

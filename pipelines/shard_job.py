@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydantic
-
 from pipelines.causes import REMEDIES, TOO_SHORT, DecodeError
 from pipelines.decode import Decoded, Request
 from pipelines.decoder import Decoder
@@ -16,9 +14,9 @@ from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
 from pipelines.manifest import Clip
 from pipelines.moments import Moments, add, audio_moments, visual_moments
 from pipelines.plan import ShardPlan
+from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.settings import IngestConfig
-from shards.atomic import write_text
-from shards.schema import Frozen, SampleMeta, ShardInfo
+from shards.schema import Frozen, SampleMeta
 from shards.writer import Member, Record, write_shard
 
 
@@ -33,31 +31,12 @@ class Quarantined(Frozen):
     remedy: str
 
 
-class ShardResult(Frozen):
+class ShardResult(Ledger):
     """What one task leaves behind, and all that dataset.json needs of it (the shard's ledger)."""
 
-    digest: str
-    shard: ShardInfo
-    present: dict[str, int]
     quarantined: tuple[Quarantined, ...]
     audio: Moments = Moments()
     visual: Moments = Moments()
-
-
-def ledger_path(out: Path, plan: ShardPlan) -> Path:
-    """Where the shard's result is kept; once it is there, the shard is finished and never written again."""
-    return out / "ledger" / f"{plan.name}.json"
-
-
-def read_ledger(out: Path, plan: ShardPlan) -> ShardResult | None:
-    """The result of a finished shard; ``None`` if it has to be made (again)."""
-    try:
-        result = ShardResult.model_validate_json(ledger_path(out, plan).read_bytes())
-    except (FileNotFoundError, pydantic.ValidationError):
-        return None
-    tar = out / result.shard.name
-    whole = tar.is_file() and tar.stat().st_size == result.shard.bytes
-    return result if result.digest == plan.digest and (whole or not result.shard.samples) else None
 
 
 def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResult:
@@ -66,7 +45,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResul
     Raises:
         OSError: the shard can't be written. A bad clip raises nothing: it is quarantined.
     """
-    if (done := read_ledger(out, plan)) is not None:
+    if (done := read_ledger(ShardResult, out, plan.name, plan.digest)) is not None:
         return done
     work = _Work(plan, config)
     shard = write_shard(out / "media" / f"{plan.name}.tar", work.records(), root=out)
@@ -78,7 +57,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResul
         audio=add(work.audio),
         visual=add(work.visual),
     )
-    write_text(ledger_path(out, plan), result.model_dump_json() + "\n")
+    write_ledger(result, out, plan.name)
     return result
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ARROWS = {
     "shards": set(),
     "models": set(),
-    "configs": {"shards"},
+    "configs": {"models", "shards"},
     "pipelines": {"configs", "models", "shards"},
     "trainers": {"configs", "models", "shards"},
     "tuning": {"pipelines", "trainers", "configs", "models", "shards"},

@@ -8,27 +8,10 @@ from typing import Literal
 import pydantic
 
 from configs import Config
+from configs.noise import Noise
 from models.cavmae import BACKBONES, BackboneConfig
 from models.conditions import CASES, Case
-from models.noise import NoiseConfig
 from models.prompts import PromptSize
-
-
-class Noise(Config):
-    """Noise of training and evaluation; see `models.noise.NoiseConfig`."""
-
-    audio: tuple[str, ...] = NoiseConfig.audio
-    visual: tuple[str, ...] = NoiseConfig.visual
-    alone: int = NoiseConfig.alone
-    both: int = NoiseConfig.both
-
-    @pydantic.model_validator(mode="after")
-    def _known(self) -> Noise:
-        self.build()
-        return self
-
-    def build(self) -> NoiseConfig:
-        return NoiseConfig(self.audio, self.visual, self.alone, self.both)
 
 
 class Sizes(Config):

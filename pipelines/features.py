@@ -1,0 +1,237 @@
+"""``avmend features``: media shards to feature shards, by a frozen backbone.
+
+Run it again after a kill: it goes on where it was, and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from configs import load_config
+from configs.cluster import ray_session
+from models.backbone import Backbone
+from models.conditions import variant_names
+from pipelines.feature_shard import FeatureShard, extract_shard, feature_plan, read_features_ledger
+from pipelines.on_ray import run_in_slots
+from pipelines.resume import Ledger, alone, keep_plan, split_info, sweep
+from pipelines.settings import FeatureConfig
+from shards.checkpoint import checkpoint_in, load_checkpoint
+from shards.errors import InputError
+from shards.progress import Progress
+from shards.schema import SCHEMA_VERSION, BackboneInfo, DatasetInfo, feature_folder
+
+PLAN_FILE = "features.json"
+
+
+def extract(data: Path, backbone: Path, config: FeatureConfig | None = None) -> Path:
+    """Extract the features of a media dataset; what an earlier run finished is kept.
+
+    Args:
+        data: folder of the media shards; the features go into its ``features`` folder.
+        backbone: folder of a `finetune` run, or of its checkpoint.
+
+    Returns:
+        the folder of the feature shards.
+
+    Raises:
+        InputError: no media dataset, no backbone, a depth beyond it, a folder begun otherwise, a full disk.
+    """
+    data, config = Path(data).absolute(), config or FeatureConfig()
+    info = _media(data, config)
+    network = load_backbone(backbone, config.depth)
+    out = feature_folder(data, network.fingerprint, config.depth)
+    plan = feature_plan(info, config.splits)
+    try:
+        with alone(out, "extraction"):
+            _keep(out, plan, info, network, config)
+            sweep(out, "ledger")
+            results = _work(plan, network, config, data, out)
+            _assemble(plan, results, info, network, config).save(out)
+    except OSError as error:
+        remedy = "make room or correct the rights; the same command then goes on"
+        raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
+    return out
+
+
+def load_backbone(folder: Path, depth: int = 0) -> Backbone:
+    """The frozen backbone of a run or checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        InputError: no checkpoint of a backbone there, a damaged one, or one with fewer than ``depth`` blocks.
+    """
+    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
+    try:
+        backbone = Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = "give the run of 'avmend train finetune', or train again"
+        raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
+    if depth > (blocks := backbone.net.config.depth):
+        message = f"depth {depth} is beyond the {blocks} blocks of its encoders"
+        raise InputError(message, file=folder, field="depth", remedy=f"choose 0 to {blocks}")
+    backbone.net.eval().requires_grad_(False)
+    return backbone
+
+
+def _media(data: Path, config: FeatureConfig) -> DatasetInfo:
+    info = DatasetInfo.load(data)
+    if info.kind != "media":
+        remedy = "give the folder of the media shards, as made by 'avmend ingest'"
+        raise InputError(f"holds {info.kind}, not media", file=data, field="data", remedy=remedy)
+    if unknown := sorted(set(config.splits or ()) - set(info.splits)):
+        remedy = f"choose from: {', '.join(info.splits)}"
+        raise InputError(f"the dataset has no split '{unknown[0]}'", file=data, field="splits", remedy=remedy)
+    return info
+
+
+def _keep(
+    out: Path, plan: Sequence[FeatureShard], info: DatasetInfo, backbone: Backbone, config: FeatureConfig
+) -> None:
+    mine = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": info.fingerprint(),
+        "backbone": backbone.fingerprint,
+        "config": config.content(),
+        "shards": {shard.name: shard.digest for shard in plan},
+    }
+    remedy = f"remove {out} to make these features anew, or give the config that it was begun with"
+    keep_plan(out / PLAN_FILE, mine, "media dataset", remedy)
+
+
+def _work(
+    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
+) -> dict[str, Ledger]:
+    """Results of all shards by name; those that are finished are read, the others made."""
+    found = {shard.name: read_features_ledger(out, shard) for shard in plan}
+    done = {name: result for name, result in found.items() if result is not None}
+    todo = [shard for shard in plan if shard.name not in done]
+    if not todo:
+        return done
+    samples = {shard.name: shard.media.samples for shard in plan}
+    before = sum(samples[name] for name in done)
+    run = _run_here if config.workers == 0 else _run_on_ray
+    with Progress("features", sum(samples.values()), done=before) as progress:
+        for name, result in run(todo, backbone, config, data, out):
+            done[name] = result
+            progress.advance(samples[name])
+    return done
+
+
+def _run_here(
+    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
+) -> Iterator[tuple[str, Ledger]]:
+    device = _device(config.gpu, torch.cuda.is_available())
+    backbone.net.to(device)
+    for shard in plan:
+        yield shard.name, extract_shard(shard, backbone, config, data, out, device)
+
+
+def _device(gpu: bool | None, there: bool) -> str:
+    if gpu and not there:
+        raise InputError("there is no GPU", field="gpu", remedy="leave gpu out, or use a machine with one")
+    return "cuda" if there and gpu is not False else "cpu"
+
+
+class Extractor:
+    """An actor's inside: the backbone on its device, one shard after another."""
+
+    def __init__(self, backbone: Backbone, config: FeatureConfig, data: Path, out: Path, device: str):
+        self.backbone, self.config, self.data, self.out, self.device = backbone, config, data, out, device
+        self.backbone.net.to(device)
+
+    def ready(self) -> None:
+        """Return once the actor is up."""
+
+    def extract(self, shard: FeatureShard) -> Ledger:
+        """`extract_shard` with this actor's backbone."""
+        return extract_shard(shard, self.backbone, self.config, self.data, self.out, self.device)
+
+
+def _run_on_ray(
+    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
+) -> Iterator[tuple[str, Ledger]]:
+    """A pool of actors that share one copy of the weights per machine."""
+    import ray
+
+    with ray_session(config.workers):
+        resources = ray.cluster_resources()
+        device = _device(config.gpu, resources.get("GPU", 0) >= 1)
+        capacity = int(resources.get("GPU" if device == "cuda" else "CPU", 1))
+        count = max(1, min(config.workers or capacity, capacity, len(plan)))
+        retries = {"max_restarts": config.worker_tries, "max_task_retries": config.worker_tries}
+        kind = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"), **retries)(Extractor)
+        shared = ray.put(backbone)
+        actors = [kind.remote(shared, config, data, out, device) for _ in range(count)]
+        try:
+            starting = {actor.ready.remote(): actor.extract.remote for actor in actors}
+            yield from run_in_slots(plan, starting=starting, tries=config.worker_tries, out=out)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+def _assemble(
+    plan: Sequence[FeatureShard],
+    results: dict[str, Ledger],
+    info: DatasetInfo,
+    backbone: Backbone,
+    config: FeatureConfig,
+) -> DatasetInfo:
+    """dataset.json, from the shards' results alone, in the plan's order."""
+    parts: dict[str, list[Ledger]] = {split: [] for split in config.splits or info.splits}
+    for shard in plan:
+        parts[shard.split].append(results[shard.name])
+    fingerprint = backbone.fingerprint
+    return DatasetInfo(
+        kind="features",
+        preprocessing={
+            **config.content(),
+            "dataset": info.fingerprint(),
+            "frame": "middle",
+            "normalisation": backbone.normalisation.as_dict(),
+        },
+        labels=info.labels,
+        answers=info.answers,
+        splits={split: split_info(ledgers) for split, ledgers in parts.items()},
+        backbone=BackboneInfo(
+            id=fingerprint[:12],
+            fingerprint=fingerprint,
+            depth=config.depth,
+            variants=tuple(variant_names(config.draws)),
+        ),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0; 2 for wrong input."""
+    about = "Media shards to feature shards by a frozen backbone."
+    parser = argparse.ArgumentParser(prog="avmend features", description=about)
+    parser.add_argument("--data", required=True, type=Path, help="folder of the media shards")
+    parser.add_argument("--backbone", required=True, type=Path, help="folder of a finetune run or checkpoint")
+    parser.add_argument("--depth", metavar="K", help="encoder blocks that the tokens have passed (default 0)")
+    parser.add_argument("--config", help="preset in configs/, or a yaml file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    args = parser.parse_args(argv)
+    overrides = [*args.overrides, *([] if args.depth is None else [f"depth={args.depth}"])]
+    try:
+        out = extract(args.data, args.backbone, load_config(FeatureConfig, args.config, overrides))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    summarise(out)
+    return 0
+
+
+def summarise(out: Path) -> None:
+    """Print what a features folder holds."""
+    for name, split in DatasetInfo.load(out).splits.items():
+        print(f"{name}: features of {split.samples} clips in {len(split.shards)} shards")
+    print(out / "dataset.json")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,72 @@
+"""Shards as work for Ray: each slot makes one at a time, results are taken as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from shards.errors import InputError
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+ItemT = TypeVar("ItemT", bound=Named)
+Submit = Callable[[ItemT], Any]  # starts the work on one item and returns its ObjectRef
+
+
+def run_in_slots(
+    items: Sequence[ItemT],
+    slots: Sequence[Submit[ItemT]] = (),
+    starting: Mapping[Any, Submit[ItemT]] | None = None,
+    *,
+    tries: int,
+    out: Path,
+) -> Iterator[tuple[str, Any]]:
+    """Name and result of each item, in the order in which they are finished.
+
+    Args:
+        slots: what starts an item; each has at most one under way.
+        starting: slots that take items once their ObjectRef is there (actors on their way up); one that never
+            comes up holds nothing back while others work.
+        tries: how often Ray tries an item again, for the message.
+        out: the folder, for the message.
+
+    Raises:
+        InputError: as the work raised it; or a worker died once too often.
+        OSError: as the work raised it.
+    """
+    import ray
+
+    waiting, free = list(reversed(items)), list(slots)
+    running: dict[Any, tuple[Submit[ItemT], str | None]] = {
+        ref: (slot, None) for ref, slot in (starting or {}).items()
+    }
+    left = len(items)
+    while left:
+        while waiting and free:
+            item, slot = waiting.pop(), free.pop()
+            running[slot(item)] = (slot, item.name)
+        (ready, *_), _ = ray.wait(list(running), num_returns=1)
+        slot, name = running.pop(ready)
+        result = _get(ready, name, tries, out)
+        free.append(slot)
+        if name is not None:
+            left -= 1
+            yield name, result
+
+
+def _get(reference: Any, name: str | None, tries: int, out: Path) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, (OSError, InputError)) else error from None
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError):
+        message = f"the worker of shard {name} died {tries + 1} times" if name else "a worker did not start"
+        remedy = "look at the machine's memory and kernel log; the same command then goes on"
+        raise InputError(message, file=out, remedy=remedy) from None

@@ -1,0 +1,131 @@
+"""What lets a killed job go on in its folder: one worker per folder, a plan that is kept, a ledger per shard.
+
+A shard's ledger is written after the shard itself was renamed into place; a shard that has one is finished
+and never written again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.schema import Frozen, ShardInfo, SplitInfo
+
+
+class Ledger(Frozen):
+    """What the making of one shard leaves behind for dataset.json.
+
+    Attributes:
+        digest: of what the shard was made from.
+        shard: the finished file (``samples=0``: no file).
+        present: samples that have each modality.
+    """
+
+    digest: str
+    shard: ShardInfo
+    present: dict[str, int]
+
+
+LedgerT = TypeVar("LedgerT", bound=Ledger)
+
+
+def ledger_path(out: Path, name: str) -> Path:
+    """Where the result of the shard ``name`` (``train-000042``) is kept."""
+    return out / "ledger" / f"{name}.json"
+
+
+def read_ledger(kind: type[LedgerT], out: Path, name: str, digest: str) -> LedgerT | None:
+    """The result of a finished shard; ``None`` if it has to be made (again)."""
+    try:
+        result = kind.model_validate_json(ledger_path(out, name).read_bytes())
+    except (FileNotFoundError, pydantic.ValidationError):
+        return None
+    tar = out / result.shard.name
+    whole = tar.is_file() and tar.stat().st_size == result.shard.bytes
+    return result if result.digest == digest and (whole or not result.shard.samples) else None
+
+
+def write_ledger(result: Ledger, out: Path, name: str) -> None:
+    """Declare the shard finished."""
+    write_text(ledger_path(out, name), result.model_dump_json() + "\n")
+
+
+def split_info(results: Sequence[Ledger]) -> SplitInfo:
+    """A split of dataset.json from the results of its shards, in order."""
+    return SplitInfo(
+        samples=sum(result.shard.samples for result in results),
+        present={m: sum(result.present[m] for result in results) for m in ("audio", "visual")},
+        shards=tuple(result.shard for result in results if result.shard.samples),
+    )
+
+
+@contextmanager
+def alone(out: Path, work: str) -> Iterator[None]:
+    """One job per folder at a time; the folder is made.
+
+    Raises:
+        InputError: another one is at ``work`` ("ingestion") there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"another {work} is at work here", file=out, remedy="wait for its end") from None
+    finally:
+        os.close(descriptor)
+
+
+def sweep(out: Path, *folders: str) -> None:
+    """Remove what killed jobs left half-written in ``out`` and its ``folders``."""
+    for folder in (out, *(out / name for name in folders)):
+        for path in folder.glob(".*.tmp*"):
+            path.unlink(missing_ok=True)
+
+
+def keep_plan(path: Path, mine: dict[str, Any], source: str, remedy: str) -> None:
+    """Write the plan of this job to ``path``, or compare it with the one that is there: the same resumes.
+
+    Args:
+        mine: json values: ``config`` by field, ``shards`` as digests by name, and more.
+        source: what the shards are made from ("manifest").
+        remedy: for a folder that was begun otherwise.
+
+    Raises:
+        InputError: the folder was begun with another config, source or version; names what differs.
+    """
+    if not path.exists():
+        write_text(path, json.dumps(mine, indent=1) + "\n")
+        return
+    try:
+        _compare(json.loads(path.read_text()), mine, path, source, remedy)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("unreadable", file=path, remedy=remedy) from None
+
+
+def _compare(kept: dict, mine: dict, path: Path, source: str, remedy: str) -> None:
+    for name, value in mine["config"].items():
+        if kept["config"].get(name) != value:
+            message = f"this folder was begun with {name}={kept['config'].get(name)!r}, now it is {value!r}"
+            raise InputError(message, file=path, field=name, remedy=remedy)
+    changed = [
+        name
+        for name in {**kept["shards"], **mine["shards"]}
+        if kept["shards"].get(name) != mine["shards"].get(name)
+    ]
+    if changed or kept != mine:
+        message = f"the {source} is not the one this folder was begun with: shard {min(changed, default='')}"
+        message = f"{message} differs" if changed else "begun with another version"
+        raise InputError(message, file=path, remedy=remedy)
