@@ -38,7 +38,10 @@ def _paint(picture: np.ndarray, item: Mapping[str, Any], times, x, y) -> None:
     sway = np.sin(2 * np.pi * (times * item["sway_hz"] + item["sway_phase"]))  # [T, 1, 1]
     angle = np.radians(item["angle"] + item["sway_degrees"] * sway)
     half = item["size"] / 2
-    dx, dy = (x - item["x"] - item["drift_x"] * times) / half, (y - item["y"] - item["drift_y"] * times) / half
+    dx, dy = (
+        (x - item["x"] - item["drift_x"] * times) / half,
+        (y - item["y"] - item["drift_y"] * times) / half,
+    )
     u = (dx * np.cos(angle) + dy * np.sin(angle)) * item["flip"]
     v = dy * np.cos(angle) - dx * np.sin(angle)
     sharp = half * picture.shape[-1]  # pixels per unit of u and v

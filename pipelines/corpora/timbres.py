@@ -111,7 +111,11 @@ def knock(t: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
 
 def hum(t: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
     """A steady low drone that never pauses."""
-    return _harmonics(TAU * pitch * t, (1, 0.8, 0.5, 0.4, 0.15)) * _rise(t, 0.03) * (1 + 0.3 * np.sin(TAU * 6 * t))
+    return (
+        _harmonics(TAU * pitch * t, (1, 0.8, 0.5, 0.4, 0.15))
+        * _rise(t, 0.03)
+        * (1 + 0.3 * np.sin(TAU * 6 * t))
+    )
 
 
 def hiss(t: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
