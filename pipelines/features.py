@@ -28,12 +28,15 @@ from shards.schema import SCHEMA_VERSION, BackboneInfo, DatasetInfo, feature_fol
 PLAN_FILE = "features.json"
 
 
-def extract(data: Path, backbone: Path, config: FeatureConfig | None = None) -> Path:
+def extract(
+    data: Path, backbone: Path, config: FeatureConfig | None = None, stage: str | None = None
+) -> Path:
     """Extract the features of a media dataset; what an earlier run finished is kept.
 
     Args:
         data: folder of the media shards; the features go into its ``features`` folder.
         backbone: folder of a `finetune` run, or of its checkpoint.
+        stage: place in a longer job, for the progress line.
 
     Returns:
         the folder of the feature shards.
@@ -50,7 +53,7 @@ def extract(data: Path, backbone: Path, config: FeatureConfig | None = None) -> 
         with alone(out, "extraction"):
             _keep(out, plan, info, network, config)
             sweep(out, "ledger")
-            results = _work(plan, network, config, data, out)
+            results = _work(plan, network, config, data, out, stage)
             _assemble(plan, results, info, network, config).save(out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
@@ -103,7 +106,12 @@ def _keep(
 
 
 def _work(
-    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
+    plan: Sequence[FeatureShard],
+    backbone: Backbone,
+    config: FeatureConfig,
+    data: Path,
+    out: Path,
+    stage: str | None,
 ) -> dict[str, Ledger]:
     """Results of all shards by name; those that are finished are read, the others made."""
     found = {shard.name: read_features_ledger(out, shard) for shard in plan}
@@ -114,7 +122,7 @@ def _work(
     samples = {shard.name: shard.media.samples for shard in plan}
     before = sum(samples[name] for name in done)
     run = _run_here if config.workers == 0 else _run_on_ray
-    with Progress("features", sum(samples.values()), done=before) as progress:
+    with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
         for name, result in run(todo, backbone, config, data, out):
             done[name] = result
             progress.advance(samples[name])

@@ -30,8 +30,13 @@ from shards.schema import DatasetInfo, Normalisation
 QUARANTINE_FILE = "quarantine.jsonl"
 
 
-def ingest(manifest: str | Path, out: str | Path, config: IngestConfig | None = None) -> DatasetInfo:
+def ingest(
+    manifest: str | Path, out: str | Path, config: IngestConfig | None = None, stage: str | None = None
+) -> DatasetInfo:
     """Ingest a manifest into ``out``; what an earlier run finished there is kept.
+
+    Args:
+        stage: place in a longer job, for the progress line.
 
     Raises:
         InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
@@ -44,7 +49,7 @@ def ingest(manifest: str | Path, out: str | Path, config: IngestConfig | None = 
         with alone(out, "ingestion"):
             keep_plan(out, plan, config)
             sweep(out, "media", "ledger")
-            results = _work(plan, config, out.absolute())
+            results = _work(plan, config, out.absolute(), stage)
             return _assemble(plan, results, config, labels, out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
@@ -55,7 +60,9 @@ def _finished(out: Path, shard: ShardPlan) -> ShardResult | None:
     return read_ledger(ShardResult, out, shard.name, shard.digest)
 
 
-def _work(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> dict[str, ShardResult]:
+def _work(
+    plan: Sequence[ShardPlan], config: IngestConfig, out: Path, stage: str | None
+) -> dict[str, ShardResult]:
     """Results of all shards by name; those that are finished are read, the others made."""
     done = {shard.name: result for shard in plan if (result := _finished(out, shard)) is not None}
     todo = [shard for shard in plan if shard.name not in done]
@@ -64,7 +71,7 @@ def _work(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> dict[st
     sizes = {shard.name: len(shard.clips) for shard in plan}
     if not todo:
         return done
-    with Progress("ingest", total, done=before) as progress:
+    with Progress("ingest", total, done=before, stage=stage) as progress:
         for name, result in _run(todo, config, out):
             done[name] = result
             failures = sum(len(r.quarantined) for r in done.values())

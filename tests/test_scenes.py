@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.decoding import decode_frames, decode_sound, describe_file
 
 from pipelines.corpora import design
 from pipelines.corpora.drawing import draw
@@ -18,6 +17,7 @@ from pipelines.corpora.sound import synthesise
 from pipelines.corpora.timbres import TIMBRES
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from tests.decoding import decode_frames, decode_sound, describe_file
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,240 @@
+"""``avmend study NAME``: from clips to the results table, with one command.
+
+corpus -> media shards -> for every seed: fine-tuned backbone, its features, every other recipe -> evaluation
+of all of them on the same ruined input. Every step keeps what an earlier call finished, so the same command
+continues after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from configs import Config, config_hash, config_to_dict, load_config
+from configs.cluster import ray_session
+from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
+from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from pipelines.features import extract
+from pipelines.ingest import ingest
+from pipelines.settings import FeatureConfig, IngestConfig
+from shards.errors import InputError
+from shards.progress import Progress, format_seconds
+from trainers.config import RECIPES, CaseConfig, TrainConfig
+from trainers.evaluate import EvaluateConfig, evaluate
+from trainers.train import train
+
+
+class Corpus(Config):
+    """The clips of a study.
+
+    Attributes:
+        kind: `scenes` is drawn here; `avdigits` is built from its `source`; `manifest` is yours.
+        clips: how many (scenes), or at most (avdigits).
+        seed: of the drawing, or of the pairing.
+        source: folder of AV-Digits' recordings, or the path of a manifest.
+        split: which of AV-Digits' manifests.
+    """
+
+    kind: Literal["scenes", "avdigits", "manifest"] = "scenes"
+    clips: int | None = pydantic.Field(default=None, ge=1)
+    seed: int = 0
+    source: Path | None = None
+    split: Literal["official", "speakers"] = "official"
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Corpus:
+        if self.kind == "scenes" and self.clips is None:
+            raise ValueError("scenes needs clips: how many to draw")
+        if self.kind != "scenes" and self.source is None:
+            raise ValueError(f"{self.kind} needs source")
+        return self
+
+
+class StudyConfig(Config):
+    """All of a study.
+
+    Attributes:
+        corpus, ingest, features: data.
+        seeds: every recipe is trained once per seed.
+        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
+            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
+        evaluate: settings over the defaults of `trainers.evaluate.EvaluateConfig`.
+    """
+
+    corpus: Corpus
+    ingest: IngestConfig = IngestConfig()
+    features: FeatureConfig = FeatureConfig()
+    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
+    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    def recipe(self, name: str, **more: Any) -> TrainConfig:
+        """The config of one recipe.
+
+        Raises:
+            InputError: an unknown recipe, or a setting that it has not.
+        """
+        settings = {**self.recipes[name], **more}
+        kind = settings.pop("recipe", name)
+        if kind not in RECIPES:
+            remedy = f"set recipes.{name}.recipe to one of {', '.join(RECIPES)}"
+            raise InputError(f"unknown recipe '{kind}'", field=f"recipes.{name}", remedy=remedy)
+        return load_config(RECIPES[kind], None, _as_overrides(settings))
+
+
+def _as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    out: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            out += _as_overrides(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}={json.dumps(value, default=str)}")
+    return out
+
+
+def check(config: StudyConfig) -> None:
+    """Build every recipe's config, so that a typo costs no hour.
+
+    Raises:
+        InputError: as `StudyConfig.recipe`; or the first recipe is no `finetune`.
+    """
+    first, *_ = config.recipes
+    if config.recipes[first].get("recipe", first) != "finetune":
+        remedy = "put one first: it makes the backbone"
+        raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
+    for name in config.recipes:
+        needs = {"data": ".", "backbone": "."} if _case_wise(config, name) else {"data": "."}
+        config.recipe(name, **needs)
+    load_config(EvaluateConfig, None, _as_overrides({**config.evaluate, "data": "."}))
+
+
+def _case_wise(config: StudyConfig, name: str) -> bool:
+    kind = config.recipes[name].get("recipe", name)
+    return issubclass(RECIPES.get(kind, TrainConfig), CaseConfig)
+
+
+def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
+    """Run a study to its end.
+
+    Args:
+        name: of the study; names the results folder.
+        data: folder for clips and shards.
+        runs: folder for runs, results and the MLflow store.
+
+    Returns:
+        the folder of the results.
+
+    Raises:
+        InputError: whatever a step refuses.
+    """
+    from trainers.tracking import Store
+
+    check(config)
+    runs = runs.absolute()
+    out = runs / f"{name}-{config_hash(config)}"
+    stages = _Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
+    params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
+    with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
+        manifest = make_corpus(config.corpus, data, stages.next())
+        shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
+        ingest(manifest, shards, config.ingest, stage=stages.next())
+        trained = []
+        for seed in config.seeds:
+            trained += _train_all(config, seed, shards, runs, stages, parent)
+        overrides = _as_overrides({**config.evaluate, "data": shards.absolute()})
+        settings = load_config(EvaluateConfig, None, overrides)
+        evaluate(trained, settings, out, runs, stages.next(), parent)
+    return out
+
+
+class _Stages:
+    """Counts the steps: "3/9"."""
+
+    def __init__(self, total: int):
+        self.at, self.total = 0, total
+
+    def next(self) -> str:
+        self.at += 1
+        return f"{self.at}/{self.total}"
+
+
+def _depths(config: StudyConfig) -> list[int]:
+    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if _case_wise(config, n)})
+
+
+def _stages_per_seed(config: StudyConfig) -> int:
+    return len(config.recipes) + len(_depths(config))
+
+
+def _train_all(
+    config: StudyConfig, seed: int, shards: Path, runs: Path, stages: _Stages, parent: Any
+) -> list[Path]:
+    """Every recipe with one seed; features once per depth."""
+    first, *others = config.recipes
+    backbone = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)
+    for depth in _depths(config):
+        extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
+    out = [backbone]
+    for name in others:
+        key = "backbone" if _case_wise(config, name) else "start"
+        recipe = config.recipe(name, data=shards, seed=seed, **{key: backbone})
+        out.append(train(recipe, runs, stages.next(), parent))
+    return out
+
+
+def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
+    """The manifest of a study's clips, which are made if they are not there.
+
+    Raises:
+        InputError: no such source.
+    """
+    assert config.source is not None or config.kind == "scenes"
+    out = data / f"{config.kind}-{config_hash(config)}"
+    jobs = os.cpu_count() or 1
+    if config.kind == "manifest":
+        assert config.source is not None
+        return config.source
+    if config.kind == "avdigits":
+        assert config.source is not None
+        total = len(choose(find_recordings(config.source), config.clips, config.seed))
+        with Progress("avdigits", total, stage=stage) as progress:
+            manifests = build_avdigits(
+                config.source, out, limit=config.clips, seed=config.seed, jobs=jobs, advance=progress.advance
+            )
+        return next(m for m in manifests if Path(m).stem == config.split)
+    assert config.clips is not None
+    with Progress("scenes", config.clips, stage=stage) as progress:
+        return build_scenes(out, ScenesConfig(config.clips, config.seed), jobs=jobs, advance=progress.advance)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="avmend study", description=__doc__)
+    parser.add_argument("preset", help="preset in configs/ (demo, results), or a yaml file")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the study's config")
+    args = parser.parse_intermixed_args(argv)
+    begin = time.monotonic()
+    try:
+        config = load_config(StudyConfig, args.preset, args.overrides)
+        out = study(Path(args.preset).stem, config, args.data, args.runs)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{(out / 'results.md').read_text()}")
+    print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
+    print(f"compare the runs in a browser: avmend ui --store {args.runs}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
