@@ -280,7 +280,7 @@ class CAVMAE(nn.Module):
             return self._forward_group(inputs, depth, hook)
         if not bool(present.any(dim=1).all()):
             raise ValueError("a sample has neither audio nor picture: nothing to classify it by")
-        logits = self.mlp_head[1].weight.new_empty(len(present), self.classes)
+        logits = self.modality_a.new_empty(len(present), self.classes)
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(dim=1).nonzero().squeeze(1)
             group = {
@@ -315,9 +315,8 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
     """Two-dimensional sin-cos position embedding, [1, rows * columns, dim]; the first half of `dim` encodes
     the column.
 
-    For the spectrogram grid (8 mel bands by time) the published code numbers positions column-major over a
-    transposed grid; the values below reproduce it (`get_2d_sincos_pos_embed` of cav-mae), so that training
-    from scratch matches too.
+    Tokens are numbered row by row; for the spectrogram a row is one of 8 mel bands, a column 16 frames. The
+    values are those of `get_2d_sincos_pos_embed` of cav-mae, so that training from scratch matches too.
     """
     omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
     index = torch.arange(rows * columns, dtype=torch.float64)

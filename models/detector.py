@@ -52,7 +52,9 @@ class QualityDetector(nn.Module):
         mean, std = statistics.mean(dim=0), statistics.std(dim=0).clamp_min(1e-4)
         getattr(self, f"mean_{modality}").copy_(mean)
         getattr(self, f"std_{modality}").copy_(std)
-        x, y, probe = (statistics - mean) / std, ruined.float(), self.probes[modality]
+        x, y = (statistics - mean) / std, ruined.float()
+        probe = self.probes[modality]
+        assert isinstance(probe, nn.Linear)
         weight = torch.where(ruined, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
         optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 

@@ -34,7 +34,8 @@ class Normalisation:
 
     @classmethod
     def from_dict(cls, values: dict) -> Normalisation:
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()})
+        own: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**own)
 
     def _visual(self, name: str) -> Tensor:
         return torch.tensor(getattr(self, f"visual_{name}"), dtype=torch.float32).view(3, 1, 1)

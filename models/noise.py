@@ -140,7 +140,12 @@ def ruin(
 
     Returns:
         the ruined input (same shape) and the name of the kind drawn.
+
+    Raises:
+        ValueError: no such severity.
     """
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity {severity} is not one of 1..5")
     rng = _generator(modality, severity, seed, sample, draw)
     kind = _kind(rng, modality, config)
     extra = {"floor": floor} if kind == "black" else {}

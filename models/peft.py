@@ -37,13 +37,15 @@ class _Bypass(nn.Module):
 class _Bypasses(CaseModule):
     """One bypass beside each chosen module of the backbone, from encoder block `depth` on."""
 
-    def __init__(self):
+    def __init__(self, depth: int):
         super().__init__()
+        self.depth = depth
         self.bypass = nn.ModuleDict()
 
     def run(
         self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
     ) -> Tensor:
+        self.check_depth(depth, self.depth)
         with ExitStack() as stack:
             for name, bypass in self.bypass.items():
                 stack.enter_context(self._beside(backbone, name, bypass))
@@ -74,7 +76,7 @@ class LoRA(_Bypasses):
     """Low-rank updates of rank `rank` to the qkv projections, scaled by `alpha / rank`."""
 
     def __init__(self, backbone: CAVMAE, rank: int = 2, alpha: float = 4.0, depth: int = 0):
-        super().__init__()
+        super().__init__(depth)
         self.scale = alpha / rank
         dim = backbone.config.dim
         for name in _blocks(backbone, depth):
@@ -88,7 +90,7 @@ class Adapter(_Bypasses):
     """A bottleneck of `width` after each block's MLP, added to its output."""
 
     def __init__(self, backbone: CAVMAE, width: int = 4, depth: int = 0):
-        super().__init__()
+        super().__init__(depth)
         dim = backbone.config.dim
         for name in _blocks(backbone, depth):
             self.bypass[name] = _Bypass(dim, width, dim, nonlinear=True)

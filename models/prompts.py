@@ -11,7 +11,7 @@ values, the queries are a modality's own tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class PromptSize:
     def __post_init__(self):
         if not (self.input_level or self.attention_level):
             raise ValueError("prompts need at least one level: input_level or attention_level")
+        if self.length < 1:
+            raise ValueError(f"prompt length {self.length}: at least one token")
 
 
 class DualPrompts(CaseModule):
@@ -90,16 +92,22 @@ class DualPrompts(CaseModule):
     def run(
         self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
     ) -> Tensor:
+        self.check_depth(depth, self.size.depth)
         return backbone(audio, visual, present, depth, hook=self)
 
 
 def concatenate(sets: Sequence[DualPrompts], config: BackboneConfig) -> DualPrompts:
-    """All sets as one, token after token: the published *concat* evaluation, which needs to know no case."""
+    """All sets as one, token after token: the published *concat* evaluation, which needs to know no case.
+
+    Raises:
+        ValueError: no sets, or sets that differ in more than their length.
+    """
+    if not sets:
+        raise ValueError("no prompt sets to join")
     size = sets[0].size
-    total = PromptSize(
-        sum(s.size.length for s in sets), size.depth, size.deep, size.input_level, size.attention_level
-    )
-    joined = DualPrompts(config, total)
+    if any(replace(s.size, length=size.length) != size for s in sets):
+        raise ValueError("these prompt sets differ in more than their length: they can't be joined")
+    joined = DualPrompts(config, replace(size, length=sum(s.size.length for s in sets)))
     with torch.no_grad():
         for name, parameter in joined.named_parameters():
             parameter.copy_(torch.cat([s.get_parameter(name) for s in sets], dim=-2))

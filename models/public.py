@@ -24,25 +24,39 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
         trained.
 
     Raises:
-        ValueError: names missing, unknown or of another shape, all listed; `model` is unchanged.
+        ValueError: no state dict; names missing, unknown or of another shape, listed; `model` is unchanged.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if not isinstance(state, Mapping):
+        raise ValueError(f"not a state dict but a {type(state).__name__}")
+    state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
     own = model.state_dict()
     if any(
-        name in own and name.startswith(_HEAD) and own[name].shape != t.shape for name, t in state.items()
+        name in own and name.startswith(_HEAD) and _shape(t) != own[name].shape for name, t in state.items()
     ):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
     absent = [name for name in own if name not in state]
-    problems = [f"missing {n}" for n in absent if not n.startswith((*_OWN, _HEAD))]
-    problems += [f"unknown {n}" for n in state if n not in own]
-    problems += [
-        f"{n} is {tuple(t.shape)}, expected {tuple(own[n].shape)}"
-        for n, t in state.items()
-        if n in own and own[n].shape != t.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"not a checkpoint of this backbone: {'; '.join(problems[:8])}{more}")
+    fresh = _OWN if any(name.startswith(_HEAD) for name in state) else (*_OWN, _HEAD)
+    problems = {
+        "missing": [n for n in absent if not n.startswith(fresh)],
+        "unknown": [n for n in state if n not in own],
+        "other shapes:": [
+            f"{n} is {_shape(t)}, expected {_shape(own[n])}"
+            for n, t in state.items()
+            if n in own and own[n].shape != _shape(t)
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{kind} {_few(names)}" for kind, names in problems.items() if names)
+        raise ValueError(f"not a checkpoint of this backbone: {listed}")
     model.load_state_dict(state, strict=False)
     return absent
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else f"no tensor ({type(value).__name__})"
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

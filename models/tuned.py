@@ -19,8 +19,18 @@ class CaseModule(nn.Module):
         self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
     ) -> Tensor:
         """Logits [B, C] of the backbone with this module's parameters in effect; arguments as
-        `CAVMAE.forward`."""
+        `CAVMAE.forward`.
+
+        Raises:
+            ValueError: tokens from behind the first block in which this module acts.
+        """
         raise NotImplementedError
+
+    @staticmethod
+    def check_depth(depth: int | None, first: int) -> None:
+        """Refuse tokens cached before block `depth` by a module that acts from block `first` on."""
+        if depth is not None and depth > first:
+            raise ValueError(f"tokens of depth {depth}, but this module acts from encoder block {first} on")
 
 
 class Tuned(nn.Module):
