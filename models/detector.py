@@ -27,32 +27,45 @@ def token_statistics(tokens: Tensor) -> Tensor:
 class QualityDetector(nn.Module):
     """Probability that a modality of a sample is ruined, from its tokens at the cached depth.
 
+    Statistics are measured in standard deviations of the clean samples, and enter with and without sign, cut
+    at 5: noise moves them either way (blur calms, grain roughens), and one kind must not drown the others.
+
     Args:
         dim: token width D.
     """
 
     def __init__(self, dim: int):
         super().__init__()
-        self.probes = nn.ModuleDict({m: nn.Linear(3 * dim, 1) for m in MODALITIES})
+        self.dim = dim
+        self.probes = nn.ModuleDict({m: nn.Linear(6 * dim, 1) for m in MODALITIES})
         for m in MODALITIES:
             self.register_buffer(f"mean_{m}", torch.zeros(3 * dim))
             self.register_buffer(f"std_{m}", torch.ones(3 * dim))
 
     def forward(self, modality: Modality, tokens: Tensor) -> Tensor:
         """Tokens [B, N, D] -> logits [B], positive: ruined."""
-        x = (token_statistics(tokens) - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")
-        return self.probes[modality](x).squeeze(1)
+        return self.probes[modality](self._features(modality, token_statistics(tokens))).squeeze(1)
 
-    def fit(self, modality: Modality, statistics: Tensor, ruined: Tensor, decay: float = 1e-3) -> float:
+    def _features(self, modality: Modality, statistics: Tensor) -> Tensor:  # [B, 3 D] -> [B, 6 D]
+        x = (statistics - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")
+        return torch.cat([x.clamp(-5, 5), x.abs().clamp(max=5)], dim=1)
+
+    def fit(self, modality: Modality, statistics: Tensor, ruined: Tensor, decay: float = 1e-2) -> float:
         """Fit one probe by L-BFGS on statistics [S, 3 D] and bool [S]; both classes weigh the same.
 
         Returns:
             accuracy on what it was fitted to, balanced over the classes.
+
+        Raises:
+            ValueError: fewer than two clean samples, or no ruined one.
         """
-        mean, std = statistics.mean(dim=0), statistics.std(dim=0).clamp_min(1e-4)
+        clean = statistics[~ruined]
+        if len(clean) < 2 or len(clean) == len(statistics):
+            raise ValueError(f"{len(clean)} clean samples of {len(statistics)}: both classes are needed")
+        mean, std = clean.mean(dim=0), clean.std(dim=0).clamp_min(1e-4)
         getattr(self, f"mean_{modality}").copy_(mean)
         getattr(self, f"std_{modality}").copy_(std)
-        x, y = (statistics - mean) / std, ruined.float()
+        x, y = self._features(modality, statistics), ruined.float()
         probe = self.probes[modality]
         assert isinstance(probe, nn.Linear)
         weight = torch.where(ruined, 0.5 / y.mean(), 0.5 / (1 - y.mean()))

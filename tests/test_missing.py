@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from builders import SMALL, randomise, small_inputs, small_net
 from torch import Tensor, nn
 
 from models.batch import AVBatch, take_away
@@ -16,6 +15,7 @@ from models.detector import QualityDetector
 from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts, PromptSize, concatenate
 from models.tuned import CaseModule, Tuned
+from tests.builders import SMALL, randomise, small_inputs, small_net
 from trainers.recipes import CompetentLoss
 
 pytestmark = pytest.mark.unit
@@ -252,3 +252,17 @@ def test_groups_name_the_rows_of_every_presence():
         (("audio", "visual"), [0, 2]),
         (("visual",), [1, 3]),
     ]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("depth", [0, 2])
+@torch.no_grad()
+def test_cached_tokens_are_nan_where_absent_and_owe_nothing_to_what_was_there(pattern, depth):
+    net, present = small_net(), torch.tensor(PATTERNS[pattern], dtype=torch.bool)
+    audio, visual = small_inputs(6)
+    tokens = net.tokens_at(depth, *masked(present), present)
+    for x, y, there in zip(tokens, net.tokens_at(depth, audio, visual, present), present.T, strict=True):
+        assert x[there].isfinite().all()
+        assert x[~there].isnan().all()
+        assert torch.equal(x[there], y[there])
+    torch.testing.assert_close(net(*tokens, present, depth), net(audio, visual, present), atol=1e-6, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.unit
 
 FLOOR = Normalisation().black
 EVERY = [(m, kind) for m in KINDS for kind in KINDS[m]]
-SHAPES = {"audio": (64, 128), "visual": (3, 64, 64)}
 
 
 def sample(modality: str, seed: int = 0) -> Tensor:
@@ -27,7 +27,7 @@ def sample(modality: str, seed: int = 0) -> Tensor:
         t = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
         x = np.cos(t + rng.uniform(0, 6)) * rng.normal(1, 0.3, 128) + rng.normal(0, 0.5, 128)
     else:
-        y, x = np.mgrid[:64, :64] / 64
+        y, x = np.mgrid[:128, :128] / 128
         x = np.stack(
             [np.sin(9 * x * rng.uniform(0.5, 1) + c) + (y > rng.uniform(0.3, 0.7)) for c in range(3)]
         )
@@ -85,17 +85,17 @@ def test_keys_are_told_apart_however_they_are_cut():
 
 @pytest.mark.parametrize(("modality", "kind"), EVERY)
 def test_a_higher_severity_ruins_more(modality, kind):
-    """Mean distance from the clean input over 60 samples."""
+    """Mean distance from the clean input over 40 samples."""
     distance = []
     for severity in SEVERITIES:
-        inputs = [sample(modality, seed) for seed in range(60)]
+        inputs = [sample(modality, seed) for seed in range(40)]
         ruined = [one(modality, kind, severity, x, key=str(i)) for i, x in enumerate(inputs)]
         distance.append(float(np.mean([(r - x).norm() for r, x in zip(ruined, inputs, strict=True)])))
-    assert all(b > 1.02 * a for a, b in zip(distance, distance[1:], strict=False)), distance
+    assert all(b > 1.02 * a for a, b in itertools.pairwise(distance)), distance
     assert distance[0] > 0
 
 
-@pytest.mark.parametrize(("share", "severity"), zip((0.2, 0.35, 0.5, 0.7, 0.9), SEVERITIES, strict=True))
+@pytest.mark.parametrize(("share", "severity"), [(0.2, 1), (0.35, 2), (0.5, 3), (0.7, 4), (0.9, 5)])
 def test_time_mask_silences_one_run_of_whole_frames(share, severity):
     x = sample("audio") + 10  # no zero in it
     for draw in range(20):
@@ -120,7 +120,7 @@ def test_time_shift_rolls_frames_within_its_reach():
 
 
 def test_audio_noise_acts_on_time_and_not_on_mel():
-    """A spectrum that is the same in all frames can't be shifted in time, and a mask takes all of its bins."""
+    """A spectrum that never changes can't be shifted in time, and a mask takes all of its bins."""
     x = torch.arange(1.0, 129).repeat(64, 1)
     assert torch.equal(one("audio", "time_shift", 5, x), x)
     masked = one("audio", "time_mask", 3, x) == 0
@@ -165,8 +165,8 @@ def test_blur_is_a_gaussian_convolution(severity, half):
 
 def test_pixelate_leaves_flat_squares_of_the_mean():
     x = sample("visual")
-    out = one("visual", "pixelate", 4, x)  # 6 x 6 pixels
-    assert len(out[0].unique()) <= 36
+    out = one("visual", "pixelate", 4, x)  # 13 x 13 pixels
+    assert len(out[0].unique()) <= 169
     torch.testing.assert_close(out.mean(), x.mean(), atol=0.05, rtol=0)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from builders import SMALL, randomise, small_inputs, small_net
 from torch import nn
 
 from models.cavmae import BACKBONES, CAVMAE, MODALITIES
 from models.peft import Adapter, LoRA, parameter_share
 from models.prompts import DualPrompts, PromptSize
 from models.tuned import CaseModule, Tuned, replaced_output
+from tests.builders import SMALL, randomise, small_inputs, small_net
 
 pytestmark = pytest.mark.unit
 

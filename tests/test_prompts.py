@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders import SMALL, randomise, small_inputs, small_net
 
 from models.cavmae import BACKBONES, CAVMAE, MODALITIES
 from models.peft import parameter_share
 from models.prompts import DualPrompts, PromptSize, concatenate
 from models.tuned import Tuned
+from tests.builders import SMALL, randomise, small_inputs, small_net
 
 pytestmark = pytest.mark.unit
 

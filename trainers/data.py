@@ -175,7 +175,8 @@ class FeatureItems(Items):
     Args:
         data: feature shards of one split.
         case: one of `CASES`.
-        missing: share of samples from which the case's ruined modality is taken away altogether.
+        missing: share of samples with both modalities from which the case's ruined one is taken away
+            altogether.
     """
 
     def __init__(
@@ -187,21 +188,25 @@ class FeatureItems(Items):
         self.condition, self.missing = CONDITIONS[case], missing
         names = data.info.backbone.variants
         self.draws = sum(name.startswith("alone-") for name in names)
-        self._row = {name: i for i, name in enumerate(names)}
+        self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
 
     def __getitem__(self, i: int) -> Item:
-        sample, key = self.data[i], self.keys[i]
-        arrays, blank = sample.arrays, {}
-        values: dict[str, Tensor | None] = {}
-        gone = self._taken_away(key)
-        for modality in MODALITIES:
-            blank[modality] = next(iter(arrays.values())).shape[1:]
-            values[modality] = None
-            if modality in arrays:
-                blank[modality] = arrays[modality].shape[1:]
-                if modality != gone:
-                    values[modality] = self._variant(arrays[modality], modality)
-        return self._item(i, values, blank)
+        arrays = self.data[i].arrays
+        gone = (
+            self._taken_away(self.keys[i]) if len(arrays) == 2 else None
+        )  # never leave a sample with nothing
+        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
+        for modality, array in arrays.items():
+            if modality != gone:
+                values[modality] = self._variant(array, modality)
+        return self._item(i, values, self._blank)
+
+    def _shape(self, modality: str) -> tuple[int, ...]:
+        """[N, D] of a modality's tokens: of the first sample that has it (of any shape where none has)."""
+        for i, meta in enumerate(self.data.metas):
+            if getattr(meta, modality).present:
+                return self.data[i].arrays[modality].shape[1:]
+        return (1, 1)
 
     def _variant(self, array: np.ndarray, modality) -> Tensor:
         draws = (len(array) - 1) // 2  # evaluation splits hold fewer draws than the training split

@@ -34,14 +34,15 @@ def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, di
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = QualityDetector(width)
-    fitted = {m: detector.fit(m, torch.cat(rows[m]), torch.cat(ruined[m])) for m in MODALITIES if rows[m]}
+    fitted: dict[str, float] = {
+        m: detector.fit(m, torch.cat(rows[m]), torch.cat(ruined[m])) for m in MODALITIES if rows[m]
+    }
     return detector, fitted
 
 
 def save_detector(folder: Path, detector: QualityDetector, depth: int, fitted: dict[str, float]) -> None:
     """Write it as the run's checkpoint "detector"."""
-    width = next(iter(detector.probes.values())).in_features // 3
-    meta = {"kind": "detector", "depth": depth, "dim": width, "fitted": fitted}
+    meta = {"kind": "detector", "depth": depth, "dim": detector.dim, "fitted": fitted}
     save_checkpoint(folder / "detector", detector.state_dict(), meta)
 
 

@@ -84,7 +84,7 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     total = config.epochs * steps_per_epoch(stage, config, place, size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(total, config.warmup))
-    first = _resume(stage, optimizer, schedule, last)
+    first, metrics = _resume(stage, optimizer, schedule, last)
     model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
     for epoch in range(first, config.epochs):
         meter.reset_clock()
@@ -96,7 +96,7 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
         report(stage.name, epoch + 1, metrics)
         if place.rank == 0:
             state = {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch, "epoch": epoch + 1}
-            save_checkpoint(last, stage.weights(), stage.meta, state)
+            save_checkpoint(last, stage.weights(), stage.meta, state | {"metrics": metrics})
     if place.rank == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": metrics})
 
@@ -107,14 +107,15 @@ def finished_epochs(folder: Path, stage: str) -> int:
     return load_state(last)["epoch"] if has_checkpoint(last) else 0
 
 
-def _resume(stage: Stage, optimizer, schedule, last: Path) -> int:
+def _resume(stage: Stage, optimizer, schedule, last: Path) -> tuple[int, dict[str, float]]:
+    """Epochs done and the metrics of the last of them."""
     if not has_checkpoint(last):
-        return 0
+        return 0, {}
     stage.load(load_checkpoint(last).weights)
     state = load_state(last)
     optimizer.load_state_dict(state["optimizer"])
     schedule.last_epoch = state["schedule"]
-    return state["epoch"]
+    return state["epoch"], state["metrics"]
 
 
 def _order(stage: Stage, config: TrainConfig, place: Place, epoch: int) -> list[int]:
