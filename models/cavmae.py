@@ -289,9 +289,7 @@ class CAVMAE(nn.Module):
             logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
         return logits
 
-    def tokens_at(
-        self, depth: int, audio: Tensor, visual: Tensor, present: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def tokens_at(self, depth: int, audio: Tensor, visual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens before encoder block `depth` of both modalities, [B, N, D] each; NaN where absent."""
         out = []
         for column, (modality, x) in enumerate(zip(MODALITIES, (audio, visual), strict=True)):

@@ -141,8 +141,21 @@ def ruin(
     Returns:
         the ruined input (same shape) and the name of the kind drawn.
     """
-    rng = generator("noise", seed, modality, severity, draw, sample)
-    kinds: tuple[str, ...] = getattr(config, modality)
-    kind = kinds[int(rng.integers(len(kinds)))]
+    rng = _generator(modality, severity, seed, sample, draw)
+    kind = _kind(rng, modality, config)
     extra = {"floor": floor} if kind == "black" else {}
     return KINDS[modality][kind](x, severity, rng, **extra), kind
+
+
+def drawn_kind(modality: str, severity: int, config: NoiseConfig, seed: int, sample: str, draw: int) -> str:
+    """The kind that `ruin` draws, without the work."""
+    return _kind(_generator(modality, severity, seed, sample, draw), modality, config)
+
+
+def _generator(modality: str, severity: int, seed: int, sample: str, draw: int) -> np.random.Generator:
+    return generator("noise", seed, modality, severity, draw, sample)
+
+
+def _kind(rng: np.random.Generator, modality: str, config: NoiseConfig) -> str:
+    kinds: tuple[str, ...] = getattr(config, modality)
+    return kinds[int(rng.integers(len(kinds)))]

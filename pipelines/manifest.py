@@ -71,9 +71,8 @@ def read_manifest(path: str | Path) -> list[Clip]:
             number, a row that names no file (or names it twice), a group in more than one split.
     """
     path = Path(path)
-    text = _read_text(path)
-    rows = _json_rows(path, text) if path.suffix.lower() in JSON_LINES else _csv_rows(path, text)
-    return _clips(path, rows)
+    read = _json_rows if _is_json_lines(path) else _csv_rows
+    return _clips(path, read(path, _read_text(path)))
 
 
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
@@ -86,30 +85,32 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
         InputError: the rows would not read back; the line is the one that the row would have had.
     """
     path = Path(path)
-    rows = [{name: value for name, value in row.items() if value not in (None, "")} for row in rows]
-    json_lines = path.suffix.lower() in JSON_LINES
-    clips = _clips(path, enumerate(rows, start=1 if json_lines else 2))
-    for row, clip in zip(rows, clips, strict=True):
+    kept = [{name: value for name, value in row.items() if value not in (None, "")} for row in rows]
+    json_lines = _is_json_lines(path)
+    clips = _clips(path, enumerate(kept, start=1 if json_lines else 2))
+    for row, clip in zip(kept, clips, strict=True):
         row["label"] = ";".join(clip.labels)
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    columns = [name for name in COLUMNS if any(name in row for row in kept)]
     if json_lines:
-        ordered = ({name: row[name] for name in columns if name in row} for row in rows)
+        ordered = ({name: row[name] for name in columns if name in row} for row in kept)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
     else:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(kept)
         text = buffer.getvalue()
     write_text(path, text)
     return clips
 
 
-def _read_text(path: Path) -> str:
+def _is_json_lines(path: Path) -> bool:
     if path.suffix.lower() not in (".csv", *JSON_LINES):
-        raise InputError(
-            f"a manifest can't be read from '{path.suffix}'", file=path, remedy="use .csv or .jsonl"
-        )
+        raise InputError(f"'{path.suffix}' is no kind of manifest", file=path, remedy="use .csv or .jsonl")
+    return path.suffix.lower() in JSON_LINES
+
+
+def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -199,7 +200,7 @@ def _clips(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Clip]:
             split, first = groups.setdefault(clip.group, (clip.split, line))
             if split != clip.split:
                 raise InputError(
-                    f"group '{clip.group}' is in split '{split}' (line {first}) and in '{clip.split}' (line {line})",
+                    f"group '{clip.group}' is in '{split}' (line {first}) and '{clip.split}' (line {line})",
                     file=where,
                     field="group",
                     remedy="put all clips of a group into one split, or leave 'group' empty",

@@ -173,7 +173,8 @@ def test_uniform_takes_the_middles():
 
 def test_cover_art_is_no_picture():
     text = (
-        "[info] Input #0, mp3, from 'a.mp3':\n[info]   Duration: 00:01:02.50, start: 0.025057, bitrate: 1 kb/s\n"
+        "[info] Input #0, mp3, from 'a.mp3':\n"
+        "[info]   Duration: 00:01:02.50, start: 0.025057, bitrate: 1 kb/s\n"
         "[info]   Stream #0:0: Audio: mp3 (mp3float), 44100 Hz, stereo, fltp, 128 kb/s\n"
         "[info]   Stream #0:1: Video: mjpeg, yuvj420p, 300x300, 90k tbr, 90k tbn (attached pic)\n"
     )

@@ -170,7 +170,7 @@ def test_unknown_labels_name_file_line_and_label(corpus, tmp_path):
 
 def test_wholesale_failure_ends_the_run(tmp_path):
     manifest = write_manifest(tmp_path, *(f"c{i},none{i}.mp4,x,train" for i in range(4)))
-    with pytest.raises(InputError, match="max_failures=1.*missing file"):
+    with pytest.raises(InputError, match=r"max_failures=1.*missing file"):
         ingest(manifest, tmp_path / "out", CONFIG.model_copy(update={"max_failures": 1}))
     with pytest.raises(InputError, match="no clip could be ingested"):
         ingest(manifest, tmp_path / "out", CONFIG)

@@ -154,13 +154,14 @@ def test_deleted_experiment_is_an_input_error(store, tmp_path):
 
 
 def test_fifty_epochs_of_ten_metrics_cost_less_than_a_second(store, tmp_path):
+    """Of this process's time, so that a busy machine does not decide."""
     with store.run("r", "demo", folder=tmp_path / "r") as run:
-        begin = time.perf_counter()
+        begin = time.process_time()
         for epoch in range(50):
             run.log(epoch, {f"m{number}": epoch / (number + 1) for number in range(10)})
-        on_disk = time.perf_counter() - begin
+        on_disk = time.process_time() - begin
         run.sync()
-        mirrored = time.perf_counter() - begin - on_disk
+        mirrored = time.process_time() - begin - on_disk
     print(f"50 epochs x 10 metrics: {on_disk * 1e3:.1f} ms to disk, {mirrored * 1e3:.1f} ms to MLflow")
     assert on_disk + mirrored < 1.0
     assert len(history(store, run.run_id, "m9")) == 50
@@ -193,3 +194,12 @@ def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, 
         pass
     assert run.folder == tmp_path / "elsewhere" / "here"
     assert status(store, run.run_id) == "FINISHED"
+
+
+def test_names_the_store_folder_even_with_a_space_in_it(mlflow_root, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    shutil.copy(mlflow_root / "mlflow.db", tmp_path / "my runs")
+    store = Store(tmp_path / "my runs")
+    with store.run("r", "demo", folder=tmp_path / "my runs" / "r") as run:
+        run.artifact(tmp_path / "my runs" / "r" / "mlflow.json")
+    assert (tmp_path / "my runs" / "artifacts" / run.run_id / "artifacts" / "mlflow.json").is_file()

@@ -64,7 +64,7 @@ class TrainConfig(Config):
             steps), then follows a cosine to zero.
         clip: largest gradient norm.
         proportion: share of the training split that is used (a seeded subset).
-        workers: data-parallel workers (Ray Train); `batch_size` is per step over all of them. 0: this process,
+        workers: data-parallel workers (Ray Train); `batch_size` counts over all of them. 0: this process,
             without Ray.
         cpus: CPU cores per worker; None divides the cluster's.
         gpu: one GPU per worker; None means when there is one.

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from models.batch import AVBatch
-from models.cavmae import MODALITIES
+from models.cavmae import MODALITIES, Modality
 from models.conditions import CASES, CONDITIONS, Condition, variant
 from models.inputs import Normalisation
-from models.noise import NoiseConfig, generator, ruin
+from models.noise import NoiseConfig, drawn_kind, generator, ruin
 from shards.errors import InputError
 from shards.reader import ShardDataset
 
@@ -125,15 +125,30 @@ class MediaItems(Items):
         ]
 
     def __getitem__(self, i: int) -> Item:
-        values, _ = self.ruined(i)
-        return self._item(i, values, self._blank)
+        return self._item(i, self._values(i), self._blank)
 
-    def ruined(self, i: int) -> tuple[dict[str, Tensor | None], dict[str, str]]:
-        """Inputs by modality (None: absent or taken away) and the noise kinds drawn for them."""
+    def fate(self, i: int) -> tuple[str, str]:
+        """What happens to each modality of a sample: "clean", a noise kind, "missing", or "absent" at
+        source."""
+        meta, key = self.data.metas[i], self.keys[i]
+        condition = self.condition(key)
+        severity = condition.severity(self.noise)
+
+        def one(modality: Modality) -> str:
+            if not getattr(meta, modality).present:
+                return "absent"
+            if modality in condition.missing:
+                return "missing"
+            if modality not in condition.noisy:
+                return "clean"
+            return drawn_kind(modality, severity, self.noise, self.seed, key, self.epoch)
+
+        return one("audio"), one("visual")
+
+    def _values(self, i: int) -> dict[str, Tensor | None]:
         sample, key = self.data[i], self.keys[i]
         condition = self.condition(key)
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
-        kinds: dict[str, str] = {}
         norm = self.spec.normalisation
         if sample.meta.audio.present and "audio" not in condition.missing:
             values["audio"] = norm.fbank(sample.arrays["audio"], self.spec.target_length)
@@ -143,10 +158,10 @@ class MediaItems(Items):
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
                 severity = condition.severity(self.noise)
-                values[modality], kinds[modality] = ruin(
+                values[modality], _ = ruin(
                     x, modality, severity, self.noise, self.seed, key, self.epoch, floor=self._black
                 )
-        return values, kinds
+        return values
 
     def _frame(self, key: str, frames: int) -> int:
         if not self.random_frame:

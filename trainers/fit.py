@@ -65,7 +65,7 @@ class Stage:
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
 
 
-def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report -> None:
+def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report) -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 
     Every epoch leaves a resumable state behind. A finished stage returns at once.
@@ -88,9 +88,7 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
     model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
     for epoch in range(first, config.epochs):
         meter.reset_clock()
-        metrics = _train_epoch(
-            stage, model, trained, optimizer, schedule, config, place, epoch, size
-        )
+        metrics = _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size)
         seconds = meter.seconds
         metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         if stage.val is not None:
@@ -140,9 +138,7 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def _train_epoch(
-    stage, model, trained, optimizer, schedule, config, place, epoch, size
-) -> dict[str, float]:
+def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size) -> dict[str, float]:
     model.train()
     stage.train.epoch = epoch
     order = _order(stage, config, place, epoch)

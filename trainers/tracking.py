@@ -58,9 +58,9 @@ class Store:
     def __init__(self, root: Path | str = "runs"):
         self.root = Path(root).resolve()
         self.uri = store_uri(self.root)
-        self.client = MlflowClient(tracking_uri=self.uri)
         self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / ".mlflow.lock"):
+        with FileLock(self.root / ".mlflow.lock"):  # the client's constructor makes the schema
+            self.client = MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
 
     @contextmanager

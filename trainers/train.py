@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", help="preset in configs/, or a yaml file")
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("AVMEND_RUNS", "runs")))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         folder = train(load_config(RECIPES[args.recipe], args.config, args.overrides), args.runs)
     except InputError as error:

@@ -65,7 +65,17 @@ def _command(shape: tuple[int, ...], fps: Fraction, sound: str | Path, size: int
     pixels = "rgb24" if len(shape) == 4 else "gray"
     scale = [] if (width, height) == (size, size) else ["-vf", f"scale={size}:{size}:flags=bicubic"]
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-filter_threads", "1", "-threads", "1"),
+        *(
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-nostdin",
+            "-y",
+            "-filter_threads",
+            "1",
+            "-threads",
+            "1",
+        ),
         *("-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0"),
         *("-i", str(sound), *scale),
         *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-threads", "1"),

@@ -6,6 +6,7 @@ first layer is the silhouette, which also gets an outline. Tones are names of th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -35,7 +36,7 @@ def drum(u: np.ndarray, v: np.ndarray) -> Layers:
     skin = ellipse(u, v, 0, -0.42, 0.85, 0.3)
     tops, bottoms = (-0.85, -0.28, 0.28, 0.85), (-0.57, 0.0, 0.57)
     corners = [(x, -0.1 if i % 2 == 0 else 0.65) for i, x in enumerate(sorted(tops + bottoms))]
-    cords = [bar(u, v, a, b, 0.05) for a, b in zip(corners[:-1], corners[1:], strict=True)]
+    cords = [bar(u, v, a, b, 0.05) for a, b in itertools.pairwise(corners)]
     return [
         (union(side, skin), "body"),
         (union(*cords), "accent"),
@@ -168,4 +169,11 @@ def basket(u: np.ndarray, v: np.ndarray) -> Layers:
 LOOKS: dict[str, Look] = {
     look.__name__: look
     for look in (bell, drum, flute, guitar, horn, cat, bird, frog, crate, sack, tent, basket)
+}
+# Each look's usual hue (0 red, 1/3 green, 2/3 blue); single clips stray from it far enough to meet the next.
+HUES = {
+    look: place / len(LOOKS)
+    for place, look in enumerate(
+        ("drum", "guitar", "bell", "crate", "frog", "sack", "flute", "bird", "tent", "horn", "cat", "basket")
+    )
 }

@@ -23,6 +23,7 @@ from pipelines.corpora import design
 from pipelines.corpora.build import build_clips
 from pipelines.corpora.drawing import TEXTURES, colour, draw
 from pipelines.corpora.encode import encode_clip
+from pipelines.corpora.looks import HUES
 from pipelines.corpora.sound import NOISES, synthesise
 from pipelines.corpora.timbres import TIMBRES, Timbre
 from pipelines.manifest import write_manifest
@@ -118,7 +119,6 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
     name = class_of(config.seed, number)
     look = name if rng.random() < design.OWN else design.appearances(design.SHARED_LOOKS)[name]
     timbre = name if rng.random() < design.OWN else design.appearances(design.SHARED_SOUNDS)[name]
-    bright = bool(rng.random() < 0.5)  # a bright object before a dark background, or the other way round
     sound = _sound(rng, name, timbre, config.seconds)
     return {
         "id": clip_id,
@@ -128,8 +128,8 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
         "size": config.size,
         "fps": config.fps,
         "labels": [name],
-        "objects": [_object(rng, name, look, bright, config.seconds)],
-        "background": _background(rng, bright),
+        "objects": [_object(rng, name, look, config.seconds)],
+        "background": _background(rng),
         "sounds": [sound],
         "noise": {
             "colour": str(rng.choice(list(NOISES))),
@@ -139,10 +139,10 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
     }
 
 
-def _object(rng: np.random.Generator, name: str, look: str, bright: bool, seconds: float) -> dict[str, Any]:
-    size = rng.uniform(0.45, 0.75)
-    free = (1 - size) / 2 + 0.04  # it may leave the frame by a little
-    hue = rng.random()
+def _object(rng: np.random.Generator, name: str, look: str, seconds: float) -> dict[str, Any]:
+    size = rng.uniform(0.62, 0.88)
+    free = (1 - size) / 2 + 0.03  # it may leave the frame by a little
+    hue = HUES[look] + rng.uniform(-0.11, 0.11)
     return {
         "class": name,
         "look": look,
@@ -151,10 +151,8 @@ def _object(rng: np.random.Generator, name: str, look: str, bright: bool, second
         "size": round(size, 4),
         "angle": round(rng.uniform(-12, 12), 2),
         "flip": int(rng.choice([-1, 1])),
-        "colour": colour(
-            hue, rng.uniform(0.5, 1), rng.uniform(0.5, 0.75) if bright else rng.uniform(0.25, 0.4)
-        ),
-        "accent": colour(hue + rng.uniform(0.3, 0.7), 0.8, rng.uniform(0.25, 0.35) if bright else 0.7),
+        "colour": colour(hue, rng.uniform(0.5, 1), rng.uniform(0.5, 0.75)),
+        "accent": colour(hue + rng.uniform(0.35, 0.65), 0.8, rng.uniform(0.25, 0.35)),
         "drift_x": round(rng.uniform(-0.06, 0.06) / seconds, 4),
         "drift_y": round(rng.uniform(-0.06, 0.06) / seconds, 4),
         "sway_degrees": round(rng.uniform(0, 6), 2),
@@ -163,9 +161,8 @@ def _object(rng: np.random.Generator, name: str, look: str, bright: bool, second
     }
 
 
-def _background(rng: np.random.Generator, bright: bool) -> dict[str, Any]:
-    lightness = rng.uniform(0.12, 0.3) if bright else rng.uniform(0.6, 0.8)
-    hue, contrast = rng.random(), rng.uniform(0.03, 0.1)
+def _background(rng: np.random.Generator) -> dict[str, Any]:
+    lightness, hue, contrast = rng.uniform(0.12, 0.32), rng.random(), rng.uniform(0.03, 0.1)
     return {
         "texture": str(rng.choice(TEXTURES)),
         "colours": [
@@ -187,7 +184,7 @@ def _sound(rng: np.random.Generator, name: str, timbre: str, seconds: float) -> 
         "timbre": timbre,
         "pitch_hz": round(float(np.exp(rng.uniform(low, high))), 2),
         "onsets_s": _onsets(rng, voice, seconds),
-        "loudness_db": round(rng.uniform(-32, -20), 2),
+        "loudness_db": round(rng.uniform(-37, -25), 2),
     }
 
 
@@ -217,7 +214,7 @@ def _summary(config: ScenesConfig, scenes: list[dict[str, Any]], splits: list[st
 
 
 def _drawn(scenes: list[dict[str, Any]], splits: list[str], split: str) -> dict[str, float]:
-    """The Bayes rule's expected accuracy on the clips that were drawn: 1 for an own look, 1/2 for a shared."""
+    """The Bayes rule's expected accuracy on the clips drawn: 1 for an own look (sound), 1/2 for a shared."""
     chosen = [scene for scene, name in zip(scenes, splits, strict=True) if name == split]
     visual = [1.0 if scene["objects"][0]["look"] in scene["labels"] else 0.5 for scene in chosen]
     audio = [1.0 if scene["sounds"][0]["timbre"] in scene["labels"] else 0.5 for scene in chosen]

@@ -1,4 +1,4 @@
-"""From a scene's description to its sound: the notes of every source at its loudness, over background noise."""
+"""From a scene's description to its sound: every source at its loudness, over background noise."""
 
 from __future__ import annotations
 

@@ -1,0 +1,138 @@
+"""``avmend corpus``: make a corpus (clips and manifest), or a manifest for one that is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
+from pipelines.corpora.cavmae_json import MIDDLE_FRAME, cavmae_manifest, vggsound_manifest
+from pipelines.corpora.folders import build_folders
+from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from shards.errors import InputError
+from shards.progress import Progress
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``avmend corpus``; 0 if all went well, 2 if the input is wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except InputError as error:
+        print(f"avmend corpus {arguments.corpus}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _scenes(arguments: argparse.Namespace) -> None:
+    config = ScenesConfig(arguments.clips, arguments.seed, arguments.seconds, arguments.size, arguments.fps)
+    with Progress("scenes", config.clips) as progress:
+        manifest = build_scenes(arguments.out, config, jobs=arguments.jobs, advance=progress.advance)
+    print(f"{config.clips} clips: {manifest}")
+
+
+def _avdigits(arguments: argparse.Namespace) -> None:
+    total = len(choose(find_recordings(arguments.source), arguments.limit, arguments.seed))
+    with Progress("avdigits", total) as progress:
+        manifests = build_avdigits(
+            arguments.source,
+            arguments.out,
+            limit=arguments.limit,
+            seed=arguments.seed,
+            jobs=arguments.jobs,
+            advance=progress.advance,
+        )
+    print(f"{total} clips: {manifests[0]} and {manifests[1]}")
+
+
+def _folders(arguments: argparse.Namespace) -> None:
+    report = build_folders(arguments.source, arguments.out, name=arguments.corpus, seed=arguments.seed)
+    print(f"{report['clips']} clips: {arguments.out / 'official.csv'} and {arguments.out / 'group.csv'}")
+    counts = {
+        "without sound": report["without_sound"],
+        "without picture": report["without_picture"],
+        "other files ignored": report["ignored_files"],
+    }
+    for what, names in counts.items():
+        if names:
+            print(f"{len(names)} {what} (see {arguments.out / 'corpus.json'}): {', '.join(names[:3])}")
+
+
+def _cavmae_json(arguments: argparse.Namespace) -> None:
+    clips = cavmae_manifest(
+        arguments.json,
+        arguments.labels,
+        arguments.out,
+        audio_root=arguments.audio_root,
+        visual_root=arguments.visual_root,
+        frame=arguments.frame,
+    )
+    print(f"{len(clips)} clips: {arguments.out / 'manifest.csv'}")
+
+
+def _vggsound_csv(arguments: argparse.Namespace) -> None:
+    clips = vggsound_manifest(arguments.csv, arguments.videos, arguments.out, split=arguments.split)
+    print(f"{len(clips)} clips: {arguments.out / 'manifest.csv'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="avmend corpus", description=__doc__)
+    commands = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
+
+    scenes = commands.add_parser("scenes", help="drawn and synthesised clips with their ground truth")
+    scenes.add_argument("--clips", type=int, required=True, help="how many (multiples of 80: exact splits)")
+    scenes.add_argument("--seconds", type=float, default=2.0, help="length of a clip")
+    scenes.add_argument("--size", type=int, default=96, help="width and height in pixels")
+    scenes.add_argument("--fps", type=int, default=8, help="frames per second")
+    scenes.set_defaults(run=_scenes)
+
+    avdigits = commands.add_parser("avdigits", help="spoken and handwritten digits")
+    avdigits.add_argument("--source", type=Path, required=True, help="folder of recordings/, mnist_10k.npz")
+    avdigits.add_argument("--limit", type=int, help="make only so many clips, evenly chosen")
+    avdigits.set_defaults(run=_avdigits)
+
+    for name in ("urbansound8k-av", "cifar10-av"):
+        folders = commands.add_parser(name, help="vision/<class>/<id>.jpg with sound/<class>/<id>.wav")
+        folders.add_argument("--source", type=Path, required=True, help="folder of vision/ and sound/")
+        folders.set_defaults(run=_folders)
+
+    cavmae = commands.add_parser("cavmae-json", help="CAV-MAE's JSON of AudioSet or VGGSound")
+    cavmae.add_argument(
+        "--json",
+        type=_split_and_file,
+        action="append",
+        required=True,
+        metavar="SPLIT=FILE",
+        help="repeat per split",
+    )
+    cavmae.add_argument("--labels", type=Path, required=True, help="CSV of index,mid,display_name")
+    cavmae.add_argument("--audio-root", type=Path, help="folder of the sound files here")
+    cavmae.add_argument("--visual-root", type=Path, help="folder of frame_0 ... frame_9 here")
+    cavmae.add_argument("--frame", type=int, default=MIDDLE_FRAME, help="which of the 10 frames to name")
+    cavmae.set_defaults(run=_cavmae_json)
+
+    vggsound = commands.add_parser("vggsound-csv", help="VGGSound's CSV")
+    vggsound.add_argument("--csv", type=Path, required=True, help="id,start,label,split or file,label")
+    vggsound.add_argument("--videos", type=Path, required=True, help="folder of <id>_<start>.mp4")
+    vggsound.add_argument("--split", help="split of a CSV that has none")
+    vggsound.set_defaults(run=_vggsound_csv)
+
+    for name, command in commands.choices.items():
+        command.add_argument("--out", type=Path, required=True, help="folder to make")
+        if name not in ("cavmae-json", "vggsound-csv"):
+            command.add_argument("--seed", type=int, default=0)
+        if name in ("scenes", "avdigits"):
+            command.add_argument("--jobs", type=int, default=2, help="processes")
+    return parser
+
+
+def _split_and_file(text: str) -> tuple[str, Path]:
+    split, equals, file = text.partition("=")
+    if not (split and equals and file):
+        raise argparse.ArgumentTypeError(f"'{text}' is not SPLIT=FILE, such as train=train.json")
+    return split, Path(file)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,203 @@
+"""``avmend evaluate RUN ...``: conditions x methods on the test split, every method on the same ruined input.
+
+Runs that differ in their seed alone are repetitions; the table gives mean and standard deviation over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pydantic
+import torch
+
+from configs import Config, config_to_dict, load_config
+from configs.noise import Noise
+from models.cavmae import MODALITIES
+from models.conditions import CONDITIONS, Condition
+from shards.errors import InputError
+from shards.progress import Progress
+from shards.reader import ShardDataset
+from shards.schema import DatasetInfo, SampleMeta
+from trainers.data import MediaItems, batches
+from trainers.predict import Predictor, describe, load_predictor, read_run
+from trainers.recipes import input_spec
+from trainers.results import Row, summarise, write_tables
+from trainers.run import local_place
+
+
+class EvaluateConfig(Config):
+    """What is evaluated.
+
+    Attributes:
+        data: folder of the media shards.
+        split: whose samples.
+        conditions: names of `models.conditions.CONDITIONS`.
+        noise: kinds and severities; None: those that each run was trained with.
+        batch_size, loaders: of the forward passes.
+    """
+
+    data: Path
+    split: str = "test"
+    conditions: tuple[str, ...] = tuple(CONDITIONS)
+    noise: Noise | None = None
+    batch_size: int = pydantic.Field(default=128, ge=1)
+    loaders: int = pydantic.Field(default=0, ge=0)
+
+
+def evaluate(
+    runs: Sequence[Path],
+    config: EvaluateConfig,
+    out: Path,
+    runs_folder: Path | None = None,
+    stage: str | None = None,
+    parent=None,
+) -> list[Row]:
+    """Evaluate runs and write results.csv, results.md, results.png, draws.csv to `out`, and to MLflow.
+
+    Args:
+        runs: folders of finished runs.
+        out: folder of the results.
+        runs_folder: folder of the MLflow store; None: the one `out` is in.
+        stage: place in a longer job, for the progress line.
+        parent: the MLflow run of the command that this is part of.
+
+    Raises:
+        InputError: a run that is none, a checkpoint of another backbone, labels that a model does not know.
+    """
+    place = local_place()
+    info = DatasetInfo.load(config.data)
+    data = ShardDataset(config.data, config.split, info=info)
+    predictors = [load_predictor(read_run(folder), place.device) for folder in runs]
+    rows: list[Row] = []
+    total = len(predictors) * len(config.conditions) * len(data)
+    with Progress("evaluate", total, "samples", stage=stage) as progress:
+        for predictor in predictors:
+            for condition in _conditions(config):
+                rows += _rows(predictor, condition, data, config, place.device, progress)
+    out.mkdir(parents=True, exist_ok=True)
+    write_tables(out, rows)
+    write_draws(out / "draws.csv", rows_drawn(predictors, data, config))
+    _mirror(out, runs_folder or out.parent, config, rows, parent)
+    return rows
+
+
+def rows_drawn(
+    predictors: Sequence[Predictor], data: ShardDataset, config: EvaluateConfig
+) -> Iterator[tuple[int, str, str, str, str]]:
+    """What every sample met, once per seed: (seed, condition, id, audio, visual); see `write_draws`."""
+    for predictor in {p.run.config.seed: p for p in predictors}.values():
+        for condition in _conditions(config):
+            items = _items(predictor, condition, data, config)
+            for i, meta in enumerate(data.metas):
+                yield predictor.run.config.seed, condition.name, meta.id, *items.fate(i)
+
+
+def write_draws(path: Path, drawn: Iterator[tuple[int, str, str, str, str]]) -> None:
+    """The masks and noise of an evaluation, one line per seed, condition and sample."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["seed", "condition", "id", "audio", "visual"])
+        writer.writerows(drawn)
+
+
+def _mirror(out: Path, runs: Path, config: EvaluateConfig, rows: list[Row], parent) -> None:
+    """MLflow: a parent run with table and figure, and a child per method with its accuracy by condition."""
+    from trainers.tracking import Store
+
+    store = Store(runs)
+    with store.run(
+        f"evaluate-{out.name}", config.data.name, config_to_dict(config), None, parent, folder=out
+    ) as top:
+        for line in summarise(rows):
+            name = f"{line.method} {line.selection}".strip()
+            folder = out / "methods" / name.replace(" ", "_").replace("=", "")
+            params = {"method": line.method, "selection": line.selection, "seeds": line.seeds}
+            with store.run(name, config.data.name, params, None, top, folder=folder) as run:
+                run.summary(line.metrics())
+        for path in (out / "results.csv", out / "results.md", out / "results.png", out / "draws.csv"):
+            top.artifact(path)
+
+
+def _conditions(config: EvaluateConfig) -> list[Condition]:
+    unknown = [c for c in config.conditions if c not in CONDITIONS]
+    if unknown:
+        remedy = f"choose from {', '.join(CONDITIONS)}"
+        raise InputError(f"unknown {', '.join(unknown)}", field="conditions", remedy=remedy)
+    return [CONDITIONS[c] for c in config.conditions]
+
+
+def _items(
+    predictor: Predictor, condition: Condition, data: ShardDataset, config: EvaluateConfig
+) -> MediaItems:
+    trained = predictor.run.config
+    noise = (config.noise or trained.noise).build()
+    backbone = predictor.backbone
+    return MediaItems(data, backbone.labels, input_spec(backbone), (condition.name,), noise, trained.seed)
+
+
+@torch.inference_mode()
+def _rows(
+    predictor: Predictor,
+    condition: Condition,
+    data: ShardDataset,
+    config: EvaluateConfig,
+    device: torch.device,
+    progress: Progress,
+) -> list[Row]:
+    items = _items(predictor, condition, data, config)
+    keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
+    right: dict[str, int] = {}
+    for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
+        batch = batch.to(device)
+        for selection, logits in predictor.predict(batch, condition).items():
+            hits = int((logits.argmax(dim=1) == batch.label).sum())
+            right[selection] = right.get(selection, 0) + hits
+        progress.advance(len(batch), method=predictor.run.method)
+    progress.advance(len(data) - len(keep))
+    run, cost = predictor.run, describe(predictor.run)
+    return [
+        Row(
+            method=run.method,
+            selection=selection,
+            seed=run.config.seed,
+            condition=condition.name,
+            accuracy=hits / len(keep),
+            samples=len(keep),
+            trained=predictor.trained,
+            parameters=predictor.parameters,
+            run=run.folder.name,
+            **cost,
+        )
+        for selection, hits in right.items()
+    ]
+
+
+def testable(meta: SampleMeta, condition: Condition) -> bool:
+    """Something of the sample is left under the condition (a silent clip has nothing without its picture)."""
+    return any(getattr(meta, m).present and m not in condition.missing for m in MODALITIES)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0; 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="avmend evaluate", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the media shards")
+    parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the results")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
+    args = parser.parse_args(argv)
+    try:
+        config = load_config(EvaluateConfig, None, [f"data={args.data.absolute()}", *args.set])
+        evaluate(args.runs, config, args.out.absolute())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print((args.out / "results.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

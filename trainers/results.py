@@ -1,0 +1,191 @@
+"""Results as people read them: results.csv (every figure), results.md (the table), results.png (the
+figure)."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from models.conditions import CONDITIONS, NOISY_CASES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: a method (and its way of choosing prompts), a seed, a condition.
+
+    Attributes:
+        accuracy: 0..1 over `samples`.
+        trained, parameters: trained per case, and in the backbone.
+        epoch_seconds, peak_memory_mb: of the training, as its logs tell.
+        run: the run's folder name.
+    """
+
+    method: str
+    selection: str
+    seed: int
+    condition: str
+    accuracy: float
+    samples: int
+    trained: int
+    parameters: int
+    epoch_seconds: float
+    peak_memory_mb: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a method over its seeds.
+
+    Attributes:
+        accuracy: condition -> (mean, standard deviation over seeds; 0 for one seed).
+    """
+
+    method: str
+    selection: str
+    seeds: int
+    accuracy: dict[str, tuple[float, float]]
+    trained: int
+    parameters: int
+    epoch_seconds: float
+    peak_memory_mb: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}, {self.selection}" if self.selection else self.method
+
+    @property
+    def noisy(self) -> float | None:
+        """Mean accuracy over the three noisy cases, None unless all were evaluated."""
+        values = [self.accuracy[c][0] for c in NOISY_CASES if c in self.accuracy]
+        return statistics.fmean(values) if len(values) == len(NOISY_CASES) else None
+
+    def metrics(self) -> dict[str, float]:
+        """Flat figures for MLflow."""
+        out = {f"accuracy/{c}": mean for c, (mean, _) in self.accuracy.items()}
+        out |= {f"sd/{c}": sd for c, (_, sd) in self.accuracy.items()}
+        out |= {"trained": self.trained, "trained_share": self.trained / self.parameters}
+        out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
+        return out | ({"accuracy/noisy_mean": self.noisy} if self.noisy is not None else {})
+
+
+def summarise(rows: Sequence[Row]) -> list[Line]:
+    """Means and standard deviations over seeds, one line per method and selection, in order of appearance."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.selection), []).append(row)
+    return [_line(*key, group) for key, group in groups.items()]
+
+
+def _line(method: str, selection: str, rows: list[Row]) -> Line:
+    by_condition: dict[str, list[float]] = {}
+    for row in rows:
+        by_condition.setdefault(row.condition, []).append(row.accuracy)
+    accuracy = {
+        c: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        for c, values in by_condition.items()
+    }
+    seeds = len({row.seed for row in rows})
+    mean = statistics.fmean
+    return Line(
+        method,
+        selection,
+        seeds,
+        accuracy,
+        rows[0].trained,
+        rows[0].parameters,
+        mean(row.epoch_seconds for row in rows),
+        mean(row.peak_memory_mb for row in rows),
+    )
+
+
+def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
+    """Share of what noise-trained fine-tuning gains over the clean one that `line` gains, over the noisy
+    cases."""
+    if line.noisy is None or clean.noisy is None or noisy.noisy is None or noisy.noisy <= clean.noisy:
+        return None
+    return (line.noisy - clean.noisy) / (noisy.noisy - clean.noisy)
+
+
+def write_tables(out: Path, rows: Sequence[Row]) -> None:
+    """Write results.csv, results.md and results.png into `out`."""
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    lines = summarise(rows)
+    (out / "results.md").write_text(markdown(lines, rows[0].samples) + "\n", encoding="utf-8")
+    figure(lines, out / "results.png")
+
+
+def markdown(lines: Sequence[Line], samples: int) -> str:
+    """The table: accuracy in percent by condition, gain recovered, trained share, epoch time, peak memory."""
+    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    by_name = {line.name: line for line in lines}
+    clean, noisy = by_name.get("finetune"), by_name.get("finetune_noisy")
+    head = ["method", *(c.replace("_", " ") for c in conditions), "noisy mean", "gain recovered"]
+    head += ["trained", "s/epoch", "peak MiB"]
+    body = []
+    for line in lines:
+        share = recovered(line, clean, noisy) if clean and noisy else None
+        cells = [line.name, *(_accuracy(line, c) for c in conditions)]
+        cells.append(f"{100 * line.noisy:.1f}" if line.noisy is not None else "")
+        cells.append(f"{100 * share:.0f} %" if share is not None else "")
+        cells.append(_share(line))
+        cells += [f"{line.epoch_seconds:.2f}", f"{line.peak_memory_mb:.0f}"]
+        body.append(cells)
+    table = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+    seeds = max(line.seeds for line in lines)
+    note = (
+        f"Accuracy in percent on {samples} test clips, "
+        + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
+        + "Case-wise methods: trained parameters per case and epoch time per case. *situation* knows what is "
+        "ruined, *detected* does not, *concat* uses all four sets at once. An absent modality is left out, "
+        "never filled. Peak memory of training: growth of the process on a CPU, allocated on a GPU."
+    )
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n\n" + note
+
+
+def _accuracy(line: Line, condition: str) -> str:
+    if condition not in line.accuracy:
+        return ""
+    mean, sd = line.accuracy[condition]
+    return f"{100 * mean:.1f} ± {100 * sd:.1f}" if line.seeds > 1 else f"{100 * mean:.1f}"
+
+
+def _share(line: Line) -> str:
+    share = line.trained / line.parameters
+    return "all" if share == 1 else f"{100 * share:.2f} %"
+
+
+def figure(lines: Sequence[Line], path: Path) -> None:
+    """Accuracy by condition, one bar per method, spread over seeds as error bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    width = 0.84 / len(lines)
+    fig, axes = plt.subplots(figsize=(1.8 * len(conditions) + 2, 4.6), layout="constrained")
+    colours = plt.get_cmap("tab20" if len(lines) > 10 else "tab10")
+    for i, line in enumerate(lines):
+        at = [k + (i - (len(lines) - 1) / 2) * width for k in range(len(conditions))]
+        mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
+        spread = [100 * line.accuracy[c][1] if c in line.accuracy else 0.0 for c in conditions]
+        axes.bar(
+            at, mean, width * 0.94, yerr=spread if any(spread) else None, label=line.name, color=colours(i)
+        )
+    low = min(100 * mean for line in lines for mean, _ in line.accuracy.values())
+    axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)
+    axes.set_xticks(range(len(conditions)), [c.replace("_", "\n") for c in conditions])
+    axes.set_ylabel("accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
