@@ -152,7 +152,7 @@ class Extractor:
         """Return once the actor is up."""
 
     def extract(self, shared: list[Any], shard: FeatureShard) -> Ledger:
-        """`extract_shard`; ``shared`` holds the backbone's ObjectRef (in a list Ray leaves it a reference)."""
+        """`extract_shard`; ``shared`` holds the backbone's ObjectRef (a list keeps Ray from resolving it)."""
         if self.backbone is None:
             import ray
 
