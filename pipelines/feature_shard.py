@@ -125,7 +125,7 @@ class _Work:
         self.black = backbone.normalisation.black
         self.draws = config.draws if shard.split == "train" else config.eval_draws
         self.variants = variant_names(self.draws)
-        self.present = dict.fromkeys(MODALITIES, 0)
+        self.present: dict[str, int] = dict.fromkeys(MODALITIES, 0)
 
     def records(self, data: ShardDataset) -> Iterator[Record]:
         """The samples as the writer takes them. So many go through the network together as fill a batch;

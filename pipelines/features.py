@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -145,17 +147,25 @@ def _device(gpu: bool | None, there: bool) -> str:
 
 
 class Extractor:
-    """An actor's inside: the backbone on its device, one shard after another."""
+    """An actor's inside: one shard after another, by a backbone that is fetched once per process.
 
-    def __init__(self, backbone: Backbone, config: FeatureConfig, data: Path, out: Path, device: str):
-        self.backbone, self.config, self.data, self.out, self.device = backbone, config, data, out, device
-        self.backbone.net.to(device)
+    It is fetched with the first shard, not handed to the constructor, so that a restarted actor gets it too.
+    """
+
+    def __init__(self, config: FeatureConfig, data: Path, out: Path, device: str):
+        self.config, self.data, self.out, self.device = config, data, out, device
+        self.backbone: Backbone | None = None
 
     def ready(self) -> None:
         """Return once the actor is up."""
 
-    def extract(self, shard: FeatureShard) -> Ledger:
-        """`extract_shard` with this actor's backbone."""
+    def extract(self, shared: list[Any], shard: FeatureShard) -> Ledger:
+        """`extract_shard`; ``shared`` holds the backbone's ObjectRef (a list keeps Ray from resolving it)."""
+        if self.backbone is None:
+            import ray
+
+            self.backbone = ray.get(shared[0])
+            self.backbone.net.to(self.device)
         return extract_shard(shard, self.backbone, self.config, self.data, self.out, self.device)
 
 
@@ -170,12 +180,16 @@ def _run_on_ray(
         device = _device(config.gpu, resources.get("GPU", 0) >= 1)
         capacity = int(resources.get("GPU" if device == "cuda" else "CPU", 1))
         count = max(1, min(config.workers or capacity, capacity, len(plan)))
-        retries = {"max_restarts": config.worker_tries, "max_task_retries": config.worker_tries}
-        kind = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"), **retries)(Extractor)
-        shared = ray.put(backbone)
-        actors = [kind.remote(shared, config, data, out, device) for _ in range(count)]
+        kind = ray.remote(
+            num_cpus=1,
+            num_gpus=int(device == "cuda"),
+            max_restarts=config.worker_tries,
+            max_task_retries=config.worker_tries,
+        )(Extractor)
+        shared = [ray.put(backbone)]
+        actors: list[Any] = [kind.remote(config, data, out, device) for _ in range(count)]
         try:
-            starting = {actor.ready.remote(): actor.extract.remote for actor in actors}
+            starting = {actor.ready.remote(): partial(actor.extract.remote, shared) for actor in actors}
             yield from run_in_slots(plan, starting=starting, tries=config.worker_tries, out=out)
         finally:
             for actor in actors:
@@ -193,13 +207,14 @@ def _assemble(
     parts: dict[str, list[Ledger]] = {split: [] for split in config.splits or info.splits}
     for shard in plan:
         parts[shard.split].append(results[shard.name])
-    fingerprint = backbone.fingerprint
+    fingerprint, sizes = backbone.fingerprint, backbone.net.config
     return DatasetInfo(
         kind="features",
         preprocessing={
             **config.content(),
             "dataset": info.fingerprint(),
             "frame": "middle",
+            "tokens": {modality: [count, sizes.dim] for modality, count in sizes.tokens.items()},
             "normalisation": backbone.normalisation.as_dict(),
         },
         labels=info.labels,

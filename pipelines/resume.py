@@ -78,10 +78,11 @@ def alone(out: Path, work: str) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another {work} is at work here", file=out, remedy="wait for its end") from None
         yield
-    except BlockingIOError:
-        raise InputError(f"another {work} is at work here", file=out, remedy="wait for its end") from None
     finally:
         os.close(descriptor)
 
