@@ -186,15 +186,11 @@ class FeatureItems(Items):
         assert case in CASES
         assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
-        names = data.info.backbone.variants
-        self.draws = sum(name.startswith("alone-") for name in names)
         self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
 
     def __getitem__(self, i: int) -> Item:
         arrays = self.data[i].arrays
-        gone = (
-            self._taken_away(self.keys[i]) if len(arrays) == 2 else None
-        )  # never leave a sample with nothing
+        gone = self._taken_away(self.keys[i]) if len(arrays) == 2 else None  # never both
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
         for modality, array in arrays.items():
             if modality != gone:

@@ -114,9 +114,9 @@ def _mirror(out: Path, runs: Path, config: EvaluateConfig, rows: list[Row], pare
     ) as top:
         for line in summarise(rows):
             name = f"{line.method} {line.selection}".strip()
-            folder = out / "methods" / name.replace(" ", "_").replace("=", "")
+            place = folder / name.replace(" ", "_").replace("=", "")
             params = {"method": line.method, "selection": line.selection, "seeds": line.seeds}
-            with store.run(name, config.data.name, params, None, top, folder=folder) as run:
+            with store.run(name, config.data.name, params, None, top, folder=place) as run:
                 run.summary(line.metrics())
         for path in (out / "results.csv", out / "results.md", out / "results.png", out / "draws.csv"):
             top.artifact(path)
