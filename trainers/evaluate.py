@@ -108,9 +108,9 @@ def _mirror(out: Path, runs: Path, config: EvaluateConfig, rows: list[Row], pare
     """MLflow: a parent run with table and figure, and a child per method with its accuracy by condition."""
     from trainers.tracking import Store
 
-    store = Store(runs)
+    store, folder = Store(runs), out / "mlflow"
     with store.run(
-        f"evaluate-{out.name}", config.data.name, config_to_dict(config), None, parent, folder=out
+        f"evaluate-{out.name}", config.data.name, config_to_dict(config), None, parent, folder=folder
     ) as top:
         for line in summarise(rows):
             name = f"{line.method} {line.selection}".strip()

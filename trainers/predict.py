@@ -101,7 +101,9 @@ def load_predictor(run: Trained, device: torch.device) -> Predictor:
 
 def _case_wise(run: Trained, config: CaseConfig, device: torch.device) -> Predictor:
     backbone = load_backbone(config.backbone)
-    tuned = {case: _load_case(run, config, backbone, case).to(device).eval() for case in config.cases}
+    tuned: dict[str, Tuned] = {
+        case: _load_case(run, config, backbone, case).to(device).eval() for case in config.cases
+    }
     if missing := [case for case in CASES if case not in tuned]:
         message = f"was not trained on {', '.join(missing)}"
         raise InputError(message, file=run.folder, field="cases", remedy="train all four cases")
