@@ -152,6 +152,11 @@ def _on_ray(config: TrainConfig, folder: Path) -> None:
     resources = ray.cluster_resources()
     cpus = config.cpus or max(1, int(resources.get("CPU", 1)) // config.workers)
     gpu = resources.get("GPU", 0) >= config.workers if config.gpu is None else config.gpu
+    if cpus * config.workers > resources.get("CPU", 1):
+        message = (
+            f"{config.workers} workers with {cpus} CPUs each do not fit on {int(resources.get('CPU', 1))}"
+        )
+        raise InputError(message, field="workers", remedy="set workers and cpus to what the cluster has")
     place = folder / "ray"  # of no use afterwards: state to resume from is in `last`
     shutil.rmtree(place, ignore_errors=True)
     trainer = TorchTrainer(
