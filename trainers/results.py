@@ -11,6 +11,13 @@ from pathlib import Path
 
 from models.conditions import CONDITIONS, NOISY_CASES
 
+LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
+    "": {},
+    "situation": {},
+    "detected": {"alpha": 0.55, "hatch": "//", "edgecolor": "white"},
+    "concat": {"alpha": 0.3},
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -171,14 +178,13 @@ def figure(lines: Sequence[Line], path: Path) -> None:
     conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
     width = 0.84 / len(lines)
     fig, axes = plt.subplots(figsize=(1.8 * len(conditions) + 2, 4.6), layout="constrained")
-    colours = plt.get_cmap("tab20" if len(lines) > 10 else "tab10")
+    methods = list(dict.fromkeys(line.method for line in lines))
     for i, line in enumerate(lines):
+        look = {"color": plt.get_cmap("tab10")(methods.index(line.method)), **LOOKS[line.selection]}
         at = [k + (i - (len(lines) - 1) / 2) * width for k in range(len(conditions))]
         mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
         spread = [100 * line.accuracy[c][1] if c in line.accuracy else 0.0 for c in conditions]
-        axes.bar(
-            at, mean, width * 0.94, yerr=spread if any(spread) else None, label=line.name, color=colours(i)
-        )
+        axes.bar(at, mean, width * 0.94, yerr=spread if any(spread) else None, label=line.name, **look)
     low = min(100 * mean for line in lines for mean, _ in line.accuracy.values())
     axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)
     axes.set_xticks(range(len(conditions)), [c.replace("_", "\n") for c in conditions])

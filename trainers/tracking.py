@@ -82,7 +82,7 @@ class Store:
 
         Args:
             name: shown in MLflow; use the run's identity in it.
-            experiment: MLflow experiment, created when new.
+            experiment: MLflow experiment, created when new; a run with a parent goes to its parent's.
             params: nested values; logged flat, as ``a.b.c``, when the run is created.
             tags: text by name.
             parent: the run of the command that this one belongs to.
@@ -123,7 +123,8 @@ class Store:
             self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
             self._log_params(known, flatten(params), folder)
             return Run(self.client, known, folder, self._pushed(known))
-        created = self.client.create_run(self._experiment(experiment), tags=tags, run_name=name).info.run_id
+        place = parent.experiment_id if parent is not None else self._experiment(experiment)
+        created = self.client.create_run(place, tags=tags, run_name=name).info.run_id
         (folder / RECORD).write_text(json.dumps({"run_id": created, "store": self.uri}) + "\n")
         self._log_params(created, flatten(params), folder)
         return Run(self.client, created, folder, set())
@@ -179,6 +180,11 @@ class Run:
         self._pending: list[Metric] = []
         self._lock = threading.Lock()
         self._warned = False
+
+    @property
+    def experiment_id(self) -> str:
+        """The MLflow experiment that the run is in."""
+        return self.client.get_run(self.run_id).info.experiment_id
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl; MLflow gets it with the next sync."""
