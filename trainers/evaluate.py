@@ -118,6 +118,7 @@ def _mirror(out: Path, runs: Path, config: EvaluateConfig, rows: list[Row], pare
             params = {"method": line.method, "selection": line.selection, "seeds": line.seeds}
             with store.run(name, config.data.name, params, None, top, folder=place) as run:
                 run.summary(line.metrics())
+        top.note((out / "results.md").read_text(encoding="utf-8"))
         for path in (out / "results.csv", out / "results.md", out / "results.png", out / "draws.csv"):
             top.artifact(path)
 

@@ -36,6 +36,7 @@ SYNC_SECONDS = 5.0
 BATCH = 1000  # metrics per request, MLflow's limit
 PARAMS = 100  # params per request, MLflow's limit
 PARENT = "mlflow.parentRunId"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens on runs, not on GenAI traces
 RECORD = "mlflow.json"
 
 
@@ -144,7 +145,7 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 place = None if self.uri.startswith("http") else (self.root / "artifacts").as_uri()
-                return self.client.create_experiment(name, artifact_location=place)
+                return self.client.create_experiment(name, artifact_location=place, tags=KIND)
         if found.lifecycle_stage == "deleted":
             remedy = "restore it in the MLflow UI, or use another name"
             raise InputError(f"MLflow experiment '{name}' was deleted", file=self.uri, remedy=remedy)
@@ -216,6 +217,10 @@ class Run:
         now = time.time_ns() // 1_000_000
         metrics = [Metric(name, value, now, 0) for name, value in values.items()]
         self._try(lambda: self.client.log_batch(self.run_id, metrics=metrics))
+
+    def note(self, markdown: str) -> None:
+        """The run's description in the UI."""
+        self._try(lambda: self.client.set_tag(self.run_id, "mlflow.note.content", markdown))
 
     def artifact(self, path: Path) -> None:
         """Copy a file, or a folder's contents, to the run's artifacts in MLflow."""
