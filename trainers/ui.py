@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"http://127.0.0.1:{arguments.port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes for LLM judges
     os.execv(command[0], command)
 
 
