@@ -1,4 +1,4 @@
-"""Which modality is ruined? A logistic regression on token statistics, trained on the training split alone.
+"""Which modality is ruined? A small network on token statistics, trained on the training split alone.
 
 It replaces the oracle of situation-specific evaluation: its verdict per modality names the case whose prompts
 are used.
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.cavmae import MODALITIES, Modality
+
+HIDDEN, STEPS, RATE, DECAY = 32, 300, 3e-3, 0.1
 
 
 def token_statistics(tokens: Tensor) -> Tensor:
@@ -25,10 +27,11 @@ def token_statistics(tokens: Tensor) -> Tensor:
 
 
 class QualityDetector(nn.Module):
-    """Probability that a modality of a sample is ruined, from its tokens at the cached depth.
+    """Whether a modality of a sample is ruined, from its tokens at the cached depth.
 
-    Statistics are measured in standard deviations of the clean samples, and enter with and without sign, cut
-    at 5: noise moves them either way (blur calms, grain roughens), and one kind must not drown the others.
+    Statistics are measured in standard deviations of the clean samples and cut at 8. Noise moves them either
+    way (blur calms, grain roughens), which a linear probe cannot express: on `scenes` it found 87 % of the
+    sounds ruined alone and kept 89 % of the clean clips, this one 97 % and 99.6 % (of the sounds).
 
     Args:
         dim: token width D.
@@ -37,21 +40,29 @@ class QualityDetector(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
-        self.probes = nn.ModuleDict({m: nn.Linear(6 * dim, 1) for m in MODALITIES})
+        self.probes = nn.ModuleDict(
+            {
+                m: nn.Sequential(nn.Linear(3 * dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1))
+                for m in MODALITIES
+            }
+        )
         for m in MODALITIES:
             self.register_buffer(f"mean_{m}", torch.zeros(3 * dim))
             self.register_buffer(f"std_{m}", torch.ones(3 * dim))
 
     def forward(self, modality: Modality, tokens: Tensor) -> Tensor:
         """Tokens [B, N, D] -> logits [B], positive: ruined."""
-        return self.probes[modality](self._features(modality, token_statistics(tokens))).squeeze(1)
+        return self._logits(modality, token_statistics(tokens))
 
-    def _features(self, modality: Modality, statistics: Tensor) -> Tensor:  # [B, 3 D] -> [B, 6 D]
+    def _logits(self, modality: Modality, statistics: Tensor) -> Tensor:  # [B, 3 D] -> [B]
         x = (statistics - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")
-        return torch.cat([x.clamp(-5, 5), x.abs().clamp(max=5)], dim=1)
+        return self.probes[modality](x.clamp(-8, 8)).squeeze(1)
 
-    def fit(self, modality: Modality, statistics: Tensor, ruined: Tensor, decay: float = 1e-2) -> float:
-        """Fit one probe by L-BFGS on statistics [S, 3 D] and bool [S]; both classes weigh the same.
+    def fit(self, modality: Modality, statistics: Tensor, ruined: Tensor) -> float:
+        """Fit one modality's network on statistics [S, 3 D] and bool [S]; both classes weigh the same.
+
+        Full-batch AdamW with a falling rate: a few seconds, and the same bits every time from the same
+        initial weights.
 
         Returns:
             accuracy on what it was fitted to, balanced over the classes.
@@ -62,23 +73,19 @@ class QualityDetector(nn.Module):
         clean = statistics[~ruined]
         if len(clean) < 2 or len(clean) == len(statistics):
             raise ValueError(f"{len(clean)} clean samples of {len(statistics)}: both classes are needed")
-        mean, std = clean.mean(dim=0), clean.std(dim=0).clamp_min(1e-4)
-        getattr(self, f"mean_{modality}").copy_(mean)
-        getattr(self, f"std_{modality}").copy_(std)
-        x, y = self._features(modality, statistics), ruined.float()
-        probe = self.probes[modality]
-        assert isinstance(probe, nn.Linear)
+        getattr(self, f"mean_{modality}").copy_(clean.mean(dim=0))
+        getattr(self, f"std_{modality}").copy_(clean.std(dim=0).clamp_min(1e-4))
+        y = ruined.float()
         weight = torch.where(ruined, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
-        optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
+        optimizer = torch.optim.AdamW(self.probes[modality].parameters(), lr=RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+        for _ in range(STEPS):
+            logits = self._logits(modality, statistics)
+            loss = F.binary_cross_entropy_with_logits(logits, y, weight=weight)
             optimizer.zero_grad()
-            loss = F.binary_cross_entropy_with_logits(probe(x).squeeze(1), y, weight=weight)
-            loss = loss + decay * probe.weight.square().sum()
             loss.backward()
-            return loss
-
-        optimizer.step(closure)
+            optimizer.step()
+            schedule.step()
         with torch.no_grad():
-            right = (probe(x).squeeze(1) > 0) == ruined
+            right = (self._logits(modality, statistics) > 0) == ruined
             return float((right.float() * weight).mean())

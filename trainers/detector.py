@@ -12,7 +12,7 @@ from models.noise import generator
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.reader import ShardDataset
 
-SAMPLES = 1000  # of the training split, a seeded choice: enough for a probe, bounded for any corpus
+SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 
 
 def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, dict[str, float]]:
