@@ -34,6 +34,9 @@ class Condition:
         return noise.both if len(self.noisy) == 2 else noise.alone
 
 
+ConditionName = Literal[
+    "complete", "noisy_audio", "noisy_visual", "noisy_both", "audio_missing", "visual_missing"
+]
 CONDITIONS: dict[str, Condition] = {
     c.name: c
     for c in (

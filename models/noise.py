@@ -72,7 +72,8 @@ def blur(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
     """Gaussian blur, kernel 3, 7, 15, 31 or 51 pixels at 224 (scaled with the picture)."""
     size = (3, 7, 15, 31, 51)[severity - 1] * x.shape[-1] / _REFERENCE_SIZE
     half = max(1, round((size - 1) / 2))
-    sigma = 0.3 * (half - 1) + 0.8
+    reach = min(half, (size - 1) / 2) if severity == 1 else half  # in a small picture milder than severity 2
+    sigma = 0.3 * (reach - 1) + 0.8
     at = torch.arange(-half, half + 1, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (at / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)

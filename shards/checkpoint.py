@@ -156,7 +156,7 @@ def _refuse_unloadable(value: Any, where: str = "state") -> None:
             _refuse_unloadable(inner, f"{where}[{name!r}]")
     elif not isinstance(value, Tensor) and type(value) not in (int, float, bool, str, bytes, type(None)):
         kind = type(value).__name__
-        raise TypeError(f"{where} is a {kind}; a state holds tensors and plain values (see random_state)")
+        raise TypeError(f"{where} is a {kind}; a state holds tensors and plain values")
 
 
 def _aside(folder: Path, role: str) -> Path:

@@ -7,8 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.worlds import World
 
 TIERS = ("unit", "ray", "slow", "gpu")  # in the order in which they run
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +49,16 @@ def mlflow_root(_mlflow_schema: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "runs").mkdir()
     return Path(shutil.copy(_mlflow_schema, tmp_path / "runs")).parent
+
+
+@pytest.fixture(scope="session")
+def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Trained runs of every recipe on a small dataset; for reading only."""
+    from tests.worlds import build_world
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return build_world(tmp_path_factory.mktemp("world"), _mlflow_schema)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_refuses_with_line_field_and_remedy(tmp_path: Path, text: str, line, fie
     [
         ("{'id': 1}\n", "not JSON"),
         ("[1]\n", "not an object"),
-        ('{"id": "1", "path": "a", "label": "x", "split": "t", "strat": 1}\n', "did you mean 'start'"),
+        ('{"id": "1", "path": "a", "label": "x", "split": "t", "sttart": 1}\n', "did you mean 'start'"),
         ('{"id": "1", "path": "a", "label": ["x;y"], "split": "t"}\n', "';'"),
         ('{"id": true, "path": "a", "label": "x", "split": "t"}\n', "no text"),
     ],
@@ -116,7 +116,7 @@ def test_refuses_a_missing_file_a_wrong_ending_and_wrong_bytes(tmp_path: Path):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"use \.csv"):
         read_manifest(written(tmp_path, HEADER, "m.xlsx"))
-    (tmp_path / "latin.csv").write_bytes(HEADER.encode() + b"1,a,caf\xe9,train\n")
+    (tmp_path / "latin.csv").write_bytes(HEADER.encode() + b"1,a,r\xe9sum\xe9,train\n")
     with pytest.raises(InputError, match="UTF-8"):
         read_manifest(tmp_path / "latin.csv")
 

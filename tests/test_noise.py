@@ -147,6 +147,16 @@ def test_gaussian_noise_has_the_stated_spread(modality):
         assert abs(float(noise.mean())) < 0.05 * sigma
 
 
+@pytest.mark.parametrize("side", [64, 96, 224])
+def test_every_severity_of_blur_differs_in_small_pictures_too(side):
+    x = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
+    blurred = [one("visual", "blur", severity, x) for severity in SEVERITIES]
+    rough = [float(b.diff(dim=2).std()) for b in blurred]
+    assert all(
+        later < 0.95 * before for before, later in itertools.pairwise([float(x.diff(dim=2).std()), *rough])
+    )
+
+
 @pytest.mark.parametrize(("severity", "half"), [(1, 1), (3, 7), (5, 25)])
 def test_blur_is_a_gaussian_convolution(severity, half):
     """At 224 pixels, against a direct 2-D sum with mirrored borders, at some places."""

@@ -187,6 +187,11 @@ class FeatureItems(Items):
         assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
         self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
+        if self.condition.noisy and data.info.backbone.variants == ("clean",):
+            remedy = "extract the features again with draws of at least 1"
+            raise InputError(
+                f"hold no noisy draws for {case}", file=data.folder, field="draws", remedy=remedy
+            )
 
     def __getitem__(self, i: int) -> Item:
         arrays = self.data[i].arrays

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, get_args
 
 import pydantic
 import torch
@@ -17,16 +20,21 @@ import torch
 from configs import Config, config_to_dict, load_config
 from configs.noise import Noise
 from models.cavmae import MODALITIES
-from models.conditions import CONDITIONS, Condition
+from models.conditions import CONDITIONS, Condition, ConditionName
+from shards.atomic import write_text
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
 from trainers.data import MediaItems, batches
+from trainers.identity import git_commit
 from trainers.predict import Predictor, describe, load_predictor, read_run
 from trainers.recipes import input_spec
 from trainers.results import Row, summarise, write_tables
 from trainers.run import local_place
+
+ROOT = Path(__file__).resolve().parent.parent
+DONE = "evaluation.json"  # written last
 
 
 class EvaluateConfig(Config):
@@ -42,7 +50,7 @@ class EvaluateConfig(Config):
 
     data: Path
     split: str = "test"
-    conditions: tuple[str, ...] = tuple(CONDITIONS)
+    conditions: tuple[ConditionName, ...] = pydantic.Field(default=get_args(ConditionName), min_length=1)
     noise: Noise | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
@@ -58,6 +66,8 @@ def evaluate(
 ) -> list[Row]:
     """Evaluate runs and write results.csv, results.md, results.png, draws.csv to `out`, and to MLflow.
 
+    Where `out` holds the results of the same runs, data, config and code, those are returned at once.
+
     Args:
         runs: folders of finished runs.
         out: folder of the results.
@@ -68,8 +78,11 @@ def evaluate(
     Raises:
         InputError: a run that is none, a checkpoint of another backbone, labels that a model does not know.
     """
-    place = local_place()
     info = DatasetInfo.load(config.data)
+    made_of = _made_of(runs, config, info)
+    if (kept := _kept(out, made_of)) is not None:
+        return kept
+    place = local_place()
     data = ShardDataset(config.data, config.split, info=info)
     predictors = [load_predictor(read_run(folder), place.device) for folder in runs]
     rows: list[Row] = []
@@ -78,11 +91,36 @@ def evaluate(
         for predictor in predictors:
             for condition in _conditions(config):
                 rows += _rows(predictor, condition, data, config, place.device, progress)
+    if not rows:
+        message = f"no sample of '{config.split}' has anything left under {', '.join(config.conditions)}"
+        raise InputError(message, file=config.data, field="conditions", remedy="evaluate other conditions")
     out.mkdir(parents=True, exist_ok=True)
+    (out / DONE).unlink(missing_ok=True)
     write_tables(out, rows)
     write_draws(out / "draws.csv", rows_drawn(predictors, data, config))
     _mirror(out, runs_folder or out.parent, config, rows, parent)
+    done = {"made_of": made_of, "rows": [asdict(row) for row in rows]}
+    write_text(out / DONE, json.dumps(done, indent=1) + "\n")
     return rows
+
+
+def _made_of(runs: Sequence[Path], config: EvaluateConfig, info: DatasetInfo) -> dict[str, Any]:
+    """All that results depend on; a run's folder is named by its identity."""
+    return {
+        "runs": [str(Path(folder).absolute()) for folder in runs],
+        "config": config_to_dict(config),
+        "dataset": info.fingerprint(),
+        "commit": git_commit(ROOT),
+    }
+
+
+def _kept(out: Path, made_of: dict[str, Any]) -> list[Row] | None:
+    """The rows of an evaluation that was finished in `out`, if it was this one."""
+    try:
+        done = json.loads((out / DONE).read_text())
+        return [Row(**row) for row in done["rows"]] if done["made_of"] == made_of else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def rows_drawn(
@@ -124,10 +162,6 @@ def _mirror(out: Path, runs: Path, config: EvaluateConfig, rows: list[Row], pare
 
 
 def _conditions(config: EvaluateConfig) -> list[Condition]:
-    unknown = [c for c in config.conditions if c not in CONDITIONS]
-    if unknown:
-        remedy = f"choose from {', '.join(CONDITIONS)}"
-        raise InputError(f"unknown {', '.join(unknown)}", field="conditions", remedy=remedy)
     return [CONDITIONS[c] for c in config.conditions]
 
 

@@ -52,7 +52,7 @@ def read_run(folder: Path) -> Trained:
     try:
         record = json.loads(path.read_text())
         config = RECIPES[record["config"]["recipe"]].model_validate(record["config"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "give the folder that 'avmend train' printed"
         raise InputError(f"no run here: {error}", file=path, field="runs", remedy=remedy) from None
     return Trained(Path(folder), record["recipe"], config)
@@ -184,6 +184,9 @@ def describe(run: Trained) -> dict[str, Any]:
     lines = [
         line.metrics for part in stage_names(run.config) for line in read_metrics(logs(run.folder, part))
     ]
+    if not lines:
+        remedy = "give the folder that 'avmend train' made, logs and all"
+        raise InputError("has no metrics of its training", file=run.folder / "logs", remedy=remedy)
     return {
         "epoch_seconds": sum(line["epoch_seconds"] for line in lines) / len(lines),
         "peak_memory_mb": max(line["peak_memory_mb"] for line in lines),

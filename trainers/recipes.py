@@ -77,7 +77,11 @@ def load_backbone(folder: Path) -> Backbone:
         InputError: nothing there, damaged, or no backbone; names the folder.
     """
     checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
-    return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
+    try:
+        return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = "give the run of 'avmend train finetune', or train again"
+        raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
 
 
 def dataset_normalisation(info: DatasetInfo) -> Normalisation:
@@ -182,7 +186,8 @@ def build_case_module(config: CaseConfig, net: CAVMAE) -> CaseModule:
     try:
         return builders[type(config)]()
     except ValueError as error:
-        raise InputError(str(error), field="depth", remedy="choose a smaller depth") from None
+        remedy = f"choose 0 to {net.config.depth - 1}"
+        raise InputError(str(error), file=config.backbone, field="depth", remedy=remedy) from None
 
 
 def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, DatasetInfo]:
@@ -269,11 +274,12 @@ def fingerprints(config: TrainConfig) -> Fingerprints:
     """Of the dataset and, for case-wise recipes and continued fine-tuning, the backbone.
 
     Raises:
-        InputError: either is missing, or the features a run needs are.
+        InputError: either is missing, or the features a run needs are, or its depth is beyond the backbone.
     """
     dataset = DatasetInfo.load(config.data).fingerprint()
     if isinstance(config, CaseConfig):
         backbone = load_backbone(config.backbone)
+        build_case_module(config, backbone.net)  # refuses a depth beyond the backbone before anything is made
         find_features(config, backbone)
         return Fingerprints(dataset, backbone.fingerprint)
     assert isinstance(config, FinetuneConfig)

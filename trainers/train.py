@@ -66,11 +66,13 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     record = {"recipe": recipe_name(config), "identity": identity, "config": config_to_dict(config), **tags}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=1) + "\n")
     with ExitStack() as stack:
-        main_run = stack.enter_context(
-            Store(runs).run(name, config.data.name, config_to_dict(config), tags, parent, folder=folder)
-        )
         names = stage_names(config)
-        for part in names if len(names) > 1 else ():
+        several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
+        mirrored = folder if several else logs(folder, names[0])
+        main_run = stack.enter_context(
+            Store(runs).run(name, config.data.name, config_to_dict(config), tags, parent, folder=mirrored)
+        )
+        for part in names if several else ():
             stack.enter_context(_child(Store(runs), config, name, part, main_run, folder))
         with _progress(config, folder, f"train {recipe_name(config)}", stage):
             _work(config, folder)

@@ -8,13 +8,14 @@ continues after a kill.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
@@ -30,6 +31,8 @@ from shards.progress import Progress, format_seconds
 from trainers.config import RECIPES, CaseConfig, TrainConfig
 from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.train import train
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Corpus(Config):
@@ -85,9 +88,20 @@ class StudyConfig(Config):
         settings = {**self.recipes[name], **more}
         kind = settings.pop("recipe", name)
         if kind not in RECIPES:
-            remedy = f"set recipes.{name}.recipe to one of {', '.join(RECIPES)}"
+            close = difflib.get_close_matches(str(kind), RECIPES, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            remedy = f"{hint}set recipes.{name}.recipe to one of {', '.join(RECIPES)}"
             raise InputError(f"unknown recipe '{kind}'", field=f"recipes.{name}", remedy=remedy)
-        return load_config(RECIPES[kind], None, _as_overrides(settings))
+        return _within(f"recipes.{name}", RECIPES[kind], settings)
+
+
+def _within(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> ConfigT:
+    """A config from the study's settings at `field`, which errors then name."""
+    try:
+        return load_config(kind, None, _as_overrides(settings))
+    except InputError as error:
+        where = f"{field}.{error.field}" if error.field else field
+        raise InputError(error.message, field=where, remedy=error.remedy) from None
 
 
 def _as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
@@ -106,14 +120,14 @@ def check(config: StudyConfig) -> None:
     Raises:
         InputError: as `StudyConfig.recipe`; or the first recipe is no `finetune`.
     """
+    for name in config.recipes:
+        needs = {"data": ".", "backbone": "."} if _case_wise(config, name) else {"data": "."}
+        config.recipe(name, **needs)
     first, *_ = config.recipes
     if config.recipes[first].get("recipe", first) != "finetune":
         remedy = "put one first: it makes the backbone"
         raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
-    for name in config.recipes:
-        needs = {"data": ".", "backbone": "."} if _case_wise(config, name) else {"data": "."}
-        config.recipe(name, **needs)
-    load_config(EvaluateConfig, None, _as_overrides({**config.evaluate, "data": "."}))
+    _within("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
 
 
 def _case_wise(config: StudyConfig, name: str) -> bool:
@@ -138,6 +152,9 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
     from trainers.tracking import Store
 
     check(config)
+    if (source := config.corpus.source) is not None and not source.exists():
+        remedy = "correct the path, or fetch the data"
+        raise InputError("there is nothing here", file=source, field="corpus.source", remedy=remedy)
     runs = runs.absolute()
     out = runs / f"{name}-{config_hash(config)}"
     stages = _Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
@@ -149,8 +166,7 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
         trained = []
         for seed in config.seeds:
             trained += _train_all(config, seed, shards, runs, stages, parent)
-        overrides = _as_overrides({**config.evaluate, "data": shards.absolute()})
-        settings = load_config(EvaluateConfig, None, overrides)
+        settings = _within("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
         evaluate(trained, settings, out, runs, stages.next(), parent)
     return out
 
