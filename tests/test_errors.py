@@ -116,7 +116,7 @@ def test_ids_with_dots_slashes_and_unicode_work(tmp_path, capsys):
     [
         (ingest, ["--manifest", "m.csv", "--out", "OUT", "framse=3"], ["framse", "'frames'"]),
         (features, ["--data", "d", "--backbone", "b", "drawz=3"], ["drawz", "'draws'"]),
-        (train, ["prompt", "data=d", "backbone=b", "lenght=3"], ["lenght", "'length'"]),
+        (train, ["prompt", "data=d", "backbone=b", "lenhgt=3"], ["lenhgt", "'length'"]),
         (train, ["finetune", "data=d", "backbone.dimm=3"], ["backbone.dimm", "'backbone.dim'"]),
         (train, ["finetune", "data=d", "dim=3"], ["field 'dim'", "'backbone.dim'"]),
         (
@@ -140,7 +140,7 @@ def test_a_typo_is_answered_with_the_nearest_name(refused, tmp_path, monkeypatch
 
 def test_the_front_says_the_same(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said(refused(avmend.main, "evalute"), "unknown command 'evalute'", "'evaluate'")
+    said(refused(avmend.main, "evaluatee"), "unknown command 'evaluatee'", "'evaluate'")
     error = refused(avmend.main, "train", "lora", "data=d", "backbone=b", "ranc=3")
     said(error, "field 'ranc'", "did you mean 'rank'")
     error = refused(avmend.main, "ingest", "--manifest", "none.csv", "--out", "out")

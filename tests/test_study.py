@@ -30,14 +30,14 @@ def preset(folder: Path, **changes: object) -> str:
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"recipes": {"finetune": {}, "promt": {}}}, ["'recipes.promt'", "did you mean 'prompt'"]),
+        ({"recipes": {"finetune": {}, "promptt": {}}}, ["'recipes.promptt'", "did you mean 'prompt'"]),
         (
-            {"recipes": {"finetune": {}, "long": {"recipe": "promt"}}},
-            ["unknown recipe 'promt'", "did you mean 'prompt'", "recipes.long.recipe"],
+            {"recipes": {"finetune": {}, "long": {"recipe": "promptt"}}},
+            ["unknown recipe 'promptt'", "did you mean 'prompt'", "recipes.long.recipe"],
         ),
         (
-            {"recipes": {"finetune": {}, "prompt": {"lenght": 3}}},
-            ["'recipes.prompt.lenght'", "did you mean 'length'"],
+            {"recipes": {"finetune": {}, "prompt": {"lenhgt": 3}}},
+            ["'recipes.prompt.lenhgt'", "did you mean 'length'"],
         ),
         (
             {"recipes": {"finetune": {"backbone": {"dimm": 32}}}},
@@ -50,7 +50,7 @@ def preset(folder: Path, **changes: object) -> str:
             {"evaluate": {"conditions": ["noisy_adio"]}},
             ["'evaluate.conditions.0'", "did you mean 'noisy_audio'"],
         ),
-        ({"evaluate": {"noise": {"visual": ["blurr"]}}}, ["'evaluate.noise'", "blur"]),
+        ({"evaluate": {"noise": {"visual": ["blurx"]}}}, ["'evaluate.noise'", "blur"]),
         ({"ingest": {"framse": 2}}, ["'ingest.framse'", "did you mean 'ingest.frames'"]),
         ({"corpus": {"kind": "scene", "clips": 8}}, ["'corpus.kind'", "did you mean 'scenes'"]),
         ({"corpus": {"kind": "scenes"}}, ["'corpus'", "needs clips"]),
