@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import flops, report
 from benchmarks.report import Spread, positive
@@ -50,7 +50,7 @@ class Job:
 
     method: str
     depth: int
-    preset: str
+    preset: Literal["tiny", "base"]
     data: str
     backbone: str
     batch_size: int

@@ -31,7 +31,7 @@ CLIPS = {("tiny", "cpu"): 64, ("base", "cpu"): 2, ("tiny", "cuda"): 512, ("base"
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description=about)
-    report.common_arguments(parser)
+    report.common_arguments(parser, threads=False)
     parser.add_argument(
         "--draws", type=positive, default=1, help="noisy draws of either severity (default 1)"
     )

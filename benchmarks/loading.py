@@ -39,7 +39,7 @@ PER_ITEM = "jpg + wav per item"
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.splitlines()[0])
-    report.common_arguments(parser)
+    report.common_arguments(parser, device=False)
     parser.add_argument(
         "--draws", type=positive, default=4, help="noisy draws of either severity (default 4)"
     )

@@ -117,14 +117,16 @@ def _machine_line(found: Mapping[str, Any]) -> str:
     )
 
 
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of every measurement."""
+def common_arguments(parser: argparse.ArgumentParser, device: bool = True, threads: bool = True) -> None:
+    """Options of every measurement; the last two where they mean something."""
     parser.add_argument("--preset", choices=("tiny", "base"), default="tiny", help="sizes of the backbone")
     parser.add_argument("--clips", type=positive, help="clips in the synthetic dataset")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=positive, default=3, help="measured repetitions (default 3)")
-    parser.add_argument("--threads", type=positive, help="CPU threads of torch (default: its own choice)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
+    if device:
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    if threads:
+        parser.add_argument("--threads", type=positive, help="CPU threads of torch (default: its choice)")
 
 
 def positive(text: str) -> int:
