@@ -27,14 +27,37 @@ def parse_npy(buffer: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: no ``.npy`` of plain numbers, or too short or too long for its header.
     """
+    dtype, shape, start = array_layout(buffer, len(buffer))
+    return buffer[start:].view(dtype).reshape(shape)
+
+
+def array_layout(buffer: np.ndarray, size: int) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Element type, shape, and the byte at which the array begins.
+
+    Args:
+        buffer: the beginning of the file (uint8 [bytes]), with all of its header.
+        size: bytes of the whole file.
+
+    Raises:
+        ValueError: as `parse_npy`.
+    """
+    start = header_length(buffer)
+    dtype, shape, wanted = _parse_header(buffer[10:start].tobytes())
+    if size - start != wanted:
+        raise ValueError(f"{size - start} bytes of data, the header says {wanted}")
+    return dtype, shape, start
+
+
+def header_length(buffer: np.ndarray) -> int:
+    """Bytes before the array's own, from the first ten.
+
+    Raises:
+        ValueError: no version 1.0 ``.npy``.
+    """
     prefix = buffer[:10].tobytes()
     if len(prefix) < 10 or prefix[:8] != MAGIC:
         raise ValueError("not a version 1.0 .npy file")
-    end = 10 + int.from_bytes(prefix[8:10], "little")
-    dtype, shape, size = _parse_header(buffer[10:end].tobytes())
-    if len(buffer) - end != size:
-        raise ValueError(f"{len(buffer) - end} bytes of data, the header says {size}")
-    return buffer[end:].view(dtype).reshape(shape)
+    return 10 + int.from_bytes(prefix[8:10], "little")
 
 
 @lru_cache(maxsize=4096)

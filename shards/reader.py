@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -15,12 +16,19 @@ import pydantic
 
 from shards.errors import InputError
 from shards.index import ShardIndex, read_index
-from shards.npy import parse_npy
+from shards.npy import array_layout, header_length, parse_npy
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 
+HEADER = 128  # bytes that hold the header of any usual .npy
 MAX_OPEN = 256  # shards kept open; the others are opened for each read
 VISUAL_MEMBERS = ("frames", "visual")
 DAMAGED = "run 'avmend shards verify' on the dataset, and make the shard again"
+
+Choose = Callable[[str, tuple[int, ...]], int | None]
+
+
+def _whole(name: str, shape: tuple[int, ...]) -> None:
+    """Choose all rows."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,24 @@ class ShardDataset:
             IndexError: beyond the end.
             InputError: damaged bytes, or members that contradict the presence flags.
         """
+        return self.rows(i, _whole)
+
+    def rows(self, i: int, choose: Choose) -> Sample:
+        """Sample ``i`` as above, but of an array only the row (first axis) that ``choose`` names by the
+        array's name and shape (``None``: all of it); no more than that is read.
+
+        Raises:
+            IndexError: as above, and for a row that the array has not.
+            InputError: as above.
+        """
         shard, row = self._place(i)
-        meta, index = self._meta(shard, row), self._indexes[shard]
+        known = self.__dict__.get("metas")  # once they are all read, no sample's is read again
+        meta, index = known[i] if known else self._meta(shard, row), self._indexes[shard]
         arrays = {}
         for column, name in enumerate(index.names):
             if name != "json" and index.offsets[row, column] >= 0:
-                arrays[name.removesuffix(".npy")] = self._array(shard, row, column)
+                stem = name.removesuffix(".npy")
+                arrays[stem] = self._array(shard, row, column, stem, choose)
         check_presence(self._shards[shard].name, meta, set(arrays))
         return Sample(meta, arrays)
 
@@ -95,19 +115,38 @@ class ShardDataset:
         data = self._read(shard, row, index.names.index("json")).tobytes()
         return parse_meta(self._shards[shard].name, index.keys[row], data)
 
-    def _array(self, shard: int, row: int, column: int) -> np.ndarray:
+    def _array(self, shard: int, row: int, column: int, name: str, choose: Choose) -> np.ndarray:
         try:
-            return parse_npy(self._read(shard, row, column))
+            if choose is _whole:
+                return parse_npy(self._read(shard, row, column))
+            return self._part(shard, row, column, name, choose)
         except ValueError as error:
             where = f"{self._shards[shard].name}: {self._indexes[shard].keys[row]}"
             raise InputError(str(error), file=where, remedy=DAMAGED) from None
 
-    def _read(self, shard: int, row: int, column: int) -> np.ndarray:
+    def _part(self, shard: int, row: int, column: int, name: str, choose: Choose) -> np.ndarray:
+        size = int(self._indexes[shard].sizes[row, column])
+        head = self._read(shard, row, column, 0, min(size, HEADER))
+        if (length := header_length(head)) > len(head):
+            head = self._read(shard, row, column, 0, min(size, length))
+        dtype, shape, start = array_layout(head, size)
+        if (chosen := choose(name, shape)) is None:
+            return self._read(shard, row, column, start).view(dtype).reshape(shape)
+        if not 0 <= chosen < shape[0]:
+            raise IndexError(f"row {chosen} of {shape[0]}")
+        step = (size - start) // shape[0]
+        return self._read(shard, row, column, start + chosen * step, step).view(dtype).reshape(shape[1:])
+
+    def _read(
+        self, shard: int, row: int, column: int, start: int = 0, length: int | None = None
+    ) -> np.ndarray:
+        """Bytes of a member, from ``start``."""
         index = self._indexes[shard]
-        buffer = np.empty(int(index.sizes[row, column]), np.uint8)
+        buffer = np.empty(int(index.sizes[row, column]) - start if length is None else length, np.uint8)
+        at = int(index.offsets[row, column]) + start
         descriptor = self._descriptor(shard)
         try:
-            got = os.preadv(descriptor, [buffer.data], int(index.offsets[row, column])) if len(buffer) else 0
+            got = os.preadv(descriptor, [buffer.data], at) if len(buffer) else 0
         finally:
             if self._open.get(shard) != descriptor:
                 os.close(descriptor)

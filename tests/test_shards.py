@@ -120,6 +120,37 @@ def test_random_access_gives_back_what_was_written(folder):
         data[3]
 
 
+@pytest.mark.parametrize("metas_known", [False, True])
+def test_chosen_rows_are_those_of_the_whole_arrays(folder, metas_known):
+    data = ShardDataset(folder, "train")
+    if metas_known:
+        assert len(data.metas) == len(data)
+    for i in range(-1, len(data)):
+        whole, part = data[i], data.rows(i, lambda name, shape: shape[0] - 1 if name == "frames" else None)
+        assert part.meta == whole.meta
+        assert set(part.arrays) == set(whole.arrays)
+        for name, array in part.arrays.items():
+            want = whole.arrays[name][-1] if name == "frames" else whole.arrays[name]
+            np.testing.assert_array_equal(array, want, strict=True)
+    with pytest.raises(IndexError, match="row 2 of 2"):
+        data.rows(0, lambda name, shape: 2 if name == "frames" else None)
+
+
+def test_rows_of_an_array_with_a_long_header_or_a_wrong_size(tmp_path):
+    key, members = record(0, visual=False)
+    good = npy_bytes(members["audio.npy"])
+    head, body = good[:10], good[128:]
+    long = head[:8] + (502).to_bytes(2, "little") + good[10:127] + b" " * 384 + b"\n" + body
+    save(tmp_path, [(key, {**members, "audio.npy": long})])
+    data = ShardDataset(tmp_path, "train")
+    found = data.rows(0, lambda name, shape: 3).arrays["audio"]
+    np.testing.assert_array_equal(found, members["audio.npy"][3], strict=True)
+    for wrong in (good[:-2], good + b"xx", good[:50], b"", b"junk" * 50):
+        save(tmp_path, [(key, {**members, "audio.npy": wrong})])
+        with pytest.raises(InputError):
+            ShardDataset(tmp_path, "train").rows(0, lambda name, shape: 0)
+
+
 def test_reading_in_threads_and_after_pickling(folder):
     data = ShardDataset(folder, "train")
     copy = pickle.loads(pickle.dumps(data))

@@ -146,15 +146,17 @@ class MediaItems(Items):
         return one("audio"), one("visual")
 
     def _values(self, i: int) -> dict[str, Tensor | None]:
-        sample, key = self.data[i], self.keys[i]
+        key = self.keys[i]
+        sample = self.data.rows(
+            i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None
+        )
         condition = self.condition(key)
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
         norm = self.spec.normalisation
         if sample.meta.audio.present and "audio" not in condition.missing:
             values["audio"] = norm.fbank(sample.arrays["audio"], self.spec.target_length)
         if sample.meta.visual.present and "visual" not in condition.missing:
-            frames = sample.arrays["frames"]
-            values["visual"] = norm.picture(frames, self._frame(key, len(frames)), self.spec.image_size)
+            values["visual"] = norm.picture(sample.arrays["frames"][None], 0, self.spec.image_size)
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
                 severity = condition.severity(self.noise)
@@ -194,12 +196,12 @@ class FeatureItems(Items):
             )
 
     def __getitem__(self, i: int) -> Item:
-        arrays = self.data[i].arrays
+        arrays = self.data.rows(i, lambda modality, shape: self._row(modality, shape[0])).arrays
         gone = self._taken_away(self.keys[i]) if len(arrays) == 2 else None  # never both
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
         for modality, array in arrays.items():
             if modality != gone:
-                values[modality] = self._variant(array, modality)
+                values[modality] = torch.from_numpy(array).float()
         return self._item(i, values, self._blank)
 
     def _shape(self, modality: str) -> tuple[int, ...]:
@@ -209,12 +211,12 @@ class FeatureItems(Items):
                 return self.data[i].arrays[modality].shape[1:]
         return (1, 1)
 
-    def _variant(self, array: np.ndarray, modality) -> Tensor:
-        draws = (len(array) - 1) // 2  # evaluation splits hold fewer draws than the training split
+    def _row(self, modality, variants: int) -> int:
+        """Which of the stored variants this epoch takes."""
+        draws = (variants - 1) // 2  # evaluation splits hold fewer draws than the training split
         name = variant(self.condition, modality, self.epoch % max(draws, 1))
         kind, _, draw = name.partition("-")
-        row = 0 if kind == "clean" else 1 + int(draw) + (draws if kind == "both" else 0)
-        return torch.from_numpy(array[row]).float()
+        return 0 if kind == "clean" else 1 + int(draw) + (draws if kind == "both" else 0)
 
     def _taken_away(self, key: str) -> str | None:
         noisy = self.condition.noisy

@@ -1,0 +1,143 @@
+"""The benchmarks: their counting against torch's own and by hand, their options, a toy run of each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import cost, extraction, flops, loading, loop, report
+from models.batch import AVBatch
+from models.cavmae import BACKBONES, CAVMAE, BackboneConfig
+from models.peft import Adapter, LoRA
+from models.prompts import DualPrompts, PromptSize
+from models.tuned import Tuned
+from trainers.recipes import CaseLoss, CompetentLoss
+
+CONFIG = BackboneConfig(
+    dim=32, heads=2, mlp_ratio=2.0, depth=3, joint_depth=2, target_length=32, image_size=32
+)
+CLASSES, SIZE = 5, 3
+BUILD = {
+    "prompt": lambda net, k: DualPrompts(CONFIG, PromptSize(SIZE, k)),
+    "lora": lambda net, k: LoRA(net, SIZE, depth=k),
+    "adapter": lambda net, k: Adapter(net, SIZE, depth=k),
+}
+
+
+def batch(cached: bool, n: int = 2) -> AVBatch:
+    shapes = [(n, 16, 32), (n, 4, 32)] if cached else [(n, 32, 128), (n, 3, 32, 32)]
+    audio, visual = (torch.randn(shape) for shape in shapes)
+    present, label = torch.ones(n, 2, dtype=torch.bool), torch.zeros(n, dtype=torch.long)
+    return AVBatch(audio, visual, present, label, torch.arange(n))
+
+
+def counted(objective: torch.nn.Module, data: AVBatch) -> float:
+    """FLOPs per sample that torch counts while it trains a step."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        objective.train()(data)[0].backward()
+    return counter.get_total_flops() / len(data)
+
+
+@pytest.mark.unit
+def test_a_block_counted_by_hand():
+    # 10 tokens of width 4: qkv 2*10*4*12, projection 2*10*4*4, MLP 2 * 2*10*4*8; attention 2 * 2*10*10*4
+    found = flops.block(BackboneConfig(dim=4, heads=1, mlp_ratio=2.0), 10)
+    assert (found.linear, found.attention) == (960 + 320 + 1280, 1600)
+
+
+@pytest.mark.unit
+def test_the_forward_of_base_is_what_is_published_for_its_size():
+    # 708 tokens through 12 blocks of 7.08 M weights, plus attention and fusion
+    assert flops.forward(BACKBONES["base"], 527) / 1e9 == pytest.approx(137, abs=3)
+
+
+@pytest.mark.unit
+def test_finetuning_is_counted_as_torch_counts_it():
+    assert counted(CompetentLoss(CAVMAE(CONFIG, CLASSES), 1.0), batch(False)) == flops.step(
+        "finetune", CONFIG, CLASSES
+    )
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("depth", range(CONFIG.depth))
+@pytest.mark.parametrize("method", BUILD)
+def test_case_methods_are_counted_as_torch_counts_them(method, depth):
+    net = CAVMAE(CONFIG, CLASSES)
+    objective = CaseLoss(Tuned(net, BUILD[method](net, depth)), depth)
+    assert counted(objective, batch(True)) == flops.step(method, CONFIG, CLASSES, depth, SIZE)
+
+
+@pytest.mark.unit
+def test_options_default_to_what_fits_preset_and_device():
+    args = cost.parse(["--preset", "base"])
+    assert (args.clips, args.batch_size, args.depths, args.isolate) == (8, 2, list(range(11)), True)
+    quick = cost.parse(["--preset", "base", "--quick", "--device", "cuda"])
+    assert (quick.depths, quick.epochs, quick.repeats, quick.isolate) == ([0, 10], 1, 1, False)
+    assert extraction.parse([]).depths == [0, 2]
+    assert loading.parse(["--preset", "base"]).clips == 64
+    assert loop.parse([]).batch_size == 32
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--depths", "3"],
+        ["--clips", "8", "--batch-size", "8"],
+        ["--methods", "prompts"],
+        ["--repeats", "0"],
+    ],
+)
+def test_options_that_can_not_be_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cost.parse(wrong)
+    assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.unit
+def test_ratios_are_taken_pair_by_pair():
+    found = report.ratios([1.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    assert (found.median, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert found.text() == "2 (1-3)"
+
+
+@pytest.mark.unit
+def test_ways_take_turns_after_one_unmeasured_round():
+    calls: list[str] = []
+    ways = {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}
+    assert report.alternate(ways, 2) == {"a": [3, 5], "b": [4, 6]}
+    assert calls == list("ababab")
+
+
+def written(out, name: str) -> dict:
+    assert all((out / f"{name}.{kind}").stat().st_size for kind in ("md", "png"))
+    return json.loads((out / f"{name}.json").read_text())
+
+
+@pytest.mark.slow
+def test_cost_end_to_end(tmp_path):
+    options = ["--clips", "8", "--batch-size", "4", "--depths", "2", "--epochs", "1", "--repeats", "1"]
+    assert cost.main([*options, "--warmup", "0", "--threads", "1", "--out", str(tmp_path)]) == 0
+    rows = {row["method"]: row for row in written(tmp_path, "cost-tiny-cpu")["summary"]}
+    assert list(rows) == ["finetune", "prompt", "lora", "adapter"]
+    for row in rows.values():
+        parts = row["memory"]
+        assert row["epoch_seconds"]["low"] > 0
+        assert row["peak"]["low"] > parts["activations"]
+    assert rows["prompt"]["memory"]["activations"] < rows["finetune"]["memory"]["activations"]
+    assert rows["prompt"]["trained"] < 0.01 * rows["finetune"]["trained"]
+
+
+@pytest.mark.slow
+def test_extraction_loading_and_loop_end_to_end(tmp_path):
+    shared = ["--repeats", "1", "--out", str(tmp_path)]
+    assert extraction.main(["--clips", "4", *shared]) == 0
+    assert loading.main(["--clips", "4", "--batch-size", "2", "--threads", "1", *shared]) == 0
+    assert loop.main(["--clips", "8", "--batch-size", "4", "--threads", "1", *shared]) == 0
+    assert [row["depth"] for row in written(tmp_path, "extraction-tiny-cpu")["rows"]] == [0, 2]
+    assert len(written(tmp_path, "loading-tiny")["rows"]) == 8
+    assert len(written(tmp_path, "loop-tiny-cpu")["rows"]) == 3
