@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from configs import load_config
+from configs.backbone import load_backbone
 from configs.cluster import ray_session
 from models.backbone import Backbone
 from models.conditions import variant_names
@@ -22,7 +23,6 @@ from pipelines.feature_shard import FeatureShard, extract_shard, feature_plan, r
 from pipelines.on_ray import run_in_slots
 from pipelines.resume import Ledger, alone, keep_plan, split_info, sweep
 from pipelines.settings import FeatureConfig
-from shards.checkpoint import checkpoint_in, load_checkpoint
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.schema import SCHEMA_VERSION, BackboneInfo, DatasetInfo, feature_folder
@@ -48,7 +48,7 @@ def extract(
     """
     data, config = Path(data).absolute(), config or FeatureConfig()
     info = _media(data, config)
-    network = load_backbone(backbone, config.depth)
+    network = frozen_backbone(backbone, config.depth)
     out = feature_folder(data, network.fingerprint, config.depth)
     plan = feature_plan(info, config.splits)
     try:
@@ -63,18 +63,13 @@ def extract(
     return out
 
 
-def load_backbone(folder: Path, depth: int = 0) -> Backbone:
-    """The frozen backbone of a run or checkpoint, in evaluation mode on the CPU.
+def frozen_backbone(folder: Path, depth: int = 0) -> Backbone:
+    """The backbone of a run or checkpoint, frozen and in evaluation mode.
 
     Raises:
-        InputError: no checkpoint of a backbone there, a damaged one, or one with fewer than ``depth`` blocks.
+        InputError: as `load_backbone`; or one with fewer than ``depth`` blocks.
     """
-    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
-    try:
-        backbone = Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
-    except (ValueError, KeyError, TypeError) as error:
-        remedy = "give the run of 'avmend train finetune', or train again"
-        raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
+    backbone = load_backbone(folder)
     if depth > (blocks := backbone.net.config.depth):
         message = f"depth {depth} is beyond the {blocks} blocks of its encoders"
         raise InputError(message, file=folder, field="depth", remedy=f"choose 0 to {blocks}")

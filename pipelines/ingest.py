@@ -185,7 +185,7 @@ def _ingest_and_extract(manifest: Path, out: Path, config: IngestConfig, backbon
 
     options = [f"depth={depth}", f"workers={'null' if config.workers is None else config.workers}"]
     wanted = load_config(FeatureConfig, overrides=options)
-    features.load_backbone(backbone, wanted.depth)
+    features.frozen_backbone(backbone, wanted.depth)
     with ray_session(config.workers) if config.workers != 0 else nullcontext():
         _summarise(ingest(manifest, out, config), out)
         features.summarise(features.extract(out, backbone, wanted))

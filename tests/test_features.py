@@ -18,7 +18,7 @@ from models.conditions import CASES, variant_names
 from models.inputs import Normalisation
 from pipelines import features as extraction
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
-from pipelines.features import Extractor, extract, load_backbone, main
+from pipelines.features import Extractor, extract, frozen_backbone, main
 from pipelines.settings import FeatureConfig
 from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
@@ -117,7 +117,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_feature_shards_mirror_the_media_shards(whole, run):
     data, out = whole
     media, found = DatasetInfo.load(data), DatasetInfo.load(out)
-    assert out == feature_folder(data, load_backbone(run).fingerprint, 0)
+    assert out == feature_folder(data, frozen_backbone(run).fingerprint, 0)
     assert (found.kind, found.labels) == ("features", media.labels)
     assert found.backbone.variants == tuple(variant_names(2))
     assert found.preprocessing["dataset"] == media.fingerprint()
@@ -141,7 +141,7 @@ def test_tokens_are_those_of_the_inputs_that_training_sees(media, run, depth):
     from trainers.data import FeatureItems, InputSpec, MediaItems
 
     config = FeatureConfig(depth=depth, draws=2, eval_draws=2, seed=5, batch_size=9, workers=0)
-    backbone, out = load_backbone(run), extract(media, run, config)
+    backbone, out = frozen_backbone(run), extract(media, run, config)
     spec = InputSpec(SIZES.target_length, SIZES.image_size, backbone.normalisation)
     compared = 0
     for split in ("train", "val"):
@@ -180,7 +180,7 @@ def test_a_shard_is_extracted_without_the_rest(whole, run, tmp_path):
     data, out = whole
     plan = feature_plan(DatasetInfo.load(data), ["train"])
     assert [shard.name for shard in plan] == ["train-000000", "train-000001", "train-000002"]
-    result = extract_shard(plan[1], load_backbone(run), CONFIG, data, tmp_path)
+    result = extract_shard(plan[1], frozen_backbone(run), CONFIG, data, tmp_path)
     assert result.present == {"audio": 4, "visual": 4}
     name = "train-000001.tar"
     assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -190,14 +190,14 @@ def test_a_shard_is_extracted_without_the_rest(whole, run, tmp_path):
 def test_the_caller_keeps_its_threads(whole, run, tmp_path):
     before = torch.get_num_threads()
     plan = feature_plan(DatasetInfo.load(whole[0]), ["val"])
-    extract_shard(plan[0], load_backbone(run), CONFIG, whole[0], tmp_path)
+    extract_shard(plan[0], frozen_backbone(run), CONFIG, whole[0], tmp_path)
     assert torch.get_num_threads() == before
 
 
 @unit
 @pytest.mark.parametrize("stop_after", [0, 2, 3])
 def test_a_job_that_died_ends_in_the_same_bytes(whole, media, run, monkeypatch, stop_after):
-    out = feature_folder(media, load_backbone(run).fingerprint, 0)
+    out = feature_folder(media, frozen_backbone(run).fingerprint, 0)
     count = 0
 
     def dying(*arguments):
@@ -368,7 +368,7 @@ def test_ingestion_and_extraction_in_one_pass(run, tmp_path, capsys, ray_cluster
     assert ingest([*command, "--backbone", str(tmp_path)]) == 2
     assert not (tmp_path / "out").exists()
     assert ingest([*command, "--backbone", str(run), "--depth", "1"]) == 0
-    out = feature_folder(tmp_path / "out", load_backbone(run).fingerprint, 1)
+    out = feature_folder(tmp_path / "out", frozen_backbone(run).fingerprint, 1)
     assert set(ShardDataset(out, "train")[1].arrays) == {"visual"}
     assert verify(out) == []
     assert json.loads((out / "features.json").read_text())["config"]["draws"] == 4

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
 from models.cavmae import BackboneConfig
@@ -20,7 +21,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.builders import LABELS, feature_dataset, media_dataset, small_net
 from trainers.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes, TrainConfig
 from trainers.fit import Place, Stage, cosine, fit, steps_per_epoch
-from trainers.recipes import load_backbone, stage_names, stages
+from trainers.recipes import stage_names, stages
 
 pytestmark = pytest.mark.unit
 

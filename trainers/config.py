@@ -70,6 +70,7 @@ class TrainConfig(Config):
         gpu: one GPU per worker; None means when there is one.
         precision: arithmetic of forward and backward; `auto` is bf16 on a GPU, float32 elsewhere.
         loaders: loader processes per worker.
+        retries: how often Ray Train starts the workers again after one failed; they go on from the last epoch.
     """
 
     data: Path
@@ -86,6 +87,7 @@ class TrainConfig(Config):
     gpu: bool | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
     loaders: int = pydantic.Field(default=0, ge=0)
+    retries: int = pydantic.Field(default=1, ge=0)
     noise: Noise = Noise()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
 from models.cavmae import MODALITIES
@@ -22,7 +23,7 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from trainers.config import RECIPES, CaseConfig, TrainConfig
 from trainers.detector import load_detector
-from trainers.recipes import build_case_module, load_backbone
+from trainers.recipes import build_case_module
 
 SELECTIONS = ("situation", "concat", "detected")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
 from models.cavmae import CAVMAE
@@ -20,7 +21,6 @@ from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts
 from models.public import import_state_dict
 from models.tuned import CaseModule, Tuned
-from shards.checkpoint import checkpoint_in, load_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
@@ -68,20 +68,6 @@ class CaseLoss(nn.Module):
     def forward(self, batch: AVBatch) -> tuple[Tensor, Tensor]:
         logits = self.tuned(batch.audio, batch.visual, batch.present, self.depth).float()
         return F.cross_entropy(logits, batch.label), logits.detach()
-
-
-def load_backbone(folder: Path) -> Backbone:
-    """The backbone of a `finetune` run: `folder` is the run's, or the checkpoint's own.
-
-    Raises:
-        InputError: nothing there, damaged, or no backbone; names the folder.
-    """
-    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
-    try:
-        return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
-    except (ValueError, KeyError, TypeError) as error:
-        remedy = "give the run of 'avmend train finetune', or train again"
-        raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
 
 
 def dataset_normalisation(info: DatasetInfo) -> Normalisation:

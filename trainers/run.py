@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from configs.backbone import load_backbone
 from shards.checkpoint import has_checkpoint
 from shards.reader import ShardDataset
 from trainers.config import CaseConfig, TrainConfig
 from trainers.detector import fit_detector, save_detector
 from trainers.fit import Place, Report, finished_epochs, fit
 from trainers.journal import append_metrics, keep_until
-from trainers.recipes import find_features, load_backbone, stages
+from trainers.recipes import find_features, stages
 
 
 def logs(folder: Path, stage: str) -> Path:

@@ -168,7 +168,9 @@ def _on_ray(config: TrainConfig, folder: Path) -> None:
             num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}
         ),
         run_config=RunConfig(
-            name=folder.name, storage_path=str(place), failure_config=FailureConfig(max_failures=1)
+            name=folder.name,
+            storage_path=str(place),
+            failure_config=FailureConfig(max_failures=config.retries),
         ),
     )
     try:

@@ -1,0 +1,23 @@
+"""Backbones that `avmend train finetune` left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.backbone import Backbone
+from shards.checkpoint import checkpoint_in, load_checkpoint
+from shards.errors import InputError
+
+
+def load_backbone(folder: Path) -> Backbone:
+    """The backbone of a `finetune` run, on the CPU: `folder` is the run's, or the checkpoint's own.
+
+    Raises:
+        InputError: nothing there, a damaged one, or a checkpoint of something else; names the folder.
+    """
+    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
+    try:
+        return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = "give the run of 'avmend train finetune', or train again"
+        raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
