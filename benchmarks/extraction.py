@@ -21,7 +21,7 @@ from benchmarks.report import Spread, positive
 from models.backbone import Backbone
 from models.cavmae import BACKBONES, MODALITIES
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
-from pipelines.features import load_backbone
+from pipelines.features import frozen_backbone
 from pipelines.settings import FeatureConfig
 from shards.schema import DatasetInfo
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Per depth: clips per second of extraction and of the bare forward, alternating, and the share."""
     info = corpus.write_media(folder / "data", args.preset, args.clips)
-    backbone = load_backbone(corpus.write_backbone(folder / "finetune", args.preset))
+    backbone = frozen_backbone(corpus.write_backbone(folder / "finetune", args.preset))
     backbone.net.to(args.device)
     rows = []
     for depth in args.depths:

@@ -28,7 +28,7 @@ from benchmarks.report import Spread, positive
 from models.backbone import Backbone
 from models.cavmae import BACKBONES, BackboneConfig
 from models.inputs import Normalisation
-from pipelines.features import load_backbone
+from pipelines.features import frozen_backbone
 from shards.reader import ShardDataset
 from trainers.data import FeatureItems, InputSpec, Items, MediaItems, batches, epoch_order
 from trainers.recipes import input_spec
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Rows of the media and of the feature shards."""
     corpus.write_media(folder / "data", args.preset, args.clips)
-    backbone = load_backbone(corpus.write_backbone(folder / "finetune", args.preset))
+    backbone = frozen_backbone(corpus.write_backbone(folder / "finetune", args.preset))
     features = corpus.write_features(folder / "data", folder / "finetune", 0, args.draws, gpu=False)
     files = write_files(folder / "files", BACKBONES[args.preset], args.clips)
     return [

@@ -26,7 +26,7 @@ from trainers.train import main, train
 
 pytestmark = pytest.mark.ray
 EPOCHS, SAMPLES = 12, 96
-SETTINGS = [*NET, f"epochs={EPOCHS}", "batch_size=8", "workers=2", "cpus=1"]
+SETTINGS = [*NET, f"epochs={EPOCHS}", "batch_size=8", "workers=2", "cpus=1", "retries=0"]
 
 
 @pytest.fixture(scope="module")

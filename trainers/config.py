@@ -70,7 +70,7 @@ class TrainConfig(Config):
         gpu: one GPU per worker; None means when there is one.
         precision: arithmetic of forward and backward; `auto` is bf16 on a GPU, float32 elsewhere.
         loaders: loader processes per worker.
-        retries: how often Ray Train starts the workers again after one failed; they go on from the last epoch.
+        retries: how often Ray Train starts the workers again after one failed, from the last epoch on.
     """
 
     data: Path
