@@ -27,7 +27,8 @@ results: setup
 	.venv/bin/avmend study results $(ARGS)
 
 test: setup
-	.venv/bin/python -m pytest -m "not slow and not gpu" $(ARGS)
+	.venv/bin/python -m pytest -m unit -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -m ray $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

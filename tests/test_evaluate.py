@@ -122,7 +122,7 @@ def test_a_detector_that_never_or_always_speaks_decides_the_case(world):
     for bias, clean in ((-1e6, True), (1e6, False)):
         with torch.no_grad():
             for probe in detector.probes.values():
-                probe.bias.fill_(bias)
+                probe[-1].bias.fill_(bias)
             cases = detect(detector, *tokens, batch.present)
         whole = "complete" if clean else "noisy_both"
         names = {(True, True): whole, (False, True): "noisy_audio", (True, False): "noisy_visual"}
