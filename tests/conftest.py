@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.worlds import World
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, threads would only fight
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
 TIERS = ("unit", "ray", "slow", "gpu")  # in the order in which they run
 ROOT = Path(__file__).resolve().parent.parent
 
