@@ -209,8 +209,8 @@ class TestChild:
         decoder.decode(request(clip))
         os.kill(decoder._process.pid, signal.SIGSTOP)
         start = time.monotonic()
-        assert decoder.decode(request(clip, timeout_s=0.5)).frames is not None  # by the next child
-        assert 2 < time.monotonic() - start < 20
+        assert decoder.decode(request(clip, timeout_s=3.0)).frames is not None  # by the next child
+        assert 3 < time.monotonic() - start < 60
         assert cause_of(lambda: decoder.decode(request(clip, timeout_s=0.0))) == causes.TIMED_OUT
 
     def test_memory_is_limited(self, tmp_path):
