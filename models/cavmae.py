@@ -289,6 +289,17 @@ class CAVMAE(nn.Module):
             logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
         return logits
 
+    def drop_before(self, depth: int) -> None:
+        """Free what cached tokens make needless: patch embeddings and the encoder blocks before `depth`.
+
+        The network then runs from tokens at `depth` or later only.
+        """
+        for modality in MODALITIES:
+            blocks = self._part("blocks", modality)
+            for index in range(depth):
+                blocks[index] = nn.Identity()
+        del self.patch_embed_a, self.patch_embed_v, self.pos_embed_a, self.pos_embed_v
+
     def tokens_at(self, depth: int, audio: Tensor, visual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens before encoder block `depth` of both modalities, [B, N, D] each; NaN where absent."""
         out = []

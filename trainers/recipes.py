@@ -204,10 +204,14 @@ def case_stages(config: CaseConfig) -> list[Stage]:
     """One stage per case: a small module beside the frozen backbone, on cached features."""
     backbone = load_backbone(config.backbone)
     folder, info = find_features(config, backbone)
-    return [_case_stage(config, backbone, folder, info, case) for case in config.cases]
+    parameters = sum(p.numel() for p in backbone.net.parameters())
+    backbone.net.drop_before(config.depth)
+    return [_case_stage(config, backbone, parameters, folder, info, case) for case in config.cases]
 
 
-def _case_stage(config: CaseConfig, backbone: Backbone, folder: Path, info: DatasetInfo, case: str) -> Stage:
+def _case_stage(
+    config: CaseConfig, backbone: Backbone, parameters: int, folder: Path, info: DatasetInfo, case: str
+) -> Stage:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
@@ -222,7 +226,7 @@ def _case_stage(config: CaseConfig, backbone: Backbone, folder: Path, info: Data
         "case": case,
         "backbone_fingerprint": backbone.fingerprint,
         "trained": sum(p.numel() for p in tuned.trained().values()),
-        "parameters": sum(p.numel() for p in backbone.net.parameters()),
+        "parameters": parameters,
     }
     return Stage(
         case,

@@ -151,7 +151,8 @@ def markdown(lines: Sequence[Line], samples: int) -> str:
         + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
         + "Case-wise methods: trained parameters per case and epoch time per case. *situation* knows what is "
         "ruined, *detected* does not, *concat* uses all four sets at once. An absent modality is left out, "
-        "never filled. Peak memory of training: growth of the process on a CPU, allocated on a GPU."
+        "never filled. Peak memory of training beyond the loaded network: growth of the process on a CPU, "
+        "allocated on a GPU."
     )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n\n" + note
 
