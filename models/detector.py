@@ -49,10 +49,25 @@ class QualityDetector(nn.Module):
         for m in MODALITIES:
             self.register_buffer(f"mean_{m}", torch.zeros(3 * dim))
             self.register_buffer(f"std_{m}", torch.ones(3 * dim))
+            self.register_buffer(f"threshold_{m}", torch.zeros(()))
 
     def forward(self, modality: Modality, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, D] -> logits [B], positive: ruined."""
-        return self._logits(modality, token_statistics(tokens))
+        """Tokens [B, N, D] -> logits over the threshold [B], positive: ruined."""
+        return self._logits(modality, token_statistics(tokens)) - getattr(self, f"threshold_{modality}")
+
+    @torch.no_grad()
+    def calibrate(self, modality: Modality, clean: Tensor, false_alarms: float = 0.02) -> None:
+        """Set the threshold so that this share of clean samples, not fitted to, counts as ruined.
+
+        Mild noise looks like a clean sample; without this the balanced fit calls one clean picture in five
+        ruined, and a wrong alarm costs more (another case's prompts) than mild noise that goes unnoticed.
+
+        Args:
+            clean: statistics of clean samples [S, 3 D].
+        """
+        getattr(self, f"threshold_{modality}").copy_(
+            torch.quantile(self._logits(modality, clean), 1 - false_alarms).clamp_min(0)
+        )
 
     def _logits(self, modality: Modality, statistics: Tensor) -> Tensor:  # [B, 3 D] -> [B]
         x = (statistics - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")

@@ -6,37 +6,45 @@ from pathlib import Path
 
 import torch
 
-from models.cavmae import MODALITIES
+from models.cavmae import MODALITIES, Modality
 from models.detector import QualityDetector, token_statistics
 from models.noise import generator
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.reader import ShardDataset
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
+MANY = 40  # with fewer samples there is no quarter to spare for the threshold
 
 
 def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, dict[str, float]]:
     """A detector for the depth at which `features` (training split) were taken.
 
+    A quarter of the samples is kept from the fit, to set its threshold on.
+
     Returns:
         the detector, and per modality its class-balanced accuracy on what it was fitted to.
     """
     chosen = generator("detector", seed).permutation(len(features))[:SAMPLES]
-    rows: dict[str, list[torch.Tensor]] = {m: [] for m in MODALITIES}
-    ruined: dict[str, list[torch.Tensor]] = {m: [] for m in MODALITIES}
-    width = 0
-    for i in chosen:
-        for modality, array in features[int(i)].arrays.items():
-            tokens = torch.from_numpy(array)  # [V, N, D], row 0 clean
-            rows[modality].append(token_statistics(tokens))
-            ruined[modality].append(torch.arange(len(tokens)) > 0)
-            width = tokens.shape[-1]
+    held_out = set(chosen[: max(1, len(chosen) // 4)].tolist()) if len(chosen) >= MANY else set()
+    rows: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
+    clean: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
+    for i in chosen.tolist():
+        arrays = features[i].arrays
+        for modality in (m for m in MODALITIES if m in arrays):
+            statistics = token_statistics(torch.from_numpy(arrays[modality]))  # [V, 3 D], row 0 clean
+            if i in held_out:
+                clean[modality].append(statistics[:1])
+            else:
+                rows[modality].append(statistics)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        detector = QualityDetector(width)
-    fitted: dict[str, float] = {
-        m: detector.fit(m, torch.cat(rows[m]), torch.cat(ruined[m])) for m in MODALITIES if rows[m]
-    }
+        detector = QualityDetector(next(s[0] for s in rows.values() if s).shape[1] // 3)
+    fitted: dict[str, float] = {}
+    for modality in (m for m in MODALITIES if rows[m]):
+        ruined = torch.cat([torch.arange(len(r)) > 0 for r in rows[modality]])
+        fitted[modality] = detector.fit(modality, torch.cat(rows[modality]), ruined)
+        if clean[modality]:
+            detector.calibrate(modality, torch.cat(clean[modality]))
     return detector, fitted
 
 

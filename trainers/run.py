@@ -49,5 +49,5 @@ def local_place(threads: int | None = None) -> Place:
     """This process alone: its GPU if there is one, else `threads` CPU threads."""
     if torch.cuda.is_available():
         return Place(torch.device("cuda", 0))
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
     return Place()
