@@ -109,7 +109,20 @@ def test_fitting_repeats_to_the_bit_and_leaves_the_other_probe():
     fresh = QualityDetector(16).state_dict()
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name])
-        assert torch.equal(tensor, fresh[name]) == ("audio" in name), name
+        untouched = "audio" in name or name.startswith("threshold")  # only calibrate sets a threshold
+        assert torch.equal(tensor, fresh[name]) == untouched, name
+
+
+def test_calibration_bounds_false_alarms():
+    """Noise so mild that the balanced fit calls many clean samples ruined: after calibration few are."""
+    detector, _ = fitted("audio", synthetic(200, 0.0, 0), synthetic(200, 0.03, 1))
+    fresh = synthetic(400, 0.0, 2)
+    before = float((detector("audio", fresh) > 0).float().mean())
+    detector.calibrate("audio", token_statistics(synthetic(400, 0.0, 3)))
+    after = float((detector("audio", fresh) > 0).float().mean())
+    print(before, after)
+    assert after < 0.06
+    assert after < before
 
 
 def test_it_survives_saving():
