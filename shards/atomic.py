@@ -31,6 +31,15 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Have a file, or a folder's entries, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
     with replacing(path, sync=sync) as temporary:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shards.atomic import sync
 from shards.errors import InputError
 
 FORMAT = 1
@@ -60,7 +60,7 @@ def save_checkpoint(
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -132,7 +132,7 @@ def _write_files(folder: Path, weights: dict[str, Tensor], meta: dict, state: di
     }
     (folder / META).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for path in (*(folder / name for name in names), folder / META, folder):
-        _sync(path)
+        sync(path)
 
 
 def _untie(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -205,11 +205,3 @@ def _damaged(path: Path, reason: str) -> InputError:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 import pydantic
 
+from shards.atomic import sync
 from shards.npy import npy_bytes
 from shards.schema import ShardInfo
 
@@ -51,7 +52,7 @@ def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path
             os.fsync(file.fileno())
         if count:
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync(path.parent)
         digest = hashing.digest.hexdigest()
         return ShardInfo(name=name, samples=count, bytes=hashing.size if count else 0, sha256=digest)
     finally:
@@ -95,14 +96,6 @@ def _write_sample(tar: tarfile.TarFile, key: str, members: Mapping[str, Member])
         info = tarfile.TarInfo(f"{key}.{name}")  # mtime 0, owner 0, mode 0644: nothing but content
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_bytes(value: Member) -> bytes:

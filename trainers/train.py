@@ -55,25 +55,26 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     from trainers.tracking import Store
 
     config = _absolute(config)
-    made_of = fingerprints(config)
-    identity = run_identity(config, made_of.dataset, made_of.backbone, git_commit(ROOT))
+    made_of, commit = fingerprints(config), git_commit(ROOT)
+    identity = run_identity(config, made_of.dataset, made_of.backbone, commit)
     name = f"{recipe_name(config)}-{identity}"
     folder = Path(runs).absolute() / name
     if all(has_checkpoint(folder / s) for s in _parts(config)):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": git_commit(ROOT)}
+    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": commit}
     record = {"recipe": recipe_name(config), "identity": identity, "config": config_to_dict(config), **tags}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    store = Store(runs)
     with ExitStack() as stack:
         names = stage_names(config)
         several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
         mirrored = folder if several else logs(folder, names[0])
         main_run = stack.enter_context(
-            Store(runs).run(name, config.data.name, config_to_dict(config), tags, parent, folder=mirrored)
+            store.run(name, config.data.name, config_to_dict(config), tags, parent, folder=mirrored)
         )
         for part in names if several else ():
-            stack.enter_context(_child(Store(runs), config, name, part, main_run, folder))
+            stack.enter_context(_child(store, config, name, part, main_run, folder))
         with _progress(config, folder, f"train {recipe_name(config)}", stage):
             _work(config, folder)
         main_run.summary(_summary(config, folder))
