@@ -7,6 +7,7 @@ method leaves them out or replaces them. A model that peeks turns its output int
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,9 +36,9 @@ class AVBatch:
     def __len__(self) -> int:
         return len(self.label)
 
-    def to(self, device: torch.device | str) -> AVBatch:
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
-        return AVBatch(**moved)
+    def to(self, device: torch.device | str) -> Self:
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
+        return replace(self, **moved)
 
     def groups(self) -> list[tuple[tuple[Modality, ...], Tensor]]:
         """Which modalities there are, with the rows [R] that have just these; at most three groups."""
@@ -50,7 +51,10 @@ class AVBatch:
         return out
 
 
-def take_away(batch: AVBatch, modality: Modality, rows: Tensor | None = None) -> AVBatch:
+Batch = TypeVar("Batch", bound=AVBatch)
+
+
+def take_away(batch: Batch, modality: Modality, rows: Tensor | None = None) -> Batch:
     """The batch without `modality` (in `rows` [B] bool, or everywhere): NaN in its place, `present` False."""
     rows = torch.ones(len(batch), dtype=torch.bool) if rows is None else rows
     present = batch.present.clone()

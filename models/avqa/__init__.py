@@ -1,0 +1,1 @@
+"""Audio-visual question answering: networks, and recovery methods in front of them."""

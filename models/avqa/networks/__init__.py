@@ -1,0 +1,1 @@
+"""The networks: AVST, AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""

@@ -1,0 +1,1 @@
+"""What fills in a missing modality: zero fill, RMM, AVR; one file each."""
