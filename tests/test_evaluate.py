@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs import load_config
 from models.batch import AVBatch
 from models.conditions import CASES, CONDITIONS, NOISY_CASES, Condition
 from models.prompts import DualPrompts, concatenate
@@ -22,10 +23,10 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.builders import LABELS, absent, media_records, split_info
 from tests.worlds import CASE_WISE, SIZES, World
-from trainers.config import CaseConfig
+from trainers.config import CaseConfig, PromptConfig
 from trainers.data import MediaItems, batches
 from trainers.evaluate import EvaluateConfig, evaluate
-from trainers.predict import Predictor, detect, load_predictor, read_run
+from trainers.predict import Predictor, Trained, detect, load_predictor, read_run, tell_apart
 from trainers.recipes import build_case_module, input_spec
 from trainers.results import Row, markdown, recovered, summarise
 
@@ -281,6 +282,21 @@ def test_a_condition_that_leaves_nothing_is_refused(world, tmp_path):
     with pytest.raises(InputError, match="visual_missing"):
         evaluate([world.backbone], config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def run_of(seed: int, **settings: object) -> Trained:
+    config = load_config(
+        PromptConfig, None, [f"{k}={v}" for k, v in {"data": "d", "backbone": f"b{seed}", **settings}.items()]
+    ).model_copy(update={"seed": seed})
+    return Trained(Path(f"prompt-{seed}-{settings}"), "prompt", config)
+
+
+def test_methods_of_one_recipe_are_told_apart_by_what_differs():
+    runs = [run_of(seed, length=length, workers=1 + seed) for seed in (0, 1) for length in (4, 8)]
+    assert [r.method for r in tell_apart(runs)] == ["prompt length=4", "prompt length=8"] * 2
+    assert {r.method for r in tell_apart(runs[::2])} == {"prompt"}
+    with pytest.raises(InputError, match="same method with the same seed"):
+        tell_apart([run_of(0), run_of(0, workers=2)])
 
 
 # By hand: seeds 0 and 1 of a clean model, one of a noisy and of prompts.

@@ -28,7 +28,7 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
 from trainers.data import MediaItems, batches
 from trainers.identity import git_commit
-from trainers.predict import Predictor, describe, load_predictor, read_run
+from trainers.predict import Predictor, describe, load_predictor, read_run, tell_apart
 from trainers.recipes import input_spec
 from trainers.results import Row, summarise, write_tables
 from trainers.run import local_place
@@ -84,7 +84,8 @@ def evaluate(
         return kept
     place = local_place()
     data = ShardDataset(config.data, config.split, info=info)
-    predictors = [load_predictor(read_run(folder), place.device) for folder in runs]
+    found = tell_apart([read_run(folder) for folder in runs])
+    predictors = [load_predictor(run, place.device) for run in found]
     rows: list[Row] = []
     total = len(predictors) * len(config.conditions) * len(data)
     with Progress("evaluate", total, "samples", stage=stage) as progress:

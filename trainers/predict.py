@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from trainers.config import RECIPES, CaseConfig, TrainConfig
 from trainers.detector import load_detector
 from trainers.recipes import build_case_module
 
+_SAME_METHOD = {"seed", "depth", "workers", "cpus", "gpu", "loaders", "retries"}
 SELECTIONS = ("situation", "concat", "detected")
 
 
@@ -35,12 +36,20 @@ class Trained:
     folder: Path
     recipe: str
     config: TrainConfig
+    differs: str = ""
 
     @property
     def method(self) -> str:
-        """Its name in tables: the recipe, and for case-wise ones the depth if it is not 0."""
+        """Its name in tables: the recipe, for case-wise ones the depth if it is not 0, and what tells it
+        from other runs of that name."""
         depth = getattr(self.config, "depth", 0)
-        return f"{self.recipe} k={depth}" if depth else self.recipe
+        name = f"{self.recipe} k={depth}" if depth else self.recipe
+        return f"{name} {self.differs}" if self.differs else name
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two runs of one recipe different methods: all of the config but where it ran, the
+        seed, and the paths, which go with the seed."""
+        return {k: v for k, v in self.config if k not in _SAME_METHOD and not isinstance(v, Path)}
 
 
 def read_run(folder: Path) -> Trained:
@@ -57,6 +66,30 @@ def read_run(folder: Path) -> Trained:
         remedy = "give the folder that 'avmend train' printed"
         raise InputError(f"no run here: {error}", file=path, field="runs", remedy=remedy) from None
     return Trained(Path(folder), record["recipe"], config)
+
+
+def tell_apart(runs: Sequence[Trained]) -> list[Trained]:
+    """The runs, with the settings that differ added to the names of those that would share one.
+
+    Raises:
+        InputError: two runs of one seed differ in nothing that a table could show.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(run.method, []).append(run.settings())
+    out = [replace(run, differs=_differing(run.settings(), groups[run.method])) for run in runs]
+    seen: dict[tuple[str, int], Path] = {}
+    for run in out:
+        first = seen.setdefault((run.method, run.config.seed), run.folder)
+        if first != run.folder:
+            message = f"{run.folder.name} and {first.name} are the same method with the same seed"
+            raise InputError(message, file=run.folder, field="runs", remedy="evaluate one of them")
+    return out
+
+
+def _differing(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    keys = [key for key, value in own.items() if any(other.get(key) != value for other in others)]
+    return " ".join(f"{key}={own[key]}" for key in keys)
 
 
 Predict = Callable[
