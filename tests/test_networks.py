@@ -15,7 +15,7 @@ from models.avqa.networks import NETWORKS
 from models.avqa.networks.avsd import AVSD
 from models.avqa.networks.avst import AVST, ground
 from models.avqa.networks.common import word_mask
-from models.avqa.networks.lavit import LAViT, region_coordinates, sound_coordinates
+from models.avqa.networks.lavit import LAViT, cell_weights, region_coordinates, sound_coordinates
 from models.avqa.networks.pstp import PSTPNet, Relevance, best, pick, segment_steps
 
 pytestmark = pytest.mark.unit
@@ -227,8 +227,8 @@ def test_avst_has_the_paper_s_sizes():
     }
     assert sum(p.numel() for p in net.parameters()) == sum(parts.values()) == 7_916_716
     with torch.no_grad():
-        visual = torch.randn(1, 10, 196, 512)
-        logits, aux = net(torch.randn(1, 10, 128), visual, torch.ones(1, 14, dtype=torch.long), visual)
+        visual = torch.ones(1, 10, 196, 512)
+        logits, aux = net(torch.ones(1, 10, 128), visual, torch.ones(1, 14, dtype=torch.long), visual)
     assert (logits.shape, aux["match"].shape) == ((1, 42), (1,))
 
 
@@ -317,11 +317,19 @@ def test_regions_and_sounds_have_their_coordinates():
 @torch.no_grad()
 def test_regions_are_means_of_their_places():
     spec = FeatureSpec(6, 7, steps=2, places=16, frame_token=True)
-    net, visual = built("lavit", spec), torch.randn(1, 2, 17, 7)
+    net, visual = built("lavit", spec), torch.arange(238.0).sin().view(1, 2, 17, 7)
     regions = net._regions(visual)
     assert (regions.shape, len(net.regions_at)) == ((1, 10, 7), 10)
     close(regions[0, 5], visual[0, 1, 0])  # second step's frame token
     close(regions[0, 7], visual[0, 1, 1:][[2, 3, 6, 7]].mean(dim=0))  # its upper right cell
+
+
+def test_cells_are_adaptive_averages():
+    assert cell_weights(4, 4).equal(torch.eye(16))
+    for side, grid in ((14, 4), (6, 4), (7, 3)):
+        grids = torch.linspace(-1, 1, 2 * side**2).cos().view(1, 2, side, side)
+        expected = F.adaptive_avg_pool2d(grids, grid)[0].flatten(1)
+        close(grids[0].flatten(1) @ cell_weights(side, grid).T, expected)
 
 
 def test_a_question_beyond_the_positions_is_refused():
