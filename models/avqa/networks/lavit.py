@@ -213,8 +213,8 @@ class LAViT(nn.Module):
 def cell_weights(side: int, grid: int) -> Tensor:
     """Means of cells as one product, [grid^2, side^2], rows summing to 1.
 
-    The places that lie in a cell, partly at least, weigh the same: adaptive average pooling, whose own gradient
-    is not the same to the bit from run to run on a GPU.
+    The places that lie in a cell, partly at least, weigh the same: adaptive average pooling, whose own
+    gradient is not the same to the bit from run to run on a GPU.
     """
     line = torch.zeros(grid, side)
     for i in range(grid):
