@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -176,15 +177,20 @@ def _list(where: str, entry: Mapping[str, Any], field: str, length: int | None =
     """A list of strings, or a string that holds one."""
     value = entry.get(field)
     if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = None
+        value = _parsed(value)
     fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
     if not fine or (length is not None and len(value or ()) != length):
         remedy = """the form is '["Audio", "Counting"]'"""
         raise InputError("no list of strings", file=where, field=field, remedy=remedy)
     return list(value or ())
+
+
+@functools.lru_cache(maxsize=4096)  # a few hundred lists, again and again
+def _parsed(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
 
 
 def _clip(where: str, entry: Mapping[str, Any]) -> tuple[str, tuple[str, str]]:
