@@ -1,0 +1,184 @@
+"""Questions about clips: ``questions.jsonl``, one json a line, and the vocabulary of a set of them."""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pydantic
+
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.schema import Frozen
+
+QUESTIONS_FILE = "questions.jsonl"
+PADDING, UNKNOWN = "<pad>", "<unknown>"
+_WORD = re.compile(r"\w+(?:'\w+)*")
+
+
+class Question(Frozen):
+    """One question about one clip.
+
+    Attributes:
+        id: unique in its file.
+        clip: the manifest's id of the clip; several questions may share one.
+        question: the filled text.
+        answer: what is right.
+        type: the kind of question, such as "Audio Counting"; accuracies are told by it.
+        split: the question's: train, val, test or another. MUSIC-AVQA's official files ask about one clip in
+            val and test, so the clip's own split in the shards may be another one.
+        choices: the answers to choose from, the right one among them; None: all that are known.
+    """
+
+    id: str = pydantic.Field(min_length=1)
+    clip: str = pydantic.Field(min_length=1)
+    question: str = pydantic.Field(min_length=1)
+    answer: str = pydantic.Field(min_length=1)
+    type: str = pydantic.Field(min_length=1)
+    split: str = pydantic.Field(pattern=r"^[A-Za-z0-9_-]+$")
+    choices: tuple[str, ...] | None = None
+
+    @pydantic.field_validator("question")
+    @classmethod
+    def _has_words(cls, question: str) -> str:
+        if not words_of(question):
+            raise ValueError("a question has words")
+        return question
+
+    @pydantic.model_validator(mode="after")
+    def _can_be_answered(self) -> Question:
+        if self.choices is not None and self.answer not in self.choices:
+            raise ValueError(f"the answer '{self.answer}' is not among the choices")
+        return self
+
+
+class Vocabulary(Frozen):
+    """The words and answers of the train questions.
+
+    Attributes:
+        words: padding, the unknown word, then words by falling frequency, equal ones by the alphabet.
+        answers: every answer (and choice) of the train questions, sorted.
+    """
+
+    words: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, questions: Iterable[Question], split: str = "train") -> Vocabulary:
+        """The vocabulary of the questions of `split`; of the others nothing is used.
+
+        Raises:
+            InputError: there are none.
+        """
+        asked = [question for question in questions if question.split == split]
+        if not asked:
+            raise InputError(f"no questions of split '{split}'", remedy=f"give questions of split '{split}'")
+        counts = collections.Counter(word for question in asked for word in words_of(question.question))
+        words = sorted(counts, key=lambda word: (-counts[word], word))
+        answers = {answer for question in asked for answer in (question.answer, *(question.choices or ()))}
+        return cls(words=(PADDING, UNKNOWN, *words), answers=tuple(sorted(answers)))
+
+    def encode(self, text: str, length: int) -> list[int]:
+        """Ids of the words of `text`: exactly `length`, cut or filled with 0; an unknown word is 1.
+
+        Raises:
+            ValueError: `length` is below 1.
+        """
+        if length < 1:
+            raise ValueError(f"a question of length {length} has no word")
+        ids = [self._word_ids.get(word, 1) for word in words_of(text)][:length]
+        return ids + [0] * (length - len(ids))
+
+    def knows(self, text: str) -> bool:
+        """Whether `text` is one of the answers."""
+        return text in self._answer_ids
+
+    def answer(self, text: str) -> int:
+        """The index of an answer.
+
+        Raises:
+            InputError: it is not one of `answers`, naming the nearest.
+        """
+        if not self.knows(text):
+            near = difflib.get_close_matches(text, self.answers, n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else "ask questions that the train split answers"
+            raise InputError(f"'{text}' is no answer of the train questions", field="answer", remedy=remedy)
+        return self._answer_ids[text]
+
+    def allowed(self, question: Question) -> list[bool]:
+        """Which answers [A] the question may be answered with: its choices, or all."""
+        if question.choices is None:
+            return [True] * len(self.answers)
+        return [answer in question.choices for answer in self.answers]
+
+    @cached_property
+    def _word_ids(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words[2:], start=2)}
+
+    @cached_property
+    def _answer_ids(self) -> dict[str, int]:
+        return {answer: place for place, answer in enumerate(self.answers)}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a question: lower case, without punctuation ("acoustic_guitar" is one word)."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def load_questions(path: str | Path) -> tuple[Question, ...]:
+    """The questions of a file, in its order.
+
+    Raises:
+        InputError: with ``file:line`` and the field: unreadable, empty, a line that is no question, an id
+            that is there twice.
+    """
+    path = Path(path)
+    questions: list[Question] = []
+    lines: dict[str, int] = {}
+    for line, content in enumerate(_read(path).split("\n"), start=1):
+        if not content.strip():
+            continue
+        question = _parse(f"{path}:{line}", content)
+        first = lines.setdefault(question.id, line)
+        if first != line:
+            message = f"'{question.id}' is the id of lines {first} and {line}"
+            raise InputError(message, file=f"{path}:{line}", field="id", remedy="give every question its own")
+        questions.append(question)
+    if not questions:
+        raise InputError("the file has no questions", file=path, remedy="add at least one")
+    return tuple(questions)
+
+
+def save_questions(path: str | Path, questions: Sequence[Question]) -> Path:
+    """Write a file, whole or not at all; the same questions give the same bytes."""
+    rows = (question.model_dump(mode="json", exclude_none=True) for question in questions)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Path(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        message = f"can't be read: {error.strerror}"
+        raise InputError(message, file=path, remedy="check the questions' path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save it as UTF-8") from None
+
+
+def _parse(where: str, content: str) -> Question:
+    try:
+        return Question.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or None
+        remedy = (
+            'a line is {"id": ..., "clip": ..., "question": ..., "answer": ..., "type": ..., "split": ...}'
+        )
+        raise InputError(problem["msg"], file=where, field=field, remedy=remedy) from None
