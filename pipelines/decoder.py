@@ -50,7 +50,7 @@ class Decoder:
         Raises:
             DecodeError: as :func:`pipelines.decode.decode`, also for clips that hang or crash their decoder.
             MachineError: the machine is at fault, not the clip.
-            InputError: no child can be started in ``memory_mb``.
+            InputError: no child can be started.
         """
         try:
             return self._try(request)
@@ -115,8 +115,8 @@ class Decoder:
             _Deadline(self._process.stdout, START_SECONDS).message()
         except (TimeoutError, EOFError):
             self.close()
-            message = f"the decoding process does not start with {self.memory_mb} MiB; see its message above"
-            raise InputError(message, field="memory_mb", remedy="raise it (0: no limit)") from None
+            remedy = "correct the installation, or raise memory_mb"
+            raise InputError("no decoder starts; see its message above", remedy=remedy) from None
         return self._process
 
 
