@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
-from shards.schema import ABSENT
+from shards.causes import Cause
 
-UNSUPPORTED = "unsupported codec"
-TRUNCATED = "truncated"
-UNDECODABLE = "undecodable"
-TIMED_OUT = "timed out"
-TOO_LARGE = "too large"
-MISSING_FILE = "missing file"
-TOO_SHORT = "too short"
+ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
+UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
+MISSING_FILE, TOO_SHORT = Cause.MISSING_FILE, Cause.TOO_SHORT
 
 REMEDIES = {
     ABSENT: "give the clip a file with sound or picture, or take it out of the manifest",
@@ -24,7 +21,8 @@ REMEDIES = {
     MISSING_FILE: "correct the path in the manifest (paths are relative to it), or fetch the file",
     TOO_SHORT: "give a clip of at least 25 ms of sound",
 }
-CAUSES = tuple(REMEDIES)
+# The machine is at fault, not the clip: no room, no rights, no more files or processes.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 READ_COMPLAINTS = re.compile(
     r"partial file|File ended prematurely|[Pp]acket corrupt|corrupt input packet|[Tt]runcat|Read error"
@@ -36,12 +34,20 @@ _NO_MEMORY = re.compile(r"Cannot allocate memory|bad_alloc|Picture size .* is in
 
 
 class DecodeError(Exception):
-    """A clip, or a stream that should be there, can't be decoded: one of ``CAUSES``, and what was seen."""
+    """A clip, or a stream that should be there, can't be decoded: the cause, and what was seen."""
 
     def __init__(self, cause: str, message: str):
-        assert cause in REMEDIES, cause
+        self.cause, self.message = Cause(cause), message
         super().__init__(f"{cause}: {message}")
-        self.cause, self.message = cause, message
+
+
+class MachineError(OSError):
+    """Decoding fails for a reason that is not the clip's, and would fail for the next clip too."""
+
+
+def machine_at_fault(error: OSError, *programs: str) -> bool:
+    """Whether an error from decoding is the machine's; ``programs`` are the ones that have to be there."""
+    return error.errno in _MACHINE or error.filename in programs
 
 
 def from_stderr(stderr: str, what: str) -> DecodeError:

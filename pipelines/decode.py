@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from pipelines import frames as picture
 from pipelines.audio import SAMPLE_RATE, Span, check_extent, read_audio
-from pipelines.causes import MISSING_FILE, TRUNCATED, UNSUPPORTED, DecodeError
+from pipelines.causes import MISSING_FILE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
 from pipelines.ffmpeg import Probe, Stream
 from shards.schema import ABSENT, StreamInfo
 
@@ -157,7 +156,7 @@ class _Complaints:
     any = False
 
     def __enter__(self) -> _Complaints:
-        self._file = tempfile.TemporaryFile()
+        self._file = open(os.memfd_create("complaints"), "wb")  # in memory: a full disk is no clip's fault
         self._saved = os.dup(2)
         os.dup2(self._file.fileno(), 2)
         return self
@@ -183,6 +182,8 @@ def _hash(paths: list[str]) -> str:
         except (FileNotFoundError, NotADirectoryError):
             raise DecodeError(MISSING_FILE, path) from None
         except OSError as error:
+            if machine_at_fault(error):
+                raise
             raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
     return digest.hexdigest()
 

@@ -18,8 +18,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipelines.causes import TIMED_OUT, UNDECODABLE, DecodeError
+from pipelines.causes import TIMED_OUT, TOO_LARGE, UNDECODABLE, DecodeError, MachineError
 from pipelines.decode import Decoded, Request, without_decord
+from pipelines.ffmpeg import KILLED
+from shards.errors import InputError
 from shards.schema import StreamInfo
 
 GRACE = 2.0  # seconds beyond the clip's limit before the child is killed
@@ -40,13 +42,22 @@ class Decoder:
         atexit.register(self.close)
 
     def decode(self, request: Request) -> Decoded:
-        """Decode one clip; when the child dies of it, once more without decord, in a new child.
+        """Decode one clip; when the child dies of it, again in a new child, at most twice.
+
+        A child that was killed or too slow may have met another's misfortune: the same once more, so that it
+        leaves no trace in the data. One that crashed, and whatever died twice, goes on without decord.
 
         Raises:
             DecodeError: as :func:`pipelines.decode.decode`, also for clips that hang or crash their decoder.
+            MachineError: the machine is at fault, not the clip.
+            InputError: no child can be started.
         """
-        with suppress(ChildDied):
+        try:
             return self._try(request)
+        except ChildDied as death:
+            again = request if death.by_chance else without_decord(request)
+        with suppress(ChildDied):
+            return self._try(again)
         try:
             return self._try(without_decord(request))
         except ChildDied as death:
@@ -74,13 +85,14 @@ class Decoder:
             head, arrays = _Deadline(process.stdout, request.timeout_s + GRACE).message()
         except TimeoutError:
             self.close()
-            raise ChildDied(TIMED_OUT, f"not decoded in {request.timeout_s:g} s") from None
+            raise ChildDied(TIMED_OUT, f"not decoded in {request.timeout_s:g} s", by_chance=True) from None
         except (EOFError, BrokenPipeError):
             process.wait()
             status = process.returncode
             self.close()
-            name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-            raise ChildDied(UNDECODABLE, f"the decoder crashed ({name})") from None
+            raise _death(status) from None
+        if "errno" in head:
+            raise MachineError(head["errno"], head["message"])
         if "cause" in head:
             raise DecodeError(head["cause"], head["message"])
         return _unpack(head, arrays)
@@ -103,16 +115,24 @@ class Decoder:
             _Deadline(self._process.stdout, START_SECONDS).message()
         except (TimeoutError, EOFError):
             self.close()
-            raise RuntimeError("the decoding process does not start; see its message above") from None
+            remedy = "correct the installation, or raise memory_mb"
+            raise InputError("no decoder starts; see its message above", remedy=remedy) from None
         return self._process
 
 
 class ChildDied(Exception):
-    """The child had to be killed, or died by itself; ``cause`` as in ``pipelines.causes``."""
+    """The child had to be killed, was killed by others (``by_chance`` covers both), or crashed."""
 
-    def __init__(self, cause: str, message: str):
+    def __init__(self, cause: str, message: str, *, by_chance: bool):
         super().__init__(message)
-        self.cause = cause
+        self.cause, self.by_chance = cause, by_chance
+
+
+def _death(status: int) -> ChildDied:
+    if status in KILLED:
+        return ChildDied(TOO_LARGE, "the decoder was killed, as it happens out of memory", by_chance=True)
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return ChildDied(UNDECODABLE, f"the decoder crashed ({name})", by_chance=False)
 
 
 def pack(clip: Decoded) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -10,9 +10,10 @@ import threading
 import time
 from typing import IO
 
-from pipelines.causes import TOO_LARGE, UNDECODABLE, DecodeError
+from pipelines.causes import TOO_LARGE, UNDECODABLE, DecodeError, machine_at_fault
 from pipelines.decode import Request, decode
 from pipelines.decoder import pack, read_message, write_message
+from pipelines.ffmpeg import executable
 
 
 def main() -> None:
@@ -37,6 +38,10 @@ def _answer(answers: IO[bytes], request: Request) -> None:
         head, arrays = {"cause": error.cause, "message": error.message}, []
     except MemoryError:
         head, arrays = {"cause": TOO_LARGE, "message": "does not fit into memory_mb"}, []
+    except OSError as error:
+        head, arrays = {"cause": UNDECODABLE, "message": f"{type(error).__name__}: {error}"}, []
+        if machine_at_fault(error, executable()):
+            head |= {"errno": error.errno}
     except Exception as error:
         head, arrays = {"cause": UNDECODABLE, "message": f"{type(error).__name__}: {error}"}, []
     write_message(answers, head, arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import signal
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +12,10 @@ from functools import cache
 import ffmpeg
 import imageio_ffmpeg
 
-from pipelines.causes import TIMED_OUT, DecodeError
+from pipelines.causes import TIMED_OUT, TOO_LARGE, DecodeError
 
 QUIET = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-threads", "1")
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # by the kernel out of memory, or by an operator
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,20 @@ def source(path: str, **options: object):
 def run(output, timeout: float) -> tuple[bytes, str, int]:
     """Run a graph of ffmpeg-python to the end: stdout, stderr, exit status.
 
+    One that others killed is run once more: that says nothing about the file.
+
     Raises:
-        DecodeError: it took longer than ``timeout`` seconds (of time, or of processor).
+        DecodeError: it took longer than ``timeout`` seconds (of time, or of processor), or was killed twice.
     """
     command = output.global_args(*QUIET).compile(cmd=executable())
+    for _ in range(2):
+        result = _run(command, timeout)
+        if result[2] not in KILLED:
+            return result
+    raise DecodeError(TOO_LARGE, "ffmpeg was killed, as it happens out of memory")
+
+
+def _run(command: list[str], timeout: float) -> tuple[bytes, str, int]:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -17,10 +17,12 @@ from pipelines.causes import (
     UNDECODABLE,
     DecodeError,
     from_stderr,
+    machine_at_fault,
 )
 from pipelines.ffmpeg import Probe, Stream, run, source
 
 DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
+PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
 _CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+")
 
 
@@ -72,12 +74,16 @@ def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
         DecodeError: missing, damaged or too large.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURES) as image:
             check_size(*image.size, max_pixels)
             return fit(ImageOps.exif_transpose(image), size)[None]
     except FileNotFoundError:
         raise DecodeError(MISSING_FILE, path) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DecodeError(TOO_LARGE, f"picture: {error}") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and machine_at_fault(error):
+            raise
         cause = TRUNCATED if "truncated" in str(error) else UNDECODABLE
         raise DecodeError(cause, f"picture: {error}") from None
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from configs import load_config
 from configs.cluster import ray_session
-from pipelines.causes import REMEDIES
+from pipelines.causes import REMEDIES, MachineError
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
-from pipelines.manifest import read_manifest
+from pipelines.growth import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
+from pipelines.manifest import Clip, read_manifest
 from pipelines.moments import add, statistics
 from pipelines.on_ray import run_in_slots
-from pipelines.plan import ShardPlan, keep_plan, label_vocabulary, make_plan
+from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.resume import alone, read_ledger, split_info, sweep
 from pipelines.settings import FeatureConfig, IngestConfig
-from pipelines.shard_job import ShardResult, ingest_shard
+from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.progress import Progress
@@ -31,61 +32,83 @@ QUARANTINE_FILE = "quarantine.jsonl"
 
 
 def ingest(
-    manifest: str | Path, out: str | Path, config: IngestConfig | None = None, stage: str | None = None
+    manifest: str | Path,
+    out: str | Path,
+    config: IngestConfig | None = None,
+    stage: str | None = None,
+    *,
+    retry_quarantined: bool = False,
 ) -> DatasetInfo:
     """Ingest a manifest into ``out``; what an earlier run finished there is kept.
 
+    Rows that the manifest has gained since then become further shards, and no shard is written again.
+
     Args:
         stage: place in a longer job, for the progress line.
+        retry_quarantined: try the clips in quarantine again; their rows may have been corrected.
 
     Raises:
         InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
     """
-    manifest, out, config = Path(manifest), Path(out), config or IngestConfig()
+    manifest, out, config = Path(manifest).absolute(), Path(out), config or IngestConfig()
     clips = read_manifest(manifest)
     labels = label_vocabulary(clips, config, manifest)
-    plan = make_plan(clips, config.samples_per_shard, manifest.parent)
     try:
         with alone(out, "ingestion"):
-            keep_plan(out, plan, config)
-            sweep(out, "media", "ledger")
-            results = _work(plan, config, out.absolute(), stage)
-            return _assemble(plan, results, config, labels, out)
+            kept, done = _keep_plan(clips, manifest.parent, config, out, retry_quarantined)
+            plan = shard_plans(kept, clips)
+            results = _work(plan, done, config, out.absolute(), stage)
+            return _assemble(plan, results, config, labels, kept, out)
+    except MachineError as error:
+        remedy = "correct the machine (files, processes, room); the same command then goes on"
+        raise InputError(f"clips can't be decoded here: {error.strerror}", remedy=remedy) from error
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
         raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
 
 
-def _finished(out: Path, shard: ShardPlan) -> ShardResult | None:
-    return read_ledger(ShardResult, out, shard.name, shard.digest)
+def _keep_plan(
+    clips: Sequence[Clip], base: Path, config: IngestConfig, out: Path, retry: bool
+) -> tuple[KeptPlan, dict[str, ShardResult]]:
+    """The folder's plan, grown by what the manifest has gained, and the results so far."""
+    before = read_plan(out, config)
+    sweep(out, "media", "ledger")
+    found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
+    done = {name: result for name, result in found.items() if result is not None}
+    failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
+    kept = Growth(before, clips, base, failed, retry).grown(config.samples_per_shard, out / PLAN_FILE)
+    if kept != before or not kept.shards:
+        kept.save(out)
+    return kept, done
+
+
+def _failures(shard: ShardPlan, result: ShardResult) -> list[Quarantined]:
+    """The shard's clips in quarantine; not those that were planned again since, nor those taken out."""
+    ids = {clip.id for clip in shard.clips}
+    return [clip for clip in result.quarantined if clip.id in ids]
 
 
 def _work(
-    plan: Sequence[ShardPlan], config: IngestConfig, out: Path, stage: str | None
+    plan: Sequence[ShardPlan],
+    done: Mapping[str, ShardResult],
+    config: IngestConfig,
+    out: Path,
+    stage: str | None,
 ) -> dict[str, ShardResult]:
-    """Results of all shards by name; those that are finished are read, the others made."""
-    done = {shard.name: result for shard in plan if (result := _finished(out, shard)) is not None}
-    todo = [shard for shard in plan if shard.name not in done]
-    total, before = (sum(len(shard.clips) for shard in shards) for shards in (plan, plan))
-    before -= sum(len(shard.clips) for shard in todo)
-    sizes = {shard.name: len(shard.clips) for shard in plan}
+    """Results of all shards by name: those that are done, and those made now."""
+    done = dict(done)
+    todo = {shard.name: shard for shard in plan if shard.name not in done}
     if not todo:
         return done
-    with Progress("ingest", total, done=before, stage=stage) as progress:
-        for name, result in _run(todo, config, out):
-            done[name] = result
-            failures = sum(len(r.quarantined) for r in done.values())
-            progress.advance(sizes[name], quarantined=str(failures))
-            _check_budget(failures, config, result)
+    failures = sum(len(_failures(shard, done[shard.name])) for shard in plan if shard.name in done)
+    total, left = (sum(len(shard.clips) for shard in shards) for shards in (plan, todo.values()))
+    with Progress("ingest", total, done=total - left, stage=stage) as progress:
+        for name, result in _run(list(todo.values()), config, out):
+            done[name], shard = result, todo.pop(name)
+            failures += len(_failures(shard, result))
+            progress.advance(len(shard.clips), queue=f"{len(todo)} shards", quarantined=str(failures))
+            check_budget(failures, config, result.quarantined)
     return done
-
-
-def _check_budget(failures: int, config: IngestConfig, result: ShardResult) -> None:
-    if config.max_failures is not None and failures > config.max_failures:
-        last = result.quarantined[-1] if result.quarantined else None
-        example = f"; for example '{last.id}': {last.error}: {last.message}" if last else ""
-        message = f"{failures} clips failed, more than max_failures={config.max_failures}{example}"
-        raise InputError(message, field="max_failures", remedy="correct the clips, or raise max_failures")
 
 
 def _run(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
@@ -116,14 +139,17 @@ def _assemble(
     results: dict[str, ShardResult],
     config: IngestConfig,
     labels: tuple[str, ...],
+    kept: KeptPlan,
     out: Path,
 ) -> DatasetInfo:
     """dataset.json and quarantine.jsonl, from the shards' results alone, in the plan's order."""
     ordered = [results[shard.name] for shard in plan]
-    lines = [q.model_dump_json() + "\n" for result in ordered for q in result.quarantined]
-    write_text(out / QUARANTINE_FILE, "".join(lines))
+    failures = [clip for shard in plan for clip in _failures(shard, results[shard.name])]
+    write_text(out / QUARANTINE_FILE, "".join(clip.model_dump_json() + "\n" for clip in failures))
+    complete = kept.model_copy(update={"assembled": len(plan)})
     if not any(result.shard.samples for result in ordered):
-        first = next(q for result in ordered for q in result.quarantined)
+        complete.save(out)
+        first = failures[0]
         message = f"no clip could be ingested; the first, '{first.id}': {first.error}: {first.message}"
         raise InputError(message, file=out / QUARANTINE_FILE, remedy=REMEDIES[first.error])
     splits: dict[str, list[ShardResult]] = {}
@@ -140,6 +166,9 @@ def _assemble(
         ),
     )
     info.save(out)
+    if complete != kept:
+        complete.save(out)
+    sweep(out, "media", "ledger")  # of workers that outlived the driver that was killed
     return info
 
 
@@ -163,23 +192,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--manifest", required=True, type=Path, help=".csv or .jsonl, one row per clip")
     parser.add_argument("--out", required=True, type=Path, help="folder of the dataset; also to resume one")
     parser.add_argument("--config", help="preset in configs/, or a yaml file")
+    parser.add_argument("--retry-quarantined", action="store_true", help="try again what failed before")
     parser.add_argument("--backbone", type=Path, help="then extract features by this finetune run's network")
     parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default 0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)
     try:
         config = load_config(IngestConfig, args.config, args.overrides)
+        retry = args.retry_quarantined
         if args.backbone is None:
-            _summarise(ingest(args.manifest, args.out, config), args.out)
+            _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
         else:
-            _ingest_and_extract(args.manifest, args.out, config, args.backbone, args.depth)
+            _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _ingest_and_extract(manifest: Path, out: Path, config: IngestConfig, backbone: Path, depth: int) -> None:
+def _ingest_and_extract(
+    manifest: Path, out: Path, config: IngestConfig, retry: bool, backbone: Path, depth: int
+) -> None:
     """Both in one Ray session; a backbone that will not do is refused before any work."""
     from pipelines import features
     from pipelines.tokens import frozen_backbone
@@ -188,7 +221,7 @@ def _ingest_and_extract(manifest: Path, out: Path, config: IngestConfig, backbon
     wanted = load_config(FeatureConfig, overrides=options)
     frozen_backbone(backbone, wanted.depth)
     with ray_session(config.workers) if config.workers != 0 else nullcontext():
-        _summarise(ingest(manifest, out, config), out)
+        _summarise(ingest(manifest, out, config, retry_quarantined=retry), out)
         features.summarise(features.extract(out, backbone, wanted))
 
 

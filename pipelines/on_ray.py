@@ -66,7 +66,13 @@ def _get(reference: Any, name: str | None, tries: int, out: Path) -> Any:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, (OSError, InputError)) else error from None
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError):
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.RayActorError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,
+        ray.exceptions.OutOfMemoryError,
+    ):
         message = f"the worker of shard {name} died {tries + 1} times" if name else "a worker did not start"
         remedy = "look at the machine's memory and kernel log; the same command then goes on"
         raise InputError(message, file=out, remedy=remedy) from None

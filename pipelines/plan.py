@@ -1,4 +1,4 @@
-"""Which clip goes into which shard: decided from the manifest alone, before any work, and kept."""
+"""Which clip goes into which shard: decided from the manifest alone, before any work."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import resume
 from pipelines.manifest import Clip
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
-from shards.schema import SCHEMA_VERSION, canonical_json
-
-PLAN_FILE = "ingest.json"
+from shards.schema import canonical_json
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,31 @@ class ShardPlan:
     digest: str
 
 
-def make_plan(clips: Sequence[Clip], samples_per_shard: int, base: Path) -> list[ShardPlan]:
-    """Cut every split, in manifest order, into shards. ``base``: the manifest's folder; only paths relative
-    to it enter the digests, so corpus and dataset may move together."""
+def make_plan(
+    clips: Sequence[Clip], samples_per_shard: int, base: Path, first: Mapping[str, int] | None = None
+) -> list[ShardPlan]:
+    """Cut every split, in manifest order, into shards.
+
+    Args:
+        base: the manifest's folder; only paths relative to it enter the digests, so corpus and dataset may
+            move together.
+        first: number of the first shard, by split, where it is not 0.
+    """
     splits: dict[str, list[Clip]] = {}
     for clip in clips:
         splits.setdefault(clip.split, []).append(clip)
     plan = []
     for split, members in splits.items():
-        for number, at in enumerate(range(0, len(members), samples_per_shard)):
+        begin = (first or {}).get(split, 0)
+        for number, at in enumerate(range(0, len(members), samples_per_shard), begin):
             part = tuple(members[at : at + samples_per_shard])
-            plan.append(ShardPlan(f"{split}-{number:06d}", split, part, _digest(part, base)))
+            plan.append(ShardPlan(f"{split}-{number:06d}", split, part, rows_digest(part, base)))
     return plan
 
 
-def _digest(clips: Sequence[Clip], base: Path) -> str:
-    rows = [asdict(clip) for clip in clips]
+def rows_digest(clips: Sequence[Clip], base: Path) -> str:
+    """sha256 (hex) of rows of the manifest."""
+    rows = [dict(vars(clip)) for clip in clips]
     for row in rows:
         for name in ("path", "audio_path", "image_path"):
             row[name] = row[name] and os.path.relpath(row[name], base)
@@ -86,21 +92,3 @@ def _line(manifest: Path, clip_id: str) -> int:
         reader = csv.DictReader(file, skipinitialspace=True)
         reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         return next(reader.line_num for row in reader if row["id"].strip() == clip_id)
-
-
-def keep_plan(out: Path, plan: Sequence[ShardPlan], config: IngestConfig) -> None:
-    """Write ``out/ingest.json``, or compare with the one that is there: the same plan resumes.
-
-    Raises:
-        InputError: the folder belongs to another manifest, config or version, or to something else.
-    """
-    mine = {
-        "schema_version": SCHEMA_VERSION,
-        "config": config.content(),
-        "shards": {shard.name: shard.digest for shard in plan},
-    }
-    path = out / PLAN_FILE
-    if not path.exists() and ((out / "media").exists() or (out / "dataset.json").exists()):
-        raise InputError("holds a dataset that is not this command's", file=out, remedy="give another --out")
-    remedy = "give another --out, or the manifest and config that this folder was begun with"
-    resume.keep_plan(path, mine, "manifest", remedy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,10 +117,7 @@ def keep_plan(path: Path, mine: dict[str, Any], source: str, remedy: str) -> Non
 
 
 def _compare(kept: dict, mine: dict, path: Path, source: str, remedy: str) -> None:
-    for name, value in mine["config"].items():
-        if kept["config"].get(name) != value:
-            message = f"this folder was begun with {name}={kept['config'].get(name)!r}, now it is {value!r}"
-            raise InputError(message, file=path, field=name, remedy=remedy)
+    same_config(kept["config"], mine["config"], path, remedy)
     changed = [
         name
         for name in {**kept["shards"], **mine["shards"]}
@@ -130,3 +127,11 @@ def _compare(kept: dict, mine: dict, path: Path, source: str, remedy: str) -> No
         message = f"the {source} is not the one this folder was begun with: shard {min(changed, default='')}"
         message = f"{message} differs" if changed else "begun with another version"
         raise InputError(message, file=path, remedy=remedy)
+
+
+def same_config(kept: Mapping[str, Any], mine: Mapping[str, Any], path: Path, remedy: str) -> None:
+    """Raises InputError for the first field in which the config differs from the one kept in ``path``."""
+    for name, value in mine.items():
+        if kept.get(name) != value:
+            message = f"this folder was begun with {name}={kept.get(name)!r}, now it is {value!r}"
+            raise InputError(message, file=path, field=name, remedy=remedy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,17 +16,19 @@ from pipelines.moments import Moments, add, audio_moments, visual_moments
 from pipelines.plan import ShardPlan
 from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.settings import IngestConfig
+from shards.causes import Cause
+from shards.errors import InputError
 from shards.schema import Frozen, SampleMeta
 from shards.writer import Member, Record, write_shard
 
 
 class Quarantined(Frozen):
-    """One clip that was not ingested, as in quarantine.jsonl; ``error`` is one of ``pipelines.causes``."""
+    """One clip that was not ingested, as in quarantine.jsonl; ``error`` is a stable code."""
 
     id: str
     path: str
     stage: str
-    error: str
+    error: Cause
     message: str
     remedy: str
 
@@ -39,11 +41,25 @@ class ShardResult(Ledger):
     visual: Moments = Moments()
 
 
+def check_budget(failures: int, config: IngestConfig, quarantined: Sequence[Quarantined]) -> None:
+    """End a run that is failing wholesale.
+
+    Raises:
+        InputError: more ``failures`` than ``max_failures``; it names the last one.
+    """
+    if config.max_failures is not None and failures > config.max_failures:
+        last = quarantined[-1] if quarantined else None
+        example = f"; for example '{last.id}': {last.error}: {last.message}" if last else ""
+        message = f"{failures} clips failed, more than max_failures={config.max_failures}{example}"
+        raise InputError(message, field="max_failures", remedy="correct the clips, or raise max_failures")
+
+
 def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResult:
     """Decode the clips of a shard, write ``out/media/<name>.tar`` and then its ledger.
 
     Raises:
         OSError: the shard can't be written. A bad clip raises nothing: it is quarantined.
+        InputError: more of them than ``max_failures`` in this shard alone.
     """
     if (done := read_ledger(ShardResult, out, plan.name, plan.digest)) is not None:
         return done
@@ -116,6 +132,7 @@ class _Work:
                 remedy=REMEDIES[error.cause],
             )
         )
+        check_budget(len(self.quarantined), self.config, self.quarantined)
 
 
 def _request(clip: Clip, config: IngestConfig) -> Request:

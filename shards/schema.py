@@ -11,11 +11,12 @@ from typing import Any, Literal
 import pydantic
 
 from shards.atomic import write_text
+from shards.causes import Cause
 from shards.errors import InputError
 
 SCHEMA_VERSION: Literal[1] = 1
 DATASET_FILE = "dataset.json"
-ABSENT = "absent at source"
+ABSENT = Cause.ABSENT
 
 
 class Frozen(pydantic.BaseModel):
@@ -29,14 +30,14 @@ class StreamInfo(Frozen):
 
     Attributes:
         present: the sample has this modality, and its members are in the shard.
-        cause: why not, if not present (such as "absent at source").
+        cause: why not, if not present.
         codec: as the source spells it.
         rate: samples (audio) or frames (visual) per second at the source.
         duration: seconds of this stream that the members cover.
     """
 
     present: bool
-    cause: str | None = None
+    cause: Cause | None = None
     codec: str | None = None
     rate: float | None = None
     duration: float | None = None

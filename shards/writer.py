@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import secrets
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path
     path = Path(path)
     name = path.relative_to(root).as_posix() if root is not None else path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
             hashing = _Hashing(file)

@@ -152,7 +152,7 @@ def test_another_config_or_manifest_is_refused(corpus, dataset):
         ingest(corpus, dataset, CONFIG.model_copy(update={"frames": 3}))
     other = corpus.with_name("other.csv")
     other.write_text(corpus.read_text().replace("b,both.mp4,dog", "b,both.mp4,cat"))
-    with pytest.raises(InputError, match="shard test-000000 differs"):
+    with pytest.raises(InputError, match="clip 'b' of shard test-000000 has another row"):
         ingest(other, dataset, CONFIG)
     ingest(corpus, dataset, CONFIG.model_copy(update={"timeout_s": 31.0}))
     assert digests(dataset) == before

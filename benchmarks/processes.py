@@ -1,0 +1,90 @@
+"""Processes of a measurement, found by a mark in their environment, which whatever they start inherits."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_NAME = "AVMEND_MARK"
+
+
+@dataclass
+class Marked:
+    """A command and all that it starts, directly or not.
+
+    >>> run = Marked.start("-m", "pipelines.ingest", ...)
+    >>> run.kill(run.pids("decoder_child"))
+    """
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    begin: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def start(cls, *arguments: str, log: Path, **environment: str) -> Marked:
+        """Run this Python with ``arguments`` from the repository's root; what it prints goes to ``log``."""
+        mark = secrets.token_hex(8)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment, _NAME: mark}
+        command = [sys.executable, *arguments]
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
+            )
+        return cls(process, mark)
+
+    def pids(self, what: str = "") -> list[int]:
+        """Living processes whose command line holds ``what``."""
+        mark, found = f"{_NAME}={self.mark}".encode(), []
+        for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes() and what in _command(pid):
+                    found.append(pid)
+        return found
+
+    def kill(self, pids: list[int]) -> int:
+        """SIGKILL; how many there were."""
+        count = 0
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                count += 1
+        return count
+
+    def left(self, seconds: float) -> list[str]:
+        """Command lines of what still lives ``seconds`` after the command's end; then it is killed."""
+        end = time.monotonic() + seconds
+        while (pids := self.pids()) and time.monotonic() < end:
+            time.sleep(0.1)
+        lines = [_command(pid)[:120] for pid in pids]
+        self.kill(pids)
+        return lines
+
+    def handles(self) -> int:
+        """Open files of all the processes."""
+        count = 0
+        for pid in self.pids():
+            with suppress(OSError):
+                count += len(os.listdir(f"/proc/{pid}/fd"))
+        return count
+
+    def resident(self) -> int:
+        """MiB of memory that the processes hold."""
+        pages = 0
+        for pid in self.pids():
+            with suppress(OSError, IndexError):
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
