@@ -85,10 +85,10 @@ def _cat(folder: Path, split: str | None, key: str, member: str | None) -> int:
     print(json.dumps(sample.meta.model_dump(mode="json"), indent=1))
     for name, array in sample.arrays.items():
         values = array.astype(np.float64)
-        range_ = (
-            f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}" if array.size else "empty"
-        )
-        print(f"{name}.npy: {array.dtype} {list(array.shape)}, {range_}")
+        extent = "empty"
+        if array.size:
+            extent = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+        print(f"{name}.npy: {array.dtype} {list(array.shape)}, {extent}")
     return 0
 
 

@@ -71,8 +71,7 @@ class ShardDataset:
     >>> data[3].arrays["audio"].shape
 
     Args:
-        folder: of the dataset, or its URL (``s3://...``): then `shards.remote.fetch` brings the split into its
-            cache first.
+        folder: of the dataset, or its URL (``s3://...``): then `shards.remote.fetch` brings the split here.
 
     Raises:
         InputError: no such split; a shard is missing, cut short or not of the size or count in dataset.json.
@@ -214,9 +213,9 @@ class ShardDataset:
         if descriptor is None:
             descriptor = self._descriptor(shard)
         try:
-            got = preadv(descriptor, (buffer,), at)
+            got = preadv(descriptor, (buffer,), at)  # type: ignore[arg-type]
             while 0 < got < len(buffer):  # Linux hands out at most 2 GiB at once
-                if not (more := preadv(descriptor, (buffer[got:],), at + got)):
+                if not (more := preadv(descriptor, (buffer[got:],), at + got)):  # type: ignore[arg-type]
                     break
                 got += more
         finally:

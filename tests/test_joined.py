@@ -42,7 +42,9 @@ def test_samples_meet_by_key_in_the_order_of_the_first(folders):
     for i in range(len(joined)):
         parts = joined[i]
         assert {part.meta.key for part in parts.values()} == {media.keys[i]}
-        assert set(parts["tokens"].arrays) == {m for m, there in zip(("audio", "visual"), absent(i)) if there}
+        assert set(parts["tokens"].arrays) == {
+            m for m, there in zip(("audio", "visual"), absent(i), strict=True) if there
+        }
         for name, array in features[11 - i].arrays.items():
             np.testing.assert_array_equal(parts["tokens"].arrays[name], array)
 

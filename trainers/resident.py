@@ -39,7 +39,9 @@ class ResidentTokens:
             for modality, array in arrays.items():
                 self.tokens[modality][i, : len(array)] = torch.from_numpy(array)
 
-    def gather(self, positions: Sequence[int], rows: Sequence[Mapping[str, int]]) -> tuple[Tensor, ...]:
+    def gather(
+        self, positions: Sequence[int], rows: Sequence[Mapping[str, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of both modalities, float32 [B, N, D], NaN where absent, and present [B, 2].
 
         Args:
@@ -52,4 +54,4 @@ class ResidentTokens:
             row = rows_of[:, column]
             values = self.tokens[modality][index, row.clamp(min=0)].float()
             columns.append(values.masked_fill((row < 0)[:, None, None], float("nan")))
-        return *columns, rows_of >= 0
+        return columns[0], columns[1], rows_of >= 0
