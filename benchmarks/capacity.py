@@ -2,8 +2,8 @@
 
     python -m benchmarks.capacity --price 0.04 --storage 0.02
 
-Reads `results/decode.json` and `results/reading.json`, which `benchmarks.decode` and `benchmarks.reading` left,
-and writes `capacity.md` beside this file.
+Reads `results/decode.json` and `results/reading.json`, which `benchmarks.decode` and `benchmarks.reading`
+left, and writes `capacity.md` beside this file.
 """
 
 from __future__ import annotations
@@ -143,16 +143,18 @@ def page(decode: dict[str, Any], reading: dict[str, Any], price: float, storage:
     config, machine = IngestConfig(), decode["machine"]
     return f"""# Capacity
 
-Computed by `python -m benchmarks.capacity` from rates measured on {machine["processor"]} ({machine["cores"]} cores):
-`results/decode.json`, `results/reading.json`. Default settings: {config.frames} frames of {config.image_size} pixels,
-log-mel at 100 Hz, {config.samples_per_shard} clips a shard. A core-hour at {price:g}, a GB and month at {storage:g}.
+Computed by `python -m benchmarks.capacity` from rates measured on {machine["processor"]}
+({machine["cores"]} cores): `results/decode.json`, `results/reading.json`. Default settings:
+{config.frames} frames of {config.image_size} pixels, log-mel at 100 Hz, {config.samples_per_shard} clips a
+shard. A core-hour costs {price:g}, a GB and month {storage:g}.
 
 {report.table(columns, cells)}
 
-- *core-hours*: ingestion with exact frames; *approximate*: `frame_mode=approximate`; *epoch*: hours to read all media
-  shards once, one process, page cache warm: a disk's own rate counts where it is less.
-- Time is taken as proportional to the clips' length, and sources to have the height given; higher ones cost more.
-- A reading process holds about {META_BYTES:,} bytes of metadata and index per sample, and keeps 256 shards open.
+- *core-hours*: ingestion with exact frames; *approximate*: `frame_mode=approximate`; *epoch*: hours to read
+  all media shards once, one process, page cache warm: a disk's own rate counts where it is less.
+- Time is taken as proportional to the clips' length, and sources to have the height given; higher ones cost
+  more. A reading process holds about {META_BYTES:,} bytes of metadata and index per sample, and keeps 256
+  shards open.
 """
 
 

@@ -93,7 +93,7 @@ def write_clips(folder: Path, clips: int, seconds: int, height: int) -> Path:
     for i in range(clips):
         picture = f"testsrc2=size={width}x{height}:rate=30:duration={seconds}"
         sound = f"sine=frequency={200 + 50 * (i % 20)}:sample_rate=44100:duration={seconds}"
-        moving = f"rotate=0.05*t*{1 + i % 5},noise=alls=12:allf=t:all_seed={i}"
+        moving = f"rotate=0.05*t*{1 + i % 5},noise=c0s=12:c0f=t:c0_seed={i}"
         coding = (
             "-pix_fmt",
             "yuv420p",

@@ -190,7 +190,7 @@ def memory_by_epoch(folder: Path, samples: int) -> list[float]:
 
 
 def _media(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Log-mel and one picture of a clip of 10 s: from shards, and from a wav and a jpg as CAV-MAE's loader."""
+    """Log-mel and a picture of a clip of 10 s: from shards; from a wav and a jpg, as CAV-MAE's loader."""
     size = BACKBONES["base"]
     corpus.write_media(folder / "media", "base", args.clips)
     data = ShardDataset(folder / "media", "train")
@@ -233,9 +233,9 @@ def _text(args: argparse.Namespace, rows: list[dict[str, Any]], memory: dict[str
     ]
     flat = "; ".join(f"{kind}: {', '.join(f'{mb:.0f}' for mb in values)}" for kind, values in memory.items())
     return (
-        f"Page cache warm, {args.repeats} repetitions in turn, median (least-greatest). Wanted: 0.6 of pread, "
-        "twice webdataset, 50 times a wav and a jpg per item (there the reader alone is compared: a log-mel and a "
-        "picture as stored, against both made and normalised).\n\n"
+        f"Page cache warm, {args.repeats} repetitions in turn, median (least-greatest). Wanted: 0.6 of "
+        "pread, twice webdataset, 50 times a wav and a jpg per item (there the reader alone is compared: "
+        "a log-mel and a picture as stored, against both made and normalised).\n\n"
         + report.table(["samples", "way", "samples/s", "GB/s", "our reader over it"], cells)
         + f"\n\nResident MB after each of {EPOCHS} epochs: {flat}."
     )
