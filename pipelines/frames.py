@@ -135,7 +135,7 @@ def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, 
     """
     shown = _times(path, stream, timeout, decoded=False)
     wanted = shown[uniform(shown, span, count), 0]
-    shown_at, pictures = _key_frames(path, stream, wanted, timeout)
+    shown_at, pictures = _key_frames(path, stream, np.append(max(span.start, 0.0), wanted), timeout)
     place = np.clip(np.searchsorted(shown_at, wanted - 1e-3), 0, len(shown_at) - 1)
     before = np.maximum(place - 1, 0)
     nearer = np.abs(shown_at[before] - wanted) < np.abs(shown_at[place] - wanted)
@@ -145,11 +145,11 @@ def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, 
 
 
 def _key_frames(
-    path: str, stream: Stream, wanted: np.ndarray, timeout: float
+    path: str, stream: Stream, moments: np.ndarray, timeout: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds and pictures of the first key frame, and of the first at or after each wanted moment."""
+    """Seconds and pictures of the first key frame, and of the first at or after each of the moments."""
     passed = "+".join(
-        f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in wanted
+        f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments
     )
     graph = source(path, max_error_rate=0, skip_frame="nokey").output(
         "pipe:",
