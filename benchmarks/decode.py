@@ -150,8 +150,7 @@ def _ingest(manifest: Path, folder: Path, mode: str) -> float:
     Each run has a process of its own; its start is taken off, by a run over the first clip alone.
     """
     clips = len(read_manifest(manifest))
-    whole, first = (_in_process(manifest, folder / mode, mode, n) for n in (clips, 1))
-    (folder / f"{mode}.json").write_text(DatasetInfo.load(folder / mode).model_dump_json())
+    first, whole = (_in_process(manifest, folder / mode, mode, n) for n in (1, clips))
     return (clips - 1) / (whole - first) if clips > 1 else 1 / whole
 
 
