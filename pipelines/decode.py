@@ -31,6 +31,7 @@ class Request:
     max_seconds: float = 600.0
     timeout_s: float = 30.0
     use_decord: bool = True
+    key_frames: bool = False
 
     @property
     def span(self) -> Span:
@@ -136,6 +137,8 @@ def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
         raise DecodeError(UNSUPPORTED, "video of a codec that ffmpeg does not know")
     picture.check_size(stream.width, stream.height, request.max_pixels)
     arguments = (request.span, request.frames, request.size)
+    if request.key_frames:
+        return picture.by_key_frames(request.path, stream, *arguments, request.timeout_s)
     if request.use_decord and picture.decord_can(probe):
         with _Complaints() as complaints:
             try:

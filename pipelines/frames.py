@@ -130,6 +130,58 @@ def by_ffmpeg(path: str, stream: Stream, span: Span, count: int, size: int, time
     raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(distinct)}")
 
 
+def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
+    """Approximate: key frames near those of the exact mode; nothing else is decoded.
+
+    One may stand for several moments; ``times`` are those of the frames taken. (Leaving out only the frames
+    that no other refers to saved nothing on H.264: measured, so not offered.)
+
+    Raises:
+        DecodeError: the stream can't be decoded without errors.
+    """
+    shown = _times(path, stream, timeout, decoded=False)
+    wanted = shown[uniform(shown, span, count), 0]
+    shown_at, pictures = _key_frames(path, stream, np.append(max(span.start, 0.0), wanted), timeout)
+    place = np.clip(np.searchsorted(shown_at, wanted - 1e-3), 0, len(shown_at) - 1)
+    before = np.maximum(place - 1, 0)
+    nearer = np.abs(shown_at[before] - wanted) < np.abs(shown_at[place] - wanted)
+    chosen = np.where(nearer, before, place)
+    images = np.stack([fit(picture, size) for picture in pictures])[chosen]
+    return Frames(images, tuple(float(shown_at[i]) for i in chosen), float(shown[-1, 1]))
+
+
+def _key_frames(
+    path: str, stream: Stream, moments: np.ndarray, timeout: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and pictures of the first key frame, and of the first at or after each of the moments."""
+    passed = "+".join(
+        f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments
+    )
+    graph = source(path, max_error_rate=0, skip_frame="nokey").output(
+        "pipe:",
+        map="0:v:0",
+        vf=f"select='isnan(prev_selected_t)+{passed}',showinfo=checksum=0",
+        fps_mode="passthrough",
+        pix_fmt="rgb24",
+        format="rawvideo",
+    )
+    out, err, status = run(graph, timeout)
+    size = re.search(r"Output #0.*?Video: rawvideo.*?, (\d+)x(\d+)", err, re.DOTALL)
+    shown_at = np.array([float(time) for time in re.findall(r"n: *\d+ pts:.*?pts_time:(-?[\d.]+)", err)])
+    if (
+        status != 0
+        or size is None
+        or READ_COMPLAINTS.search(err)
+        or _CONCEALED.search(err)
+        or not len(shown_at)
+    ):
+        raise from_stderr(err, f"video ({stream.codec})")
+    pictures = np.frombuffer(out, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
+    if len(pictures) != len(shown_at):
+        raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(shown_at)}")
+    return shown_at, pictures
+
+
 def _times(path: str, stream: Stream, timeout: float, decoded: bool) -> np.ndarray:
     """Float [frames, 2]: seconds at which the frames appear and go, from the container or from decoding."""
     how: dict[str, object] = {"vf": "scale=16:16", "fps_mode": "passthrough"} if decoded else {"c": "copy"}

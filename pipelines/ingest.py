@@ -172,6 +172,12 @@ def _assemble(
     return info
 
 
+_FRAMES = {
+    "exact": "uniform frames",
+    "approximate": "approximate: key frames near uniform moments",
+}
+
+
 def _preprocessing(config: IngestConfig) -> dict[str, object]:
     return {
         "audio": "kaldi log-mel, htk_compat, hanning, mean removed, no dither",
@@ -181,7 +187,7 @@ def _preprocessing(config: IngestConfig) -> dict[str, object]:
         "mel_bins": MEL_BINS,
         "frames": config.frames,
         "image_size": config.image_size,
-        "visual": "uniform frames, shorter side bicubic, centre crop",
+        "visual": f"{_FRAMES[config.frame_mode]}, shorter side bicubic, centre crop",
         "wave": config.keep_wave,
     }
 

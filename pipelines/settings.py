@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,6 +24,8 @@ class IngestConfig(Config):
 
     Attributes:
         frames: uniform frames per clip.
+        frame_mode: "exact", or "approximate": several times faster, from key frames alone, which lie seconds
+            away from the exact ones in most files. The samples' json has the times of the frames taken.
         image_size: pixels, height and width of a frame after scaling and centre crop.
         samples_per_shard: clips planned into one shard; a shard is the unit of work and of resuming.
         keep_wave: also store the 16 kHz waveform (other audio front ends and noise at an SNR need it).
@@ -38,6 +40,7 @@ class IngestConfig(Config):
     """
 
     frames: int = Field(default=10, ge=1)
+    frame_mode: Literal["exact", "approximate"] = "exact"
     image_size: int = Field(default=224, ge=8)
     samples_per_shard: int = Field(default=64, ge=1)
     keep_wave: bool = False

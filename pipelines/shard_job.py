@@ -147,6 +147,7 @@ def _request(clip: Clip, config: IngestConfig) -> Request:
         max_pixels=config.max_pixels,
         max_seconds=config.max_seconds,
         timeout_s=config.timeout_s,
+        key_frames=config.frame_mode == "approximate",
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from shards.errors import InputError
 from shards.writer import KEY, MEMBER
 
 BLOCK = 512
+RECORD = 20 * BLOCK  # tars end in zeros up to a multiple of this
+MAX_JSON = 1 << 20  # bytes; a sample's json has hundreds
+OCTAL = re.compile(rb" *[0-7]+[ \0]*")
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,15 @@ def read_index(path: str | Path) -> ShardIndex:
             named ``key.member``, the members of a key side by side with ``json`` first.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold us up
     except OSError as error:
         remedy = "fetch or make the shard again"
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy=remedy) from None
     try:
-        return _index(_entries(descriptor, os.fstat(descriptor).st_size))
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is no regular file")
+        return _index(_entries(descriptor, status.st_size))
     except ValueError as error:
         remedy = "the shard is damaged: delete it, then fetch or make it again"
         raise InputError(str(error), file=path, remedy=remedy) from None
@@ -62,7 +70,7 @@ def _entries(descriptor: int, size: int) -> list[Entry]:
     while at + BLOCK <= size:
         header = os.pread(descriptor, BLOCK, at)
         if not any(header):
-            if size - at < 2 * BLOCK or any(os.pread(descriptor, size - at, at)):
+            if not 2 * BLOCK <= size - at < 2 * BLOCK + RECORD or any(os.pread(descriptor, size - at, at)):
                 raise ValueError(f"the tar's end mark at byte {at} is damaged")
             return entries
         name, length = _parse_header(header, at)
@@ -74,17 +82,18 @@ def _entries(descriptor: int, size: int) -> list[Entry]:
 
 
 def _parse_header(header: bytes, at: int) -> tuple[str, int]:
+    length, checksum = header[124:136], header[148:156]
     try:
-        checksum = int(header[148:156].strip(b"\0 "), 8)
-        length = int(header[124:136].strip(b"\0 ") or b"0", 8)
         name = header[:100].rstrip(b"\0").decode("ascii")
-    except ValueError:
+    except UnicodeDecodeError:
         raise ValueError(f"damaged tar header at byte {at}") from None
-    if checksum != sum(header) - sum(header[148:156]) + 8 * 32 or length < 0:
+    if not OCTAL.fullmatch(length) or not OCTAL.fullmatch(checksum):
+        raise ValueError(f"damaged tar header at byte {at}, or a member of more than 8 GiB")
+    if int(checksum.rstrip(b" \0"), 8) != sum(header) - sum(checksum) + 8 * 32:
         raise ValueError(f"damaged tar header at byte {at}: wrong checksum")
     if header[156:157] != b"0" or header[257:263] != b"ustar\0" or any(header[345:500]):
         raise ValueError(f"'{name}' is no plain file")
-    return name, length
+    return name, int(length.rstrip(b" \0"), 8)
 
 
 def _index(entries: list[Entry]) -> ShardIndex:
@@ -96,6 +105,8 @@ def _index(entries: list[Entry]) -> ShardIndex:
             raise ValueError(f"'{name}' is not of the schema")
         if (key in samples) != (key == last) or member in samples.get(key, ()):
             raise ValueError(f"'{name}' occurs twice, or apart from its sample")
+        if member == "json" and length > MAX_JSON:
+            raise ValueError(f"'{name}' has {length} bytes")
         if key not in samples and member != "json":
             raise ValueError(f"sample '{key}' does not begin with its json")
         samples.setdefault(key, {})[member] = (offset, length)

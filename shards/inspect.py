@@ -1,46 +1,104 @@
-"""``avmend shards verify|info|ls DIR``: look into a dataset, and check every byte of it."""
+"""``avmend shards verify|info|ls|cat|fetch DIR``: look into a dataset, and check every byte of it."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, SampleMeta, Statistics
-from shards.verify import verify
+from shards.remote import fetch, is_url
+from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, Statistics
+from shards.verify import plain, verify
+
+COMMANDS = {
+    "verify": "read every byte and check it against dataset.json, features too",
+    "info": "splits, labels, preprocessing, statistics",
+    "ls": "one line per sample",
+    "cat": "one sample's json and arrays, or the bytes of one member",
+    "fetch": "bring a dataset from a URL into the local cache, and print its folder there",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 1 if ``verify`` found problems; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend shards", description=__doc__)
-    parser.add_argument("command", choices=["verify", "info", "ls"])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder with a dataset.json")
-    parser.add_argument("--split", help="for ls: only this split")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
+        splits = [args.split] if args.split else None
+        folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
         if args.command == "verify":
-            return _verify(args.folder)
-        lines = _info(args.folder) if args.command == "info" else _list(args.folder, args.split)
+            return _verify(folder)
+        if args.command == "cat":
+            return _cat(folder, args.split, args.key, args.member)
+        print("\n".join(_lines(args.command, folder, args.split)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(lines))
     return 0
 
 
+def _lines(command: str, folder: Path, split: str | None) -> list[str]:
+    if command == "fetch":
+        return [str(folder)]
+    return _info(folder) if command == "info" else _list(folder, split)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="avmend shards", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", metavar="DIR", help="folder with a dataset.json, or its URL")
+        command.add_argument("--split", help="only this split")
+        if name == "cat":
+            command.add_argument("key", metavar="KEY", help="of the sample, as ls shows it")
+            command.add_argument("member", metavar="MEMBER", nargs="?", help="such as audio.npy: its bytes")
+    return parser
+
+
 def _verify(folder: Path) -> int:
-    problems = verify(folder)
-    for problem in problems:
-        print(problem)
-    info = DatasetInfo.load(folder)
-    shards = [shard for split in info.splits.values() for shard in split.shards]
-    size = sum(shard.bytes for shard in shards) / 1e6
-    print(
-        f"{len(shards)} shards, {size:.1f} MB: {f'{len(problems)} problems' if problems else 'all is well'}"
-    )
-    return 1 if problems else 0
+    """The dataset, and the feature datasets that it keeps."""
+    found = 0
+    for place in (folder, *sorted(path.parent for path in folder.glob(f"features/*/{DATASET_FILE}"))):
+        problems = verify(place)
+        for problem in problems:
+            print(problem)
+        shards = [shard for split in DatasetInfo.load(place).splits.values() for shard in split.shards]
+        size = sum(shard.bytes for shard in shards) / 1e6
+        end = f"{len(problems)} problems" if problems else "all is well"
+        print(f"{place}: {len(shards)} shards, {size:.1f} MB: {end}")
+        found += len(problems)
+    return 1 if found else 0
+
+
+def _cat(folder: Path, split: str | None, key: str, member: str | None) -> int:
+    """A sample's json and what its arrays are; or one member's bytes, for another program to read."""
+    data, i = _find(folder, split, key)
+    if member is not None:
+        sys.stdout.buffer.write(data.member(i, member))
+        return 0
+    sample = data[i]
+    print(json.dumps(sample.meta.model_dump(mode="json"), indent=1))
+    for name, array in sample.arrays.items():
+        values = array.astype(np.float64)
+        extent = "empty"
+        if array.size:
+            extent = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+        print(f"{name}.npy: {array.dtype} {list(array.shape)}, {extent}")
+    return 0
+
+
+def _find(folder: Path, split: str | None, key: str) -> tuple[ShardDataset, int]:
+    for name in [split] if split else DatasetInfo.load(folder).splits:
+        data = ShardDataset(folder, name)
+        if key in data.keys:
+            return data, data.keys.index(key)
+    remedy = "choose a key that 'avmend shards ls' shows"
+    raise InputError(f"the dataset has no sample '{key}'", file=folder, field="KEY", remedy=remedy)
 
 
 def _info(folder: Path) -> list[str]:
@@ -51,7 +109,7 @@ def _info(folder: Path) -> list[str]:
     for name, split in info.splits.items():
         present = ", ".join(f"{count} with {modality}" for modality, count in split.present.items())
         lines.append(f"split {name}: {split.samples} samples ({present}) in {len(split.shards)} shards")
-    lines.append(f"{len(info.labels)} labels: {', '.join(info.labels[:20])}")
+    lines.append(f"{len(info.labels)} labels: {plain(', '.join(info.labels[:20]))}")
     lines += [f"{name}: {value}" for name, value in info.preprocessing.items()]
     names = ("log-mel", "pixels") if info.kind == "media" else ("audio", "visual")
     found = (info.normalisation.audio, info.normalisation.visual)
@@ -81,7 +139,7 @@ def _line(meta: SampleMeta) -> str:
         f"{name} {stream.codec or 'yes'}" if stream.present else f"no {name} ({stream.cause})"
         for name, stream in (("audio", meta.audio), ("visual", meta.visual))
     ]
-    return "\t".join([meta.split, meta.key, ";".join(meta.labels), f"{meta.duration:.2f} s", *streams])
+    return plain("\t".join([meta.split, meta.key, ";".join(meta.labels), f"{meta.duration:.2f} s", *streams]))
 
 
 if __name__ == "__main__":

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import ast
 import io
+import math
+import re
 from functools import lru_cache
 
 import numpy as np
 
 MAGIC = b"\x93NUMPY\x01\x00"
-KINDS = "fiub"  # float, int, uint, bool: nothing that could hold an object
+DESCR = re.compile(
+    r"<f[248]|<[iu][248]|\|[iub]1"
+)  # plain little-endian numbers, nothing that holds an object
+LONGEST = 1 << 48  # of an axis: beyond any file
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
     """The array as the bytes of a version 1.0 ``.npy`` file (C order)."""
-    if array.dtype.kind not in KINDS:
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if not DESCR.fullmatch(array.dtype.str):
         raise ValueError(f"arrays of {array.dtype} are not stored")
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
-
-
-def parse_npy(buffer: np.ndarray) -> np.ndarray:
-    """The array that ``buffer`` (uint8 [bytes], the whole file) holds: a view of it, nothing is copied.
-
-    Raises:
-        ValueError: no ``.npy`` of plain numbers, or too short or too long for its header.
-    """
-    dtype, shape, start = array_layout(buffer, len(buffer))
-    return buffer[start:].view(dtype).reshape(shape)
 
 
 def array_layout(buffer: np.ndarray, size: int) -> tuple[np.dtype, tuple[int, ...], int]:
@@ -39,7 +35,7 @@ def array_layout(buffer: np.ndarray, size: int) -> tuple[np.dtype, tuple[int, ..
         size: bytes of the whole file.
 
     Raises:
-        ValueError: as `parse_npy`.
+        ValueError: no ``.npy`` of plain numbers, or too short or too long for its header.
     """
     start = header_length(buffer)
     dtype, shape, wanted = _parse_header(buffer[10:start].tobytes())
@@ -69,10 +65,9 @@ def _parse_header(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
         raise ValueError("unreadable .npy header") from None
     if not isinstance(descr, str) or order is not False or not isinstance(shape, tuple):
         raise ValueError("only plain C-order arrays are read")
-    dtype = np.dtype(descr)
-    if dtype.kind not in KINDS or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not DESCR.fullmatch(descr):
         raise ValueError(f"arrays of {descr} are not read")
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    return dtype, shape, size
+    if len(shape) > 32 or not all(type(n) is int and 0 <= n < LONGEST for n in shape):
+        raise ValueError(f"arrays of shape {shape} are not read")
+    dtype = np.dtype(descr)
+    return dtype, shape, math.prod(shape) * dtype.itemsize

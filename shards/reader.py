@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from itertools import accumulate
+from math import prod
+from os import preadv
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydantic
+from numpy import empty, ndarray, uint8
 
 from shards.errors import InputError
 from shards.index import ShardIndex, read_index
-from shards.npy import array_layout, header_length, parse_npy
+from shards.npy import array_layout, header_length
+from shards.remote import fetch, is_url
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 
 HEADER = 128  # bytes that hold the header of any usual .npy
@@ -27,31 +30,56 @@ DAMAGED = "run 'avmend shards verify' on the dataset, and make the shard again"
 Choose = Callable[[str, tuple[int, ...]], int | None]
 
 
-def _whole(name: str, shape: tuple[int, ...]) -> None:
-    """Choose all rows."""
-
-
-@dataclass(frozen=True)
 class Sample:
     """One sample. ``arrays`` has the present members only, writable: of media shards ``audio`` float16
     [frames, 128], ``frames`` uint8 [N, H, W, 3], ``wave`` int16 [samples]; of feature shards ``audio`` and
     ``visual`` float16 [variants, tokens, dim]."""
 
-    meta: SampleMeta
-    arrays: dict[str, np.ndarray]
+    __slots__ = ("_meta", "arrays")
+
+    def __init__(self, meta: SampleMeta | Callable[[], SampleMeta], arrays: dict[str, np.ndarray]):
+        self._meta, self.arrays = meta, arrays
+
+    @property
+    def meta(self) -> SampleMeta:
+        """Its json (parsed when first asked for: that takes as long as reading a small sample)."""
+        if not isinstance(self._meta, SampleMeta):
+            self._meta = self._meta()
+        return self._meta
+
+
+class Field(NamedTuple):
+    """One array of a sample: where it begins, from the first byte of the sample's json on."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+
+
+Layout = tuple[Field, ...]
 
 
 class ShardDataset:
     """The samples of one split, in manifest order, by position; safe in threads, forks and after pickling.
 
+    The members of a sample are neighbours in the tar, so a sample is one ``preadv``. Headers and flags of a
+    sample are checked when it is first read; later reads take its layout (shared by all samples of the same
+    shapes) from memory.
+
     >>> data = ShardDataset("data/scenes", "train")
     >>> data[3].arrays["audio"].shape
+
+    Args:
+        folder: of the dataset, or its URL (``s3://...``): then `shards.remote.fetch` brings the split here.
 
     Raises:
         InputError: no such split; a shard is missing, cut short or not of the size or count in dataset.json.
     """
 
     def __init__(self, folder: str | Path, split: str, *, info: DatasetInfo | None = None):
+        if is_url(folder):
+            folder = fetch(str(folder), splits=(split,))
         self.folder, self.split = Path(folder).absolute(), split
         self.info = info or DatasetInfo.load(folder)
         if split not in self.info.splits:
@@ -60,6 +88,9 @@ class ShardDataset:
         self._shards = self.info.splits[split].shards
         self._indexes = [_checked_index(self.folder / shard.name, shard) for shard in self._shards]
         self._ends = list(accumulate(shard.samples for shard in self._shards))
+        self._begins, self._sizes, self._shard_of = _extents(self._indexes)
+        self._layouts: list[Layout | None] = [None] * len(self)
+        self._known: dict[Layout, Layout] = {}
         self._open: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -82,7 +113,12 @@ class ShardDataset:
             IndexError: beyond the end.
             InputError: damaged bytes, or members that contradict the presence flags.
         """
-        return self.rows(i, _whole)
+        if (layout := self._layouts[i]) is None:
+            layout = self._learn(i)
+        buffer = empty(self._sizes[i], uint8)
+        self._fill(buffer, self._shard_of[i], self._begins[i])
+        arrays = {name: ndarray(shape, dtype, buffer, start) for name, dtype, shape, start in layout}
+        return Sample(self._known_meta(i), arrays)
 
     def rows(self, i: int, choose: Choose) -> Sample:
         """Sample ``i`` as above, but of an array only the row (first axis) that ``choose`` names by the
@@ -92,71 +128,103 @@ class ShardDataset:
             IndexError: as above, and for a row that the array has not.
             InputError: as above.
         """
-        shard, row = self._place(i)
-        known = self.__dict__.get("metas")  # once they are all read, no sample's is read again
-        meta, index = known[i] if known else self._meta(shard, row), self._indexes[shard]
+        layout, begin, shard = self._layouts[i] or self._learn(i), self._begins[i], self._shard_of[i]
         arrays = {}
-        for column, name in enumerate(index.names):
-            if name != "json" and index.offsets[row, column] >= 0:
-                stem = name.removesuffix(".npy")
-                arrays[stem] = self._array(shard, row, column, stem, choose)
-        check_presence(self._shards[shard].name, meta, set(arrays))
-        return Sample(meta, arrays)
+        for name, dtype, shape, start in layout:
+            if (chosen := choose(name, shape)) is not None:
+                if not 0 <= chosen < shape[0]:
+                    raise IndexError(f"row {chosen} of {shape[0]}")
+                shape = shape[1:]
+                start += chosen * prod(shape) * dtype.itemsize
+            arrays[name] = array = np.empty(shape, dtype)
+            self._fill(array.reshape(-1).view(uint8), shard, begin + start)
+        return Sample(self._known_meta(i), arrays)
+
+    def _known_meta(self, i: int) -> SampleMeta | Callable[[], SampleMeta]:
+        """The sample's json, from memory if they are all there, else as a promise."""
+        known = self.__dict__.get("metas")
+        return known[i] if known else partial(self._meta, *self._place(i))
 
     def _place(self, i: int) -> tuple[int, int]:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"sample {i} of {len(self)}")
-        i %= len(self)
-        shard = bisect_right(self._ends, i)
-        return shard, int(i - self._ends[shard] + self._shards[shard].samples)
+        """Shard, and row in it."""
+        i = range(len(self))[i]
+        shard = self._shard_of[i]
+        return shard, i - self._ends[shard] + self._shards[shard].samples
+
+    def _learn(self, i: int) -> Layout:
+        """Where a sample's arrays lie and what they are, from their headers; its flags are checked."""
+        (shard, row), known = self._place(i), self.__dict__.get("metas")
+        index, begin = self._indexes[shard], self._begins[i]
+        meta = known[i] if known else self._meta(shard, row)
+        members = [c for c, name in enumerate(index.names) if name != "json" and index.offsets[row, c] >= 0]
+        stems = [index.names[column].removesuffix(".npy") for column in members]
+        check_presence(self._shards[shard].name, meta, set(stems))
+        fields = []
+        for column, stem in zip(members, stems, strict=True):
+            dtype, shape, start = self._header(shard, row, column)
+            fields.append(Field(stem, dtype, shape, int(index.offsets[row, column]) + start - begin))
+        layout = tuple(fields)
+        self._layouts[i] = layout = self._known.setdefault(layout, layout)
+        return layout
+
+    def _header(self, shard: int, row: int, column: int) -> tuple[np.dtype, tuple[int, ...], int]:
+        index = self._indexes[shard]
+        size = int(index.sizes[row, column])
+        try:
+            head = self._member(shard, row, column, min(size, HEADER))
+            if (length := header_length(head)) > len(head):
+                head = self._member(shard, row, column, min(size, length))
+            return array_layout(head, size)
+        except ValueError as error:
+            where = f"{self._shards[shard].name}: {index.keys[row]}"
+            raise InputError(str(error), file=where, remedy=DAMAGED) from None
 
     def _meta(self, shard: int, row: int) -> SampleMeta:
         index = self._indexes[shard]
-        data = self._read(shard, row, index.names.index("json")).tobytes()
+        data = self._member(shard, row, 0, int(index.sizes[row, 0])).tobytes()
         return parse_meta(self._shards[shard].name, index.keys[row], data)
 
-    def _array(self, shard: int, row: int, column: int, name: str, choose: Choose) -> np.ndarray:
-        try:
-            if choose is _whole:
-                return parse_npy(self._read(shard, row, column))
-            return self._part(shard, row, column, name, choose)
-        except ValueError as error:
-            where = f"{self._shards[shard].name}: {self._indexes[shard].keys[row]}"
-            raise InputError(str(error), file=where, remedy=DAMAGED) from None
+    def member(self, i: int, name: str) -> bytes:
+        """The bytes of one member of sample ``i``, as they are in the tar.
 
-    def _part(self, shard: int, row: int, column: int, name: str, choose: Choose) -> np.ndarray:
-        size = int(self._indexes[shard].sizes[row, column])
-        head = self._read(shard, row, column, 0, min(size, HEADER))
-        if (length := header_length(head)) > len(head):
-            head = self._read(shard, row, column, 0, min(size, length))
-        dtype, shape, start = array_layout(head, size)
-        if (chosen := choose(name, shape)) is None:
-            return self._read(shard, row, column, start).view(dtype).reshape(shape)
-        if not 0 <= chosen < shape[0]:
-            raise IndexError(f"row {chosen} of {shape[0]}")
-        step = (size - start) // shape[0]
-        return self._read(shard, row, column, start + chosen * step, step).view(dtype).reshape(shape[1:])
-
-    def _read(
-        self, shard: int, row: int, column: int, start: int = 0, length: int | None = None
-    ) -> np.ndarray:
-        """Bytes of a member, from ``start``."""
+        Raises:
+            IndexError: no such sample.
+            InputError: the sample has no member of that name.
+        """
+        shard, row = self._place(i)
         index = self._indexes[shard]
-        buffer = np.empty(int(index.sizes[row, column]) - start if length is None else length, np.uint8)
-        at = int(index.offsets[row, column]) + start
-        descriptor = self._descriptor(shard)
+        there = [n for c, n in enumerate(index.names) if index.offsets[row, c] >= 0]
+        if name not in there:
+            where = f"{self._shards[shard].name}: {index.keys[row]}"
+            remedy = f"choose one of: {', '.join(there)}"
+            raise InputError(f"no member '{name}'", file=where, field="member", remedy=remedy)
+        column = index.names.index(name)
+        return self._member(shard, row, column, int(index.sizes[row, column])).tobytes()
+
+    def _member(self, shard: int, row: int, column: int, size: int) -> np.ndarray:
+        """The first bytes of a member."""
+        buffer = np.empty(size, np.uint8)
+        self._fill(buffer, shard, int(self._indexes[shard].offsets[row, column]))
+        return buffer
+
+    def _fill(self, buffer: np.ndarray, shard: int, at: int) -> None:
+        """Fill ``buffer`` (uint8 [bytes]) with what lies ``at`` that byte of a shard."""
+        descriptor = self._open.get(shard)
+        if descriptor is None:
+            descriptor = self._descriptor(shard)
         try:
-            got = os.preadv(descriptor, [buffer.data], at) if len(buffer) else 0
+            got = preadv(descriptor, (buffer,), at)  # type: ignore[arg-type]
+            while 0 < got < len(buffer):  # Linux hands out at most 2 GiB at once
+                if not (more := preadv(descriptor, (buffer[got:],), at + got)):  # type: ignore[arg-type]
+                    break
+                got += more
         finally:
             if self._open.get(shard) != descriptor:
                 os.close(descriptor)
         if got != len(buffer):
             raise InputError("cut short while in use", file=self._shards[shard].name, remedy=DAMAGED)
-        return buffer
 
     def _descriptor(self, shard: int) -> int:
-        if shard in self._open:
-            return self._open[shard]
         descriptor = os.open(self.folder / self._shards[shard].name, os.O_RDONLY)
         if len(self._open) < MAX_OPEN:
             self._open.setdefault(shard, descriptor)  # a thread that lost the race closes its own
@@ -173,6 +241,17 @@ class ShardDataset:
     def __del__(self) -> None:
         if hasattr(self, "_open"):
             self.close()
+
+
+def _extents(indexes: Sequence[ShardIndex]) -> tuple[array, array, array]:
+    """First byte and length of every sample, and its shard: 8 + 8 + 4 bytes a sample."""
+    begins, sizes, shards = array("q"), array("q"), array("i")
+    for number, index in enumerate(indexes):
+        first = index.offsets[:, 0]
+        begins.frombytes(np.ascontiguousarray(first).tobytes())
+        sizes.frombytes(((index.offsets + index.sizes).max(axis=1) - first).tobytes())
+        shards.extend([number] * len(index.keys))
+    return begins, sizes, shards
 
 
 def parse_meta(shard: str, key: str, data: bytes) -> SampleMeta:

@@ -21,7 +21,13 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+        text = f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+        return plain(text)
+
+
+def plain(text: str) -> str:
+    """Without control characters: what a dataset calls itself must not drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
 
 
 def verify(folder: str | Path) -> list[Problem]:

@@ -9,12 +9,25 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import avqa_loading, cost, extraction, flops, loading, loop, report
+from benchmarks import (
+    avqa_loading,
+    capacity,
+    corpus,
+    cost,
+    decode,
+    extraction,
+    flops,
+    loading,
+    loop,
+    reading,
+    report,
+)
 from models.batch import AVBatch
 from models.cavmae import BACKBONES, CAVMAE, BackboneConfig
 from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts, PromptSize
 from models.tuned import Tuned
+from pipelines.settings import IngestConfig
 from trainers.recipes import CaseLoss, CompetentLoss
 
 CONFIG = BackboneConfig(
@@ -131,6 +144,46 @@ def test_cost_end_to_end(tmp_path):
         assert row["peak"]["low"] > parts["activations"]
     assert rows["prompt"]["memory"]["activations"] < rows["finetune"]["memory"]["activations"]
     assert rows["prompt"]["trained"] < 0.01 * rows["finetune"]["trained"]
+
+
+@pytest.mark.unit
+def test_capacity_follows_from_the_rates():
+    rates = {"ingest": {"median": 2.0}, "approximate": {"median": 8.0}}
+    decoded = {
+        "settings": {"seconds": 10},
+        "machine": {"processor": "a processor", "cores": 2},
+        "rows": [{"height": height, "rate": rates} for height in (720, 360)],
+    }
+    rate = {"median": 1000.0, "low": 1000.0, "high": 1000.0}
+    read = {"rows": [{"samples": "1.9 MB", "way": "our reader", "bytes": 1e6, "rate": rate}]}
+    some = capacity.Corpus("some", 7200, 20, 360)  # twice as long as what was measured
+    found = capacity.needs(some, decoded, read)
+    assert (found["shards"], found["exact"], found["approximate"]) == (113, 2.0, 0.5)
+    assert found["bytes"] == 7200 * capacity.clip_bytes(20, IngestConfig())
+    assert found["epoch_hours"] == pytest.approx(found["bytes"] / 1e9 / 3600)
+    assert capacity.changes(found) == "one machine, default settings"
+    text = capacity.page(decoded, read, 0.04, 0.02)
+    assert all(own.name in text for own in capacity.CORPORA)
+
+
+@pytest.mark.unit
+def test_a_clips_bytes_are_those_of_the_writer(tmp_path):
+    info = corpus.write_media(tmp_path, "base", 4)
+    config = IngestConfig(frames=corpus.FRAMES)
+    assert 4 * capacity.clip_bytes(10.24, config) == pytest.approx(
+        info.splits["train"].shards[0].bytes, rel=0.01
+    )
+
+
+@pytest.mark.slow
+def test_decode_reading_and_capacity_end_to_end(tmp_path):
+    short = ["--repeats", "1", "--out", str(tmp_path)]
+    assert decode.main(["--clips", "2", "--seconds", "2", *short]) == 0
+    assert reading.main(["--samples", "50", "--large", "3", "--clips", "2", *short]) == 0
+    assert [row["height"] for row in written(tmp_path, "decode")["rows"]] == [720, 360]
+    assert len(written(tmp_path, "reading")["rows"]) == 10
+    assert capacity.main(["--results", str(tmp_path), "--out", str(tmp_path / "capacity.md")]) == 0
+    assert "AudioSet 2M" in (tmp_path / "capacity.md").read_text()
 
 
 @pytest.mark.slow

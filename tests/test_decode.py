@@ -33,6 +33,21 @@ def request(path: Path, **more: object) -> Request:
     return Request(path=str(path), size=32, **more)  # type: ignore[arg-type]
 
 
+def test_approximate_frames_are_key_frames_near_the_exact_ones_and_say_when(tmp_path):
+    coded = ("-g", "5", "-keyint_min", "5", "-sc_threshold", "0", "-bf", "0")  # a key frame every half second
+    clip = make_clip(tmp_path / "keys.mp4", seconds=2, options=coded)
+    exact, near = (decode(request(clip, frames=8, key_frames=keys)) for keys in (False, True))
+    every = decode(request(clip, frames=20))  # all frames of the clip
+    assert near.frames.shape == exact.frames.shape
+    assert np.abs(np.subtract(near.frame_times, exact.frame_times)).max() < 0.31
+    for shown, picture in zip(near.frame_times, near.frames, strict=True):
+        assert shown in (0.0, 0.5, 1.0, 1.5)
+        np.testing.assert_allclose(picture, every.frames[every.frame_times.index(shown)], atol=6)
+    np.testing.assert_array_equal(near.audio, exact.audio)
+    part = decode(request(clip, frames=2, key_frames=True, start=1.0, duration=1.0))
+    assert part.frame_times == (0.0, 0.5)
+
+
 def cause_of(call) -> str:
     with pytest.raises(DecodeError) as caught:
         call()

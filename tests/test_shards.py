@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from shards import inspect
 from shards.errors import InputError
-from shards.npy import npy_bytes, parse_npy
+from shards.npy import array_layout, npy_bytes
 from shards.reader import ShardDataset
 from shards.schema import ABSENT, DatasetInfo, SampleMeta, ShardInfo, SplitInfo, StreamInfo
 from shards.verify import verify
@@ -46,6 +46,11 @@ def record(i: int, audio: bool = True, visual: bool = True, split: str = "train"
     if visual:
         members["frames.npy"] = rng.integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     return meta.key, members
+
+
+def parse_npy(buffer: np.ndarray) -> np.ndarray:
+    dtype, shape, start = array_layout(buffer, len(buffer))
+    return np.ndarray(shape, dtype, buffer, start)
 
 
 def save(folder: Path, *shards: list[Record]) -> list[ShardInfo]:

@@ -259,6 +259,24 @@ def test_a_rest_is_dropped_unless_it_is_all_there_is(media):
     assert list(batches(items, [], 4, 0, drop_last=True)) == []
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_resident_tokens_give_the_same_batches_to_the_bit(features, case):
+    items, kept = (feature_items(features, case, missing=0.4) for _ in range(2))
+    kept.keep(torch.device("cpu"))
+    for epoch in range(3):
+        items.epoch = kept.epoch = epoch
+        order = epoch_order(23, 0, epoch)
+        for drop in (True, False):
+            found, wanted = (list(batches(x, order, 5, 0, drop)) for x in (kept, items))
+            assert [len(batch) for batch in found] == [len(batch) for batch in wanted]
+            for a, b in zip(found, wanted, strict=True):
+                assert torch.equal(a.index, b.index)
+                assert torch.equal(a.present, b.present)
+                assert same(a.audio, b.audio)
+                assert same(a.visual, b.visual)
+                assert torch.equal(a.label, b.label)
+
+
 def test_an_unknown_label_names_sample_file_and_remedy(tmp_path):
     media_dataset(tmp_path, {"train": 4}, label=lambda i: "gong" if i == 2 else LABELS[i % 3])
     with pytest.raises(InputError, match=r"'clip train002'.*'gong'") as error:

@@ -70,6 +70,7 @@ class TrainConfig(Config):
         gpu: one GPU per worker; None means when there is one.
         precision: arithmetic of forward and backward; `auto` is bf16 on a GPU, float32 elsewhere.
         loaders: loader processes per worker.
+        save_steps: leave a resumable state behind every so many steps, too; None: after every epoch alone.
         retries: how often Ray Train starts the workers again after one failed, from the last epoch on.
     """
 
@@ -87,6 +88,7 @@ class TrainConfig(Config):
     gpu: bool | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
     loaders: int = pydantic.Field(default=0, ge=0)
+    save_steps: int | None = pydantic.Field(default=None, ge=1)
     retries: int = pydantic.Field(default=1, ge=0)
     noise: Noise = Noise()
 
@@ -132,6 +134,7 @@ class CaseConfig(TrainConfig):
         head: train a copy of the classification head too (published: frozen).
         missing: share of each noisy case's training samples from which the ruined modality is taken away
             altogether.
+        resident: keep all tokens of the case in training on the device that trains (small corpora).
     """
 
     backbone: Path
@@ -140,6 +143,7 @@ class CaseConfig(TrainConfig):
     cases: tuple[Case, ...] = CASES
     head: bool = False
     missing: float = pydantic.Field(default=0.0, ge=0, le=1)
+    resident: bool = False
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
 
 

@@ -22,6 +22,7 @@ from models.inputs import Normalisation
 from models.noise import NoiseConfig, drawn_kind, generator, ruin
 from shards.errors import InputError
 from shards.reader import ShardDataset
+from trainers.resident import ResidentTokens
 
 Item = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of an AVBatch, one row
 
@@ -74,6 +75,10 @@ class Items(Dataset):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
+        """Batches that need no loader; None where items are read one by one."""
+        return None
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         present = torch.tensor([values[m] is not None for m in MODALITIES])
@@ -188,12 +193,33 @@ class FeatureItems(Items):
         assert case in CASES
         assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
+        self._resident: ResidentTokens | None = None
         self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
         if self.condition.noisy and data.info.backbone.variants == ("clean",):
             remedy = "extract the features again with draws of at least 1"
             raise InputError(
                 f"hold no noisy draws for {case}", file=data.folder, field="draws", remedy=remedy
             )
+
+    def keep(self, device: torch.device | None) -> None:
+        """Hold all tokens on a device from now on; None: read them from disk again."""
+        self._resident = None if device is None else ResidentTokens(self.data, self._blank, device)
+
+    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
+        return None if self._resident is None else self._gather(self._resident, order, batch_size)
+
+    def _gather(self, resident: ResidentTokens, order: Sequence[int], size: int) -> Iterator[AVBatch]:
+        for at in range(0, len(order), size):
+            positions = list(order[at : at + size])
+            rows = [self._rows(i, resident.stored[i]) for i in positions]
+            index = torch.tensor(positions)
+            batch = AVBatch(*resident.gather(positions, rows), self.labels[index], index)
+            yield batch.to(resident.device)
+
+    def _rows(self, i: int, stored: dict[str, int]) -> dict[str, int]:
+        """The variant of each modality that a sample has in this epoch, of as many as are stored."""
+        gone = self._taken_away(self.keys[i]) if len(stored) == 2 else None  # never both
+        return {m: self._row(m, count) for m, count in stored.items() if m != gone}
 
     def __getitem__(self, i: int) -> Item:
         arrays = self.data.rows(i, lambda modality, shape: self._row(modality, shape[0])).arrays
@@ -231,15 +257,27 @@ def collate(items: list[Item]) -> AVBatch:
     return AVBatch(*(torch.stack(column) for column in zip(*items, strict=True)))
 
 
+def subset_size(size: int, proportion: float) -> int:
+    """Samples that a proportion of `size` are: at least one."""
+    return max(1, round(proportion * size))
+
+
 def epoch_order(
-    size: int, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1
+    size: int,
+    seed: int,
+    epoch: int,
+    proportion: float = 1.0,
+    rank: int = 0,
+    world: int = 1,
+    taken: int = 0,
 ) -> list[int]:
     """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every
-    rank."""
-    chosen = generator("subset", seed).permutation(size)[: max(1, round(proportion * size))]
+    rank; without the first `taken` samples of the epoch, which all ranks together have read."""
+    chosen = generator("subset", seed).permutation(size)[: subset_size(size, proportion)]
     order = generator("order", seed, epoch).permutation(np.sort(chosen))
-    even = -(-len(order) // world) * world
-    return np.resize(order, even)[rank::world].tolist()
+    rest = order[taken:]
+    evening = np.resize(order, -len(rest) % world)
+    return np.concatenate([rest, evening])[rank::world].tolist()
 
 
 def batches(
@@ -249,8 +287,8 @@ def batches(
     drop_last = drop_last and len(order) >= batch_size
     if not order:
         return iter(())
-    return iter(
-        DataLoader(
-            Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders, drop_last=drop_last
-        )
-    )
+    if drop_last:
+        order = order[: len(order) // batch_size * batch_size]
+    if isinstance(items, Items) and (ready := items.gathered(order, batch_size)) is not None:
+        return ready
+    return iter(DataLoader(Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders))

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from models.batch import AVBatch
 from models.noise import generator
 from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_checkpoint
 from trainers.config import TrainConfig
-from trainers.data import Items, batches, epoch_order
+from trainers.data import FeatureItems, Items, batches
+from trainers.position import Position, epoch_batches, last_taken
 from trainers.resources import Meter
 
 
@@ -68,7 +70,8 @@ Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), 
 def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: Report) -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 
-    Every epoch leaves a resumable state behind. A finished stage returns at once.
+    Every epoch leaves a resumable state behind, and so do every `save_steps` steps. A finished stage returns
+    at once.
 
     Raises:
         FloatingPointError: the loss is not finite; names stage, epoch and step.
@@ -79,26 +82,42 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
         return
     meter = Meter(place.device)
     objective = stage.objective.to(place.device)
-    size = max(1, config.batch_size // place.world)
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    total = config.epochs * steps_per_epoch(stage, config, place, size)
+    total = config.epochs * steps_per_epoch(stage, config, place)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(total, config.warmup))
-    first, metrics = _resume(stage, optimizer, schedule, last)
+    position, sums, metrics = _resume(stage, optimizer, schedule, last)
     model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
-    for epoch in range(first, config.epochs):
+
+    def save(position: Position, sums: list[float]) -> None:
+        if place.rank == 0:
+            state = {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch, "metrics": metrics}
+            state |= {"epoch": position.epoch, "taken": position.taken, "sums": sums}
+            save_checkpoint(last, stage.weights(), stage.meta, state)
+
+    _keep(stage, place.device if getattr(config, "resident", False) else None)
+    while position.epoch < config.epochs:
         meter.reset_clock()
-        metrics = _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size)
+        model.train()
+        step = partial(_step, stage, model, trained, optimizer, schedule, config, place)
+        metrics = _train_epoch(stage, step, schedule, config, place, position, sums, save)
         seconds = meter.seconds
         metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         if stage.val is not None:
             metrics |= validate(stage, config, place)
-        report(stage.name, epoch + 1, metrics)
-        if place.rank == 0:
-            state = {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch, "epoch": epoch + 1}
-            save_checkpoint(last, stage.weights(), stage.meta, state | {"metrics": metrics})
+        report(stage.name, position.epoch + 1, metrics)
+        position, sums = Position(position.epoch + 1), [0.0, 0.0, 0.0]
+        save(position, sums)
+    _keep(stage, None)
     if place.rank == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": metrics})
+
+
+def _keep(stage: Stage, device: torch.device | None) -> None:
+    """Have the stage's tokens on a device, or no longer."""
+    for items in (stage.train, stage.val):
+        if isinstance(items, FeatureItems):
+            items.keep(device)
 
 
 def finished_epochs(folder: Path, stage: str) -> int:
@@ -107,24 +126,26 @@ def finished_epochs(folder: Path, stage: str) -> int:
     return load_state(last)["epoch"] if has_checkpoint(last) else 0
 
 
-def _resume(stage: Stage, optimizer, schedule, last: Path) -> tuple[int, dict[str, float]]:
-    """Epochs done and the metrics of the last of them."""
+def _resume(stage: Stage, optimizer, schedule, last: Path) -> tuple[Position, list[float], dict[str, float]]:
+    """Where to go on, the sums of the epoch so far (`_train_epoch`), the metrics of the last whole one."""
     if not has_checkpoint(last):
-        return 0, {}
+        return Position(), [0.0, 0.0, 0.0], {}
     stage.load(load_checkpoint(last).weights)
     state = load_state(last)
     optimizer.load_state_dict(state["optimizer"])
     schedule.last_epoch = state["schedule"]
-    return state["epoch"], state["metrics"]
+    return Position(state["epoch"], state["taken"]), state["sums"], state["metrics"]
 
 
-def _order(stage: Stage, config: TrainConfig, place: Place, epoch: int) -> list[int]:
-    return epoch_order(len(stage.train), config.seed, epoch, config.proportion, place.rank, place.world)
+def steps_per_epoch(stage: Stage, config: TrainConfig, place: Place) -> int:
+    """Batches of an epoch; a rest is dropped, unless it is all there is."""
+    whole = _whole(config, place)
+    return -(-last_taken(len(stage.train), config.proportion, whole) // whole)
 
 
-def steps_per_epoch(stage: Stage, config: TrainConfig, place: Place, size: int) -> int:
-    """Batches of `size` that one rank makes of an epoch; a rest is dropped, unless it is all there is."""
-    return max(1, len(_order(stage, config, place, 0)) // size)
+def _whole(config: TrainConfig, place: Place) -> int:
+    """Samples of a batch over all ranks."""
+    return max(1, config.batch_size // place.world) * place.world
 
 
 def cosine(total: int, warmup: float) -> Callable[[int], float]:
@@ -139,35 +160,72 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoch, size) -> dict[str, float]:
-    model.train()
-    stage.train.epoch = epoch
-    order = _order(stage, config, place, epoch)
-    loss_sum = right = seen = 0.0
+def _train_epoch(
+    stage: Stage,
+    step: Callable[[AVBatch, int, int], tuple[float, int]],
+    schedule,
+    config: TrainConfig,
+    place: Place,
+    position: Position,
+    sums: list[float],
+    save: Callable[[Position, list[float]], None],
+) -> dict[str, float]:
+    """Train from a position to the epoch's end; `sums` are loss, right and seen over all ranks before it."""
+    loss_sum, right, seen = sums if place.rank == 0 else (0.0, 0.0, 0.0)
     waited, clock = 0.0, time.perf_counter()
-    for step, batch in enumerate(batches(stage.train, order, size, config.loaders, drop_last=True)):
+    loaded = epoch_batches(
+        stage.train,
+        position,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        loaders=config.loaders,
+        proportion=config.proportion,
+        rank=place.rank,
+        world=place.world,
+    )
+    before = position.taken // _whole(config, place)
+    for number, (batch, reached) in enumerate(loaded, before):
         waited += time.perf_counter() - clock
-        batch = batch.to(place.device)
-        if stage.augment is not None:
-            rng = generator("augment", config.seed, epoch, step, place.rank)
-            batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
-        with arithmetic(config, place.device):
-            loss, logits = model(batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {step + 1}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, config.clip)
-        optimizer.step()
-        schedule.step()
+        value, correct = step(batch, position.epoch, number)
         loss_sum += value * len(batch)
-        right += (logits.argmax(dim=1) == batch.label).sum().item()
+        right += correct
         seen += len(batch)
+        if config.save_steps and (number + 1) % config.save_steps == 0 and reached.epoch == position.epoch:
+            save(reached, place.total(loss_sum, right, seen))
         clock = time.perf_counter()
     loss_sum, right, seen = place.total(loss_sum, right, seen)
     metrics = {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
     return metrics | {"data_wait_seconds": waited, "samples": seen}
+
+
+def _step(
+    stage: Stage,
+    model: nn.Module,
+    trained: list[nn.Parameter],
+    optimizer,
+    schedule,
+    config: TrainConfig,
+    place: Place,
+    batch: AVBatch,
+    epoch: int,
+    number: int,
+) -> tuple[float, int]:
+    """One step of the optimizer: the loss, and how many samples were classified rightly."""
+    batch = batch.to(place.device)
+    if stage.augment is not None:
+        rng = generator("augment", config.seed, epoch, number, place.rank)
+        batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
+    with arithmetic(config, place.device):
+        loss, logits = model(batch)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {number + 1}")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, config.clip)
+    optimizer.step()
+    schedule.step()
+    return value, int((logits.argmax(dim=1) == batch.label).sum())
 
 
 @torch.no_grad()

@@ -1,0 +1,162 @@
+"""What a corpus needs, computed from measured rates: shards, bytes, core-hours, cost.
+
+    python -m benchmarks.capacity --price 0.04 --storage 0.02
+
+Reads `results/decode.json` and `results/reading.json`, which `benchmarks.decode` and `benchmarks.reading`
+left, and writes `capacity.md` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from pipelines.settings import IngestConfig
+
+PAGE = Path(__file__).resolve().parent / "capacity.md"
+FILE_LIMIT = 100_000  # shards in a folder, beyond which listing and opening them all gets slow
+META_BYTES = 3_000  # of one sample's metadata and index in a reading process
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips, seconds of each, and the picture height that its sources have."""
+
+    name: str
+    clips: int
+    seconds: float
+    height: int
+
+
+CORPORA = (
+    Corpus("UrbanSound8K-AV", 8_732, 4, 360),
+    Corpus("MUSIC-AVQA", 9_288, 60, 360),
+    Corpus("VGGSound", 199_000, 10, 360),
+    Corpus("AudioSet 2M", 2_000_000, 10, 360),
+    Corpus("100 M clips", 100_000_000, 10, 720),
+)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.capacity", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder of the measured rates")
+    parser.add_argument("--price", type=float, default=0.04, help="of a core-hour (default 0.04)")
+    parser.add_argument("--storage", type=float, default=0.02, help="of a GB and month (default 0.02)")
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page."""
+    args = parse(argv)
+    decode, reading = (json.loads((args.results / f"{n}.json").read_text()) for n in ("decode", "reading"))
+    text = page(decode, reading, args.price, args.storage)
+    args.out.write_text(text)
+    print(text)
+    return 0
+
+
+def clip_bytes(seconds: float, config: IngestConfig) -> int:
+    """Bytes of one clip in a media shard: log-mel float16 of 100 frames a second, frames uint8, headers."""
+    members = (600, 128 + round(seconds * 100) * 128 * 2, 128 + config.frames * config.image_size**2 * 3)
+    return sum(512 + -(-size // 512) * 512 for size in members)
+
+
+def core_hours(corpus: Corpus, decode: dict[str, Any], way: str) -> float:
+    """Hours of one core; time is taken to grow with the length of a clip."""
+    row = next(row for row in decode["rows"] if row["height"] == corpus.height)
+    seconds = corpus.seconds / decode["settings"]["seconds"]
+    return corpus.clips * seconds / row["rate"][way]["median"] / 3600
+
+
+def needs(corpus: Corpus, decode: dict[str, Any], reading: dict[str, Any]) -> dict[str, float]:
+    """What one corpus needs with the default settings."""
+    config = IngestConfig()
+    size = corpus.clips * clip_bytes(corpus.seconds, config)
+    rate = next(
+        row["rate"]["median"] * row["bytes"]
+        for row in reading["rows"]
+        if row["samples"] == "1.9 MB" and row["way"] == "our reader"
+    )
+    return {
+        "shards": math.ceil(corpus.clips / config.samples_per_shard),
+        "bytes": size,
+        "exact": core_hours(corpus, decode, "ingest"),
+        "approximate": core_hours(corpus, decode, "approximate"),
+        "epoch_hours": size / rate / 3600,
+        "metadata": corpus.clips * META_BYTES,
+    }
+
+
+def changes(found: dict[str, float], days: float = 2.0) -> str:
+    """Where the plan changes: what the default settings no longer do well."""
+    told = []
+    if found["shards"] > FILE_LIMIT:
+        per = math.ceil(found["bytes"] / FILE_LIMIT / (found["bytes"] / found["shards"]) * 64)
+        told.append(f"samples_per_shard={2 ** math.ceil(math.log2(per))}")
+    if found["exact"] > 24 * days * 8:
+        told.append(f"{math.ceil(found['exact'] / 24 / days):,} cores for {days:g} days: several nodes")
+    if found["bytes"] > 2e12:
+        told.append("object storage, and fetching through the cache by split")
+    if found["metadata"] > 8e9:
+        told.append(f"metadata of {found['metadata'] / 1e9:,.0f} GB: one dataset per part, read one by one")
+    return "; ".join(told) or "one machine, default settings"
+
+
+def page(decode: dict[str, Any], reading: dict[str, Any], price: float, storage: float) -> str:
+    """The page's markdown."""
+    cells = []
+    for corpus in CORPORA:
+        found = needs(corpus, decode, reading)
+        cells.append(
+            [
+                corpus.name,
+                f"{corpus.clips:,} x {corpus.seconds:g} s, {corpus.height}p",
+                f"{found['shards']:,.0f}",
+                f"{found['bytes'] / 1e9:,.0f} GB",
+                f"{found['exact']:,.0f}",
+                f"{found['exact'] * price:,.0f} + {found['bytes'] / 1e9 * storage:,.0f} a month",
+                f"{found['approximate']:,.0f}",
+                f"{found['epoch_hours']:.2g}",
+                changes(found),
+            ]
+        )
+    columns = [
+        "corpus",
+        "clips",
+        "shards",
+        "media shards",
+        "core-hours",
+        "cost",
+        "approximate",
+        "epoch",
+        "plan",
+    ]
+    config, machine = IngestConfig(), decode["machine"]
+    return f"""# Capacity
+
+Computed by `python -m benchmarks.capacity` from rates measured on {machine["processor"]}
+({machine["cores"]} cores): `results/decode.json`, `results/reading.json`. Default settings:
+{config.frames} frames of {config.image_size} pixels, log-mel at 100 Hz, {config.samples_per_shard} clips a
+shard. A core-hour costs {price:g}, a GB and month {storage:g}.
+
+{report.table(columns, cells)}
+
+- *core-hours*: ingestion with exact frames; *approximate*: `frame_mode=approximate`; *epoch*: hours to read
+  all media shards once, one process, page cache warm: a disk's own rate counts where it is less.
+- Time is taken as proportional to the clips' length, and sources to have the height given; higher ones cost
+  more. A reading process holds about {META_BYTES:,} bytes of metadata and index per sample, and keeps 256
+  shards open.
+"""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

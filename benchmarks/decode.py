@@ -1,0 +1,327 @@
+"""Ingestion against the bare decoder, its faster mode, and the way of the released extraction scripts.
+
+    python -m benchmarks.decode --clips 24
+
+Clips of 10 s, H.264 at 30 fps with AAC sound, drawn by ffmpeg. Rates are clips per second of processor time
+of one core (children count), which other work disturbs least; two cores are timed by the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.report import Spread, positive
+from pipelines.audio import Span
+from pipelines.ffmpeg import executable
+from pipelines.frames import uniform
+from pipelines.manifest import read_manifest
+from pipelines.plan import ShardPlan, make_plan
+from pipelines.settings import IngestConfig
+from pipelines.shard_job import ingest_shard
+from shards.reader import ShardDataset
+from shards.schema import DatasetInfo, SplitInfo
+
+HEIGHTS = (720, 360)
+SECONDS, FRAMES, SIDE = 10, 10, 224
+TARGETS = {"share 720": 0.85, "share 360": 0.75, "two cores": 1.8, "over the scripts": 3.0}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode", description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=positive, default=16, help="per resolution (default 16)")
+    parser.add_argument("--repeats", type=positive, default=3, help="measured repetitions (default 3)")
+    parser.add_argument("--seconds", type=positive, default=SECONDS, help="length of a clip (default 10)")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table, write JSON, markdown and figure."""
+    args = parse(argv)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = report.machine("cpu") | {"threads": 1}
+    with tempfile.TemporaryDirectory(prefix="decode-") as folder:
+        rows = [measure(args, Path(folder) / str(height), height) for height in HEIGHTS]
+    settings = {k: v for k, v in vars(args).items() if k != "out"}
+    record = {"machine": found, "settings": settings, "targets": TARGETS, "rows": rows}
+    report.save(args.out, "decode", "Decoding", _text(args, rows), record, lambda figure: _draw(figure, rows))
+    return 0
+
+
+def measure(args: argparse.Namespace, folder: Path, height: int) -> dict[str, Any]:
+    """One resolution: rates of all ways in turn, and what the approximate mode does to the frames' times."""
+    manifest = write_clips(folder, args.clips, args.seconds, height)
+    paths = [Path(clip.path or "") for clip in read_manifest(manifest)]
+    ways: dict[str, Callable[[], float]] = {
+        "bare": lambda: _rate(paths, bare),
+        "ingest": lambda: _ingest(manifest, folder, "exact"),
+        "approximate": lambda: _ingest(manifest, folder, "approximate"),
+        "scripts": lambda: _scripts(paths, folder),
+        "one core": lambda: _cores(manifest, folder, 1),
+        "two cores": lambda: _cores(manifest, folder, 2),
+    }
+    taken = report.alternate(ways, args.repeats)
+    return {
+        "height": height,
+        "rate": {name: Spread.of(rates) for name, rates in taken.items()},
+        "share": report.ratios(taken["ingest"], taken["bare"]),
+        "approximate": report.ratios(taken["approximate"], taken["ingest"]),
+        "over_scripts": report.ratios(taken["ingest"], taken["scripts"]),
+        "two_cores": report.ratios(taken["two cores"], taken["one core"]),
+        "frames": compare_frames(folder),
+    }
+
+
+def write_clips(folder: Path, clips: int, seconds: int, height: int) -> Path:
+    """Moving patterns with noise and a tone, as mp4, and their manifest."""
+    folder.mkdir(parents=True)
+    rows, width = ["id,path,label,split"], height * 16 // 9
+    for i in range(clips):
+        picture = f"testsrc2=size={width}x{height}:rate=30:duration={seconds}"
+        sound = f"sine=frequency={200 + 50 * (i % 20)}:sample_rate=44100:duration={seconds}"
+        moving = f"rotate=0.05*t*{1 + i % 5},noise=c0s=12:c0f=t:c0_seed={i}"
+        coding = (
+            "-pix_fmt",
+            "yuv420p",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-crf",
+            "26",
+            "-c:a",
+            "aac",
+        )
+        command = [executable(), "-nostdin", "-v", "error", "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i"]
+        subprocess.run([*command, sound, "-vf", moving, *coding, folder / f"{i}.mp4"], check=True)
+        rows.append(f"{i},{i}.mp4,pattern,train")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder / "manifest.csv"
+
+
+def bare(path: Path) -> None:
+    """The limit: decord decoding the same frames on one thread; no sound, no scaling, nothing written."""
+    import decord
+
+    reader = decord.VideoReader(str(path), num_threads=1)
+    shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64)
+    reader.get_batch(np.unique(uniform(shown, Span(), FRAMES)).tolist()).asnumpy()
+
+
+def _processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _rate(paths: Sequence[Path], work: Callable[[Path], Any]) -> float:
+    start = _processor_seconds()
+    for path in paths:
+        work(path)
+    return len(paths) / (_processor_seconds() - start)
+
+
+def _plan(manifest: Path, per_shard: int) -> tuple[ShardPlan, ...]:
+    return tuple(make_plan(read_manifest(manifest), per_shard, manifest.parent))
+
+
+def _config(mode: str, per_shard: int) -> IngestConfig:
+    overrides: dict[str, Any] = {"frame_mode": mode, "samples_per_shard": per_shard}
+    return IngestConfig(frames=FRAMES, image_size=SIDE, workers=0, **overrides)
+
+
+def _ingest(manifest: Path, folder: Path, mode: str) -> float:
+    """Clips per processor second of the whole ingestion: decode, resample, log-mel, write, sync.
+
+    Each run has a process of its own; its start is taken off, by a run over the first clip alone.
+    """
+    clips = len(read_manifest(manifest))
+    first, whole = (_in_process(manifest, folder / mode, mode, n) for n in (1, clips))
+    return (clips - 1) / (whole - first) if clips > 1 else 1 / whole
+
+
+def _in_process(manifest: Path, out: Path, mode: str, clips: int) -> float:
+    """Processor seconds that a process takes to ingest the first clips."""
+    code = "import sys; from benchmarks.decode import ingest_alone; ingest_alone(*sys.argv[1:])"
+    start = _processor_seconds()
+    subprocess.run([sys.executable, "-c", code, manifest, out, mode, str(clips)], check=True)
+    return _processor_seconds() - start
+
+
+def ingest_alone(manifest: str, out: str, mode: str, clips: str) -> None:
+    """What the measured process runs: one shard of the first clips; its dataset.json if they are all."""
+    from shutil import rmtree
+
+    from pipelines.shard_job import _decoders
+
+    plan = _plan(Path(manifest), 10**6)[0]
+    plan = replace(plan, clips=plan.clips[: int(clips)])
+    rmtree(out, ignore_errors=True)
+    result = ingest_shard(plan, _config(mode, 10**6), Path(out))
+    for decoder in _decoders.values():
+        decoder.close()  # a child's time counts once it has ended
+    split = SplitInfo(samples=result.shard.samples, present=result.present, shards=(result.shard,))
+    info = DatasetInfo(kind="media", preprocessing={}, labels=("pattern",), splits={"train": split})
+    info.save(out)
+
+
+def _scripts(paths: Sequence[Path], folder: Path) -> float:
+    """The way of CAV-MAE's extraction scripts, in a process of its own: see `extract_as_released`."""
+    out = folder / "extracted"
+    out.mkdir(exist_ok=True)
+    code = "import sys; from benchmarks.decode import extract_as_released as e; e(sys.argv[1], sys.argv[2:])"
+    start = _processor_seconds()
+    subprocess.run([sys.executable, "-c", code, out, *paths], check=True)
+    whole = _processor_seconds() - start
+    start = _processor_seconds()
+    subprocess.run([sys.executable, "-c", code, out], check=True)
+    return len(paths) / (whole - (_processor_seconds() - start))
+
+
+def reader_of_scripts() -> str:
+    """OpenCV, as the scripts use it; decord seeking frame by frame where OpenCV is not installed."""
+    from importlib.util import find_spec
+
+    return "OpenCV" if find_spec("cv2") else "decord"
+
+
+def extract_as_released(out: str, paths: Sequence[str]) -> None:
+    """Per clip: one ffmpeg for a 16 kHz wav; then for each of ten frames a seek, a decode, a small jpg.
+
+    Our own writing of what the scripts in the CAV-MAE repository (`src/preprocess`) are described to do.
+    """
+    from PIL import Image
+
+    from pipelines.frames import fit
+
+    frame_at = _with_opencv if reader_of_scripts() == "OpenCV" else _with_decord
+    for path in paths:
+        name = Path(out) / Path(path).stem
+        command = [executable(), "-nostdin", "-v", "error", "-y", "-threads", "1", "-i", path]
+        subprocess.run([*command, "-vn", "-ac", "1", "-ar", "16000", name.with_suffix(".wav")], check=True)
+        for number, picture in enumerate(frame_at(path)):
+            Image.fromarray(fit(picture, SIDE)).save(f"{name}-{number}.jpg", quality=95)
+
+
+def _with_opencv(path: str) -> list[np.ndarray]:
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
+    import cv2
+
+    cv2.setNumThreads(1)
+    video, frames = cv2.VideoCapture(path), []
+    total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    for i in range(FRAMES):
+        video.set(cv2.CAP_PROP_POS_FRAMES, int(i * total / FRAMES))
+        frames.append(cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2RGB))
+    return frames
+
+
+def _with_decord(path: str) -> list[np.ndarray]:
+    import decord
+
+    video, frames = decord.VideoReader(path, num_threads=1), []
+    for i in range(FRAMES):
+        video.seek_accurate(int(i * len(video) / FRAMES))
+        frames.append(video.next().asnumpy())
+    return frames
+
+
+def _cores(manifest: Path, folder: Path, count: int) -> float:
+    """Clips per second by the clock of that many processes, each with its share of the shards."""
+    clips = len(read_manifest(manifest))
+    plan = _plan(manifest, max(1, clips // 4))
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(count, initializer=_warm, initargs=(manifest, out)) as pool:
+            pool.map(_nothing, range(count), chunksize=1)
+            start = time.perf_counter()
+            pool.starmap(ingest_shard, [(s, _config("exact", 1), Path(out)) for s in plan], chunksize=1)
+            return clips / (time.perf_counter() - start)
+
+
+def _nothing(_: int) -> None:
+    time.sleep(0.5)  # so that every process of the pool gets one, and has started
+
+
+def _warm(manifest: Path, out: str) -> None:
+    """Start this process's decoding child with a clip that is thrown away."""
+    first = _plan(manifest, 1)[0]
+    ingest_shard(first, _config("exact", 1), Path(out) / f"warm-{os.getpid()}")
+
+
+def compare_frames(folder: Path) -> dict[str, float]:
+    """Frames of the approximate mode against the exact ones: distance in seconds, share that is the same."""
+    exact, approximate = (ShardDataset(folder / mode, "train") for mode in ("exact", "approximate"))
+    away = np.array(
+        [
+            np.abs(np.subtract(a.frame_times, b.frame_times))
+            for a, b in zip(exact.metas, approximate.metas, strict=True)
+        ]
+    )
+    distinct = [len(set(meta.frame_times)) for meta in approximate.metas]
+    return {
+        "median_seconds_away": float(np.median(away)),
+        "greatest_seconds_away": float(away.max()),
+        "share_same": float((away < 1e-3).mean()),
+        "distinct_of_ten": float(np.mean(distinct)),
+    }
+
+
+def _text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    head = ["clips", *(f"{row['height']}p" for row in rows)]
+
+    def line(name: str, value: Callable[[dict[str, Any]], Spread]) -> list[str]:
+        return [name, *(value(row).text() for row in rows)]
+
+    rates = {
+        "bare": "decord alone, same frames, clips/s/core",
+        "ingest": "ingestion, exact frames, clips/s/core",
+        "approximate": "ingestion, approximate frames, clips/s/core",
+        "scripts": f"the scripts' way ({reader_of_scripts()}), clips/s/core",
+        "one core": "ingestion by one process, clips/s",
+        "two cores": "ingestion by two processes, clips/s",
+    }
+    cells = [line(text, lambda row, name=name: row["rate"][name]) for name, text in rates.items()]  # type: ignore[misc]
+    cells += [
+        line("ingestion over decord alone (0.85, 0.75 wanted)", lambda row: row["share"]),
+        line("two processes over one (1.8 wanted)", lambda row: row["two_cores"]),
+        line("approximate over exact", lambda row: row["approximate"]),
+        line("ingestion over the scripts (3 wanted)", lambda row: row["over_scripts"]),
+    ]
+    away = "; ".join(
+        f"{row['height']}p: median {row['frames']['median_seconds_away']:.2f} s, at most "
+        f"{row['frames']['greatest_seconds_away']:.2f} s, {row['frames']['distinct_of_ten']:.1f} different "
+        f"frames of {FRAMES}"
+        for row in rows
+    )
+    return (
+        f"{args.clips} clips of {args.seconds} s per resolution, H.264 30 fps + AAC, {FRAMES} frames of "
+        f"{SIDE} pixels, {args.repeats} repetitions in turn, median (least-greatest).\n\n"
+        f"{report.table(head, cells)}\n\n"
+        f"Approximate frames lie this far from the exact ones: {away}."
+    )
+
+
+def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
+    names = ("scripts", "ingest", "bare", "approximate")
+    for axes, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
+        axes.bar(names, [row["rate"][name].median for name in names])
+        axes.set(title=f"{row['height']}p", ylabel="clips per second and core")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
