@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,51 +144,58 @@ def _config(mode: str, per_shard: int) -> IngestConfig:
 
 
 def _ingest(manifest: Path, folder: Path, mode: str) -> float:
-    """Clips per processor second of the whole ingestion: decode, resample, log-mel, write, sync.
+    """Clips per processor second of the whole ingestion: decode, resample, log-mel, write, sync."""
+    return len(read_manifest(manifest)) / _in_process("ingest_alone", manifest, folder / mode, mode)
 
-    Each run has a process of its own; its start is taken off, by a run over the first clip alone.
+
+def _scripts(paths: Sequence[Path], folder: Path) -> float:
+    """The same of the way of CAV-MAE's extraction scripts: `extract_as_released`."""
+    (folder / "extracted").mkdir(exist_ok=True)
+    return len(paths) / _in_process("extract_alone", folder / "extracted", *paths)
+
+
+def _in_process(function: str, *arguments: str | Path) -> float:
+    """What one of the functions below prints last, in a process of its own: its processor seconds."""
+    code = f"import sys; from benchmarks.decode import {function} as run; print(run(*sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+
+
+def ingest_alone(manifest: str, out: str, mode: str) -> float:
+    """Ingest all clips as one shard, and write its dataset.json; processor seconds, the start left out.
+
+    The decoding child is started by a first clip that is thrown away; what it and its ffmpegs use is counted.
     """
-    clips = len(read_manifest(manifest))
-    first, whole = (_in_process(manifest, folder / mode, mode, n) for n in (1, clips))
-    return (clips - 1) / (whole - first) if clips > 1 else 1 / whole
-
-
-def _in_process(manifest: Path, out: Path, mode: str, clips: int) -> float:
-    """Processor seconds that a process takes to ingest the first clips."""
-    code = "import sys; from benchmarks.decode import ingest_alone; ingest_alone(*sys.argv[1:])"
-    start = _processor_seconds()
-    subprocess.run([sys.executable, "-c", code, manifest, out, mode, str(clips)], check=True)
-    return _processor_seconds() - start
-
-
-def ingest_alone(manifest: str, out: str, mode: str, clips: str) -> None:
-    """What the measured process runs: one shard of the first clips; its dataset.json if they are all."""
     from shutil import rmtree
 
     from pipelines.shard_job import _decoders
 
-    plan = _plan(Path(manifest), 10**6)[0]
-    plan = replace(plan, clips=plan.clips[: int(clips)])
     rmtree(out, ignore_errors=True)
-    result = ingest_shard(plan, _config(mode, 10**6), Path(out))
-    for decoder in _decoders.values():
-        decoder.close()  # a child's time counts once it has ended
+    config = _config(mode, 10**6)
+    ingest_shard(_plan(Path(manifest), 1)[0], config, Path(out) / "first")
+    (child,) = (decoder._process for decoder in _decoders.values())
+    assert child is not None
+    start = _processor_seconds() + _seconds_of(child.pid)
+    result = ingest_shard(_plan(Path(manifest), 10**6)[0], config, Path(out))
+    used = _processor_seconds() + _seconds_of(child.pid) - start
     split = SplitInfo(samples=result.shard.samples, present=result.present, shards=(result.shard,))
     info = DatasetInfo(kind="media", preprocessing={}, labels=("pattern",), splits={"train": split})
     info.save(out)
+    return used
 
 
-def _scripts(paths: Sequence[Path], folder: Path) -> float:
-    """The way of CAV-MAE's extraction scripts, in a process of its own: see `extract_as_released`."""
-    out = folder / "extracted"
-    out.mkdir(exist_ok=True)
-    code = "import sys; from benchmarks.decode import extract_as_released as e; e(sys.argv[1], sys.argv[2:])"
+def _seconds_of(process: int) -> float:
+    """Processor seconds of a running process and of its children that have ended (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def extract_alone(out: str, *paths: str) -> float:
+    """Processor seconds of `extract_as_released`, after one clip that is not counted."""
+    extract_as_released(out, paths[:1])
     start = _processor_seconds()
-    subprocess.run([sys.executable, "-c", code, out, *paths], check=True)
-    whole = _processor_seconds() - start
-    start = _processor_seconds()
-    subprocess.run([sys.executable, "-c", code, out], check=True)
-    return len(paths) / (whole - (_processor_seconds() - start))
+    extract_as_released(out, paths)
+    return _processor_seconds() - start
 
 
 def reader_of_scripts() -> str:
