@@ -139,7 +139,7 @@ def _plan(manifest: Path, per_shard: int) -> tuple[ShardPlan, ...]:
 
 
 def _config(mode: str, per_shard: int) -> IngestConfig:
-    overrides: dict[str, Any] = {"frame_mode": mode, "samples_per_shard": per_shard}
+    overrides: dict[str, Any] = {"frame_mode": mode, "samples_per_shard": per_shard, "timeout_s": 600}
     return IngestConfig(frames=FRAMES, image_size=SIDE, workers=0, **overrides)
 
 
@@ -177,6 +177,7 @@ def ingest_alone(manifest: str, out: str, mode: str) -> float:
     assert child is not None
     start = _processor_seconds() + _seconds_of(child.pid)
     result = ingest_shard(_plan(Path(manifest), 10**6)[0], config, Path(out))
+    assert not result.quarantined, result.quarantined[0]  # else the child may be another one now
     used = _processor_seconds() + _seconds_of(child.pid) - start
     split = SplitInfo(samples=result.shard.samples, present=result.present, shards=(result.shard,))
     info = DatasetInfo(kind="media", preprocessing={}, labels=("pattern",), splits={"train": split})
