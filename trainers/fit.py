@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_
 from trainers.config import TrainConfig
 from trainers.data import Items, batches, epoch_order
 from trainers.resources import Meter
+from trainers.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,24 @@ class Place:
         torch.distributed.all_reduce(summed)
         return summed.tolist()
 
+    def union(self, names: Iterable[str]) -> list[str]:
+        """All ranks' names, sorted: the same list on every rank."""
+        mine = sorted(set(names))
+        if self.world == 1:
+            return mine
+        everyones: list[list[str]] = [[] for _ in range(self.world)]
+        torch.distributed.all_gather_object(everyones, mine)
+        return sorted({name for names in everyones for name in names})
+
 
 @dataclass(frozen=True)
 class Stage:
     """One thing to train.
 
     Attributes:
-        name: its folder and its name in logs: "finetune", or a case.
-        objective: module; batch -> (mean loss [], logits [B, C]).
+        name: its folder and its name in logs: "finetune", a case, "avqa", ...
+        objective: module; batch -> (mean loss [], logits [B, C]) and, if it has more to tell, figures by name:
+            each a sum and the count that it is over, [2]. Logits None: there is nothing to classify.
         train, val: items; an epoch begins by setting `train.epoch`.
         weights: what a checkpoint holds, by name.
         load: puts such weights back.
@@ -143,7 +154,7 @@ def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoc
     model.train()
     stage.train.epoch = epoch
     order = _order(stage, config, place, epoch)
-    loss_sum = right = seen = 0.0
+    tally = Tally()
     waited, clock = 0.0, time.perf_counter()
     for step, batch in enumerate(batches(stage.train, order, size, config.loaders, drop_last=True)):
         waited += time.perf_counter() - clock
@@ -151,8 +162,8 @@ def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoc
         if stage.augment is not None:
             rng = generator("augment", config.seed, epoch, step, place.rank)
             batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
-        with arithmetic(config, place.device):
-            loss, logits = model(batch)
+        with arithmetic(config, place.device), seeded(place.device, config.seed, epoch, step, place.rank):
+            loss, logits, *told = model(batch)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {step + 1}")
@@ -161,31 +172,38 @@ def _train_epoch(stage, model, trained, optimizer, schedule, config, place, epoc
         nn.utils.clip_grad_norm_(trained, config.clip)
         optimizer.step()
         schedule.step()
-        loss_sum += value * len(batch)
-        right += (logits.argmax(dim=1) == batch.label).sum().item()
-        seen += len(batch)
+        tally.add(value, batch, logits, told[0] if told else {})
         clock = time.perf_counter()
-    loss_sum, right, seen = place.total(loss_sum, right, seen)
-    metrics = {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
+    means, seen = tally.means(place)
+    metrics = {"train_accuracy" if k == "accuracy" else k: v for k, v in means.items()}
+    metrics["lr"] = schedule.get_last_lr()[0]
     return metrics | {"data_wait_seconds": waited, "samples": seen}
 
 
 @torch.no_grad()
 def validate(stage: Stage, config: TrainConfig, place: Place) -> dict[str, float]:
-    """Loss and accuracy on the stage's validation items, over all ranks."""
+    """Loss, accuracy and what else the objective tells on the stage's validation items, over all ranks."""
     assert stage.val is not None
     stage.objective.eval()
     order = list(range(len(stage.val)))[place.rank :: place.world]
-    loss_sum = right = seen = 0.0
-    for batch in batches(stage.val, order, config.batch_size, config.loaders, drop_last=False):
+    tally = Tally()
+    for step, batch in enumerate(
+        batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)
+    ):
         batch = batch.to(place.device)
-        with arithmetic(config, place.device):
-            loss, logits = stage.objective(batch)
-        loss_sum += loss.item() * len(batch)
-        right += (logits.argmax(dim=1) == batch.label).sum().item()
-        seen += len(batch)
-    loss_sum, right, seen = place.total(loss_sum, right, seen)
-    return {"val_loss": loss_sum / max(seen, 1), "val_accuracy": right / max(seen, 1)}
+        with arithmetic(config, place.device), seeded(place.device, "val", config.seed, step, place.rank):
+            loss, logits, *told = stage.objective(batch)
+        tally.add(loss.item(), batch, logits, told[0] if told else {})
+    return {f"val_{name}": value for name, value in tally.means(place)[0].items()}
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *key: object) -> Iterator[None]:
+    """Torch's own random draws in the block (dropout) depend on `key` alone, so a resumed run repeats them;
+    the state outside is left as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(generator("step", *key).integers(2**62)))
+        yield
 
 
 @contextlib.contextmanager
