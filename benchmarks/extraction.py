@@ -21,8 +21,8 @@ from benchmarks.report import Spread, positive
 from models.backbone import Backbone
 from models.cavmae import BACKBONES, MODALITIES
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
-from pipelines.features import frozen_backbone
 from pipelines.settings import FeatureConfig
+from pipelines.tokens import TokenExtractor, frozen_backbone
 from shards.schema import DatasetInfo
 
 CLIPS = {("tiny", "cpu"): 64, ("base", "cpu"): 2, ("tiny", "cuda"): 512, ("base", "cuda"): 128}
@@ -87,11 +87,14 @@ def _extraction(
         depth=depth, draws=args.draws, eval_draws=args.draws, batch_size=args.batch_size, workers=0
     )
 
+    extractor = TokenExtractor(backbone, config)
+    extractor.to(args.device)
+
     def run() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             start = time.perf_counter()
             for shard in feature_plan(info):
-                extract_shard(shard, backbone, config, folder / "data", Path(out), args.device)
+                extract_shard(shard, extractor, config, folder / "data", Path(out))
             return args.clips / (time.perf_counter() - start)
 
     return run

@@ -28,7 +28,7 @@ from benchmarks.report import Spread, positive
 from models.backbone import Backbone
 from models.cavmae import BACKBONES, BackboneConfig
 from models.inputs import Normalisation
-from pipelines.features import frozen_backbone
+from pipelines.tokens import frozen_backbone
 from shards.reader import ShardDataset
 from trainers.data import FeatureItems, InputSpec, Items, MediaItems, batches, epoch_order
 from trainers.recipes import input_spec

@@ -45,11 +45,13 @@ class Normalisation:
         """A black pixel after normalisation, [3, 1, 1]."""
         return -self._visual("mean") / self._visual("std")
 
-    def fbank(self, values: np.ndarray, target_length: int) -> Tensor:
-        """Log-mel [F, 128] padded with zeros (before normalising, as published) or cut, then normalised:
-        [target_length, 128]."""
-        x = torch.from_numpy(values[:target_length].astype(np.float32))
-        x = F.pad(x, (0, 0, 0, target_length - len(x)))
+    def fbank(self, values: np.ndarray, target_length: int, start: int = 0) -> Tensor:
+        """`target_length` frames of a log-mel [F, 128] from frame `start` on (before its begin and beyond its
+        end: zeros before normalising, as published), normalised: [target_length, 128]."""
+        begin, end = max(start, 0), max(start + target_length, 0)
+        x = torch.from_numpy(values[begin:end].astype(np.float32))
+        before = min(begin - start, target_length)
+        x = F.pad(x, (0, 0, before, target_length - before - len(x)))
         return (x - self.audio_mean) / self.audio_std
 
     def picture(self, frames: np.ndarray, index: int, size: int) -> Tensor:

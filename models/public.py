@@ -1,10 +1,10 @@
-"""Import of public CAV-MAE checkpoints: by name, whole or not at all."""
+"""Import of public checkpoints: by name, whole or not at all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.cavmae import CAVMAE
 
@@ -37,8 +37,25 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
     absent = [name for name in own if name not in state]
     fresh = _OWN if any(name.startswith(_HEAD) for name in state) else (*_OWN, _HEAD)
+    load_exactly(model, state, "this backbone", fresh)
+    return absent
+
+
+def load_exactly(
+    model: nn.Module, state: Mapping[str, Tensor], what: str, fresh: tuple[str, ...] = ()
+) -> None:
+    """Load `state` into `model`, in place, only when every tensor fits; `model` may keep those whose names
+    begin with one of `fresh`.
+
+    Args:
+        what: the model's name, for the message.
+
+    Raises:
+        ValueError: names missing, unknown or of another shape, listed; `model` is unchanged.
+    """
+    own = model.state_dict()
     problems = {
-        "missing": [n for n in absent if not n.startswith(fresh)],
+        "missing": [n for n in own if n not in state and not n.startswith(fresh)],
         "unknown": [n for n in state if n not in own],
         "other shapes:": [
             f"{n} is {_shape(t)}, expected {_shape(own[n])}"
@@ -48,9 +65,8 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind} {_few(names)}" for kind, names in problems.items() if names)
-        raise ValueError(f"not a checkpoint of this backbone: {listed}")
-    model.load_state_dict(state, strict=False)
-    return absent
+        raise ValueError(f"not a checkpoint of {what}: {listed}")
+    model.load_state_dict(dict(state), strict=False)
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

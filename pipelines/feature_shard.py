@@ -1,6 +1,6 @@
-"""The work of one task: all variants of a media shard's samples through the frozen backbone. No Ray here.
+"""The work of one task: a media shard's samples through frozen networks. No Ray here.
 
-Shapes: R rows (variants of several samples), V variants of one sample, N tokens, D width.
+Shapes: R rows (variants or time steps) of one sample.
 """
 
 from __future__ import annotations
@@ -9,23 +9,67 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.backbone import Backbone
 from models.cavmae import MODALITIES, Modality
-from models.conditions import variant_names
-from models.noise import ruin
+from pipelines.moments import Moments, add, channel_moments
 from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
-from shards.schema import DatasetInfo, ShardInfo, SplitInfo
+from shards.schema import BackboneInfo, DatasetInfo, ShardInfo, SplitInfo
 from shards.writer import Member, Record, write_shard
 
 LARGEST = float(torch.finfo(torch.float16).max)
+
+
+class Extractor(Protocol):
+    """Frozen networks and how they are fed: what makes one kind of features from samples.
+
+    Attributes:
+        fingerprint: sha256 of weights and sizes.
+        folder: name of its feature shards' folder.
+        statistics: dataset.json is to hold mean and deviation per channel over the train split.
+    """
+
+    fingerprint: str
+    folder: str
+    statistics: bool
+
+    def to(self, device: str) -> None:
+        """Move the networks."""
+        ...
+
+    def together(self, split: str) -> int:
+        """Samples that go through the network together."""
+        ...
+
+    def inputs(self, modality: Modality, sample: Sample) -> Tensor:
+        """What the network takes of one sample, [R, ...]; always the same R within a split."""
+        ...
+
+    def forward(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Features of such rows, on the networks' device."""
+        ...
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What dataset.json says besides the config."""
+        ...
+
+    def info(self) -> BackboneInfo:
+        """The networks' identity in dataset.json."""
+        ...
+
+
+class FeatureLedger(Ledger):
+    """A shard's result; moments of its train samples where statistics are wanted."""
+
+    audio: Moments = Moments()
+    visual: Moments = Moments()
 
 
 @dataclass(frozen=True)
@@ -68,38 +112,33 @@ def _only(info: DatasetInfo, split: str, shard: ShardInfo) -> DatasetInfo:
     return info.model_copy(update={"splits": {split: one}})
 
 
-def read_features_ledger(out: Path, shard: FeatureShard) -> Ledger | None:
+def read_features_ledger(out: Path, shard: FeatureShard) -> FeatureLedger | None:
     """The result of a finished feature shard, if it is finished."""
-    return read_ledger(Ledger, out, shard.name, shard.digest)
+    return read_ledger(FeatureLedger, out, shard.name, shard.digest)
 
 
 def extract_shard(
-    shard: FeatureShard,
-    backbone: Backbone,
-    config: FeatureConfig,
-    data: Path,
-    out: Path,
-    device: str = "cpu",
-) -> Ledger:
-    """Write ``out/<name>.tar`` with the tokens of a media shard's samples, and then its ledger.
+    shard: FeatureShard, extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+) -> FeatureLedger:
+    """Write ``out/<name>.tar`` with the features of a media shard's samples, and then its ledger.
 
-    Members ``audio.npy`` and ``visual.npy``: float16 [V, N, D] before encoder block ``config.depth``, V in
-    the order of `models.conditions.variant_names`; only for modalities that the sample has.
+    Members ``audio.npy`` and ``visual.npy``: float16 [R, ...], only for modalities that the sample has.
 
     Args:
-        backbone: its network on ``device``, in evaluation mode.
+        extractor: already moved to its device.
         data, out: folders of the media and of the feature shards.
 
     Raises:
-        InputError: a damaged media shard, or tokens that float16 can't hold; names the sample.
+        InputError: a damaged media shard, or features that float16 can't hold; names the sample.
         OSError: the shard can't be written.
     """
     if (done := read_features_ledger(out, shard)) is not None:
         return done
-    work = _Work(shard, backbone, config, device)
+    work = _Work(shard, extractor, config)
     with reproducible(), torch.inference_mode():
         written = write_shard(out / f"{shard.name}.tar", work.records(shard.open(data)), root=out)
-    result = Ledger(digest=shard.digest, shard=written, present=work.present)
+    moments = {modality: add(parts) for modality, parts in work.moments.items()}
+    result = FeatureLedger(digest=shard.digest, shard=written, present=work.present, **moments)
     write_ledger(result, out, shard.name)
     return result
 
@@ -117,73 +156,50 @@ def reproducible() -> Iterator[None]:
 
 
 class _Work:
-    """The samples of one shard on their way; how many had which modality."""
+    """The samples of one shard on their way; how many had which modality, and their moments."""
 
-    def __init__(self, shard: FeatureShard, backbone: Backbone, config: FeatureConfig, device: str):
-        self.backbone, self.config, self.device = backbone, config, device
-        self.noise = config.noise.build()
-        self.black = backbone.normalisation.black
-        self.draws = config.draws if shard.split == "train" else config.eval_draws
-        self.variants = variant_names(self.draws)
+    def __init__(self, shard: FeatureShard, extractor: Extractor, config: FeatureConfig):
+        self.extractor, self.batch_size = extractor, config.batch_size
+        self.step = extractor.together(shard.split)
+        self.statistics = extractor.statistics and shard.split == "train"
         self.present: dict[str, int] = dict.fromkeys(MODALITIES, 0)
+        self.moments: dict[str, list[Moments]] = {modality: [] for modality in MODALITIES}
 
     def records(self, data: ShardDataset) -> Iterator[Record]:
-        """The samples as the writer takes them. So many go through the network together as fill a batch;
-        which ones never depends on anything but the shard."""
-        step = max(1, self.config.batch_size // len(self.variants))
-        for at in range(0, len(data), step):
-            samples = [data[i] for i in range(at, min(at + step, len(data)))]
-            tokens = {modality: self._tokens(modality, samples) for modality in MODALITIES}
+        """The samples as the writer takes them. Which ones go through the network together never depends on
+        anything but the shard."""
+        for at in range(0, len(data), self.step):
+            samples = [data[i] for i in range(at, min(at + self.step, len(data)))]
+            features = {modality: self._features(modality, samples) for modality in MODALITIES}
             for sample in samples:
                 key = sample.meta.key
                 members: dict[str, Member] = {"json": sample.meta}
-                members |= {f"{m}.npy": tokens[m][key] for m in MODALITIES if key in tokens[m]}
+                members |= {f"{m}.npy": features[m][key] for m in MODALITIES if key in features[m]}
                 yield key, members
 
-    def _tokens(self, modality: Modality, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Tokens [V, N, D] by key of those samples that have the modality."""
+    def _features(self, modality: Modality, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """Features [R, ...] by key of those samples that have the modality."""
         having = [sample for sample in samples if getattr(sample.meta, modality).present]
         self.present[modality] += len(having)
         if not having:
             return {}
-        rows = torch.cat([self._inputs(modality, sample) for sample in having])  # [R, ...]
-        size = self.config.batch_size
-        parts = [self._forward(modality, rows[i : i + size]) for i in range(0, len(rows), size)]
-        tokens = torch.cat(parts).view(len(having), len(self.variants), *parts[0].shape[1:])
-        for sample, of_sample in zip(having, tokens, strict=True):
-            self._refuse_overflow(modality, sample, of_sample)
-        halves = tokens.half().cpu().numpy()
+        rows = torch.cat([self.extractor.inputs(modality, sample) for sample in having])
+        size = self.batch_size
+        parts = [self.extractor.forward(modality, rows[i : i + size]) for i in range(0, len(rows), size)]
+        values = torch.cat(parts).view(len(having), -1, *parts[0].shape[1:])
+        for sample, of_sample in zip(having, values, strict=True):
+            _refuse_overflow(modality, sample, of_sample)
+        halves = values.half().cpu().numpy()
+        if self.statistics:
+            self.moments[modality] += [channel_moments(half) for half in halves]
         return {sample.meta.key: half for sample, half in zip(having, halves, strict=True)}
 
-    def _forward(self, modality: Modality, rows: Tensor) -> Tensor:
-        net = self.backbone.net
-        return net.encode(modality, net.embed(modality, rows.to(self.device)), 0, self.config.depth)
 
-    def _inputs(self, modality: Modality, sample: Sample) -> Tensor:
-        """All variants of one sample's normalised input: [V, F, 128] or [V, 3, H, W]."""
-        x, key, noise = self._clean(modality, sample), sample.meta.key, self.noise
-        out = x.new_empty(len(self.variants), *x.shape)
-        out[0] = x
-        for row, name in enumerate(self.variants[1:], start=1):
-            kind, _, draw = name.partition("-")
-            severity = noise.both if kind == "both" else noise.alone
-            out[row], _ = ruin(
-                x, modality, severity, noise, self.config.seed, key, int(draw), floor=self.black
-            )
-        return out
-
-    def _clean(self, modality: Modality, sample: Sample) -> Tensor:
-        sizes, norm = self.backbone.net.config, self.backbone.normalisation
-        if modality == "audio":
-            return norm.fbank(sample.arrays["audio"], sizes.target_length)
-        frames = sample.arrays["frames"]
-        return norm.picture(frames, len(frames) // 2, sizes.image_size)
-
-    def _refuse_overflow(self, modality: Modality, sample: Sample, tokens: Tensor) -> None:
-        peak = float(tokens.abs().max())
-        if not peak <= LARGEST:  # NaN too
-            remedy = "look at this sample and at the backbone's weights; choose another depth or backbone"
-            message = (
-                f"sample '{sample.meta.id}': {modality} tokens reach {peak:g}, float16 ends at {LARGEST:g}"
-            )
-            raise InputError(message, field="depth", remedy=remedy)
+def _refuse_overflow(modality: Modality, sample: Sample, values: Tensor) -> None:
+    peak = float(values.abs().max())
+    if not peak <= LARGEST:  # NaN too
+        remedy = "look at this sample and at the weights; choose another depth or network"
+        message = (
+            f"sample '{sample.meta.id}': {modality} features reach {peak:g}, float16 ends at {LARGEST:g}"
+        )
+        raise InputError(message, field="depth", remedy=remedy)

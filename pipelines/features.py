@@ -1,4 +1,4 @@
-"""``avmend features``: media shards to feature shards, by a frozen backbone.
+"""``avmend features``: media shards to feature shards, by frozen networks.
 
 Run it again after a kill: it goes on where it was, and ends in the same bytes.
 """
@@ -15,23 +15,34 @@ from typing import Any
 import torch
 
 from configs import load_config
-from configs.backbone import load_backbone
 from configs.cluster import ray_session
-from models.backbone import Backbone
-from models.conditions import variant_names
-from pipelines.feature_shard import FeatureShard, extract_shard, feature_plan, read_features_ledger
+from pipelines.extractors import build_extractor
+from pipelines.feature_shard import (
+    Extractor,
+    FeatureLedger,
+    FeatureShard,
+    extract_shard,
+    feature_plan,
+    read_features_ledger,
+)
+from pipelines.moments import add, statistics
 from pipelines.on_ray import run_in_slots
-from pipelines.resume import Ledger, alone, keep_plan, split_info, sweep
+from pipelines.resume import alone, keep_plan, split_info, sweep
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.progress import Progress
-from shards.schema import SCHEMA_VERSION, BackboneInfo, DatasetInfo, feature_folder
+from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
 
 PLAN_FILE = "features.json"
+PUBLIC = ("vggish+resnet18", "vggish+clip")
 
 
 def extract(
-    data: Path, backbone: Path, config: FeatureConfig | None = None, stage: str | None = None
+    data: Path,
+    backbone: Path | None = None,
+    config: FeatureConfig | None = None,
+    stage: str | None = None,
+    weights: Path | None = None,
 ) -> Path:
     """Extract the features of a media dataset; what an earlier run finished is kept.
 
@@ -39,42 +50,30 @@ def extract(
         data: folder of the media shards; the features go into its ``features`` folder.
         backbone: folder of a `finetune` run, or of its checkpoint.
         stage: place in a longer job, for the progress line.
+        weights: folder of public weights, for extractors of those.
 
     Returns:
         the folder of the feature shards.
 
     Raises:
-        InputError: no media dataset, no backbone, a depth beyond it, a folder begun otherwise, a full disk.
+        InputError: no media dataset, no backbone or weights, a depth beyond it, a folder begun otherwise, a
+            full disk.
     """
     data, config = Path(data).absolute(), config or FeatureConfig()
     info = _media(data, config)
-    network = frozen_backbone(backbone, config.depth)
-    out = feature_folder(data, network.fingerprint, config.depth)
+    extractor = build_extractor(config, info, backbone, weights)
+    out = data / "features" / extractor.folder
     plan = feature_plan(info, config.splits)
     try:
         with alone(out, "extraction"):
-            _keep(out, plan, info, network, config)
+            _keep(out, plan, info, extractor, config)
             sweep(out, "ledger")
-            results = _work(plan, network, config, data, out, stage)
-            _assemble(plan, results, info, network, config).save(out)
+            results = _work(plan, extractor, config, data, out, stage)
+            _assemble(plan, results, info, extractor, config).save(out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
         raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
     return out
-
-
-def frozen_backbone(folder: Path, depth: int = 0) -> Backbone:
-    """The backbone of a run or checkpoint, frozen and in evaluation mode.
-
-    Raises:
-        InputError: as `load_backbone`; or one with fewer than ``depth`` blocks.
-    """
-    backbone = load_backbone(folder)
-    if depth > (blocks := backbone.net.config.depth):
-        message = f"depth {depth} is beyond the {blocks} blocks of its encoders"
-        raise InputError(message, file=folder, field="depth", remedy=f"choose 0 to {blocks}")
-    backbone.net.eval().requires_grad_(False)
-    return backbone
 
 
 def _media(data: Path, config: FeatureConfig) -> DatasetInfo:
@@ -89,12 +88,12 @@ def _media(data: Path, config: FeatureConfig) -> DatasetInfo:
 
 
 def _keep(
-    out: Path, plan: Sequence[FeatureShard], info: DatasetInfo, backbone: Backbone, config: FeatureConfig
+    out: Path, plan: Sequence[FeatureShard], info: DatasetInfo, extractor: Extractor, config: FeatureConfig
 ) -> None:
     mine = {
         "schema_version": SCHEMA_VERSION,
         "dataset": info.fingerprint(),
-        "backbone": backbone.fingerprint,
+        "backbone": extractor.fingerprint,
         "config": config.content(),
         "shards": {shard.name: shard.digest for shard in plan},
     }
@@ -104,12 +103,12 @@ def _keep(
 
 def _work(
     plan: Sequence[FeatureShard],
-    backbone: Backbone,
+    extractor: Extractor,
     config: FeatureConfig,
     data: Path,
     out: Path,
     stage: str | None,
-) -> dict[str, Ledger]:
+) -> dict[str, FeatureLedger]:
     """Results of all shards by name; those that are finished are read, the others made."""
     found = {shard.name: read_features_ledger(out, shard) for shard in plan}
     done = {name: result for name, result in found.items() if result is not None}
@@ -120,19 +119,18 @@ def _work(
     before = sum(samples[name] for name in done)
     run = _run_here if config.workers == 0 else _run_on_ray
     with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
-        for name, result in run(todo, backbone, config, data, out):
+        for name, result in run(todo, extractor, config, data, out):
             done[name] = result
             progress.advance(samples[name])
     return done
 
 
 def _run_here(
-    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
-) -> Iterator[tuple[str, Ledger]]:
-    device = _device(config.gpu, torch.cuda.is_available())
-    backbone.net.to(device)
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+) -> Iterator[tuple[str, FeatureLedger]]:
+    extractor.to(_device(config.gpu, torch.cuda.is_available()))
     for shard in plan:
-        yield shard.name, extract_shard(shard, backbone, config, data, out, device)
+        yield shard.name, extract_shard(shard, extractor, config, data, out)
 
 
 def _device(gpu: bool | None, there: bool) -> str:
@@ -141,32 +139,32 @@ def _device(gpu: bool | None, there: bool) -> str:
     return "cuda" if there and gpu is not False else "cpu"
 
 
-class Extractor:
-    """An actor's inside: one shard after another, by a backbone that is fetched once per process.
+class Worker:
+    """An actor's inside: one shard after another, by an extractor that is fetched once per process.
 
     It is fetched with the first shard, not handed to the constructor, so that a restarted actor gets it too.
     """
 
     def __init__(self, config: FeatureConfig, data: Path, out: Path, device: str):
         self.config, self.data, self.out, self.device = config, data, out, device
-        self.backbone: Backbone | None = None
+        self.extractor: Extractor | None = None
 
     def ready(self) -> None:
         """Return once the actor is up."""
 
-    def extract(self, shared: list[Any], shard: FeatureShard) -> Ledger:
-        """`extract_shard`; ``shared`` holds the backbone's ObjectRef (a list keeps Ray from resolving it)."""
-        if self.backbone is None:
+    def extract(self, shared: list[Any], shard: FeatureShard) -> FeatureLedger:
+        """`extract_shard`; ``shared`` holds the extractor's ObjectRef (Ray resolves none in a list)."""
+        if self.extractor is None:
             import ray
 
-            self.backbone = ray.get(shared[0])
-            self.backbone.net.to(self.device)
-        return extract_shard(shard, self.backbone, self.config, self.data, self.out, self.device)
+            self.extractor = ray.get(shared[0])
+            self.extractor.to(self.device)
+        return extract_shard(shard, self.extractor, self.config, self.data, self.out)
 
 
 def _run_on_ray(
-    plan: Sequence[FeatureShard], backbone: Backbone, config: FeatureConfig, data: Path, out: Path
-) -> Iterator[tuple[str, Ledger]]:
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+) -> Iterator[tuple[str, FeatureLedger]]:
     """A pool of actors that share one copy of the weights per machine."""
     import ray
 
@@ -180,8 +178,8 @@ def _run_on_ray(
             num_gpus=int(device == "cuda"),
             max_restarts=config.worker_tries,
             max_task_retries=config.worker_tries,
-        )(Extractor)
-        shared = [ray.put(backbone)]
+        )(Worker)
+        shared = [ray.put(extractor)]
         actors: list[Any] = [kind.remote(config, data, out, device) for _ in range(count)]
         try:
             starting = {actor.ready.remote(): partial(actor.extract.remote, shared) for actor in actors}
@@ -193,50 +191,50 @@ def _run_on_ray(
 
 def _assemble(
     plan: Sequence[FeatureShard],
-    results: dict[str, Ledger],
+    results: dict[str, FeatureLedger],
     info: DatasetInfo,
-    backbone: Backbone,
+    extractor: Extractor,
     config: FeatureConfig,
 ) -> DatasetInfo:
     """dataset.json, from the shards' results alone, in the plan's order."""
-    parts: dict[str, list[Ledger]] = {split: [] for split in config.splits or info.splits}
+    parts: dict[str, list[FeatureLedger]] = {split: [] for split in config.splits or info.splits}
     for shard in plan:
         parts[shard.split].append(results[shard.name])
-    fingerprint, sizes = backbone.fingerprint, backbone.net.config
+    ledgers = [results[shard.name] for shard in plan]
     return DatasetInfo(
         kind="features",
         preprocessing={
             **config.content(),
             "dataset": info.fingerprint(),
-            "frame": "middle",
-            "tokens": {modality: [count, sizes.dim] for modality, count in sizes.tokens.items()},
-            "normalisation": backbone.normalisation.as_dict(),
+            **extractor.preprocessing(),
         },
         labels=info.labels,
         answers=info.answers,
-        splits={split: split_info(ledgers) for split, ledgers in parts.items()},
-        backbone=BackboneInfo(
-            id=fingerprint[:12],
-            fingerprint=fingerprint,
-            depth=config.depth,
-            variants=tuple(variant_names(config.draws)),
+        splits={split: split_info(made) for split, made in parts.items()},
+        normalisation=Normalisation(
+            audio=statistics(add([ledger.audio for ledger in ledgers])),
+            visual=statistics(add([ledger.visual for ledger in ledgers])),
         ),
+        backbone=extractor.info(),
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 2 for wrong input."""
-    about = "Media shards to feature shards by a frozen backbone."
+    about = "Media shards to feature shards by frozen networks."
     parser = argparse.ArgumentParser(prog="avmend features", description=about)
     parser.add_argument("--data", required=True, type=Path, help="folder of the media shards")
-    parser.add_argument("--backbone", required=True, type=Path, help="folder of a finetune run or checkpoint")
+    parser.add_argument("--extractor", metavar="NAME", help=f"tokens (default), cavmae, {', '.join(PUBLIC)}")
+    parser.add_argument("--backbone", type=Path, help="folder of a finetune run or checkpoint")
+    parser.add_argument("--weights", type=Path, help="folder of public weights, of vggish, resnet18, clip")
     parser.add_argument("--depth", metavar="K", help="encoder blocks that the tokens have passed (default 0)")
     parser.add_argument("--config", help="preset in configs/, or a yaml file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)
-    overrides = [*args.overrides, *([] if args.depth is None else [f"depth={args.depth}"])]
+    named = [f"{n}={v}" for n in ("extractor", "depth") if (v := getattr(args, n)) is not None]
     try:
-        out = extract(args.data, args.backbone, load_config(FeatureConfig, args.config, overrides))
+        config = load_config(FeatureConfig, args.config, [*args.overrides, *named])
+        out = extract(args.data, args.backbone, config, weights=args.weights)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

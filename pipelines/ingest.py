@@ -182,10 +182,11 @@ def main(argv: list[str] | None = None) -> int:
 def _ingest_and_extract(manifest: Path, out: Path, config: IngestConfig, backbone: Path, depth: int) -> None:
     """Both in one Ray session; a backbone that will not do is refused before any work."""
     from pipelines import features
+    from pipelines.tokens import frozen_backbone
 
     options = [f"depth={depth}", f"workers={'null' if config.workers is None else config.workers}"]
     wanted = load_config(FeatureConfig, overrides=options)
-    features.frozen_backbone(backbone, wanted.depth)
+    frozen_backbone(backbone, wanted.depth)
     with ray_session(config.workers) if config.workers != 0 else nullcontext():
         _summarise(ingest(manifest, out, config), out)
         features.summarise(features.extract(out, backbone, wanted))

@@ -39,6 +39,17 @@ def visual_moments(frames: np.ndarray) -> Moments:
     )
 
 
+def channel_moments(values: np.ndarray) -> Moments:
+    """Of features [..., C], per channel, in float64."""
+    rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    return Moments(
+        samples=1,
+        count=len(rows),
+        total=tuple(rows.sum(axis=0).tolist()),
+        squares=tuple((rows**2).sum(axis=0).tolist()),
+    )
+
+
 def add(parts: Sequence[Moments]) -> Moments:
     """The sum; exact summation, so grouping does not matter."""
     parts = [part for part in parts if part.samples]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from configs import Config
 from configs.noise import Noise
 
 # What may differ between two runs over one folder: how it is done, not what comes out.
 EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
+
+
+TOKENS = "tokens"
+AUDIO_ENCODERS, VISUAL_ENCODERS = ("vggish", "cavmae"), ("resnet18", "clip", "cavmae")
+OF_TOKENS = {"depth", "draws", "eval_draws", "noise", "seed"}
 
 
 class IngestConfig(Config):
@@ -50,14 +56,18 @@ class IngestConfig(Config):
 
 
 class FeatureConfig(Config):
-    """How media shards become feature shards of a frozen backbone.
+    """How media shards become feature shards of frozen networks.
 
     Attributes:
+        extractor: ``tokens`` of a backbone's encoders, for training to go on from; or sequence features, one
+            row per time step, for question answering: an encoder of sound and one of pictures as
+            ``vggish+resnet18`` (``cavmae`` is ``cavmae+cavmae``).
         depth: encoder blocks that the tokens have passed; 0: patch embeddings alone.
         draws: noisy draws per training sample and severity kind (one ruined, both ruined).
         eval_draws: the same for the samples of all other splits.
         noise: kinds and severities.
-        seed: of the noise.
+        seed: of the noise. Depth, draws, noise and seed are of tokens alone.
+        pca: post-processing of VGGish embeddings as in AudioSet's release.
         batch_size: inputs per forward pass; it bounds the memory.
         splits: which ones to extract; ``None``: all.
         workers: Ray actors; ``None``: one per CPU (per GPU where those are used); 0: none, in this process
@@ -67,17 +77,60 @@ class FeatureConfig(Config):
         worker_tries: how often a shard is tried again after its actor's process died.
     """
 
+    extractor: str = TOKENS
     depth: int = Field(default=0, ge=0)
     draws: int = Field(default=4, ge=1)
     eval_draws: int = Field(default=1, ge=1)
     noise: Noise = Noise()
     seed: int = 0
+    pca: bool = False
     batch_size: int = Field(default=64, ge=1)
     splits: tuple[str, ...] | None = Field(default=None, min_length=1)
     workers: int | None = Field(default=None, ge=0)
     gpu: bool | None = None
     worker_tries: int = Field(default=2, ge=0)
 
+    @field_validator("extractor")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != TOKENS:
+            encoders(name)
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> FeatureConfig:
+        foreign = {"extractor", "pca"} if self.extractor == TOKENS else OF_TOKENS
+        fields = type(self).model_fields
+        wrong = sorted(n for n in foreign - {"extractor"} if getattr(self, n) != fields[n].default)
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no setting of the extractor {self.extractor}")
+        if self.pca and encoders(self.extractor)[0] != "vggish":
+            raise ValueError(f"pca is of vggish, not of the extractor {self.extractor}")
+        return self
+
+    @property
+    def needs_backbone(self) -> bool:
+        """The features are of a `finetune` run's network."""
+        return self.extractor == TOKENS or "cavmae" in encoders(self.extractor)
+
     def content(self) -> dict[str, Any]:
         """The fields that decide what the shards hold; a resumed run must have the same."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in EXECUTION}
+        foreign = {"extractor", "pca"} if self.extractor == TOKENS else OF_TOKENS
+        values = self.model_dump(mode="json")
+        return {k: v for k, v in values.items() if k not in EXECUTION | foreign}
+
+
+def encoders(extractor: str) -> tuple[str, str]:
+    """Names of the encoders of sound and of pictures.
+
+    Raises:
+        ValueError: not a known pair; names the nearest.
+    """
+    audio, _, visual = extractor.partition("+")
+    visual = visual or audio
+    if audio in AUDIO_ENCODERS and visual in VISUAL_ENCODERS:
+        return audio, visual
+    known = [TOKENS, "cavmae", *(f"{a}+{v}" for a in AUDIO_ENCODERS for v in VISUAL_ENCODERS if a != v)]
+    close = difflib.get_close_matches(extractor, known, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    raise ValueError(f"{hint}choose from: {', '.join(known)}")

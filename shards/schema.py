@@ -126,11 +126,12 @@ class Normalisation(Frozen):
 
 
 class BackboneInfo(Frozen):
-    """The frozen network behind feature shards: id, sha256 of weights and config, depth, stored variants."""
+    """The frozen network behind feature shards: id, sha256 of weights and config, depth (``None`` of sequence
+    features), stored variants."""
 
     id: str
     fingerprint: str
-    depth: int
+    depth: int | None
     variants: tuple[str, ...]
 
 
@@ -182,9 +183,14 @@ class DatasetInfo(Frozen):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
+def token_folder(fingerprint: str, depth: int) -> str:
+    """Name, within a media dataset's ``features``, of the folder with one backbone's tokens at one depth."""
+    return f"{fingerprint[:12]}-k{depth}"
+
+
 def feature_folder(dataset: Path, fingerprint: str, depth: int) -> Path:
     """Where a media dataset keeps the feature shards of one backbone (sha256 of it) at one depth."""
-    return Path(dataset) / "features" / f"{fingerprint[:12]}-k{depth}"
+    return Path(dataset) / "features" / token_folder(fingerprint, depth)
 
 
 def canonical_json(value: Any) -> str:

@@ -18,8 +18,9 @@ from models.conditions import CASES, variant_names
 from models.inputs import Normalisation
 from pipelines import features as extraction
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
-from pipelines.features import Extractor, extract, frozen_backbone, main
+from pipelines.features import Worker, extract, main
 from pipelines.settings import FeatureConfig
+from pipelines.tokens import TokenExtractor, frozen_backbone
 from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
@@ -89,6 +90,12 @@ def save_backbone(folder: Path, sizes: BackboneConfig = SIZES, scale: float = 1.
     backbone = Backbone(net, LABELS, Normalisation(audio_mean=-4.5))
     save_checkpoint(folder / "finetune", net.state_dict(), backbone.meta())
     return folder
+
+
+def tokens(run: Path) -> TokenExtractor:
+    extractor = TokenExtractor(frozen_backbone(run), CONFIG)
+    extractor.to("cpu")
+    return extractor
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +187,7 @@ def test_a_shard_is_extracted_without_the_rest(whole, run, tmp_path):
     data, out = whole
     plan = feature_plan(DatasetInfo.load(data), ["train"])
     assert [shard.name for shard in plan] == ["train-000000", "train-000001", "train-000002"]
-    result = extract_shard(plan[1], frozen_backbone(run), CONFIG, data, tmp_path)
+    result = extract_shard(plan[1], tokens(run), CONFIG, data, tmp_path)
     assert result.present == {"audio": 4, "visual": 4}
     name = "train-000001.tar"
     assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -190,7 +197,7 @@ def test_a_shard_is_extracted_without_the_rest(whole, run, tmp_path):
 def test_the_caller_keeps_its_threads(whole, run, tmp_path):
     before = torch.get_num_threads()
     plan = feature_plan(DatasetInfo.load(whole[0]), ["val"])
-    extract_shard(plan[0], frozen_backbone(run), CONFIG, whole[0], tmp_path)
+    extract_shard(plan[0], tokens(run), CONFIG, whole[0], tmp_path)
     assert torch.get_num_threads() == before
 
 
@@ -288,7 +295,7 @@ def test_wrong_inputs_are_refused_before_any_work(media, run, whole, tmp_path, c
 @unit
 def test_tokens_beyond_float16_are_an_error_with_the_sample(media, tmp_path):
     run = save_backbone(tmp_path / "loud", scale=1e6)
-    with pytest.raises(InputError, match=r"sample 'train/0': visual tokens reach .* 65504"):
+    with pytest.raises(InputError, match=r"sample 'train/0': visual features reach .* 65504"):
         extract(media, run, CONFIG)
     (out,) = (media / "features").iterdir()
     assert {path.name for path in out.rglob("*") if path.is_file()} == {"features.json"}
@@ -324,11 +331,11 @@ def test_any_number_of_actors_makes_the_same_bytes(whole, media, run, ray_cluste
 @on_ray
 def test_an_actors_error_comes_back_as_it_was(media, tmp_path, ray_cluster):
     run = save_backbone(tmp_path / "loud", scale=1e6)
-    with pytest.raises(InputError, match="visual tokens reach"):
+    with pytest.raises(InputError, match="visual features reach"):
         extract(media, run, CONFIG.model_copy(update={"workers": 2}))
 
 
-class Mortal(Extractor):
+class Mortal(Worker):
     """Its process is killed in the middle of its second shard, once."""
 
     def extract(self, shared, shard):
@@ -341,7 +348,7 @@ class Mortal(Extractor):
 
 @on_ray
 def test_a_killed_actor_costs_only_time(whole, media, run, ray_cluster, monkeypatch):
-    monkeypatch.setattr(extraction, "Extractor", Mortal)
+    monkeypatch.setattr(extraction, "Worker", Mortal)
     out = extract(media, run, CONFIG.model_copy(update={"workers": 1}))
     assert (media / "died").exists()
     assert digests(out) == digests(whole[1])
@@ -350,7 +357,7 @@ def test_a_killed_actor_costs_only_time(whole, media, run, ray_cluster, monkeypa
 
 @on_ray
 def test_an_actor_that_always_dies_ends_the_job(media, run, ray_cluster, monkeypatch):
-    monkeypatch.setattr(extraction, "Extractor", Mortal)
+    monkeypatch.setattr(extraction, "Worker", Mortal)
     with pytest.raises(InputError, match="shard train-000001 died 1 times"):
         extract(media, run, CONFIG.model_copy(update={"workers": 1, "worker_tries": 0}))
 
