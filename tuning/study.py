@@ -28,8 +28,9 @@ from pipelines.ingest import ingest
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress, format_seconds
-from trainers.config import RECIPES, CaseConfig, TrainConfig
+from trainers.config import CaseConfig, TrainConfig
 from trainers.evaluate import EvaluateConfig, evaluate
+from trainers.recipes import RECIPES
 from trainers.train import train
 
 ConfigT = TypeVar("ConfigT", bound=Config)

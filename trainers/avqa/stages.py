@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.answerer import Answerer, Design
+from models.backbone import weights_fingerprint
+from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Vocabulary, load_questions
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
 from trainers.avqa.items import Asked, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
-from trainers.avqa.start import KIND, memorise, start_from_runs
+from trainers.avqa.start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
 from trainers.fit import Stage
 
 MATCHING = frozenset({"avst"})  # networks with a match loss, which takes negative frames
@@ -97,7 +100,7 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
     if config.memorise:
         memorise(answerer, train)
     if isinstance(config, AVQAConfig):
-        start_from_runs(answerer, config)
+        start_from_runs(answerer, config, _meta(world, answerer))
     if not any(p.requires_grad for p in objective.parameters()):
         remedy = "train a part, or choose a method that has something to train"
         raise InputError("nothing is left to train", field="freeze", remedy=remedy)
@@ -140,3 +143,20 @@ def _meta(world: World, answerer: Answerer) -> dict:
 
 def _load(answerer: Answerer, state: Mapping[str, Tensor]) -> None:
     answerer.load_state_dict(state)
+
+
+def question_fingerprints(config: QuestionConfig, dataset: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """What a run depends on: features with questions, weights to start from; and notes for the user.
+
+    Raises:
+        InputError: as `question_stages`, before anything is made.
+    """
+    world = World.of(config)
+    _build(config, world)
+    made_of = hashlib.sha256(f"{dataset} {file_sha256(config.questions)}".encode()).hexdigest()
+    lost = [*world.train.lost, *(world.val.lost if world.val else ())]
+    notes = (f"{len(lost)} questions can't be asked: their clips are not in {config.data}",) if lost else ()
+    runs = start_runs(config) if isinstance(config, AVQAConfig) else []
+    weights = [answerer_checkpoint(folder).weights for folder in runs]
+    start = hashlib.sha256(" ".join(weights_fingerprint(w, {}) for w in weights).encode()).hexdigest()
+    return made_of, start if runs else None, notes
