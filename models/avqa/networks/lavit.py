@@ -1,0 +1,232 @@
+"""LAViT, the network of Pano-AVQA: language, audio and visual transformers, then layers that cross them.
+
+Yun et al., *Pano-AVQA: Grounded Audio-Visual Question Answering on 360° Videos*, ICCV 2021
+(HS-YN/PanoAVQA). Post-norm (BERT) layers. In a cross layer language looks at audio, audio at visual, visual
+at language, all at the same time; then each attends to itself and has its feed-forward layer. Defaults are
+the paper's: width 768, 12 heads, 9 language, 5 visual, 5 audio, 5 cross layers.
+
+Different from the paper, for want of its inputs:
+- Its 36 detected regions are, here, cells of the grid of every step, averaged to `grid` x `grid` where the
+  features have more (4 x 4 x 10 steps = 160 regions), with the coordinates centre x, centre y, width,
+  height and time, all in [0, 1]. A frame token is one more region, which covers the frame.
+- Its 18 sounds per channel are the T audio steps, with start and end in [0, 1].
+- Words are embedded here, not by a pretrained BERT; a learned summary token stands before them, in the
+  place of its [CLS]. That token is pooled; of audio and visual the mean, where the released code takes the
+  first row, which would be a grid's corner.
+- The four heads of its pretraining, and their losses, are left out.
+
+Shapes: B questions, L words, T steps, R regions, D width, A answers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.avqa.batch import FeatureSpec
+from models.avqa.networks.common import FeedForward, attention, places, word_mask
+
+_SCALE = 0.02  # standard deviation of BERT's initial embeddings
+
+
+class Attend(nn.Module):
+    """LayerNorm(x + attention of x to a context)."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.attention = attention(dim, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, context: Tensor, padding: Tensor | None) -> Tensor:
+        """[B, N, D], [B, M, D], bool [B, M] True at padding -> [B, N, D]."""
+        found, _ = self.attention(x, context, context, key_padding_mask=padding, need_weights=False)
+        return self.norm(x + self.dropout(found))
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward layer."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.attend = Attend(dim, heads, dropout)
+        self.feed_forward = FeedForward(dim, 4 * dim, dropout, inner=0.0, activation=nn.GELU)
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # [B, N, D], bool [B, N]
+        return self.feed_forward(self.attend(x, x, padding))
+
+
+class CrossLayer(nn.Module):
+    """Language looks at audio, audio at visual, visual at language; then a layer of each one's own."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        names = ("language", "audio", "visual")
+        self.look = nn.ModuleDict({name: Attend(dim, heads, dropout) for name in names})
+        self.own = nn.ModuleDict({name: Layer(dim, heads, dropout) for name in names})
+
+    def forward(
+        self, language: Tensor, audio: Tensor, visual: Tensor, padding: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, 1 + L, D], [B, T, D], [B, R, D], bool [B, 1 + L] True at padding -> the three again."""
+        language, audio, visual = (
+            self.look["language"](language, audio, None),
+            self.look["audio"](audio, visual, None),
+            self.look["visual"](visual, language, padding),
+        )
+        return (
+            self.own["language"](language, padding),
+            self.own["audio"](audio),
+            self.own["visual"](visual),
+        )
+
+
+class Located(nn.Module):
+    """Features with coordinates: mean of both, each through a linear layer and a LayerNorm."""
+
+    def __init__(self, width: int, coordinates: int, dim: int, dropout: float):
+        super().__init__()
+        self.feature = nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim))
+        self.coordinate = nn.Sequential(nn.Linear(coordinates, dim), nn.LayerNorm(dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, at: Tensor) -> Tensor:  # [B, N, width], [N, coordinates] -> [B, N, D]
+        return self.dropout((self.feature(x) + self.coordinate(at)) / 2)
+
+
+class Language(nn.Module):
+    """Word and position embeddings after a learned summary token.
+
+    Args:
+        text: the most words that a question may be padded to.
+    """
+
+    def __init__(self, words: int, text: int, dim: int, dropout: float):
+        super().__init__()
+        self.summary = nn.Parameter(_SCALE * torch.randn(dim))
+        self.word = nn.Embedding(words, dim, padding_idx=0)
+        self.position = nn.Parameter(_SCALE * torch.randn(text, dim))
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            self.word.weight.mul_(_SCALE)
+
+    def forward(self, question: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [B, L] -> tokens [B, 1 + L, D] and bool [B, 1 + L], True at padding.
+
+        Raises:
+            ValueError: a question longer than there are positions for.
+        """
+        batch, length = question.shape
+        if length > len(self.position):
+            raise ValueError(f"questions of {length} words; there are positions for {len(self.position)}")
+        words = self.word(question) + self.position[:length]
+        tokens = torch.cat([self.summary.expand(batch, 1, -1), words], dim=1)
+        padding = F.pad(~word_mask(question), (1, 0), value=False)
+        return self.dropout(self.norm(tokens)), padding
+
+
+class LAViT(nn.Module):
+    """Language-audio-visual transformer.
+
+    Args:
+        spec: sizes of the features.
+        words, answers: vocabulary sizes.
+        dim, heads, dropout: of every layer.
+        language, visual, audio, cross: numbers of layers.
+        grid: most regions along either side of a step's picture.
+        text: the most words that a question may be padded to (paper: 60 word pieces).
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        words: int,
+        answers: int,
+        *,
+        dim: int = 768,
+        heads: int = 12,
+        language: int = 9,
+        visual: int = 5,
+        audio: int = 5,
+        cross: int = 5,
+        grid: int = 4,
+        text: int = 60,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.spec, self.grid = spec, min(grid, spec.side)
+        self.embed = Language(words, text, dim, dropout)
+        self.audio_in = Located(spec.audio, 2, dim, dropout)
+        self.visual_in = Located(spec.visual, 5, dim, dropout)
+        self.register_buffer("sounds_at", sound_coordinates(spec), persistent=False)
+        self.register_buffer("regions_at", region_coordinates(spec, self.grid), persistent=False)
+
+        def layers(count: int, kind: type[nn.Module]) -> nn.ModuleList:
+            return nn.ModuleList(kind(dim, heads, dropout) for _ in range(count))
+
+        self.language, self.visual, self.audio = (layers(n, Layer) for n in (language, visual, audio))
+        self.cross = layers(cross, CrossLayer)
+        self.pool = nn.ModuleList(nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) for _ in range(3))
+        self.head = nn.Sequential(
+            nn.Linear(3 * dim, 6 * dim), nn.GELU(), nn.LayerNorm(6 * dim), nn.Linear(6 * dim, answers)
+        )
+
+    def forward(
+        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, A], and no losses of its own; `negative` is not used.
+
+        Args:
+            audio: [B, T, Da].
+            visual: [B, T, rows, Dv].
+            question: int64 [B, L], 0 pads; L at most `text`.
+
+        Raises:
+            ValueError: a question longer than `text`.
+        """
+        words, padding = self.embed(question)
+        sounds = self.audio_in(audio, self.sounds_at)
+        regions = self.visual_in(self._regions(visual), self.regions_at)
+        for layer in self.language:
+            words = layer(words, padding)
+        for layer in self.visual:
+            regions = layer(regions)
+        for layer in self.audio:
+            sounds = layer(sounds)
+        for layer in self.cross:
+            words, sounds, regions = layer(words, sounds, regions, padding)
+        pooled = (words[:, 0], sounds.mean(dim=1), regions.mean(dim=1))
+        return self.head(torch.cat([p(x) for p, x in zip(self.pool, pooled, strict=True)], dim=1)), {}
+
+    def _regions(self, visual: Tensor) -> Tensor:
+        """Grids averaged to at most `grid` x `grid` cells, the frame token before them:
+        [B, T, rows, Dv] -> [B, R, Dv]."""
+        cells, side = places(visual, self.spec), self.spec.side
+        if self.grid < side:
+            maps = cells.flatten(0, 1).transpose(1, 2).unflatten(2, (side, side))  # [B T, Dv, side, side]
+            pooled = F.adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)
+            cells = pooled.unflatten(0, visual.shape[:2])
+        if self.spec.frame_token:
+            cells = torch.cat([visual[:, :, :1], cells], dim=2)
+        return cells.flatten(1, 2)
+
+
+def sound_coordinates(spec: FeatureSpec) -> Tensor:
+    """Start and end of each audio step as parts of the clip, [T, 2]."""
+    edges = torch.arange(spec.steps + 1) / spec.steps
+    return torch.stack([edges[:-1], edges[1:]], dim=1)
+
+
+def region_coordinates(spec: FeatureSpec, grid: int) -> Tensor:
+    """Centre x, centre y, width, height, time of each region as parts of picture and clip, [R, 5]: step by
+    step, row by row, the frame token's whole picture first."""
+    centre = (torch.arange(grid) + 0.5) / grid
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    size = torch.full_like(x, 1 / grid)
+    cells = torch.stack([x, y, size, size], dim=-1).flatten(0, 1)  # [grid^2, 4]
+    if spec.frame_token:
+        cells = torch.cat([torch.tensor([[0.5, 0.5, 1.0, 1.0]]), cells])
+    time = ((torch.arange(spec.steps) + 0.5) / spec.steps).repeat_interleave(len(cells))
+    return torch.cat([cells.repeat(spec.steps, 1), time[:, None]], dim=1)

@@ -1,0 +1,248 @@
+"""PSTP-Net: keep the segments, then the patches, that the question is about.
+
+Li et al., *Progressive Spatio-temporal Perception for Audio-Visual Question Answering*, ACM MM 2023
+(GeWu-Lab/PSTP-Net). Two modes:
+
+- `paper` (default): segments chosen by the question, in them patches chosen by the question, the sound's
+  attention to those patches, global perception of both streams; all of these, the steps themselves and the
+  words are tokens of one self-attention, whose mean, times the question, is classified.
+- `released`: what the released forward computes. It runs its selection modules and then leaves their result
+  out: steps and words alone go through the self-attention. (That result would mix samples: one list of
+  patches, that of the batch's first sample and frame, serves everyone, and each is written over the one
+  before, so that M copies of one patch are left. `paper` chooses per sample and frame and keeps M patches.)
+  Modules without effect on the answer are not built.
+
+Different from both: the choice of the best is no function with a gradient, so the released selection never
+learns; here what was chosen is multiplied by its attention weight relative to a uniform one (1 where the
+question makes no difference). The paper's CLIP question and words are, here, the question LSTM's (the
+released code's own option). Padding words are masked. Global perception returns what it computed (the
+released one its input), both streams at the same time. Stacked layers follow each other.
+
+Defaults are the paper's: width 512, 12 segments of which 2 are kept, 25 patches. Of T steps there are
+min(12, T) segments of equal length, ceil(T / segments); where that doesn't divide T they overlap a little.
+The frame feature is the frame token, or the mean of the places where there is none.
+
+Shapes: B questions, T steps, P places, S segments, N candidates, L words, M patches, D width, A answers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.avqa.batch import FeatureSpec
+from models.avqa.networks.common import (
+    FeedForward,
+    QuestionEncoder,
+    attention,
+    frames,
+    masked_mean,
+    places,
+)
+
+
+def segment_steps(steps: int, segments: int) -> Tensor:
+    """Which steps each segment holds, int64 [S, ceil(T / S)] with S = min(segments, T).
+
+    Evenly spread from the first to the last step; every step is in one at least.
+    """
+    count = min(segments, steps)
+    length = math.ceil(steps / count)
+    starts = [i * (steps - length) // max(1, count - 1) for i in range(count)]
+    return torch.tensor(starts)[:, None] + torch.arange(length)
+
+
+def best(weights: Tensor, count: int) -> Tensor:
+    """Positions of the `count` greatest, in ascending order; of equal ones the first come first.
+
+    [..., N] -> [..., count].
+    """
+    order = weights.detach().sort(dim=-1, descending=True, stable=True).indices
+    return order[..., :count].sort(dim=-1).values
+
+
+def pick(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Each sample's own rows: [B, N, ...] and int64 [B, K] -> [B, K, ...]."""
+    return rows[torch.arange(len(rows), device=rows.device)[:, None], chosen]
+
+
+class Relevance(nn.Module):
+    """The question's attention weights over candidates, relative to uniform ones (their mean is 1)."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not divisible by heads {heads}")
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim, bias=False)  # softmax takes no notice of a bias
+
+    def forward(self, question: Tensor, candidates: Tensor) -> Tensor:  # [B, D], [B, N, D] -> [B, N]
+        query = self.query(question).unflatten(-1, (self.heads, -1))
+        key = self.key(candidates).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("bhd,bnhd->bhn", query, key) / query.shape[-1] ** 0.5
+        return scores.softmax(dim=-1).mean(dim=1) * candidates.shape[1]
+
+
+class Perception(nn.Module):
+    """A stream attends to itself and, where there is one, to the other; then its feed-forward layer."""
+
+    def __init__(self, dim: int, dropout: float, cross: bool):
+        super().__init__()
+        self.own = attention(dim, 1, dropout)
+        self.other = attention(dim, 1, dropout) if cross else None
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, dim, dropout)
+
+    def forward(self, x: Tensor, other: Tensor | None = None, padding: Tensor | None = None) -> Tensor:
+        """[B, N, D], [B, M, D], bool [B, N] True at padding -> [B, N, D]."""
+        found = self.dropout(self.own(x, x, x, key_padding_mask=padding, need_weights=False)[0])
+        if self.other is not None:
+            found = found + self.dropout(self.other(x, other, other, need_weights=False)[0])
+        return self.feed_forward(self.norm(x + found))
+
+
+class Selection(nn.Module):
+    """The three steps of `paper` between features and fusion.
+
+    Args:
+        top_segments, top_patches: how many are kept (all, where there are fewer).
+    """
+
+    steps: Tensor  # int64 [S, length]
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        dim: int,
+        heads: int,
+        segments: int,
+        top_segments: int,
+        top_patches: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.spec, self.top_segments, self.top_patches = spec, top_segments, top_patches
+        self.register_buffer("steps", segment_steps(spec.steps, segments), persistent=False)
+        self.segment = nn.Linear(2 * dim, dim)
+        self.which_segment = Relevance(dim, heads)
+        self.patch = nn.Linear(spec.visual, dim)
+        self.which_patch = Relevance(dim, heads)
+        self.guide = attention(dim, heads, dropout)
+        self.feed_forward = FeedForward(dim, dim, dropout)
+
+    def forward(
+        self, audio: Tensor, frame: Tensor, visual: Tensor, question: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the question is about.
+
+        Args:
+            audio, frame: [B, T, D].
+            visual: features [B, T, rows, Dv].
+            question: [B, D].
+
+        Returns:
+            audio and frames of the chosen K steps [B, K, D], their chosen patches [B, K M, D], and what the
+            sound of each step finds in its own [B, K, D].
+        """
+        chosen, gate = self.chosen_steps(audio, frame, question)
+        audio, frame = (gate[..., None] * pick(x, chosen) for x in (audio, frame))
+        patches = self.chosen_patches(pick(places(visual, self.spec), chosen), question)  # [B, K, M, D]
+        flat = patches.flatten(0, 1)
+        found, _ = self.guide(audio.flatten(0, 1)[:, None], flat, flat, need_weights=False)
+        guided = self.feed_forward(found[:, 0]).unflatten(0, chosen.shape)
+        return audio, frame, patches.flatten(1, 2), guided
+
+    def chosen_steps(self, audio: Tensor, frame: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps of the segments that the question is about, int64 [B, K], and their relevance [B, K]."""
+        means = [x[:, self.steps].mean(dim=2) for x in (audio, frame)]  # [B, S, D]
+        relevance = self.which_segment(question, self.segment(torch.cat(means, dim=-1).tanh()))
+        kept = best(relevance, min(self.top_segments, len(self.steps)))
+        gate = relevance.gather(1, kept).repeat_interleave(self.steps.shape[1], dim=1)
+        return self.steps[kept].flatten(1), gate
+
+    def chosen_patches(self, visual: Tensor, question: Tensor) -> Tensor:
+        """Of each step the patches that the question is about, times their relevance:
+        [B, K, P, Dv] -> [B, K, M, D]."""
+        patches = self.patch(visual).flatten(0, 1)  # [B K, P, D]
+        relevance = self.which_patch(question.repeat_interleave(visual.shape[1], dim=0), patches)
+        kept = best(relevance, min(self.top_patches, patches.shape[1]))
+        chosen = relevance.gather(1, kept)[..., None] * pick(patches, kept)
+        return chosen.unflatten(0, visual.shape[:2])
+
+
+class PSTPNet(nn.Module):
+    """Progressive spatio-temporal perception network.
+
+    Args:
+        spec: sizes of the features.
+        words, answers: vocabulary sizes.
+        dim, heads, dropout: width, heads of the question's and the sound's attentions (perception has one).
+        segments, top_segments, top_patches: see the head of this file.
+        layers: of global perception and of the last self-attention.
+        mode: `paper` or `released`.
+
+    Raises:
+        ValueError: no such mode.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        words: int,
+        answers: int,
+        *,
+        dim: int = 512,
+        heads: int = 4,
+        segments: int = 12,
+        top_segments: int = 2,
+        top_patches: int = 25,
+        layers: int = 1,
+        dropout: float = 0.1,
+        mode: Literal["paper", "released"] = "paper",
+    ):
+        super().__init__()
+        if mode not in ("paper", "released"):
+            raise ValueError(f"mode {mode!r} is not paper or released")
+        self.spec = spec
+        self.question = QuestionEncoder(words, dim)
+        self.audio, self.frame = nn.Linear(spec.audio, dim), nn.Linear(spec.visual, dim)
+        self.word = nn.Linear(dim, dim)
+        self.select, self.perceive = None, nn.ModuleList()
+        if mode == "paper":
+            self.select = Selection(spec, dim, heads, segments, top_segments, top_patches, dropout)
+            self.perceive = nn.ModuleList(Perception(dim, dropout, cross=True) for _ in range(layers))
+        self.fuse = nn.ModuleList(Perception(dim, dropout, cross=False) for _ in range(layers))
+        self.answer = nn.Linear(dim, answers)
+
+    def forward(
+        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, A], and no losses of its own; `negative` is not used.
+
+        Args:
+            audio: [B, T, Da].
+            visual: [B, T, rows, Dv].
+            question: int64 [B, L], 0 pads.
+        """
+        asked, words, mask = self.question(question)
+        sound, frame = self.audio(audio), self.frame(frames(visual, self.spec))
+        tokens = [sound, frame]
+        if self.select is not None:
+            tokens += self.select(sound, frame, visual, asked)
+            tokens += self._perceived(sound, frame)
+        fused = torch.cat([*tokens, self.word(words)], dim=1)
+        kept = torch.cat([mask.new_ones(len(mask), fused.shape[1] - mask.shape[1]), mask], dim=1)
+        for layer in self.fuse:
+            fused = layer(fused, padding=~kept)
+        return self.answer((masked_mean(fused, kept) * asked).tanh()), {}
+
+    def _perceived(self, sound: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams after looking at themselves and at each other; one layer serves both."""
+        for layer in self.perceive:
+            sound, frame = layer(sound, frame), layer(frame, sound)
+        return sound, frame
