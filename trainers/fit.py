@@ -54,8 +54,8 @@ class Stage:
 
     Attributes:
         name: its folder and its name in logs: "finetune", a case, "avqa", ...
-        objective: module; batch -> (mean loss [], logits [B, C]) and, if it has more to tell, figures by name:
-            each a sum and the count that it is over, [2]. Logits None: there is nothing to classify.
+        objective: module; batch -> (mean loss [], logits [B, C]) and, if it has more to tell, figures by
+            name: each a sum and the count that it is over, [2]. Logits None: there is nothing to classify.
         train, val: items; an epoch begins by setting `train.epoch`.
         weights: what a checkpoint holds, by name.
         load: puts such weights back.

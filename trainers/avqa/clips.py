@@ -111,7 +111,8 @@ class Clips:
 
     def features(self, clip: str) -> dict[Modality, Tensor]:
         """Standardised features of the modalities that the clip has: audio [T, Da], visual [T, R, Dv]."""
-        return {m: self._standard(m, x) for m, x in self._arrays(clip).items()}  # type: ignore[misc]
+        arrays = self._arrays(clip)
+        return {m: self._standard(m, arrays[m]) for m in MODALITIES if m in arrays}
 
     def frame(self, clip: str, step: int) -> Tensor:
         """One standardised visual step of a clip that has pictures, [R, Dv]; no more than that is read."""

@@ -90,10 +90,7 @@ class QuestionItems(Items):
         self.words = torch.tensor([vocabulary.encode(q.question, words) for q in questions])
         known = [vocabulary.knows(q.answer) for q in questions]
         self.labels = torch.tensor(
-            [
-                vocabulary.answer(q.answer) if k else NO_ANSWER
-                for q, k in zip(questions, known, strict=True)
-            ]
+            [vocabulary.answer(q.answer) if k else NO_ANSWER for q, k in zip(questions, known, strict=True)]
         )
         self.allowed: Tensor | None = None
         if any(q.choices is not None for q in questions):
@@ -112,10 +109,10 @@ class QuestionItems(Items):
 
     def __getitem__(self, i: int) -> Item:
         question = self.questions[i]
-        values: dict[str, Tensor | None] = dict.fromkeys(MODALITIES)
-        values.update(self.clips.features(question.clip))
-        if self.absent is not None:
-            values[self.absent] = None
+        found = self.clips.features(question.clip)
+        values: dict[str, Tensor | None] = {
+            m: found.get(m) if m != self.absent else None for m in MODALITIES
+        }
         negative = self._negative(question) if self._pictures else None
         allowed = None if self.allowed is None else self.allowed[i]
         return (
@@ -131,7 +128,7 @@ class QuestionItems(Items):
         """For every time step a frame of another clip, [T, R, Dv]."""
         rng = generator("negative", self.seed, self.epoch, question.id)
         steps, others = self.clips.spec.steps, len(self._pictures)
-        frames = []
+        frames: list[Tensor] = []
         while len(frames) < steps:
             clip = self._pictures[int(rng.integers(others))]
             if clip != question.clip:

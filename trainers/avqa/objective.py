@@ -1,4 +1,4 @@
-"""What question answering minimises: Eq. 8 for a network with its recovery method, or the method's own losses.
+"""What question answering minimises: Eq. 8 of a network with its recovery method, or the method's own losses.
 
 Shapes: B questions, R rows of them, A answers.
 """

@@ -53,7 +53,7 @@ def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, A
     """Put the weights of `network_from` and `recovery_from` in; `meta` is what our own checkpoint will say.
 
     Raises:
-        InputError: a run's part is of another kind or size, or was trained on other words, answers or features.
+        InputError: a run's part is of another kind or size, or knows other words, answers or features.
     """
     if config.network_from is not None:
         start = _fitting(config.network_from, "network_from", meta)
