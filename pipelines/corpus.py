@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from pipelines.corpora import avqa, music_avqa
 from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
 from pipelines.corpora.cavmae_json import MIDDLE_FRAME, cavmae_manifest, vggsound_manifest
+from pipelines.corpora.ensemble_corpus import build_ensembles, build_solos
+from pipelines.corpora.ensembles import EnsemblesConfig
 from pipelines.corpora.folders import build_folders
+from pipelines.corpora.question_report import table
 from pipelines.corpora.scenes import ScenesConfig, build_scenes
 from shards.errors import InputError
 from shards.progress import Progress
@@ -30,6 +35,55 @@ def _scenes(arguments: argparse.Namespace) -> None:
     with Progress("scenes", config.clips) as progress:
         manifest = build_scenes(arguments.out, config, jobs=arguments.jobs, advance=progress.advance)
     print(f"{config.clips} clips: {manifest}")
+
+
+def _ensembles(arguments: argparse.Namespace) -> None:
+    config = EnsemblesConfig(
+        arguments.clips,
+        arguments.questions,
+        arguments.seed,
+        arguments.seconds,
+        arguments.size,
+        arguments.fps,
+    )
+    with Progress("ensembles", config.clips) as progress:
+        told = build_ensembles(arguments.out, config, jobs=arguments.jobs, advance=progress.advance)
+    print(f"{config.clips} clips: {arguments.out / 'manifest.csv'}")
+    print(f"{sum(told['questions'].values())} questions: {arguments.out / 'questions.jsonl'}\n{table(told)}")
+
+
+def _solos(arguments: argparse.Namespace) -> None:
+    config = EnsemblesConfig(arguments.clips, seed=arguments.seed, size=arguments.size, fps=arguments.fps)
+    with Progress("solos", config.clips) as progress:
+        build_solos(arguments.out, config, jobs=arguments.jobs, advance=progress.advance)
+    print(f"{config.clips} clips: {arguments.out / 'manifest.csv'}")
+
+
+def _music_avqa(arguments: argparse.Namespace) -> None:
+    files = arguments.json or music_avqa.official_files(_source(arguments))
+    told = music_avqa.build_music_avqa(files, arguments.out, videos=arguments.videos, seed=arguments.seed)
+    _tell_questions(arguments, told)
+
+
+def _avqa(arguments: argparse.Namespace) -> None:
+    files = arguments.json or avqa.official_files(_source(arguments))
+    _tell_questions(arguments, avqa.build_avqa(files, arguments.out, videos=arguments.videos))
+
+
+def _source(arguments: argparse.Namespace) -> Path:
+    if arguments.source is None:
+        raise InputError("no question files", field="--source", remedy="give --source or --json SPLIT=FILE")
+    return arguments.source
+
+
+def _tell_questions(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    print(f"read {', '.join(told['files'])}")
+    if told.get("synthetic_train_only"):
+        print("the only train file here is that of synthetic videos: no train questions about real ones")
+    for ending in ("", "-disjoint"):
+        if report := told.get(f"splits{ending}"):
+            counts = ", ".join(f"{count} {split}" for split, count in report["questions"].items())
+            print(f"{counts}: {arguments.out / f'questions{ending}.jsonl'}\n{table(report)}")
 
 
 def _avdigits(arguments: argparse.Namespace) -> None:
@@ -87,6 +141,32 @@ def _parser() -> argparse.ArgumentParser:
     scenes.add_argument("--fps", type=int, default=8, help="frames per second")
     scenes.set_defaults(run=_scenes)
 
+    ensembles = commands.add_parser(
+        "ensembles", help="scenes of several performers, with questions about them"
+    )
+    ensembles.add_argument(
+        "--clips", type=int, required=True, help="how many (multiples of 10: exact splits)"
+    )
+    ensembles.add_argument("--questions", type=int, default=5, help="most questions about a clip")
+    ensembles.add_argument("--seconds", type=float, default=5.0, help="length of a clip, whole seconds")
+    ensembles.set_defaults(run=_ensembles)
+
+    solos = commands.add_parser("solos", help="a second of one small performer, to learn features from")
+    solos.add_argument("--clips", type=int, required=True, help="how many (multiples of 80: exact splits)")
+    solos.set_defaults(run=_solos)
+    for command in (ensembles, solos):
+        command.add_argument("--size", type=int, default=96, help="width and height in pixels")
+        command.add_argument("--fps", type=int, default=4, help="frames per second")
+
+    for name, run in (("music_avqa", _music_avqa), ("avqa", _avqa)):
+        questions = commands.add_parser(name, help=f"the questions of {name.upper().replace('_', '-')}")
+        questions.add_argument("--source", type=Path, help="folder of the published JSON files")
+        questions.add_argument(
+            "--json", type=_split_and_file, action="append", metavar="SPLIT=FILE", help="instead; repeat"
+        )
+        questions.add_argument("--videos", type=Path, help="folder of the videos; makes the manifest, too")
+        questions.set_defaults(run=run)
+
     avdigits = commands.add_parser("avdigits", help="spoken and handwritten digits")
     avdigits.add_argument("--source", type=Path, required=True, help="folder of recordings/, mnist_10k.npz")
     avdigits.add_argument("--limit", type=int, help="make only so many clips, evenly chosen")
@@ -120,9 +200,9 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, command in commands.choices.items():
         command.add_argument("--out", type=Path, required=True, help="folder to make")
-        if name not in ("cavmae-json", "vggsound-csv"):
+        if name not in ("cavmae-json", "vggsound-csv", "avqa"):
             command.add_argument("--seed", type=int, default=0)
-        if name in ("scenes", "avdigits"):
+        if name in ("scenes", "avdigits", "ensembles", "solos"):
             command.add_argument("--jobs", type=int, default=2, help="processes")
     return parser
 

@@ -99,7 +99,7 @@ def encode_scene(scene: Mapping[str, Any], path: Path) -> None:
 def class_of(seed: int, number: int) -> str:
     """The class of clip ``number``: every 8 clips in a row hold every class once, in random order."""
     block, place = divmod(number, len(design.CLASSES))
-    order = _rng(seed, f"classes-{block}").permutation(len(design.CLASSES))
+    order = rng_of(seed, f"classes-{block}").permutation(len(design.CLASSES))
     return design.CLASSES[order[place]]
 
 
@@ -115,7 +115,7 @@ def split_of(seed: int, number: int) -> str:
 def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
     """The scene of clip ``number``: one object and one sound of one class (JSON types alone)."""
     clip_id = f"scene-{number:06d}"
-    rng = _rng(config.seed, clip_id)
+    rng = rng_of(config.seed, clip_id)
     name = class_of(config.seed, number)
     look = name if rng.random() < design.OWN else design.appearances(design.SHARED_LOOKS)[name]
     timbre = name if rng.random() < design.OWN else design.appearances(design.SHARED_SOUNDS)[name]
@@ -128,8 +128,8 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
         "size": config.size,
         "fps": config.fps,
         "labels": [name],
-        "objects": [_object(rng, name, look, config.seconds)],
-        "background": _background(rng),
+        "objects": [random_object(rng, name, look, config.seconds)],
+        "background": random_background(rng),
         "sounds": [sound],
         "noise": {
             "colour": str(rng.choice(list(NOISES))),
@@ -139,7 +139,8 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
     }
 
 
-def _object(rng: np.random.Generator, name: str, look: str, seconds: float) -> dict[str, Any]:
+def random_object(rng: np.random.Generator, name: str, look: str, seconds: float) -> dict[str, Any]:
+    """One large object near the middle of the frame, its pose and colours drawn."""
     size = rng.uniform(0.62, 0.88)
     free = (1 - size) / 2 + 0.03  # it may leave the frame by a little
     hue = HUES[look] + rng.uniform(-0.11, 0.11)
@@ -161,7 +162,8 @@ def _object(rng: np.random.Generator, name: str, look: str, seconds: float) -> d
     }
 
 
-def _background(rng: np.random.Generator) -> dict[str, Any]:
+def random_background(rng: np.random.Generator) -> dict[str, Any]:
+    """A still background, darker than the objects."""
     lightness, hue, contrast = rng.uniform(0.12, 0.32), rng.random(), rng.uniform(0.03, 0.1)
     return {
         "texture": str(rng.choice(TEXTURES)),
@@ -221,6 +223,7 @@ def _drawn(scenes: list[dict[str, Any]], splits: list[str], split: str) -> dict[
     return {"visual": round(float(np.mean(visual)), 4), "audio": round(float(np.mean(audio)), 4)}
 
 
-def _rng(seed: int, name: str) -> np.random.Generator:
+def rng_of(seed: int, name: str) -> np.random.Generator:
+    """The random generator of (seed, name), the same on every machine."""
     digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])

@@ -11,6 +11,7 @@ from pipelines.corpora.encode import AUDIO_RATE
 from pipelines.corpora.timbres import TIMBRES
 
 NOISES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # colour -> how amplitude falls with frequency
+DAMPING = 0.05  # seconds
 
 
 def synthesise(scene: Mapping[str, Any]) -> np.ndarray:
@@ -50,4 +51,7 @@ def _source(source: Mapping[str, Any], samples: int, rng: np.random.Generator) -
         total[first : first + count] += timbre.note(
             np.arange(count) / AUDIO_RATE, source["pitch_hz"] * step, rng
         )
+    if "end_s" in source:  # the last notes are damped
+        left = source["end_s"] - np.arange(samples) / AUDIO_RATE
+        total *= np.clip(left / DAMPING, 0, 1)
     return total

@@ -1,0 +1,66 @@
+"""What is known of a set of questions: counts by split and type, and how far questions alone carry."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+from shards.baselines import accuracies, chances, look_up, majority
+from shards.questions import Question
+
+LEARN_FROM = ("train", "val")  # the first of these splits that has questions
+
+
+def report(questions: Sequence[Question], asked: str = "test", learnt: str | None = None) -> dict[str, Any]:
+    """Counts, and accuracies on split ``asked`` of blind models that know split ``learnt``.
+
+    Args:
+        questions: of all splits.
+        asked: the split to answer; the last of the questions' own where it has none.
+        learnt: the split to learn from; by default train, or val where there is no train.
+    """
+    splits = {split: [q for q in questions if q.split == split] for split in _splits(questions)}
+    rest = [split for split in splits if split != asked] or [asked]
+    learnt = learnt or next((split for split in LEARN_FROM if split in rest), rest[0])
+    asked = asked if asked in splits else list(splits)[-1]
+    train, test = splits[learnt], splits[asked]
+    blind = {
+        "learnt_from": learnt,
+        "asked": asked,
+        "look_up": accuracies(test, look_up(train, test)),
+        "majority": accuracies(test, majority(train, test)),
+        "chance": chances(test),
+    }
+    return {
+        "questions": {split: len(those) for split, those in splits.items()},
+        "by_type": {split: _counted(q.type for q in those) for split, those in splits.items()},
+        "answers": _counted(q.answer for q in questions),
+        "question_only": blind,
+    }
+
+
+def table(told: dict[str, Any]) -> str:
+    """The report's look-up as lines of text: per type, accuracy of the look-up, and chance."""
+    blind = told["question_only"]
+    counts = told["by_type"][blind["asked"]]
+    lines = [
+        f"question alone, learnt from {blind['learnt_from']}, asked of {blind['asked']} (percent):",
+        f"{'type':28} {'asked':>6} {'look-up':>8} {'chance':>8}",
+    ]
+    for name, accuracy in blind["look_up"].items():
+        chance = f"{100 * blind['chance'][name]:8.1f}" if name in blind["chance"] else ""
+        lines.append(
+            f"{name:28} {counts.get(name, sum(counts.values())):6} {100 * accuracy:8.1f} {chance}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _splits(questions: Sequence[Question]) -> list[str]:
+    order = ("train", "val", "test")
+    found = {question.split for question in questions}
+    return sorted(found, key=lambda split: (order.index(split) if split in order else len(order), split))
+
+
+def _counted(names: Any) -> dict[str, int]:
+    return dict(sorted(collections.Counter(names).items()))
