@@ -103,3 +103,20 @@ def asking_world(root: Path, sizes: dict[str, int], gaps: bool = True) -> tuple[
     data = root / "media" / "features" / "small"
     sequence_dataset(data, sizes, gaps)
     return data, save_questions(root / "questions.jsonl", list(questions_about(sizes)))
+
+
+def settings(root: Path, network: str = "avst", recovery: str = "zero", **more: Any) -> dict[str, Any]:
+    """Fields of a small `avqa` run on the world in `root`."""
+    values = {
+        "data": root / "media" / "features" / "small",
+        "questions": root / "questions.jsonl",
+        "network": network,
+        "sizes": SIZES[network],
+        "recovery": recovery,
+        "recovery_sizes": RECOVERY_SIZES[recovery],
+        "epochs": 1,
+        "batch_size": 8,
+        "workers": 0,
+        "cpus": 1,
+    }
+    return values | more

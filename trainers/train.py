@@ -22,6 +22,7 @@ from configs.cluster import ray_session
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.progress import Progress
+from trainers.avqa.clips import media_name
 from trainers.avqa.config import QuestionConfig
 from trainers.config import CaseConfig, FinetuneConfig, TrainConfig
 from trainers.identity import git_commit, run_identity
@@ -94,9 +95,8 @@ def _child(store, config: TrainConfig, name: str, part: str, parent, folder: Pat
 
 
 def _experiment(config: TrainConfig) -> str:
-    """The name of the media dataset: of question answering's features, the dataset that they lie in."""
-    inside = isinstance(config, QuestionConfig) and config.data.parent.name == "features"
-    return config.data.parent.parent.name if inside else config.data.name
+    """The name of the media dataset."""
+    return media_name(config.data) if isinstance(config, QuestionConfig) else config.data.name
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:

@@ -61,6 +61,11 @@ def feature_spec(info: DatasetInfo) -> FeatureSpec:
     return FeatureSpec(**sequence_spec(info).model_dump())
 
 
+def media_name(features: Path) -> str:
+    """The name of the media dataset that a folder of features lies in; its own if it lies elsewhere."""
+    return features.parent.parent.name if features.parent.name == "features" else features.name
+
+
 class Clips:
     """The clips of a dataset of sequence features, whatever their split: a question's split decides.
 

@@ -25,7 +25,7 @@ from shards.progress import Progress
 from shards.questions import Question, load_questions
 from shards.schema import DatasetInfo
 from trainers.avqa.accuracy import scores
-from trainers.avqa.clips import Clips
+from trainers.avqa.clips import Clips, media_name
 from trainers.avqa.items import Asked, QuestionItems
 from trainers.avqa.masks import Draws, draw, lost, write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
@@ -296,7 +296,7 @@ def _mirror(
 
     assert config.data is not None
     store, folder = Store(runs), out / "mlflow"
-    experiment = config.data.parent.parent.name if config.data.parent.name == "features" else config.data.name
+    experiment = media_name(config.data)
     with store.run(
         f"evaluate-{out.name}", experiment, config_to_dict(config), None, parent, folder=folder
     ) as top:

@@ -110,9 +110,7 @@ class QuestionItems(Items):
     def __getitem__(self, i: int) -> Item:
         question = self.questions[i]
         found = self.clips.features(question.clip)
-        values: dict[str, Tensor | None] = {
-            m: found.get(m) if m != self.absent else None for m in MODALITIES
-        }
+        values: dict[str, Tensor | None] = {m: found.get(m) if m != self.absent else None for m in MODALITIES}
         negative = self._negative(question) if self._pictures else None
         allowed = None if self.allowed is None else self.allowed[i]
         return (
