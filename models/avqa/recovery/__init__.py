@@ -1,1 +1,10 @@
-"""What fills in a missing modality: zero fill, RMM, AVR; one file each."""
+"""What fills in a missing modality: zero fill, RMM, AVR; one file each, one line in `RECOVERIES`."""
+
+from __future__ import annotations
+
+from models.avqa.recovery.avr import AVR
+from models.avqa.recovery.both import RMMAVR
+from models.avqa.recovery.rmm import RMM
+from models.avqa.recovery.zero import ZeroFill
+
+RECOVERIES: dict[str, type] = {"zero": ZeroFill, "rmm": RMM, "avr": AVR, "rmm_avr": RMMAVR}
