@@ -55,14 +55,15 @@ def _records(config: BackboneConfig, numbers: list[int]) -> Iterator[Record]:
         yield (
             key,
             {
-                "json": _meta(key, i, config.target_length / 100),
+                "json": sample_meta(key, i, config.target_length / 100),
                 "audio.npy": fbank.astype(np.float16),
                 "frames.npy": rng.integers(0, 256, (FRAMES, side, side, 3), dtype=np.uint8),
             },
         )
 
 
-def _meta(key: str, i: int, seconds: float) -> SampleMeta:
+def sample_meta(key: str, i: int, seconds: float) -> SampleMeta:
+    """Of a clip with both modalities."""
     stream = StreamInfo(present=True, codec="none", rate=16000.0, duration=seconds)
     return SampleMeta(
         key=key,

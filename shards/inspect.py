@@ -53,7 +53,9 @@ def _info(folder: Path) -> list[str]:
         lines.append(f"split {name}: {split.samples} samples ({present}) in {len(split.shards)} shards")
     lines.append(f"{len(info.labels)} labels: {', '.join(info.labels[:20])}")
     lines += [f"{name}: {value}" for name, value in info.preprocessing.items()]
-    for name, statistics in (("log-mel", info.normalisation.audio), ("pixels", info.normalisation.visual)):
+    names = ("log-mel", "pixels") if info.kind == "media" else ("audio", "visual")
+    found = (info.normalisation.audio, info.normalisation.visual)
+    for name, statistics in zip(names, found, strict=True):
         lines.append(f"{name} of the train split: {_statistics(statistics)}")
     return lines
 
@@ -61,7 +63,11 @@ def _info(folder: Path) -> list[str]:
 def _statistics(statistics: Statistics | None) -> str:
     if statistics is None:
         return "none"
-    pairs = zip(statistics.mean, statistics.std, strict=True)
+    pairs = list(zip(statistics.mean, statistics.std, strict=True))
+    if len(pairs) > 3:
+        means = f"{min(statistics.mean):.4f} to {max(statistics.mean):.4f}"
+        spread = f"{min(statistics.std):.4f} to {max(statistics.std):.4f}"
+        return f"{len(pairs)} channels, means {means}, deviations {spread} ({statistics.samples} samples)"
     return ", ".join(f"{mean:.4f} ± {std:.4f}" for mean, std in pairs) + f" ({statistics.samples} samples)"
 
 

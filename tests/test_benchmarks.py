@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cost, extraction, flops, loading, loop, report
+from benchmarks import avqa_loading, cost, extraction, flops, loading, loop, report
 from models.batch import AVBatch
 from models.cavmae import BACKBONES, CAVMAE, BackboneConfig
 from models.peft import Adapter, LoRA
@@ -80,6 +80,7 @@ def test_options_default_to_what_fits_preset_and_device():
     assert extraction.parse([]).depths == [0, 2]
     assert loading.parse(["--preset", "base"]).clips == 64
     assert loop.parse([]).batch_size == 32
+    assert avqa_loading.parse([]).clips == 24
 
 
 @pytest.mark.unit
@@ -141,3 +142,31 @@ def test_extraction_loading_and_loop_end_to_end(tmp_path):
     assert [row["depth"] for row in written(tmp_path, "extraction-tiny-cpu")["rows"]] == [0, 2]
     assert len(written(tmp_path, "loading-tiny")["rows"]) == 8
     assert len(written(tmp_path, "loop-tiny-cpu")["rows"]) == 3
+
+
+@pytest.mark.slow
+def test_avqa_loading_end_to_end(tmp_path):
+    options = ["--clips", "2", "--questions", "4", "--released-questions", "1", "--repeats", "1"]
+    assert avqa_loading.main([*options, "--out", str(tmp_path), "--folder", str(tmp_path)]) == 0
+    rows = written(tmp_path, "avqa-loading")["rows"]
+    assert [row["files"] for row in rows] == ["page cache"] * 3 + ["disk"] * 3
+    assert rows[2]["bytes"] > 60 * rows[0]["bytes"]
+    assert not list(tmp_path.glob("avqa-loading-*"))
+
+
+@pytest.mark.unit
+def test_both_ways_of_loading_hold_the_same_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(avqa_loading, "SIDE", 2)
+    avqa_loading.write(tmp_path, 3)
+    theirs = avqa_loading.Released(tmp_path, 3)[1]
+    ours, half = (avqa_loading.Ours(tmp_path / "shards", 3, half=half)[1] for half in (False, True))
+    places = theirs[1].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(half[0].float(), theirs[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(half[1].float(), places, rtol=1e-3, atol=1e-3)
+    stored = {row.numpy().tobytes() for i in (0, 2) for row in _steps(tmp_path, i)}
+    assert all(row.numpy().tobytes() in stored for row in half[2])  # negatives are other clips' frames
+    assert float(ours[1].mean()) == pytest.approx(0, abs=0.2)
+
+
+def _steps(folder, i: int) -> torch.Tensor:
+    return avqa_loading.Ours(folder / "shards", 3, half=True)[i][1]
