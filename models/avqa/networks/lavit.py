@@ -156,12 +156,13 @@ class LAViT(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        self.spec, self.grid = spec, min(grid, spec.side)
+        self.spec, grid = spec, min(grid, spec.side)
         self.embed = Language(words, text, dim, dropout)
         self.audio_in = Located(spec.audio, 2, dim, dropout)
         self.visual_in = Located(spec.visual, 5, dim, dropout)
         self.register_buffer("sounds_at", sound_coordinates(spec), persistent=False)
-        self.register_buffer("regions_at", region_coordinates(spec, self.grid), persistent=False)
+        self.register_buffer("regions_at", region_coordinates(spec, grid), persistent=False)
+        self.register_buffer("cells", cell_weights(spec.side, grid), persistent=False)
 
         def layers(count: int, kind: type[nn.Module]) -> nn.ModuleList:
             return nn.ModuleList(kind(dim, heads, dropout) for _ in range(count))
@@ -203,14 +204,23 @@ class LAViT(nn.Module):
     def _regions(self, visual: Tensor) -> Tensor:
         """Grids averaged to at most `grid` x `grid` cells, the frame token before them:
         [B, T, rows, Dv] -> [B, R, Dv]."""
-        cells, side = places(visual, self.spec), self.spec.side
-        if self.grid < side:
-            maps = cells.flatten(0, 1).transpose(1, 2).unflatten(2, (side, side))  # [B T, Dv, side, side]
-            pooled = F.adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)
-            cells = pooled.unflatten(0, visual.shape[:2])
+        cells = torch.einsum("rp,btpd->btrd", self.cells, places(visual, self.spec))
         if self.spec.frame_token:
             cells = torch.cat([visual[:, :, :1], cells], dim=2)
         return cells.flatten(1, 2)
+
+
+def cell_weights(side: int, grid: int) -> Tensor:
+    """Means of cells as one product, [grid^2, side^2], rows summing to 1.
+
+    The places that lie in a cell, partly at least, weigh the same: adaptive average pooling, whose own
+    gradient is not the same to the bit from run to run on a GPU.
+    """
+    line = torch.zeros(grid, side)
+    for i in range(grid):
+        start, end = i * side // grid, -(-(i + 1) * side // grid)
+        line[i, start:end] = 1 / (end - start)
+    return torch.kron(line, line)
 
 
 def sound_coordinates(spec: FeatureSpec) -> Tensor:

@@ -128,7 +128,7 @@ class Selection(nn.Module):
         super().__init__()
         self.spec, self.top_segments, self.top_patches = spec, top_segments, top_patches
         self.register_buffer("steps", segment_steps(spec.steps, segments), persistent=False)
-        self.segment = nn.Linear(2 * dim, dim)
+        self.segment = nn.Linear(2 * dim, dim, bias=False)  # as in `Relevance`, nothing would notice one
         self.which_segment = Relevance(dim, heads)
         self.patch = nn.Linear(spec.visual, dim)
         self.which_patch = Relevance(dim, heads)
