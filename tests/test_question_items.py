@@ -1,4 +1,4 @@
-"""Questions with features as items: NaN where absent, unit scale, seeded negatives, choices, nothing lost unsaid."""
+"""Questions with features as items: NaN where absent, unit scale, seeded negatives, choices; nothing lost."""
 
 from __future__ import annotations
 
