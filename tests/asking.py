@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shards.checkpoint import save_checkpoint
 from shards.questions import Question, save_questions
 from shards.schema import BackboneInfo, DatasetInfo, Normalisation, Statistics
-from tests.builders import LABELS, meta, split_info
+from tests.builders import LABELS, meta, randomise, split_info
+from trainers.avqa.config import AVQAConfig
+from trainers.avqa.stages import question_stages
+from trainers.journal import append_metrics
+from trainers.run import logs
+from trainers.train import CONFIG_FILE
 
 STEPS, PLACES, AUDIO, VISUAL = 2, 4, 6, 8
 SPEC = {"audio": AUDIO, "visual": VISUAL, "steps": STEPS, "places": PLACES, "frame_token": False}
@@ -120,3 +127,16 @@ def settings(root: Path, network: str = "avst", recovery: str = "zero", **more: 
         "cpus": 1,
     }
     return values | more
+
+
+def saved_run(root: Path, name: str, config: AVQAConfig) -> Path:
+    """A run as training leaves it, in no time: every parameter drawn at random."""
+    (stage,) = question_stages(config)
+    randomise(stage.objective, config.seed + 1)
+    folder = root / "runs" / name
+    save_checkpoint(folder / "avqa", stage.weights(), stage.meta)
+    record = {"recipe": "avqa", "config": config.model_dump(mode="json")}
+    (folder / CONFIG_FILE).write_text(json.dumps(record))
+    logs(folder, "avqa").mkdir(parents=True)
+    append_metrics(logs(folder, "avqa"), 1, {"epoch_seconds": 2.0, "peak_memory_mb": 10.0})
+    return folder

@@ -4,7 +4,6 @@ batch, the same bits every time."""
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,17 +15,14 @@ from models.avqa.batch import AVQABatch
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
-from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
-from tests.asking import RECOVERY_SIZES, SIZES, asking_world, settings
-from tests.builders import randomise
+from tests.asking import RECOVERY_SIZES, SIZES, asking_world, saved_run, settings
 from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_sizes
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.stages import question_stages
 from trainers.data import collate
 from trainers.predict import read_run
-from trainers.train import CONFIG_FILE
 
 pytestmark = pytest.mark.unit
 PAIRS = [(n, r) for n in SIZES for r in RECOVERY_SIZES]
@@ -48,12 +44,7 @@ def predictors(root) -> Callable[[str, str], QuestionPredictor]:
     def get(network: str, recovery: str) -> QuestionPredictor:
         if (network, recovery) not in made:
             config = AVQAConfig(**settings(root, network, recovery))
-            (stage,) = question_stages(config)
-            randomise(stage.objective, 1)
-            folder = root / "runs" / f"{network}-{recovery}"
-            save_checkpoint(folder / "avqa", stage.weights(), stage.meta)
-            record = {"recipe": "avqa", "config": config.model_dump(mode="json")}
-            (folder / CONFIG_FILE).write_text(json.dumps(record))
+            folder = saved_run(root, f"{network}-{recovery}", config)
             made[network, recovery] = load_answerer(read_run(folder), torch.device("cpu"))
         return made[network, recovery]
 
@@ -154,12 +145,7 @@ def test_the_test_catches_a_method_that_peeks(predictors, batch, how):
 @torch.inference_mode()
 def test_a_specialist_does_not_look_at_its_absent_modality(root, batch):
     config = AVQAConfig(**settings(root, absent="audio"))
-    (stage,) = question_stages(config)
-    randomise(stage.objective, 1)
-    folder = root / "runs" / "specialist"
-    save_checkpoint(folder / "avqa", stage.weights(), stage.meta)
-    record = {"recipe": "avqa", "config": config.model_dump(mode="json")}
-    (folder / CONFIG_FILE).write_text(json.dumps(record))
+    folder = saved_run(root, "specialist", config)
     p = load_answerer(read_run(folder), torch.device("cpu"))
     assert (p.sees(None), p.sees("audio"), p.sees("visual")) == (False, True, False)
     assert torch.equal(p(batch), p(take_away(batch, "audio")))
