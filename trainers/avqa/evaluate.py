@@ -1,13 +1,11 @@
 """Question answering with missing modalities: complete, without sound, without picture, at missing rates.
 
-Every run answers every question three times: with what is there, without sound, without picture. Since an
-answer depends on its own sample alone, accuracy at a missing rate follows from these and from which clips
-lack the modality at that rate; the same clips for every method.
+What is asked and how it is judged is in `trainers.avqa.exam`; here runs, results and their keeping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +15,23 @@ import pydantic
 import torch
 
 from configs import Config, config_to_dict
-from models.cavmae import MODALITIES, Modality
-from shards.baselines import look_up, majority
+from models.cavmae import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.progress import Progress
-from shards.questions import Question, load_questions
+from shards.questions import load_questions
 from shards.schema import DatasetInfo
-from trainers.avqa.accuracy import scores
 from trainers.avqa.clips import Clips, media_name
-from trainers.avqa.items import Asked, QuestionItems
-from trainers.avqa.masks import Draws, draw, lost, write_masks
+from trainers.avqa.exam import Exam, blind_results, judged, results_of, right_answers
+from trainers.avqa.masks import write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.results import Result, summarise, write_tables
-from trainers.data import batches
 from trainers.identity import git_commit
 from trainers.kept import begin, keep, read_kept
-from trainers.predict import describe, read_run
+from trainers.predict import read_run
 from trainers.run import local_place
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BLIND = {"question look-up": look_up, "majority of the kind": majority}
-Rights = dict[Modality | None, np.ndarray]  # by what is missing: which answers are right, bool [Q]
 
 
 class QuestionEvaluation(Config):
@@ -68,32 +61,6 @@ class QuestionEvaluation(Config):
         if wrong := [rate for rate in rates if not 0 <= rate <= 100]:
             raise ValueError(f"a missing rate is 0 to 100 percent, not {wrong[0]}")
         return tuple(sorted({0, *rates, 100}))
-
-
-@dataclass(frozen=True)
-class Test:
-    """What all runs are asked.
-
-    Attributes:
-        asked: questions of the split, and those that can't be asked.
-        left: by what is missing: questions of whose clip something is left, bool [Q].
-        draws: which clips lack what at which rate.
-    """
-
-    asked: Asked
-    left: Rights
-    draws: Draws
-
-    @classmethod
-    def of(cls, config: QuestionEvaluation, questions: Sequence[Question], clips: Clips) -> Test:
-        """The questions of the split, in order."""
-        asked = Asked.of(questions, config.split, clips)
-        left = {m: np.array([clips.left(q.clip, m) for q in asked.questions]) for m in (None, *MODALITIES)}
-        return cls(asked, left, draw(config.seed, dict.fromkeys(q.clip for q in asked.questions)))
-
-    def at(self, modality: Modality, rate: int) -> np.ndarray:
-        """Which questions lack `modality` at a rate, bool [Q]."""
-        return np.array([lost(self.draws[q.clip][modality], rate) for q in self.asked.questions])
 
 
 def evaluate_questions(
@@ -129,15 +96,16 @@ def evaluate_questions(
     questions = load_questions(config.questions)
     _refuse_twins(predictors)
     clips = {p.scale: p.clips(config.data, config.resident) for p in predictors}
-    test = Test.of(config, questions, clips[predictors[0].scale])
-    results = list(_blind(questions, test))
-    total = sum(len(_judged(p)) for p in predictors) * len(test.asked.questions)
+    exam = Exam.of(questions, config.split, clips[predictors[0].scale], config.seed)
+    results = list(blind_results(questions, exam))
+    total = sum(len(judged(p)) for p in predictors) * len(exam.asked.questions)
     with Progress("evaluate", total, "answers", stage=stage) as progress:
-        for predictor in predictors:
-            results += _results(predictor, clips[predictor.scale], test, config, place.device, progress)
+        for p in predictors:
+            answer = _Answers(p, clips[p.scale], exam, config, place.device, progress)
+            results += results_of(p, exam, config.rates, answer)
     begin(out)
-    write_tables(out, results, _notes(config, test))
-    write_masks(out / "masks.csv", test.draws)
+    write_tables(out, results, _notes(config, exam))
+    write_masks(out / "masks.csv", exam.draws)
     _mirror(out, runs_folder or out.parent, config, results, parent)
     keep(out, made_of, results)
     return results
@@ -176,116 +144,33 @@ def _made_of(runs: Sequence[Path], config: QuestionEvaluation) -> dict[str, Any]
     }
 
 
-def _notes(config: QuestionEvaluation, test: Test) -> dict[str, Any]:
+def _notes(config: QuestionEvaluation, exam: Exam) -> dict[str, Any]:
     """What the table says about what was asked."""
     return {
-        "questions": len(test.asked.questions),
-        "clips": len(test.draws),
+        "questions": len(exam.asked.questions),
+        "clips": len(exam.draws),
         "split": config.split,
         "seed": config.seed,
-        "unasked": len(test.asked.lost),
+        "unasked": len(exam.asked.lost),
     }
 
 
-def _judged(predictor: QuestionPredictor) -> list[Modality | None]:
-    """What is taken away from the run: nothing, sound, picture; from a specialist its own modality alone."""
-    whole: list[Modality | None] = [None, *MODALITIES]
-    return [m for m in whole if predictor.sees(m)]
+@dataclass(frozen=True)
+class _Answers:
+    """A run at the exam, with progress told."""
 
+    predictor: QuestionPredictor
+    clips: Clips
+    exam: Exam
+    config: QuestionEvaluation
+    device: torch.device
+    progress: Progress
 
-def _results(
-    predictor: QuestionPredictor,
-    clips: Clips,
-    test: Test,
-    config: QuestionEvaluation,
-    device: torch.device,
-    progress: Progress,
-) -> Iterator[Result]:
-    """All figures of one run."""
-    right: Rights = {}
-    for missing in _judged(predictor):
-        right[missing] = _right(predictor, clips, test, missing, config, device)
-        progress.advance(len(test.asked.questions), method=predictor.config.method)
-    run = predictor.run
-    says = {
-        "method": predictor.config.method,
-        "network": predictor.config.network,
-        "seed": predictor.config.seed,
-        "trained": predictor.trained,
-        "parameters": predictor.parameters,
-        "run": run.folder.name,
-        **describe(run),
-    }
-    yield from _figures(test, right, config.rates, says)
-
-
-def _figures(test: Test, right: Rights, rates: Sequence[int], says: dict[str, Any]) -> Iterator[Result]:
-    """A run's figures from its answers: with everything, and by modality and missing rate."""
-    questions = test.asked.questions
-    if None in right:
-        yield from _told(questions, right[None], test.left[None], "none", 0, says)
-    for modality in (m for m in MODALITIES if m in right):
-        for rate in rates:
-            gone = test.at(modality, rate)
-            whole = right.get(None, right[modality])  # a specialist never looks at the modality
-            answers = np.where(gone, right[modality], whole)
-            yield from _told(questions, answers, test.left[modality], modality, rate, says)
-
-
-def _told(
-    questions: Sequence[Question],
-    right: np.ndarray,
-    counted: np.ndarray,
-    missing: str,
-    rate: int,
-    says: dict[str, Any],
-) -> Iterator[Result]:
-    for score in scores(questions, right, counted):
-        yield Result(
-            missing=missing,
-            rate=rate,
-            kind=score.kind,
-            accuracy=score.accuracy,
-            samples=score.samples,
-            **says,
-        )
-
-
-@torch.inference_mode()
-def _right(
-    predictor: QuestionPredictor,
-    clips: Clips,
-    test: Test,
-    missing: Modality | None,
-    config: QuestionEvaluation,
-    device: torch.device,
-) -> np.ndarray:
-    """Which answers are right with `missing` taken away, bool [Q]; False where nothing is left."""
-    items = QuestionItems(clips, test.asked.questions, predictor.vocabulary, predictor.words, absent=missing)
-    order = test.left[missing].nonzero()[0].tolist()
-    out = np.zeros(len(items), dtype=bool)
-    for batch in batches(items, order, config.batch_size, config.loaders, drop_last=False):
-        there = batch.to(device)
-        hits = predictor(there).argmax(dim=1) == there.label  # type: ignore[arg-type]
-        out[batch.index.numpy()] = hits.cpu().numpy()
-    return out
-
-
-def _blind(questions: Sequence[Question], test: Test) -> Iterator[Result]:
-    """The rows of the rules that neither hear nor see."""
-    train = [q for q in questions if q.split == "train"]
-    if not train:
-        message = "the file has no train questions, which the question-only rows are learnt from"
-        raise InputError(message, field="questions", remedy="give the file that the runs were trained on")
-    asked = test.asked.questions
-    for method, rule in BLIND.items():
-        answers = zip(rule(train, asked), asked, strict=True)
-        right = np.array([answer == question.answer for answer, question in answers])
-        says: dict[str, Any] = {"method": method, "network": "", "seed": 0, "run": ""}
-        says |= {"trained": 0, "parameters": 0, "epoch_seconds": 0.0, "peak_memory_mb": 0.0}
-        for missing in ("none", *MODALITIES):
-            left = test.left[None if missing == "none" else missing]  # type: ignore[index]
-            yield from _told(asked, right, left, missing, 0 if missing == "none" else 100, says)
+    def __call__(self, missing: Modality | None) -> np.ndarray:
+        size, loaders = self.config.batch_size, self.config.loaders
+        out = right_answers(self.predictor, self.clips, self.exam, missing, size, loaders, self.device)
+        self.progress.advance(len(out), method=self.predictor.config.method)
+        return out
 
 
 def _mirror(
