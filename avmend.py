@@ -11,9 +11,9 @@ COMMANDS = {
     "ingest": ("pipelines.ingest", "manifest and clips to media shards, dataset.json, quarantine.jsonl"),
     "features": ("pipelines.features", "media shards to feature shards by a frozen backbone"),
     "shards": ("shards.inspect", "look into shards, verify them against dataset.json"),
-    "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter"),
+    "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr"),
     "evaluate": ("trainers.evaluate", "conditions x methods: results.csv, results.md, figure"),
-    "study": ("tuning.study", "all of it, from clips to the results table: demo, results"),
+    "study": ("tuning.study", "all of it, from clips to the results table: demo, results, avqa"),
     "ui": ("trainers.ui", "open the MLflow UI on the runs"),
 }
 

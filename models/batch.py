@@ -40,6 +40,10 @@ class AVBatch:
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
         return replace(self, **moved)
 
+    def select(self, rows: Tensor) -> Self:
+        """The samples at `rows` (positions int64 [R], or bool [B])."""
+        return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
+
     def groups(self) -> list[tuple[tuple[Modality, ...], Tensor]]:
         """Which modalities there are, with the rows [R] that have just these; at most three groups."""
         out = []

@@ -127,7 +127,7 @@ def _write_files(folder: Path, weights: dict[str, Tensor], meta: dict, state: di
         "format": FORMAT,
         "meta": meta,
         "tied": tied,
-        "sha256": {name: _sha256(folder / name) for name in names},
+        "sha256": {name: file_sha256(folder / name) for name in names},
         "shapes": {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in weights.items()},
     }
     (folder / META).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -193,7 +193,7 @@ def _checked(folder: Path, name: str, record: dict[str, Any]) -> Path:
     path = folder / name
     if not path.is_file():
         raise _damaged(path, "it is missing")
-    if _sha256(path) != record["sha256"][name]:
+    if file_sha256(path) != record["sha256"][name]:
         raise _damaged(path, f"its sha256 is not the one in {META}")
     return path
 
@@ -202,6 +202,7 @@ def _damaged(path: Path, reason: str) -> InputError:
     return InputError(f"is damaged: {reason}", file=path, remedy="copy it again, or train again")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs import PRESET_FOLDER, load_config, preset_names
+from configs import PRESET_FOLDER, load_config, preset_names, read_preset
 from trainers.config import CaseConfig
 from tuning.study import StudyConfig, check, main
 
@@ -67,16 +67,25 @@ def test_a_typo_is_refused_before_any_work(tmp_path, capsys, changes, parts):
     assert [path.name for path in tmp_path.iterdir()] == ["mini.yaml"]
 
 
+def of_kind(kind: str) -> list[str]:
+    """Names of the presets of one kind of study."""
+    return [n for n in preset_names() if read_preset(n)[0].get("study", "classification") == kind]
+
+
 @unit
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_is_sound_and_says_what_to_expect(name):
-    config = load_config(StudyConfig, name)
-    check(config)
-    header = [
-        line for line in (PRESET_FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#")
-    ]
+def test_every_preset_says_what_to_expect(name):
+    text = (PRESET_FOLDER / f"{name}.yaml").read_text()
+    header = [line for line in text.splitlines() if line.startswith("#")]
     assert [re.match(r"# (\w+): \S", line)[1] for line in header[1:]] == ["command", "expected", "time"]  # type: ignore[index]
     assert f"avmend study {name}" in header[1]
+
+
+@unit
+@pytest.mark.parametrize("name", of_kind("classification"))
+def test_every_preset_is_sound(name):
+    config = load_config(StudyConfig, name)
+    check(config)
     kinds = [config.recipe(r, data=".", **more(config, r)) for r in config.recipes]
     assert any(isinstance(kind, CaseConfig) for kind in kinds)
 

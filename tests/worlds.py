@@ -10,7 +10,7 @@ from configs import load_config
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from tests.builders import media_dataset
-from trainers.config import RECIPES
+from trainers.recipes import RECIPES
 from trainers.train import train
 
 SIZES = {"train": 24, "val": 6, "test": 20}

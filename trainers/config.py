@@ -174,11 +174,3 @@ class AdapterConfig(CaseConfig):
 
     recipe: Literal["adapter"] = "adapter"
     width: int = pydantic.Field(default=4, ge=1)
-
-
-RECIPES: dict[str, type[TrainConfig]] = {
-    "finetune": FinetuneConfig,
-    "prompt": PromptConfig,
-    "lora": LoraConfig,
-    "adapter": AdapterConfig,
-}

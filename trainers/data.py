@@ -7,8 +7,10 @@ An item never depends on its neighbours or on the order it is read in: noise, fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.resident import ResidentTokens
 
-Item = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of an AVBatch, one row
+Item = tuple[Tensor | None, ...]  # the fields of a batch, one row; None where the kind of batch allows it
 
 
 @dataclass(frozen=True)
@@ -65,30 +67,56 @@ def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
     return torch.tensor(out)
 
 
+def masked(
+    values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mask at the loader's edge: sound and picture, NaN of the shape in `blank` where there is none, and
+    which are there, bool [2]."""
+    present = torch.tensor([values[m] is not None for m in MODALITIES])
+    audio, visual = (
+        x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES
+    )
+    return audio, visual, present
+
+
 class Items(Dataset):
-    """What both datasets share: labels, epoch, and the mask at the loader's edge."""
+    """What a stage trains on, by position.
+
+    Attributes:
+        kind: the batch that its items make; an item holds one row of every field, in order.
+        epoch: what random draws depend on besides the seed and the sample.
+    """
+
+    kind: type[AVBatch] = AVBatch
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, i: int) -> Item:
+        raise NotImplementedError
+
+    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
+        """Batches that need no loader; None where items are read one by one."""
+        return None
+
+
+class LabelledItems(Items):
+    """What both datasets of clips share: the labels."""
 
     def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
-        self.data, self.seed, self.epoch = data, seed, 0
+        self.data, self.seed = data, seed
         self.labels = labels_of(data, vocabulary)
         self.keys = data.keys
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
-        """Batches that need no loader; None where items are read one by one."""
-        return None
-
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
-        present = torch.tensor([values[m] is not None for m in MODALITIES])
-        audio, visual = (
-            x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES
-        )
-        return audio, visual, present, self.labels[i], torch.tensor(i)
+        return *masked(values, blank), self.labels[i], torch.tensor(i)
 
 
-class MediaItems(Items):
+class MediaItems(LabelledItems):
     """Samples of media shards as normalised inputs under a condition.
 
     Args:
@@ -176,7 +204,7 @@ class MediaItems(Items):
         return int(generator("frame", self.seed, self.epoch, key).integers(frames))
 
 
-class FeatureItems(Items):
+class FeatureItems(LabelledItems):
     """Samples of feature shards under one case; the noise draw changes with the epoch.
 
     Args:
@@ -252,9 +280,15 @@ class FeatureItems(Items):
         return noisy[int(rng.integers(len(noisy)))] if rng.random() < self.missing else None
 
 
-def collate(items: list[Item]) -> AVBatch:
-    """Items to a batch."""
-    return AVBatch(*(torch.stack(column) for column in zip(*items, strict=True)))
+def collate(items: Sequence[Item], kind: type[AVBatch] = AVBatch) -> AVBatch:
+    """Items to a batch of their kind; a field that the items leave out (None) stays out."""
+    return kind(*(_stack(column) for column in zip(*items, strict=True)))
+
+
+def _stack(column: tuple[Tensor | None, ...]) -> Any:
+    there = [x for x in column if x is not None]
+    assert len(there) in (0, len(column)), "a field is of all items or of none"
+    return torch.stack(there) if there else None
 
 
 def subset_size(size: int, proportion: float) -> int:
@@ -281,7 +315,7 @@ def epoch_order(
 
 
 def batches(
-    items: Dataset, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool
+    items: Items, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool
 ) -> Iterator[AVBatch]:
     """Batches of `items` in the given order."""
     drop_last = drop_last and len(order) >= batch_size
@@ -289,6 +323,7 @@ def batches(
         return iter(())
     if drop_last:
         order = order[: len(order) // batch_size * batch_size]
-    if isinstance(items, Items) and (ready := items.gathered(order, batch_size)) is not None:
+    if (ready := items.gathered(order, batch_size)) is not None:
         return ready
-    return iter(DataLoader(Subset(items, order), batch_size, collate_fn=collate, num_workers=loaders))
+    to_batch = partial(collate, kind=items.kind)
+    return iter(DataLoader(Subset(items, order), batch_size, collate_fn=to_batch, num_workers=loaders))

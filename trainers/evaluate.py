@@ -1,16 +1,16 @@
 """``avmend evaluate RUN ...``: conditions x methods on the test split, every method on the same ruined input.
 
 Runs that differ in their seed alone are repetitions; the table gives mean and standard deviation over them.
+Runs of `avqa` answer questions; `trainers.avqa.evaluate` evaluates them. It is one command for whoever has
+runs, whatever they are of; conditions, settings and table are those of the task.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,20 +21,20 @@ from configs import Config, config_to_dict, load_config
 from configs.noise import Noise
 from models.cavmae import MODALITIES
 from models.conditions import CONDITIONS, Condition, ConditionName
-from shards.atomic import write_text
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
+from trainers.avqa.config import QuestionConfig
 from trainers.data import MediaItems, batches
 from trainers.identity import git_commit
+from trainers.kept import begin, keep, read_kept
 from trainers.predict import Predictor, describe, load_predictor, read_run, tell_apart
 from trainers.recipes import input_spec
 from trainers.results import Row, summarise, write_tables
 from trainers.run import local_place
 
 ROOT = Path(__file__).resolve().parent.parent
-DONE = "evaluation.json"  # written last
 
 
 class EvaluateConfig(Config):
@@ -80,7 +80,7 @@ def evaluate(
     """
     info = DatasetInfo.load(config.data)
     made_of = _made_of(runs, config, info)
-    if (kept := _kept(out, made_of)) is not None:
+    if (kept := read_kept(out, made_of, Row)) is not None:
         return kept
     place = local_place()
     data = ShardDataset(config.data, config.split, info=info)
@@ -95,13 +95,11 @@ def evaluate(
     if not rows:
         message = f"no sample of '{config.split}' has anything left under {', '.join(config.conditions)}"
         raise InputError(message, file=config.data, field="conditions", remedy="evaluate other conditions")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / DONE).unlink(missing_ok=True)
+    begin(out)
     write_tables(out, rows)
     write_draws(out / "draws.csv", rows_drawn(predictors, data, config))
     _mirror(out, runs_folder or out.parent, config, rows, parent)
-    done = {"made_of": made_of, "rows": [asdict(row) for row in rows]}
-    write_text(out / DONE, json.dumps(done, indent=1) + "\n")
+    keep(out, made_of, rows)
     return rows
 
 
@@ -113,15 +111,6 @@ def _made_of(runs: Sequence[Path], config: EvaluateConfig, info: DatasetInfo) ->
         "dataset": info.fingerprint(),
         "commit": git_commit(ROOT),
     }
-
-
-def _kept(out: Path, made_of: dict[str, Any]) -> list[Row] | None:
-    """The rows of an evaluation that was finished in `out`, if it was this one."""
-    try:
-        done = json.loads((out / DONE).read_text())
-        return [Row(**row) for row in done["rows"]] if done["made_of"] == made_of else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
 
 
 def rows_drawn(
@@ -221,18 +210,34 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="avmend evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the media shards")
+    parser.add_argument(
+        "--data", type=Path, help="folder of the shards (avqa: that of the runs, if not given)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the results")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)
+    data = [f"data={args.data.absolute()}"] if args.data is not None else []
     try:
-        config = load_config(EvaluateConfig, None, [f"data={args.data.absolute()}", *args.set])
-        evaluate(args.runs, config, args.out.absolute())
+        _evaluate_kind(args.runs, [*data, *args.set], args.out.absolute())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print((args.out / "results.md").read_text())
     return 0
+
+
+def _evaluate_kind(runs: Sequence[Path], overrides: Sequence[str], out: Path) -> None:
+    """Evaluate as the runs' recipe has it."""
+    from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
+
+    answers = {isinstance(read_run(folder).config, QuestionConfig) for folder in runs}
+    if len(answers) > 1:
+        remedy = "evaluate runs of 'avqa' and of the other recipes apart"
+        raise InputError("some of these runs answer questions, others classify", field="runs", remedy=remedy)
+    if answers.pop():
+        evaluate_questions(runs, load_config(QuestionEvaluation, None, overrides), out)
+    else:
+        evaluate(runs, load_config(EvaluateConfig, None, overrides), out)
 
 
 if __name__ == "__main__":

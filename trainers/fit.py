@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from trainers.config import TrainConfig
 from trainers.data import FeatureItems, Items, batches
 from trainers.position import Position, epoch_batches, last_taken
 from trainers.resources import Meter
+from trainers.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,24 @@ class Place:
         torch.distributed.all_reduce(summed)
         return summed.tolist()
 
+    def union(self, names: Iterable[str]) -> list[str]:
+        """All ranks' names, sorted: the same list on every rank."""
+        mine = sorted(set(names))
+        if self.world == 1:
+            return mine
+        everyones: list[list[str]] = [[] for _ in range(self.world)]
+        torch.distributed.all_gather_object(everyones, mine)
+        return sorted({name for names in everyones for name in names})
+
 
 @dataclass(frozen=True)
 class Stage:
     """One thing to train.
 
     Attributes:
-        name: its folder and its name in logs: "finetune", or a case.
-        objective: module; batch -> (mean loss [], logits [B, C]).
+        name: its folder and its name in logs: "finetune", a case, "avqa", ...
+        objective: module; batch -> (mean loss [], logits [B, C]) and, if it has more to tell, figures by
+            name: each a sum and the count that it is over, [2]. Logits None: there is nothing to classify.
         train, val: items; an epoch begins by setting `train.epoch`.
         weights: what a checkpoint holds, by name.
         load: puts such weights back.
@@ -81,36 +91,114 @@ def fit(stage: Stage, config: TrainConfig, place: Place, folder: Path, report: R
         stage.load(load_checkpoint(done).weights)
         return
     meter = Meter(place.device)
-    objective = stage.objective.to(place.device)
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    total = config.epochs * steps_per_epoch(stage, config, place)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(total, config.warmup))
-    position, sums, metrics = _resume(stage, optimizer, schedule, last)
-    model = DistributedDataParallel(objective, find_unused_parameters=True) if place.world > 1 else objective
-
-    def save(position: Position, sums: list[float]) -> None:
-        if place.rank == 0:
-            state = {"optimizer": optimizer.state_dict(), "schedule": schedule.last_epoch, "metrics": metrics}
-            state |= {"epoch": position.epoch, "taken": position.taken, "sums": sums}
-            save_checkpoint(last, stage.weights(), stage.meta, state)
-
+    loop = _Loop(stage, config, place, last)
     _keep(stage, place.device if getattr(config, "resident", False) else None)
-    while position.epoch < config.epochs:
+    while loop.position.epoch < config.epochs:
         meter.reset_clock()
-        model.train()
-        step = partial(_step, stage, model, trained, optimizer, schedule, config, place)
-        metrics = _train_epoch(stage, step, schedule, config, place, position, sums, save)
+        metrics = loop.epoch()
         seconds = meter.seconds
         metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         if stage.val is not None:
             metrics |= validate(stage, config, place)
-        report(stage.name, position.epoch + 1, metrics)
-        position, sums = Position(position.epoch + 1), [0.0, 0.0, 0.0]
-        save(position, sums)
+        report(stage.name, loop.position.epoch + 1, metrics)
+        loop.next_epoch(metrics)
     _keep(stage, None)
     if place.rank == 0:
-        save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": metrics})
+        save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": loop.metrics})
+
+
+class _Loop:
+    """A stage's training in one worker, where it stands, and how that is kept on disk.
+
+    Attributes:
+        position: the next batch.
+        sums: of the epoch so far, over all ranks (see `Tally`).
+        metrics: of the last whole epoch.
+    """
+
+    def __init__(self, stage: Stage, config: TrainConfig, place: Place, last: Path):
+        self.stage, self.config, self.place, self.last = stage, config, place, last
+        objective = stage.objective.to(place.device)
+        self.trained = [p for p in objective.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
+        total = config.epochs * steps_per_epoch(stage, config, place)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, cosine(total, config.warmup))
+        self.position, self.sums, self.metrics = Position(), dict[str, list[float]](), dict[str, float]()
+        if has_checkpoint(last):
+            self._resume()
+        self.model: nn.Module = objective
+        if place.world > 1:
+            self.model = DistributedDataParallel(objective, find_unused_parameters=True)
+
+    def _resume(self) -> None:
+        self.stage.load(load_checkpoint(self.last).weights)
+        state = load_state(self.last)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule"]
+        self.position, self.sums = Position(state["epoch"], state["taken"]), state["sums"]
+        self.metrics = state["metrics"]
+
+    def _save(self) -> None:
+        if self.place.rank == 0:
+            state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
+            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state()}
+            save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state)
+
+    def next_epoch(self, metrics: dict[str, float]) -> None:
+        """Leave the epoch that is over behind."""
+        self.position, self.sums, self.metrics = Position(self.position.epoch + 1), {}, metrics
+        self._save()
+
+    def epoch(self) -> dict[str, float]:
+        """Train from the position to the epoch's end."""
+        self.model.train()
+        config, place, epoch = self.config, self.place, self.position.epoch
+        tally = Tally(self.sums if place.rank == 0 else {})
+        waited, clock = 0.0, time.perf_counter()
+        first = self.position.taken // _whole(config, place)
+        for number, (batch, reached) in enumerate(self._batches(), first):
+            waited += time.perf_counter() - clock
+            self._step(batch, epoch, number, tally)
+            if config.save_steps and (number + 1) % config.save_steps == 0 and reached.epoch == epoch:
+                self.position, self.sums = reached, tally.sums(place)
+                self._save()
+            clock = time.perf_counter()
+        means, seen = tally.means(place)
+        metrics = {"train_accuracy" if k == "accuracy" else k: v for k, v in means.items()}
+        metrics["lr"] = float(self.schedule.get_last_lr()[0])
+        return metrics | {"data_wait_seconds": waited, "samples": seen}
+
+    def _batches(self) -> Iterator[tuple[AVBatch, Position]]:
+        config, place = self.config, self.place
+        return epoch_batches(
+            self.stage.train,
+            self.position,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            loaders=config.loaders,
+            proportion=config.proportion,
+            rank=place.rank,
+            world=place.world,
+        )
+
+    def _step(self, batch: AVBatch, epoch: int, number: int, tally: Tally) -> None:
+        """One step of the optimizer."""
+        stage, config, place = self.stage, self.config, self.place
+        batch = batch.to(place.device)
+        if stage.augment is not None:
+            rng = generator("augment", config.seed, epoch, number, place.rank)
+            batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        with arithmetic(config, place.device), seeded(place.device, config.seed, epoch, number, place.rank):
+            loss, logits, *told = self.model(batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {number + 1}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, config.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        tally.add(value, batch, logits, told[0] if told else {})
 
 
 def _keep(stage: Stage, device: torch.device | None) -> None:
@@ -124,17 +212,6 @@ def finished_epochs(folder: Path, stage: str) -> int:
     """Epochs of a stage that a resumed run need not repeat."""
     last = folder / "last" / stage
     return load_state(last)["epoch"] if has_checkpoint(last) else 0
-
-
-def _resume(stage: Stage, optimizer, schedule, last: Path) -> tuple[Position, list[float], dict[str, float]]:
-    """Where to go on, the sums of the epoch so far (`_train_epoch`), the metrics of the last whole one."""
-    if not has_checkpoint(last):
-        return Position(), [0.0, 0.0, 0.0], {}
-    stage.load(load_checkpoint(last).weights)
-    state = load_state(last)
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.last_epoch = state["schedule"]
-    return Position(state["epoch"], state["taken"]), state["sums"], state["metrics"]
 
 
 def steps_per_epoch(stage: Stage, config: TrainConfig, place: Place) -> int:
@@ -160,90 +237,30 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def _train_epoch(
-    stage: Stage,
-    step: Callable[[AVBatch, int, int], tuple[float, int]],
-    schedule,
-    config: TrainConfig,
-    place: Place,
-    position: Position,
-    sums: list[float],
-    save: Callable[[Position, list[float]], None],
-) -> dict[str, float]:
-    """Train from a position to the epoch's end; `sums` are loss, right and seen over all ranks before it."""
-    loss_sum, right, seen = sums if place.rank == 0 else (0.0, 0.0, 0.0)
-    waited, clock = 0.0, time.perf_counter()
-    loaded = epoch_batches(
-        stage.train,
-        position,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        loaders=config.loaders,
-        proportion=config.proportion,
-        rank=place.rank,
-        world=place.world,
-    )
-    before = position.taken // _whole(config, place)
-    for number, (batch, reached) in enumerate(loaded, before):
-        waited += time.perf_counter() - clock
-        value, correct = step(batch, position.epoch, number)
-        loss_sum += value * len(batch)
-        right += correct
-        seen += len(batch)
-        if config.save_steps and (number + 1) % config.save_steps == 0 and reached.epoch == position.epoch:
-            save(reached, place.total(loss_sum, right, seen))
-        clock = time.perf_counter()
-    loss_sum, right, seen = place.total(loss_sum, right, seen)
-    metrics = {"loss": loss_sum / seen, "train_accuracy": right / seen, "lr": schedule.get_last_lr()[0]}
-    return metrics | {"data_wait_seconds": waited, "samples": seen}
-
-
-def _step(
-    stage: Stage,
-    model: nn.Module,
-    trained: list[nn.Parameter],
-    optimizer,
-    schedule,
-    config: TrainConfig,
-    place: Place,
-    batch: AVBatch,
-    epoch: int,
-    number: int,
-) -> tuple[float, int]:
-    """One step of the optimizer: the loss, and how many samples were classified rightly."""
-    batch = batch.to(place.device)
-    if stage.augment is not None:
-        rng = generator("augment", config.seed, epoch, number, place.rank)
-        batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
-    with arithmetic(config, place.device):
-        loss, logits = model(batch)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {number + 1}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(trained, config.clip)
-    optimizer.step()
-    schedule.step()
-    return value, int((logits.argmax(dim=1) == batch.label).sum())
-
-
 @torch.no_grad()
 def validate(stage: Stage, config: TrainConfig, place: Place) -> dict[str, float]:
-    """Loss and accuracy on the stage's validation items, over all ranks."""
+    """Loss, accuracy and what else the objective tells on the stage's validation items, over all ranks."""
     assert stage.val is not None
     stage.objective.eval()
     order = list(range(len(stage.val)))[place.rank :: place.world]
-    loss_sum = right = seen = 0.0
-    for batch in batches(stage.val, order, config.batch_size, config.loaders, drop_last=False):
+    tally = Tally()
+    for step, batch in enumerate(
+        batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)
+    ):
         batch = batch.to(place.device)
-        with arithmetic(config, place.device):
-            loss, logits = stage.objective(batch)
-        loss_sum += loss.item() * len(batch)
-        right += (logits.argmax(dim=1) == batch.label).sum().item()
-        seen += len(batch)
-    loss_sum, right, seen = place.total(loss_sum, right, seen)
-    return {"val_loss": loss_sum / max(seen, 1), "val_accuracy": right / max(seen, 1)}
+        with arithmetic(config, place.device), seeded(place.device, "val", config.seed, step, place.rank):
+            loss, logits, *told = stage.objective(batch)
+        tally.add(loss.item(), batch, logits, told[0] if told else {})
+    return {f"val_{name}": value for name, value in tally.means(place)[0].items()}
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *key: object) -> Iterator[None]:
+    """Torch's own random draws in the block (dropout) depend on `key` alone, so a resumed run repeats them;
+    the state outside is left as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(generator("step", *key).integers(2**62)))
+        yield
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ from models.prompts import DualPrompts, concatenate
 from models.tuned import Tuned
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
-from trainers.config import RECIPES, CaseConfig, TrainConfig
+from trainers.config import CaseConfig, TrainConfig
 from trainers.detector import load_detector
-from trainers.recipes import build_case_module
+from trainers.recipes import RECIPES, build_case_module
 
 _SAME_METHOD = {"seed", "depth", "workers", "cpus", "gpu", "loaders", "retries"}
 SELECTIONS = ("situation", "concat", "detected")

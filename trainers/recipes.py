@@ -25,6 +25,8 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
 from trainers.augment import augment
+from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
+from trainers.avqa.stages import question_fingerprints, question_stages
 from trainers.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig, TrainConfig
 from trainers.data import FeatureItems, InputSpec, MediaItems
 from trainers.fit import Stage
@@ -239,34 +241,56 @@ def _case_stage(
     )
 
 
+RECIPES: dict[str, type[TrainConfig]] = {
+    "finetune": FinetuneConfig,
+    "prompt": PromptConfig,
+    "lora": LoraConfig,
+    "adapter": AdapterConfig,
+    "avqa": AVQAConfig,
+    "rmm": RMMConfig,
+    "avr": AVRConfig,
+}
+
+
 def stages(config: TrainConfig) -> list[Stage]:
     """What a recipe trains, in order."""
     if isinstance(config, FinetuneConfig):
         return finetune_stages(config)
+    if isinstance(config, QuestionConfig):
+        return question_stages(config)
     assert isinstance(config, CaseConfig)
     return case_stages(config)
 
 
 def stage_names(config: TrainConfig) -> tuple[str, ...]:
     """Names of a recipe's stages, without loading anything."""
-    return config.cases if isinstance(config, CaseConfig) else ("finetune",)
+    return config.cases if isinstance(config, CaseConfig) else (config.recipe,)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What a run depends on besides its config and code."""
+    """What a run depends on besides its config and code.
+
+    Attributes:
+        dataset: of the shards, and of the questions where there are any.
+        backbone: of the weights that it starts from.
+        notes: what the user should know before it starts.
+    """
 
     dataset: str
     backbone: str | None
+    notes: tuple[str, ...] = ()
 
 
 def fingerprints(config: TrainConfig) -> Fingerprints:
-    """Of the dataset and, for case-wise recipes and continued fine-tuning, the backbone.
+    """Of the dataset and, for case-wise recipes and runs that start from others, of those weights.
 
     Raises:
-        InputError: either is missing, or the features a run needs are, or its depth is beyond the backbone.
+        InputError: either is missing, or what a run needs besides is, or its sizes can't be.
     """
     dataset = DatasetInfo.load(config.data).fingerprint()
+    if isinstance(config, QuestionConfig):
+        return Fingerprints(*question_fingerprints(config, dataset))
     if isinstance(config, CaseConfig):
         backbone = load_backbone(config.backbone)
         build_case_module(config, backbone.net)  # refuses a depth beyond the backbone before anything is made

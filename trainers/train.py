@@ -22,10 +22,12 @@ from configs.cluster import ray_session
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.progress import Progress
-from trainers.config import RECIPES, CaseConfig, FinetuneConfig, TrainConfig
+from trainers.avqa.clips import media_name
+from trainers.avqa.config import QuestionConfig
+from trainers.config import CaseConfig, FinetuneConfig, TrainConfig
 from trainers.identity import git_commit, run_identity
 from trainers.journal import read_metrics
-from trainers.recipes import fingerprints, stage_names
+from trainers.recipes import RECIPES, fingerprints, stage_names
 from trainers.run import local_place, logs, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +63,8 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     folder = Path(runs).absolute() / name
     if all(has_checkpoint(folder / s) for s in _parts(config)):
         return folder
+    for note in made_of.notes:
+        print(f"note: {note}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": commit}
     record = {"recipe": recipe_name(config), "identity": identity, "config": config_to_dict(config), **tags}
@@ -71,7 +75,7 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
         several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
         mirrored = folder if several else logs(folder, names[0])
         main_run = stack.enter_context(
-            store.run(name, config.data.name, config_to_dict(config), tags, parent, folder=mirrored)
+            store.run(name, _experiment(config), config_to_dict(config), tags, parent, folder=mirrored)
         )
         for part in names if several else ():
             stack.enter_context(_child(store, config, name, part, main_run, folder))
@@ -87,13 +91,23 @@ def _parts(config: TrainConfig) -> tuple[str, ...]:
 
 def _child(store, config: TrainConfig, name: str, part: str, parent, folder: Path):
     params = {"recipe": recipe_name(config), "case": part, "seed": config.seed}
-    return store.run(f"{name}/{part}", config.data.name, params, None, parent, folder=logs(folder, part))
+    return store.run(f"{name}/{part}", _experiment(config), params, None, parent, folder=logs(folder, part))
+
+
+def _experiment(config: TrainConfig) -> str:
+    """The name of the media dataset."""
+    return media_name(config.data) if isinstance(config, QuestionConfig) else config.data.name
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:
     """Paths as workers on any node must see them: their working folders are private."""
     paths = {k: v.absolute() for k, v in config if isinstance(v, Path)}
-    return config.model_copy(update=paths)
+    several = {k: tuple(p.absolute() for p in v) for k, v in config if _paths(v)}
+    return config.model_copy(update={**paths, **several})
+
+
+def _paths(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(x, Path) for x in value)
 
 
 def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:

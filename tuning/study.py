@@ -1,25 +1,24 @@
 """``avmend study NAME``: from clips to the results table, with one command.
 
-corpus -> media shards -> for every seed: fine-tuned backbone, its features, every other recipe -> evaluation
-of all of them on the same ruined input. Every step keeps what an earlier call finished, so the same command
-continues after a kill.
+Of classification: corpus -> media shards -> for every seed: fine-tuned backbone, its features, every other
+recipe -> evaluation of all of them on the same ruined input. Of question answering: see `tuning.avqa`. Every
+step keeps what an earlier call finished, so the same command continues after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pydantic
 
-from configs import Config, config_hash, config_to_dict, load_config
+from configs import Config, config_hash, config_to_dict, load_config, read_preset
 from configs.cluster import ray_session
 from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
 from pipelines.corpora.scenes import ScenesConfig, build_scenes
@@ -28,11 +27,11 @@ from pipelines.ingest import ingest
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress, format_seconds
-from trainers.config import RECIPES, CaseConfig, TrainConfig
+from trainers.config import CaseConfig, TrainConfig
 from trainers.evaluate import EvaluateConfig, evaluate
+from trainers.recipes import RECIPES
 from trainers.train import train
-
-ConfigT = TypeVar("ConfigT", bound=Config)
+from tuning.steps import Stages, within
 
 
 class Corpus(Config):
@@ -62,9 +61,10 @@ class Corpus(Config):
 
 
 class StudyConfig(Config):
-    """All of a study.
+    """All of a study of classification.
 
     Attributes:
+        study: which kind it is.
         corpus, ingest, features: data.
         seeds: every recipe is trained once per seed.
         recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
@@ -72,6 +72,7 @@ class StudyConfig(Config):
         evaluate: settings over the defaults of `trainers.evaluate.EvaluateConfig`.
     """
 
+    study: Literal["classification"] = "classification"
     corpus: Corpus
     ingest: IngestConfig = IngestConfig()
     features: FeatureConfig = FeatureConfig()
@@ -92,26 +93,7 @@ class StudyConfig(Config):
             hint = f"did you mean '{close[0]}'? " if close else ""
             remedy = f"{hint}set recipes.{name}.recipe to one of {', '.join(RECIPES)}"
             raise InputError(f"unknown recipe '{kind}'", field=f"recipes.{name}", remedy=remedy)
-        return _within(f"recipes.{name}", RECIPES[kind], settings)
-
-
-def _within(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> ConfigT:
-    """A config from the study's settings at `field`, which errors then name."""
-    try:
-        return load_config(kind, None, _as_overrides(settings))
-    except InputError as error:
-        where = f"{field}.{error.field}" if error.field else field
-        raise InputError(error.message, field=where, remedy=error.remedy) from None
-
-
-def _as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
-    out: list[str] = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            out += _as_overrides(value, f"{prefix}{key}.")
-        else:
-            out.append(f"{prefix}{key}={json.dumps(value, default=str)}")
-    return out
+        return within(f"recipes.{name}", RECIPES[kind], settings)
 
 
 def check(config: StudyConfig) -> None:
@@ -127,7 +109,7 @@ def check(config: StudyConfig) -> None:
     if config.recipes[first].get("recipe", first) != "finetune":
         remedy = "put one first: it makes the backbone"
         raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
-    _within("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
+    within("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
 
 
 def _case_wise(config: StudyConfig, name: str) -> bool:
@@ -157,7 +139,7 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
         raise InputError("there is nothing here", file=source, field="corpus.source", remedy=remedy)
     runs = runs.absolute()
     out = runs / f"{name}-{config_hash(config)}"
-    stages = _Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
+    stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
     params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
     with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
         manifest = make_corpus(config.corpus, data, stages.next())
@@ -166,20 +148,9 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
         trained = []
         for seed in config.seeds:
             trained += _train_all(config, seed, shards, runs, stages, parent)
-        settings = _within("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
+        settings = within("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
         evaluate(trained, settings, out, runs, stages.next(), parent)
     return out
-
-
-class _Stages:
-    """Counts the steps: "3/9"."""
-
-    def __init__(self, total: int):
-        self.at, self.total = 0, total
-
-    def next(self) -> str:
-        self.at += 1
-        return f"{self.at}/{self.total}"
 
 
 def _depths(config: StudyConfig) -> list[int]:
@@ -191,7 +162,7 @@ def _stages_per_seed(config: StudyConfig) -> int:
 
 
 def _train_all(
-    config: StudyConfig, seed: int, shards: Path, runs: Path, stages: _Stages, parent: Any
+    config: StudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any
 ) -> list[Path]:
     """Every recipe with one seed; features once per depth."""
     first, *others = config.recipes
@@ -234,15 +205,14 @@ def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="avmend study", description=__doc__)
-    parser.add_argument("preset", help="preset in configs/ (demo, results), or a yaml file")
+    parser.add_argument("preset", help="preset in configs/ (demo, results, avqa), or a yaml file")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the study's config")
     args = parser.parse_intermixed_args(argv)
     begin = time.monotonic()
     try:
-        config = load_config(StudyConfig, args.preset, args.overrides)
-        out = study(Path(args.preset).stem, config, args.data, args.runs)
+        out = _study_kind(args.preset, args.overrides, args.data, args.runs)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -250,6 +220,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     return 0
+
+
+def _study_kind(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
+    """Run a preset as the kind of study that it says it is."""
+    from tuning.avqa import QuestionStudyConfig, question_study
+
+    name = Path(preset).stem
+    if read_preset(preset)[0].get("study") == "avqa":
+        return question_study(name, load_config(QuestionStudyConfig, preset, overrides), data, runs)
+    return study(name, load_config(StudyConfig, preset, overrides), data, runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""A recovery method with a network behind it, as one module.
+
+Shapes: B questions, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.avqa.batch import AVQABatch, FeatureSpec
+from models.avqa.networks import NETWORKS
+from models.avqa.recovery import RECOVERIES
+
+
+@dataclass(frozen=True)
+class Design:
+    """All that rebuilding the module takes besides its weights.
+
+    Attributes:
+        spec: sizes of the features.
+        words, answers: sizes of the vocabularies.
+        network: its name in `NETWORKS`; None: the recovery method stands alone.
+        sizes: of the network, over the paper's.
+        recovery: its name in `RECOVERIES`.
+        recovery_sizes: of the method, over its defaults.
+    """
+
+    spec: FeatureSpec
+    words: int
+    answers: int
+    network: str | None
+    sizes: Mapping[str, Any]
+    recovery: str
+    recovery_sizes: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Design:
+        return cls(**{**values, "spec": FeatureSpec(**values["spec"])})
+
+
+class Answerer(nn.Module):
+    """Recovers what a batch lacks, then answers; parts are `recovery` and `network`.
+
+    Raises:
+        ValueError: a size that a part can't have.
+    """
+
+    def __init__(self, design: Design):
+        super().__init__()
+        self.design = design
+        self.recovery = RECOVERIES[design.recovery](design.spec, design.words, **design.recovery_sizes)
+        self.network: nn.Module | None = None
+        if design.network is not None:
+            kind = NETWORKS[design.network]
+            self.network = kind(design.spec, design.words, design.answers, **design.sizes)
+
+    def forward(self, batch: AVQABatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, A], -inf where the batch does not allow an answer, and the network's own losses [B]."""
+        assert self.network is not None, "a recovery method alone has no answers"
+        whole = self.recovery(batch.audio, batch.visual, batch.present, batch.question)
+        logits, aux = self.network(whole.audio, whole.visual, batch.question, batch.negative)
+        if batch.allowed is not None:
+            logits = logits.masked_fill(~batch.allowed, float("-inf"))
+        return logits, aux

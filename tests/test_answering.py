@@ -1,0 +1,242 @@
+"""Every network with every recovery method, from checkpoint to answer: blind to what is absent, alone in its
+batch, the same bits every time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.avqa.batch import AVQABatch
+from models.avqa.networks import NETWORKS
+from models.avqa.recovery import RECOVERIES
+from models.batch import take_away
+from shards.errors import InputError
+from tests.asking import RECOVERY_SIZES, SIZES, asking_world, saved_run, settings
+from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_sizes
+from trainers.avqa.objective import AnswerLoss
+from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.avqa.stages import question_stages
+from trainers.data import collate
+from trainers.predict import read_run
+
+pytestmark = pytest.mark.unit
+PAIRS = [(n, r) for n in SIZES for r in RECOVERY_SIZES]
+PRESENT = torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [0, 1]], dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("asking")
+    asking_world(folder, {"train": 12}, gaps=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictors(root) -> Callable[[str, str], QuestionPredictor]:
+    """Runs as training leaves them, every parameter drawn at random; each loaded from its folder alone."""
+    made: dict[tuple[str, str], QuestionPredictor] = {}
+
+    def get(network: str, recovery: str) -> QuestionPredictor:
+        if (network, recovery) not in made:
+            config = AVQAConfig(**settings(root, network, recovery))
+            folder = saved_run(root, f"{network}-{recovery}", config)
+            made[network, recovery] = load_answerer(read_run(folder), torch.device("cpu"))
+        return made[network, recovery]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def batch(root) -> AVQABatch:
+    """Six complete samples with negative frames, and answers to choose from."""
+    (stage,) = question_stages(AVQAConfig(**settings(root)))
+    found = collate([stage.train[i] for i in range(0, 36, 6)], AVQABatch)
+    assert isinstance(found, AVQABatch)
+    allowed = torch.ones(6, len(stage.meta["vocabulary"]["answers"]), dtype=torch.bool)
+    allowed[2:, 0] = False
+    return dataclasses.replace(found, allowed=allowed)
+
+
+def filled(batch: AVQABatch, filling: Callable[[Tensor], Tensor | float]) -> AVQABatch:
+    """Something in place of what `PRESENT` says is absent."""
+    values = {}
+    for i, name in enumerate(("audio", "visual")):
+        x = getattr(batch, name)
+        there = PRESENT[:, i].view(-1, *[1] * (x.dim() - 1))
+        values[name] = torch.where(there, x, filling(x))
+    return dataclasses.replace(batch, **values, present=PRESENT)
+
+
+FILLINGS: dict[str, Callable[[Tensor], Tensor | float]] = {
+    "NaN": lambda x: float("nan"),
+    "other samples": lambda x: x.roll(1, dims=0),
+    "their own content": lambda x: x,
+    "infinity": lambda x: float("inf"),
+}
+
+
+def test_the_names_of_the_config_are_those_of_the_registries():
+    from typing import get_args
+
+    assert set(get_args(NetworkName)) == set(NETWORKS) == set(SIZES)
+    assert set(get_args(RecoveryName)) == set(RECOVERIES) == set(RECOVERY_SIZES)
+
+
+@pytest.mark.parametrize(("network", "recovery"), PAIRS)
+@torch.inference_mode()
+def test_absent_content_reaches_no_answer_and_the_bits_repeat(predictors, batch, network, recovery):
+    p = predictors(network, recovery)
+    out = {name: p(filled(batch, filling)) for name, filling in FILLINGS.items()}
+    reference = out.pop("NaN")
+    assert reference[batch.allowed].isfinite().all(), "NaN of an absent modality reached the answers"
+    assert (reference[~batch.allowed] == float("-inf")).all()
+    for name, logits in out.items():
+        assert torch.equal(logits, reference), f"{name} in place of NaN changed the answers"
+    torch.manual_seed(77)
+    torch.randn(5)
+    assert torch.equal(p(filled(batch, FILLINGS["NaN"])), reference), "another state of the global generator"
+    again = load_answerer(p.run, torch.device("cpu"))
+    assert torch.equal(again(filled(batch, FILLINGS["NaN"])), reference), "loaded again"
+
+
+@pytest.mark.parametrize(("network", "recovery"), PAIRS)
+@torch.inference_mode()
+def test_a_sample_answers_alike_wherever_it_stands_and_alone(predictors, batch, network, recovery):
+    p, mixed = predictors(network, recovery), filled(batch, FILLINGS["NaN"])
+    whole = p(mixed)
+    order = torch.tensor([4, 2, 0, 5, 3, 1])
+    torch.testing.assert_close(p(mixed.select(order)), whole[order], atol=1e-5, rtol=1e-5)
+    for row in range(6):
+        alone = p(mixed.select(torch.tensor([row])))
+        torch.testing.assert_close(alone[0], whole[row], atol=1e-5, rtol=1e-5)
+
+
+class Peeking(torch.nn.Module):
+    """A recovery method that leaks on purpose: it cleans NaN away, or fills with the batch's mean."""
+
+    def __init__(self, inner: torch.nn.Module, how: str):
+        super().__init__()
+        self.inner, self.how = inner, how
+
+    def forward(self, audio, visual, present, question):
+        if self.how == "cleans":
+            audio, visual = audio.nan_to_num(posinf=9.0), visual.nan_to_num(posinf=9.0)
+            present = torch.ones_like(present)
+        else:
+            audio = torch.where(present[:, 0, None, None], audio, audio.nanmean().nan_to_num(posinf=9.0))
+            present = torch.stack([torch.ones_like(present[:, 0]), present[:, 1]], dim=1)
+        return self.inner(audio, visual, present, question)
+
+
+@pytest.mark.parametrize("how", ["cleans", "mean"])
+@torch.inference_mode()
+def test_the_test_catches_a_method_that_peeks(predictors, batch, how):
+    p = load_answerer(predictors("avst", "zero").run, torch.device("cpu"))
+    p.answerer.recovery = Peeking(p.answerer.recovery, how)
+    out = [p(filled(batch, filling)) for filling in FILLINGS.values()]
+    assert not all(torch.equal(x, out[0]) for x in out[1:])
+
+
+@torch.inference_mode()
+def test_a_specialist_does_not_look_at_its_absent_modality(root, batch):
+    config = AVQAConfig(**settings(root, absent="audio"))
+    folder = saved_run(root, "specialist", config)
+    p = load_answerer(read_run(folder), torch.device("cpu"))
+    assert (p.sees(None), p.sees("audio"), p.sees("visual")) == (False, True, False)
+    assert torch.equal(p(batch), p(take_away(batch, "audio")))
+    assert torch.equal(p(batch), p(dataclasses.replace(batch, audio=batch.audio.roll(1, 0))))
+
+
+@pytest.fixture(params=[("avst", "rmm_avr"), ("pstp", "rmm")], ids="-".join)
+def loss(request, root) -> AnswerLoss:
+    (stage,) = question_stages(AVQAConfig(**settings(root, *request.param)))
+    assert isinstance(stage.objective, AnswerLoss)
+    return stage.objective.eval()
+
+
+def test_the_objective_is_eq_8(loss, batch):
+    """By hand: three cross-entropies, each through the method, and the own losses by their weights."""
+    answerer = loss.answerer
+    views = [batch, *(take_away(dataclasses.replace(batch, negative=None), m) for m in ("audio", "visual"))]
+    expected, aux = torch.zeros(()), {}
+    for view in views:
+        logits, more = answerer(view)
+        aux |= more
+        chosen = logits.log_softmax(1)[torch.arange(6), batch.label]
+        expected = expected - chosen.mean()
+    own = answerer.recovery.losses(batch.audio, batch.visual, batch.question)
+    expected = expected + sum(x.mean() for x in own.values())
+    if "match" in aux:
+        expected = expected + 0.5 * aux["match"].mean()
+    total, logits, figures = loss(batch)
+    torch.testing.assert_close(total, expected)
+    assert torch.equal(logits, answerer(batch)[0].detach())
+    assert {"ce_complete", "ce_audio_missing", "accuracy_visual_missing", *own, *aux} <= set(figures)
+    assert all(figure[1] == 6 for figure in figures.values())
+
+
+def test_incomplete_samples_keep_what_they_have(loss, batch):
+    """Nothing is taken from them, no own loss is theirs, and what their absent rows hold counts nothing."""
+    outcomes = []
+    for filling in (FILLINGS["NaN"], FILLINGS["infinity"]):
+        loss.zero_grad()
+        total, logits, figures = loss(filled(batch, filling))
+        total.backward()
+        grads = [p.grad for p in loss.parameters() if p.grad is not None]
+        assert all(grad.isfinite().all() for grad in grads)
+        outcomes.append((total.detach(), logits, *grads))
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+    counts = {name: int(figure[1]) for name, figure in figures.items()}
+    assert counts["ce_complete"] == 6
+    assert {count for name, count in counts.items() if name != "ce_complete"} == {2}
+
+
+def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
+    total, _, figures = loss(filled(batch, FILLINGS["NaN"]).select(torch.tensor([1, 2])))
+    total.backward()
+    assert total.isfinite()
+    assert set(figures) == {"ce_complete"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"sizes": {"dimm": 8}}, ["sizes: unknown size 'dimm'", "did you mean 'dim'"]),
+        ({"recovery": "rmm", "recovery_sizes": {"slot": 8}}, ["unknown size 'slot'", "mean 'slots'"]),
+        (
+            {"recovery": "rmm_avr", "recovery_sizes": {"avr": {"step": 8}}},
+            ["unknown size 'step'", "mean 'steps'"],
+        ),
+        ({"recovery": "rmm", "recovery_sizes": {}, "absent": "audio"}, ["specialist"]),
+        ({"network": "avstt"}, ["'avst'"]),
+    ],
+)
+def test_a_config_that_can_not_be_is_refused(root, changes, parts):
+    with pytest.raises(ValueError) as error:
+        AVQAConfig(**settings(root) | changes)
+    assert [part for part in parts if part not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"sizes": {"dim": 15}}, ["field 'sizes'"]),
+        ({"freeze": ("network",)}, ["nothing is left to train", "field 'freeze'"]),
+        ({"questions": Path("none.jsonl")}, ["none.jsonl"]),
+    ],
+)
+def test_what_only_the_data_tell_is_an_input_error(root, changes, parts):
+    with pytest.raises(InputError) as error:
+        question_stages(AVQAConfig(**settings(root) | changes))
+    assert [part for part in parts if part not in str(error.value)] == []
+
+
+def test_every_size_of_a_part_can_be_checked():
+    check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addressing": "paper"}, "avr": {"steps": 2}})
+    with pytest.raises(ValueError, match="'addresing'"):
+        check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addresing": "paper"}})

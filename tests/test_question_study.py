@@ -1,0 +1,116 @@
+"""Studies of question answering: sound presets, typos refused at once, the tiny one from clips to table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs import load_config
+from tests.test_study import made, of_kind
+from trainers.avqa.config import AVQAConfig
+from trainers.tracking import Store
+from tuning.avqa import QuestionStudyConfig, check
+from tuning.study import main
+
+unit, on_ray = pytest.mark.unit, pytest.mark.ray
+ROWS = {"zero": {}, "deaf": {"absent": "audio", "label": "specialist"}}
+STUDY = {
+    "study": "avqa",
+    "corpus": {"clips": 20},
+    "solos": {"clips": 16},
+    "networks": {"avst": {"sizes": {"dim": 16}, "seeds": [3, 4]}, "avsd": {"lr": 1e-2}},
+    "training": {"epochs": 2, "lr": 1e-3, "sizes": {"dropout": 0.0}},
+    "rows": ROWS,
+}
+
+
+def preset(folder: Path, **changes: object) -> str:
+    path = folder / "mini.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return str(path)
+
+
+@unit
+def test_runs_are_networks_times_seeds_times_rows_each_laid_over_the_other(tmp_path):
+    config = load_config(QuestionStudyConfig, preset(tmp_path))
+    runs = list(config.runs(data="d", questions="q"))
+    assert all(isinstance(run, AVQAConfig) for run in runs)
+    assert [(r.network, r.seed, r.method, r.absent, r.lr, r.sizes.get("dim")) for r in runs] == [
+        ("avst", 3, "zero", None, 1e-3, 16),
+        ("avst", 3, "specialist", "audio", 1e-3, 16),
+        ("avst", 4, "zero", None, 1e-3, 16),
+        ("avst", 4, "specialist", "audio", 1e-3, 16),
+        ("avsd", 0, "zero", None, 1e-2, None),
+        ("avsd", 0, "specialist", "audio", 1e-2, None),
+    ]
+    assert all(run.sizes["dropout"] == 0 and run.epochs == 2 for run in runs)
+
+
+@unit
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"rows": {"rmm": {"recovry": "rmm"}}}, ["networks.avst with rows.rmm.recovry", "mean 'recovery'"]),
+        (
+            {"rows": {"rmm": {"recovery": "rmm", "recovery_sizes": {"slotss": 3}}}},
+            ["unknown size 'slotss'", "did you mean 'slots'"],
+        ),
+        ({"networks": {"avts": {}}}, ["networks.avts", "did you mean 'avst'"]),
+        ({"training": {"epochs": 0}}, ["epochs", "0 does not fit"]),
+        ({"solos": None}, ["need solos"]),
+        ({"solos": {"clips": 8, "finetune": {"epoch": 3}}}, ["solos.finetune.epoch", "mean 'epochs'"]),
+        ({"corpus": {"kind": "ensembles"}}, ["needs clips"]),
+        ({"corpus": {"kind": "manifest", "source": "a.csv"}}, ["needs source and questions"]),
+        (
+            {"corpus": {"kind": "manifest", "source": "a.csv", "questions": "q.jsonl"}},
+            ["a.csv", "corpus.source"],
+        ),
+        ({"evaluate": {"rates": [200]}}, ["evaluate.rates", "not 200"]),
+        ({"evaluate": {"rate": [20]}}, ["evaluate.rate", "did you mean 'rates'"]),
+        ({"network": {}}, ["unknown name 'network'", "did you mean 'networks'"]),
+    ],
+)
+def test_a_typo_is_refused_before_any_work(tmp_path, capsys, changes, parts):
+    name = preset(tmp_path, **changes)
+    assert main([name, "--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert [part for part in [*parts, "remedy: "] if part not in error] == [], error
+    assert [path.name for path in tmp_path.iterdir()] == ["mini.yaml"]
+
+
+@unit
+@pytest.mark.parametrize("name", of_kind("avqa"))
+def test_every_preset_is_sound_and_has_the_rows_of_the_table(name):
+    config = load_config(QuestionStudyConfig, name)
+    check(config)
+    rows = {(run.method, run.absent) for run in config.runs(data=".", questions=".")}
+    assert {("zero", None), ("rmm_avr", None), ("specialist", "audio"), ("specialist", "visual")} <= rows
+    solos = config.solos
+    assert solos is not None
+    sides = {config.ingest.image_size, solos.ingest.image_size, solos.finetune["backbone"]["image_size"]}
+    assert sides == {config.corpus.size}
+    assert config.ingest.frames == 5, "one a second"
+
+
+@on_ray
+def test_the_demo_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_root, ray_cluster, capsys):
+    command = ["avqa_demo", "--data", str(tmp_path / "data"), "--runs", str(mlflow_root)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for method in ("avst | zero", "avst | rmm_avr", "avst | specialist", " | question look-up"):
+        assert f"| {method} |" in printed
+    (out,) = mlflow_root.glob("avqa_demo-*")
+    assert {"results.csv", "results.md", "results.png", "masks.csv"} <= {p.name for p in out.iterdir()}
+    client = Store(mlflow_root).client
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.info.experiment_id for run in found} == {found[0].info.experiment_id}
+    before = made(tmp_path)
+    begin = time.monotonic()
+    assert main(command) == 0
+    assert time.monotonic() - begin < 30
+    assert made(tmp_path) == before
+    assert capsys.readouterr().out.split("done in")[0] == printed.split("done in")[0]

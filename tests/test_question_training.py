@@ -1,0 +1,188 @@
+"""Training to answer: interrupted and resumed it ends in the same bits; parts start from runs, and freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs import load_config
+from shards.checkpoint import load_checkpoint
+from shards.errors import InputError
+from tests.asking import RMM, asking_world, questions_about, settings
+from tests.test_fit import STEPS, Killed, Log, assert_equal, without_time
+from tests.test_fit import train as fit_stage
+from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
+from trainers.avqa.stages import question_stages
+from trainers.avqa.start import answerer_checkpoint
+from trainers.fit import Place, fit
+from trainers.journal import read_metrics
+from trainers.recipes import fingerprints, stage_names
+from trainers.train import main, train
+
+pytestmark = pytest.mark.unit
+assert STEPS == 3
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips with 24 questions: an epoch is three batches of 8."""
+    folder = tmp_path_factory.mktemp("asking")
+    asking_world(folder, {"train": 8, "val": 3})
+    return folder
+
+
+def avqa(root: Path, network: str, recovery: str, **more) -> AVQAConfig:
+    return AVQAConfig(**settings(root, network, recovery, epochs=4, lr=3e-3, **more))
+
+
+def alone(kind: type[QuestionConfig], root: Path, **sizes) -> QuestionConfig:
+    shared = ("data", "questions", "batch_size", "workers", "cpus")
+    values = {k: v for k, v in settings(root).items() if k in shared}
+    return kind(**values, epochs=4, lr=3e-3, sizes=sizes)  # type: ignore[call-arg]
+
+
+MAKERS: dict[str, Callable[[Path], QuestionConfig]] = {
+    "avst, rmm_avr": lambda root: avqa(root, "avst", "rmm_avr"),
+    "avsd, rmm": lambda root: avqa(root, "avsd", "rmm"),
+    "pstp, specialist": lambda root: avqa(root, "pstp", "zero", absent="visual"),
+    "lavit, zero with both taken": lambda root: avqa(root, "lavit", "zero", missing=("audio", "visual")),
+    "rmm": lambda root: alone(RMMConfig, root, slots=6, question=8),
+    "avr": lambda root: alone(AVRConfig, root, channels=8, width=8, timesteps=4),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_half_and_resume_equals_the_whole(root, tmp_path, name):
+    config = MAKERS[name](root)
+    steps = len(question_stages(config)[0].train) // 8
+    whole, log = fit_stage(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        fit_stage(config, tmp_path / "halves", 2 * steps + 2)  # in the midst of the third epoch
+    resumed, later = fit_stage(config, tmp_path / "halves")
+    assert_equal(whole, resumed)
+    assert [epoch for _, epoch, _ in later] == [3, 4]
+    assert without_time(later) == without_time(log)[2:]
+    assert_equal(load_checkpoint(tmp_path / "whole" / stage_names(config)[0]).weights, whole)
+
+
+def test_dropout_is_seeded_by_the_step(root, tmp_path):
+    """The same run from another state of the global generator, and another seed."""
+    config = avqa(root, "lavit", "zero")
+    torch.manual_seed(1)
+    (stage,) = question_stages(config)
+    first = weights_after(config, tmp_path / "a")
+    torch.manual_seed(2)
+    assert_equal(first, weights_after(config, tmp_path / "b"))
+    other = weights_after(config.model_copy(update={"seed": 5}), tmp_path / "c")
+    assert any(not torch.equal(first[n], other[n]) for n in first)
+    assert stage.name == "avqa"
+
+
+def weights_after(config: QuestionConfig, folder: Path) -> dict[str, Tensor]:
+    (stage,) = question_stages(config)
+    fit(stage, config, Place(), folder, Log())
+    return load_checkpoint(folder / stage.name).weights
+
+
+def test_every_part_of_the_loss_and_accuracy_under_missing_is_told(root, tmp_path):
+    _, log = fit_stage(avqa(root, "avst", "rmm_avr"), tmp_path)
+    told = log[-1][2]
+    own = {"rmmr", "ave", "ce_complete", "ce_audio_missing", "accuracy_audio_missing"}
+    assert {"loss", "train_accuracy", "match", *own} <= set(told)
+    assert {f"val_{name}" for name in own | {"accuracy", "loss"}} <= set(told)
+    assert told["samples"] == 24
+    whole = 2 * 3  # of eight train clips two lack something
+    assert told["rmmr"] < log[0][2]["rmmr"]
+    assert whole == 6
+
+
+def test_a_recovery_method_alone_has_a_loss_and_no_accuracy(root, tmp_path):
+    _, log = fit_stage(MAKERS["rmm"](root), tmp_path)
+    assert "train_accuracy" not in log[0][2]
+    assert {"loss", "val_loss", "rmmr", "val_rmmr"} <= set(log[0][2])
+    assert log[-1][2]["rmmr"] < log[0][2]["rmmr"]
+
+
+def test_parts_start_from_runs_and_frozen_ones_stay(root, tmp_path, mlflow_root):
+    """A network trained plain and slots trained alone, put together; then only the diffusion trains."""
+    network = train(avqa(root, "avst", "zero"), mlflow_root)
+    slots = train(MAKERS["rmm"](root), mlflow_root)
+    starts = {"network_from": network, "recovery_from": (slots,)}
+    config = avqa(root, "avst", "rmm_avr", **starts)
+    (stage,) = question_stages(config)
+    begun, theirs, own = stage.weights(), answerer_checkpoint(network), answerer_checkpoint(slots)
+    for name, x in begun.items():
+        if name.startswith("network."):
+            assert torch.equal(x, theirs.weights[name])
+        if name.startswith("recovery.rmm."):
+            assert torch.equal(x, own.weights[name.replace("recovery.rmm.", "recovery.")])
+    frozen = avqa(root, "avst", "rmm_avr", freeze=("network",), **starts)
+    after, _ = fit_stage(frozen, tmp_path)
+    changed = {name.split(".")[0] for name in after if not torch.equal(after[name], begun[name])}
+    assert changed == {"recovery"}
+    assert fingerprints(config).backbone not in (
+        None,
+        fingerprints(frozen.model_copy(update={"recovery_from": ()})).backbone,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"network": "avsd"}, ["its network does not fit", "field 'network_from'"]),
+        ({"sizes": {"dim": 8, "heads": 2}}, ["its network does not fit"]),
+        ({"words_of": "another"}, ["was trained with another vocabulary"]),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(root, tmp_path, mlflow_root, changes, parts):
+    start = train(avqa(root, "avst", "zero"), mlflow_root)
+    values = settings(root, changes.get("network", "avst"), network_from=start)
+    if "sizes" in changes:
+        values["sizes"] = changes["sizes"]
+    if "words_of" in changes:
+        from shards.questions import save_questions
+
+        asked = [
+            q.model_copy(update={"question": f"Well, {q.question}"}) for q in questions_about({"train": 8})
+        ]
+        values["questions"] = save_questions(tmp_path / "q.jsonl", asked)
+    with pytest.raises(InputError) as error:
+        question_stages(AVQAConfig(**values))
+    assert [part for part in parts if part not in str(error.value)] == []
+
+
+def test_slots_start_from_training_samples_unless_told_otherwise(root):
+    config = alone(RMMConfig, root, **RMM)
+    (memory,), (normal,) = (
+        question_stages(c) for c in (config, config.model_copy(update={"memorise": False}))
+    )
+    slots = memory.weights()["recovery.slots.audio"]
+    audio = torch.cat([memory.train[i][0] for i in range(24)])  # type: ignore[misc]
+    assert all(any(torch.equal(slot, step) for step in audio) for slot in slots)
+    assert not torch.equal(slots, normal.weights()["recovery.slots.audio"])
+
+
+def test_the_command_trains_tells_lost_questions_and_returns_at_once(root, tmp_path, mlflow_root, capsys):
+    from shards.questions import save_questions
+
+    asked = list(questions_about({"train": 9, "val": 3}))  # the ninth clip is not in the features
+    path = save_questions(tmp_path / "questions.jsonl", asked)
+    arguments = [f"data={root}/media/features/small", f"questions={path}", "epochs=2", "batch_size=8"]
+    arguments += ["sizes={dim: 16, heads: 2}", "workers=0", "cpus=1", "--runs", str(mlflow_root)]
+    assert main(["avqa", *arguments]) == 0
+    out, error = capsys.readouterr()
+    folder = Path(out.strip())
+    assert "note: 3 questions can't be asked: their clips are not in" in error
+    assert [line.step for line in read_metrics(folder / "logs" / "avqa")] == [1, 2]
+    assert answerer_checkpoint(folder).meta["lost_questions"] == ["train-8-0", "train-8-1", "train-8-2"]
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert main(["avqa", *arguments]) == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+    path.write_text(path.read_text().replace("What can be heard?", "What is it that can be heard?"))
+    assert train(load_config(AVQAConfig, None, arguments[:-2]), mlflow_root) != folder
+    assert main(["avqa", *arguments, "netwrok=avst"]) == 2
+    assert "did you mean 'network'" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Question answering: items, objectives, recipes, evaluation."""

@@ -1,0 +1,65 @@
+"""The figure of question answering: accuracy against missing rate, sound at the left, picture right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.cavmae import MODALITIES
+
+if TYPE_CHECKING:
+    from trainers.avqa.results import Line
+
+LOOKS: dict[str, dict] = {  # a ceiling is dashed, rules that neither hear nor see are grey
+    "specialist": {"color": "black", "linestyle": "--"},
+    "question look-up": {"color": "0.55", "linestyle": ":"},
+    "majority of the kind": {"color": "0.75", "linestyle": ":"},
+}
+MARKS = "osD^vPX*"
+
+
+def figure(lines: Sequence[Line], path: Path) -> None:
+    """One row per network, a line per method, spread over seeds as a band."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    networks = list(dict.fromkeys(line.network for line in lines if line.network))
+    methods = [m for m in dict.fromkeys(x.method for x in lines if x.network) if m not in LOOKS]
+    size = (9.0, 3.1 * len(networks) + 0.9)
+    fig, axes = plt.subplots(
+        len(networks), 2, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey="row"
+    )
+    for row, network in zip(axes, networks, strict=True):
+        for axis, modality in zip(row, MODALITIES, strict=True):
+            for line in (x for x in lines if x.network in (network, "")):
+                _draw(axis, line, modality, methods)
+            axis.set_title(f"{network}: {modality} missing", fontsize=10)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel("accuracy, %")
+    for axis in axes[-1]:
+        axis.set_xlabel("clips without it, %")
+    handles = {h.get_label(): h for a in axes.flat for h in a.get_lines() if h.get_label()[0] != "_"}
+    fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
+
+
+def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
+    points = line.curve(modality)
+    if not points:
+        return
+    if not line.network:  # a rule: the same whatever is missing
+        axis.axhline(100 * points[0][1][0], label=line.method, **LOOKS[line.method])
+        return
+    place = methods.index(line.method) if line.method in methods else 0
+    look = LOOKS.get(line.method) or {"color": f"C{place}", "marker": MARKS[place % len(MARKS)]}
+    at = [rate for rate, _ in points]
+    mean = [100 * m for _, (m, _) in points]
+    axis.plot(at, mean, label=line.method, markersize=4, linewidth=1.5, **look)
+    if line.seeds > 1:
+        low, high = ([100 * (m + sign * sd) for _, (m, sd) in points] for sign in (-1, 1))
+        axis.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)

@@ -1,0 +1,107 @@
+"""What question answering minimises: Eq. 8 of a network with its recovery method, or the method's own losses.
+
+Shapes: B questions, R rows of them, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.avqa.answerer import Answerer
+from models.avqa.batch import AVQABatch
+from models.batch import take_away
+from models.cavmae import Modality
+from trainers.avqa.items import NO_ANSWER
+
+Figures = dict[str, Tensor]  # each a sum and the count that it is over, [2]
+
+
+def told(values: Tensor) -> Tensor:
+    """A figure per sample [R] as its sum and count, [2]."""
+    flat = values.detach().float()
+    return torch.stack([flat.sum(), flat.new_tensor(len(flat))])
+
+
+class OwnLosses(nn.Module):
+    """A recovery method's own losses on those samples that are complete, each with its weight."""
+
+    def __init__(self, answerer: Answerer, weights: Mapping[str, float]):
+        super().__init__()
+        self.recovery, self.weights = answerer.recovery, weights
+
+    def forward(self, batch: AVQABatch) -> tuple[Tensor, None, Figures]:
+        """Their mean over the samples; there is nothing to classify."""
+        total, figures = self.of(batch)
+        return total, None, figures
+
+    def of(self, batch: AVQABatch) -> tuple[Tensor, Figures]:
+        """Weighted sum of the means, and each one's sum and count; 0 and none without a complete sample."""
+        total = batch.label.new_zeros((), dtype=torch.float32)
+        whole = batch.select(batch.present.all(dim=1))
+        figures: Figures = {}
+        if len(whole):
+            for name, loss in self.recovery.losses(whole.audio, whole.visual, whole.question).items():
+                figures[name] = told(loss)
+                total = total + self.weights[name] * loss.float().mean()
+        return total, figures
+
+
+class AnswerLoss(nn.Module):
+    """Eq. 8: cross-entropy of what is there, and with each of `taken` taken away and recovered, plus the own
+    losses of the recovery method and of the network.
+
+    Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
+    keeps it, and the network's own losses (match) are those of complete samples. The logits are those of what
+    is there.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        taken: Sequence[Modality],
+        weights: Mapping[str, float],
+        frozen: Sequence[str] = (),
+    ):
+        super().__init__()
+        self.answerer, self.taken, self.weights, self.frozen = answerer, taken, weights, frozen
+        self.own = OwnLosses(answerer, weights)
+        for name in frozen:
+            getattr(answerer, name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AnswerLoss:
+        """As usual, but frozen parts stay as in evaluation: no dropout in them."""
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self.answerer, name).eval()
+        return self
+
+    def forward(self, batch: AVQABatch) -> tuple[Tensor, Tensor, Figures]:
+        total, logits, figures = self._answer(batch, "complete")
+        both = batch.present.all(dim=1)
+        for modality in self.taken:
+            less = replace(take_away(batch.select(both), modality), negative=None)
+            if len(less):
+                loss, _, more = self._answer(less, f"{modality}_missing")
+                total, figures = total + loss, figures | more
+        if "recovery" not in self.frozen:
+            loss, more = self.own.of(batch)
+            total, figures = total + loss, figures | more
+        return total, logits.detach().float(), figures
+
+    def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Figures]:
+        logits, aux = self.answerer(batch)
+        losses = F.cross_entropy(logits.float(), batch.label, ignore_index=NO_ANSWER, reduction="none")
+        figures = {f"ce_{name}": told(losses)}
+        total = losses.mean()
+        if name != "complete":
+            figures[f"accuracy_{name}"] = told(logits.argmax(dim=1) == batch.label)
+        both = batch.present.all(dim=1)
+        for kind, loss in aux.items() if bool(both.any()) else ():
+            figures[kind] = told(loss[both])
+            total = total + self.weights[kind] * loss[both].float().mean()
+        return total, logits, figures

@@ -1,0 +1,237 @@
+"""Question-answering results as people read them: results.csv (every figure), results.md (the tables),
+results.png (accuracy against missing rate)."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from models.cavmae import MODALITIES
+from trainers.avqa.accuracy import ALL, FAMILIES, average
+from trainers.avqa.figure import figure
+
+Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
+Case = tuple[str, int]  # what is missing, in what percent of the clips
+COMPLETE: Case = ("none", 0)
+CASES: dict[str, Case] = {
+    "complete": COMPLETE,
+    "audio missing": ("audio", 100),
+    "visual missing": ("visual", 100),
+}
+ZERO, SPECIALIST = "zero", "specialist"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure: a method on a network, a seed, what is missing at which rate, a kind of question.
+
+    Attributes:
+        network: "" for rules that have none.
+        missing: "none", "audio" or "visual".
+        rate: percent of the clips that lack it.
+        kind: of question, a family's average, or "all".
+        accuracy: 0..1 over `samples`.
+        trained, parameters: how many the run trained, and has.
+        epoch_seconds, peak_memory_mb: of the training, as its logs tell.
+        run: the run's folder name.
+    """
+
+    method: str
+    network: str
+    seed: int
+    missing: str
+    rate: int
+    kind: str
+    accuracy: float
+    samples: int
+    trained: int
+    parameters: int
+    epoch_seconds: float
+    peak_memory_mb: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method on a network over its seeds.
+
+    Attributes:
+        accuracy: case -> kind of question -> mean and standard deviation.
+    """
+
+    method: str
+    network: str
+    seeds: int
+    accuracy: Mapping[Case, Mapping[str, Spread]]
+    trained: int
+    parameters: int
+    epoch_seconds: float
+    peak_memory_mb: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.method}".strip()
+
+    def mean(self, case: Case, kind: str = ALL) -> float | None:
+        """Mean accuracy, None where it was not judged."""
+        spread = self.accuracy.get(case, {}).get(kind)
+        return None if spread is None else spread[0]
+
+    def curve(self, modality: str) -> list[tuple[int, Spread]]:
+        """Accuracy over all questions by missing rate of `modality`."""
+        return sorted((rate, of[ALL]) for (what, rate), of in self.accuracy.items() if what == modality)
+
+    def curves(self) -> dict[int, dict[str, float]]:
+        """For MLflow: figures by missing rate as the step."""
+        out: dict[int, dict[str, float]] = {}
+        for modality in MODALITIES:
+            for rate, (mean, _) in self.curve(modality):
+                out.setdefault(rate, {})[f"accuracy_by_{modality}_missing_rate"] = mean
+        return out
+
+    def metrics(self) -> dict[str, float]:
+        """Flat figures for MLflow."""
+        out: dict[str, float] = {"trained": self.trained, "parameters": self.parameters}
+        out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
+        for name, case in CASES.items():
+            for kind, (mean, sd) in self.accuracy.get(case, {}).items():
+                where = f"{name} {kind}".replace(" ", "_")
+                out |= {f"accuracy/{where}": mean, f"sd/{where}": sd}
+        return out
+
+
+def summarise(results: Sequence[Result]) -> list[Line]:
+    """Means and standard deviations over seeds, one line per network and method, in order of appearance.
+
+    The two specialists of a network are one line: each has its own modality's cases.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.network, result.method), []).append(result)
+    return [_line(*key, group) for key, group in groups.items()]
+
+
+def _line(network: str, method: str, results: Sequence[Result]) -> Line:
+    figures: dict[Case, dict[str, list[float]]] = {}
+    for r in results:
+        figures.setdefault((r.missing, r.rate), {}).setdefault(r.kind, []).append(r.accuracy)
+    accuracy = {
+        case: {kind: _spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()
+    }
+    return Line(
+        method,
+        network,
+        len({r.seed for r in results}),
+        accuracy,
+        results[0].trained,
+        results[0].parameters,
+        statistics.fmean(r.epoch_seconds for r in results),
+        statistics.fmean(r.peak_memory_mb for r in results),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def regained(line: Line, zero: Line | None, case: Case) -> float | None:
+    """Share of what zero fill loses in `case` that `line` has of it; None where zero fill loses nothing."""
+    if zero is None:
+        return None
+    whole, less, mine = zero.mean(COMPLETE), zero.mean(case), line.mean(case)
+    if whole is None or less is None or mine is None or whole <= less:
+        return None
+    return (mine - less) / (whole - less)
+
+
+def write_tables(out: Path, results: Sequence[Result], notes: Mapping[str, Any]) -> None:
+    """Write results.csv, results.md and results.png into `out`."""
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Result)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(result) for result in results)
+    lines = summarise(results)
+    (out / "results.md").write_text(markdown(lines, notes) + "\n", encoding="utf-8")
+    figure(lines, out / "results.png")
+
+
+def markdown(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
+    """The tables: all questions by case, then every case by kind of question."""
+    parts = [_overview(lines), _explained(lines, notes)]
+    for name, case in CASES.items():
+        parts.append(f"### Accuracy by kind of question, {name}\n\n{_by_kind(lines, case)}")
+    return "\n\n".join(parts)
+
+
+def _overview(lines: Sequence[Line]) -> str:
+    head = ["network", "method", "complete"]
+    for name in list(CASES)[1:]:
+        head += [name, "to specialist", "regained"]
+    head += ["parameters", "s/epoch", "peak MiB"]
+    body = []
+    for line in lines:
+        cells = [line.network, line.method, _cell(line, COMPLETE)]
+        zero, special = _of(lines, line.network, ZERO), _of(lines, line.network, SPECIALIST)
+        for case in list(CASES.values())[1:]:
+            cells += [_cell(line, case), _gap(line, special, case), _percent(regained(line, zero, case))]
+        cost = [f"{line.parameters:,}", f"{line.epoch_seconds:.1f}", f"{line.peak_memory_mb:.0f}"]
+        body.append(cells + (cost if line.network else [""] * 3))
+    return _table(head, body, 2)
+
+
+def _of(lines: Sequence[Line], network: str, method: str) -> Line | None:
+    return next((x for x in lines if (x.network, x.method) == (network, method)), None) if network else None
+
+
+def _gap(line: Line, special: Line | None, case: Case) -> str:
+    """Points above or below the specialist."""
+    mine, ceiling = line.mean(case), special.mean(case) if special is not None else None
+    if mine is None or ceiling is None or line is special:
+        return ""
+    return f"{100 * (mine - ceiling):+.1f}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _explained(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
+    seeds = max(line.seeds for line in lines)
+    unasked = notes["unasked"]
+    return (
+        f"Accuracy in percent on {notes['questions']} {notes['split']} questions about {notes['clips']} "
+        + "clips, "
+        + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
+        + (f"{unasked} more can't be asked: their clips are not in the dataset. " if unasked else "")
+        + "*zero* puts zeros for a missing modality; features are standardised per channel, so that is the "
+        "mean of the training data. *specialist* was trained without the modality from the start, one for "
+        "either: the ceiling. *to specialist*: points above it. *regained*: share of what *zero* loses. "
+        "*question look-up* and *majority of the kind* neither hear nor see. Averages are over questions. "
+        f"Masks of the missing rates are the same for all methods (seed {notes['seed']}, by clip, nested). "
+        "Peak memory of training beyond the loaded network: growth of the process on a CPU, allocated on a "
+        "GPU."
+    )
+
+
+def _by_kind(lines: Sequence[Line], case: Case) -> str:
+    judged = [line for line in lines if case in line.accuracy]
+    kinds = list(dict.fromkeys(kind for line in judged for kind in line.accuracy[case]))
+    averages = [average(name) for name in FAMILIES]
+    head = ["network", "method", *(f"**{k}**" if k in averages or k == ALL else k for k in kinds)]
+    return _table(head, [[x.network, x.method, *(_cell(x, case, k) for k in kinds)] for x in judged], 2)
+
+
+def _cell(line: Line, case: Case, kind: str = ALL) -> str:
+    spread = line.accuracy.get(case, {}).get(kind)
+    if spread is None:
+        return ""
+    return f"{100 * spread[0]:.1f}" + (f" ± {100 * spread[1]:.1f}" if line.seeds > 1 else "")
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str:
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))

@@ -1,0 +1,43 @@
+"""What all studies are built of: settings checked before any work, and the count of the steps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from configs import Config, load_config
+from shards.errors import InputError
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def within(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> ConfigT:
+    """A config from the study's settings at `field`, which errors then name."""
+    try:
+        return load_config(kind, None, as_overrides(settings))
+    except InputError as error:
+        where = f"{field}.{error.field}" if error.field else field
+        raise InputError(error.message, field=where, remedy=error.remedy) from None
+
+
+def as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    """Nested settings as `key.sub=value`, each value in json."""
+    out: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            out += as_overrides(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}={json.dumps(value, default=str)}")
+    return out
+
+
+class Stages:
+    """Counts the steps: "3/9"."""
+
+    def __init__(self, total: int):
+        self.at, self.total = 0, total
+
+    def next(self) -> str:
+        """The next step's place."""
+        self.at += 1
+        return f"{self.at}/{self.total}"
