@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -40,6 +41,7 @@ class Follow(Stays, Callback):
         self._trials: dict[int, Trial] = {}
         self._open: dict[int, Run] = {}
         self._synced: dict[int, float] = {}
+        self._started: dict[int, float] = {}
 
     def expect(self, trial: Trial) -> bool:
         """Note a trial that comes; False if nothing of it is left to train, its outcome is then known."""
@@ -51,6 +53,7 @@ class Follow(Stays, Callback):
             self._count(found)
             return False
         if found is None and not trial.job.finished:
+            self._started[trial.number] = time.time()
             return True
         self._begin(trial)
         self._end(trial)
@@ -118,6 +121,8 @@ class Follow(Stays, Callback):
             free_workers(job.folder)
         _catch_up(trial)
         found = outcome(trial, self.search.metric, self.search.mode, error)
+        if (started := self._started.pop(trial.number, None)) is not None:
+            found = replace(found, started=started, wall_seconds=time.time() - started)
         keep(trial.place, found)
         costs = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb", "epochs")
         best = {k: v for k, v in found.metrics.items() if k.startswith("best/")}

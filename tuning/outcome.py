@@ -50,6 +50,8 @@ class Outcome:
         train_seconds: sum over all epochs.
         peak_memory_mb: highest of all epochs.
         curve: the sweep's metric by epoch.
+        started, wall_seconds: when Tune was handed the trial (seconds since 1970) and for how long it had
+            it, in the call that ended it; 0 if nothing was left to train.
     """
 
     number: int
@@ -65,6 +67,8 @@ class Outcome:
     peak_memory_mb: float
     curve: tuple[float, ...]
     error: str = ""
+    started: float = 0.0
+    wall_seconds: float = 0.0
 
     def cost(self, name: str) -> float:
         """One of `tuning.config.Cost`."""
