@@ -20,7 +20,7 @@ from tests.sweeps import SWEEP, sweep_file
 from trainers.tracking import PARENT, Store
 
 pytestmark = pytest.mark.ray
-STEADY = ("number", "length", "depth", "seed", "status", "epochs", "loss", "val_accuracy", "val_loss", "run")
+STEADY = ("number", "length", "depth", "seed", "status", "epochs", "loss", "val_accuracy", "val_loss")
 
 
 @pytest.fixture(scope="module")

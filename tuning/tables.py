@@ -91,7 +91,7 @@ def write_tables(out: Path, title: str, outcomes: Sequence[Outcome], space: Spac
 
 
 def _write_csv(path: Path, outcomes: Sequence[Outcome], space: Space) -> None:
-    metrics = sorted({name for found in outcomes for name in found.metrics} - set(COSTS))
+    metrics = sorted({name for found in outcomes for name in found.metrics} - {*COSTS, *space})
     fixed = ["number", *space, *(["seed"] if "seed" not in space else []), "status", "epochs"]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
