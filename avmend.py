@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr"),
     "evaluate": ("trainers.evaluate", "conditions x methods: results.csv, results.md, figure"),
     "study": ("tuning.study", "all of it, from clips to the results table: demo, results, avqa"),
+    "sweep": ("tuning.sweep", "a recipe over a search space, trials side by side: prompts, or your own"),
     "ui": ("trainers.ui", "open the MLflow UI on the runs"),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -92,6 +93,17 @@ def load_checkpoint(folder: Path, kind: str | None = None) -> Checkpoint:
     for alias, name in record["tied"].items():
         weights[alias] = weights[name]
     return Checkpoint({name: weights[name] for name in record["shapes"]}, record["meta"])
+
+
+def checkpoint_meta(folder: Path) -> tuple[dict[str, Any], int]:
+    """What the writer said about a checkpoint, and how many numbers its weights are; reads no weights.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+    """
+    record = _read_record(_whole(Path(folder)))
+    names = record["shapes"].keys() - record["tied"].keys()
+    return record["meta"], sum(math.prod(record["shapes"][name][1:]) for name in names)
 
 
 def load_state(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from shards.errors import InputError
 from trainers.journal import append_metrics, keep_until
-from trainers.tracking import PARENT, Store, Terminated, flatten, store_uri
+from trainers.tracking import PARENT, Store, Terminated, flatten, is_closed, store_uri
 from trainers.ui import main as ui_main
 from trainers.ui import ui_command
 
@@ -132,6 +132,63 @@ def test_interrupted_runs_are_killed_runs(store, tmp_path, how):
     assert [status(store, run_id) for run_id in opened] == ["KILLED", "KILLED"]
     assert history(store, opened[1], "loss") == [(1, 1.0)]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+HOLD = """
+import pathlib, sys, time
+from trainers.tracking import Store
+store = Store(sys.argv[1])
+folder = pathlib.Path(sys.argv[1])
+with store.run("p", "demo", folder=folder / "p") as parent:
+    with store.run("c", "demo", parent=parent, folder=folder / "c") as child:
+        child.log(1, {"loss": 1.0})
+        (folder / "ids").write_text(f"{parent.run_id} {child.run_id}")
+        time.sleep(600)
+"""
+
+
+def test_runs_of_a_killed_process_are_closed_by_the_next_and_those_of_a_live_one_left(store, tmp_path):
+    with store.run("mine", "demo", folder=tmp_path / "mine") as mine:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(store.root)], env=environment)
+        try:
+            limit = time.monotonic() + 120
+            while not (store.root / "ids").exists() and time.monotonic() < limit:
+                time.sleep(0.05)
+            dead = (store.root / "ids").read_text().split()
+            Store(store.root)
+            assert [status(store, run_id) for run_id in dead] == ["RUNNING", "RUNNING"], "it lives"
+        finally:
+            process.kill()
+            process.wait()
+        assert [status(store, run_id) for run_id in dead] == ["RUNNING", "RUNNING"], "nobody told the store"
+        Store(store.root)
+        assert [status(store, run_id) for run_id in dead] == ["KILLED", "KILLED"]
+        assert status(store, mine.run_id) == "RUNNING"
+        with store.run("c", "demo", folder=store.root / "c") as again:
+            Store(store.root)
+            assert again.run_id == dead[1]
+            assert status(store, again.run_id) == "RUNNING", "resumed here, whoever held it before"
+    assert [status(store, run_id) for run_id in (mine.run_id, again.run_id)] == ["FINISHED", "FINISHED"]
+    assert list((store.root / ".open").iterdir()) == []
+
+
+def test_a_folder_says_whether_its_run_is_closed(store, tmp_path):
+    assert not is_closed(tmp_path / "r")
+    with store.run("r", "demo", folder=tmp_path / "r"):
+        assert not is_closed(tmp_path / "r")
+    assert is_closed(tmp_path / "r")
+
+
+def test_several_journals_go_to_one_run_each_under_its_prefix(store, tmp_path):
+    (tmp_path / "noisy").mkdir()
+    append_metrics(tmp_path / "noisy", 1, {"loss": 3.0})
+    mirrors = {"": tmp_path / "r", "noisy/": tmp_path / "noisy"}
+    for step in (1, 2):  # the second time it is resumed, and repeats nothing
+        with store.run("r", "demo", folder=tmp_path / "r", mirrors=mirrors) as run:
+            run.log(step, {"loss": 1.0 / step})
+    assert history(store, run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
+    assert history(store, run.run_id, "noisy/loss") == [(1, 3.0)]
 
 
 def test_a_store_that_fails_is_told_of_once_and_does_not_end_the_work(mlflow_root, tmp_path, caplog):

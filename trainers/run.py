@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from configs.backbone import load_backbone
 from shards.checkpoint import has_checkpoint
+from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.config import CaseConfig, TrainConfig
 from trainers.detector import fit_detector, save_detector
 from trainers.fit import Place, Report, finished_epochs, fit
-from trainers.journal import append_metrics, keep_until
+from trainers.journal import append_metrics, keep_until, read_metrics
 from trainers.recipes import find_features, stages
+
+LOCK = ".training.lock"
+WAIT_SECONDS = 60.0  # for the workers of a killed driver to notice and end
 
 
 def logs(folder: Path, stage: str) -> Path:
@@ -22,10 +29,18 @@ def logs(folder: Path, stage: str) -> Path:
     return folder / "logs" / stage
 
 
-def run(config: TrainConfig, folder: Path, place: Place, report: Report | None = None) -> None:
+def run(
+    config: TrainConfig, folder: Path, place: Place, report: Report | None = None, *, retell: bool = False
+) -> None:
     """Train every stage of `config` that is not finished in `folder`, then, case-wise, the detector.
 
-    Metrics go to `folder`/logs/<stage>/metrics.jsonl (rank 0) and to `report` (all ranks).
+    Metrics go to `folder`/logs/<stage>/metrics.jsonl (rank 0) and to `report` (all ranks, equally often).
+
+    Args:
+        retell: report the epochs that an earlier process finished, too.
+
+    Raises:
+        InputError: another process trains there.
     """
 
     def record(stage: str, epoch: int, metrics: dict[str, float]) -> None:
@@ -34,15 +49,45 @@ def run(config: TrainConfig, folder: Path, place: Place, report: Report | None =
         if report is not None:
             report(stage, epoch, metrics)
 
-    for stage in stages(config):
+    with ExitStack() as stack:
         if place.rank == 0:
-            logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
-            keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
-        fit(stage, config, place, folder, record)
-    if isinstance(config, CaseConfig) and place.rank == 0 and not has_checkpoint(folder / "detector"):
-        features, info = find_features(config, load_backbone(config.backbone))
-        detector, fitted = fit_detector(ShardDataset(features, "train", info=info), config.seed)
-        save_detector(folder, detector, config.depth, fitted)
+            stack.enter_context(_alone(folder))
+        place.total(0)  # the other ranks read nothing before rank 0 has the folder to itself
+        for stage in stages(config):
+            if place.rank == 0:
+                logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
+                keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
+            if retell and report is not None:
+                _retell(folder, stage.name, place, report)
+            fit(stage, config, place, folder, record)
+        if isinstance(config, CaseConfig) and place.rank == 0 and not has_checkpoint(folder / "detector"):
+            features, info = find_features(config, load_backbone(config.backbone))
+            detector, fitted = fit_detector(ShardDataset(features, "train", info=info), config.seed)
+            save_detector(folder, detector, config.depth, fitted)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time trains in `folder`; the lock ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout:
+        remedy = "wait until it has ended; the same command then goes on"
+        raise InputError("another process trains here", file=folder, remedy=remedy) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _retell(folder: Path, stage: str, place: Place, report: Report) -> None:
+    """Report the lines of the stage's journal: rank 0 has them, the others report as often."""
+    lines = read_metrics(logs(folder, stage)) if place.rank == 0 else []
+    (count,) = place.total(len(lines))
+    for i in range(int(count)):
+        report(stage, lines[i].step if lines else i + 1, lines[i].metrics if lines else {})
 
 
 def local_place(threads: int | None = None) -> Place:

@@ -3,6 +3,9 @@ imports MLflow (ui.py starts its server).
 
 The disk comes first: should the MLflow store fail, training goes on, a warning says so, and the next run of
 the same folder copies what is missing.
+
+Every open run holds a lock on a file in ``<root>/.open``, which the system releases when the process dies,
+however it dies. So whoever opens the store next knows the runs that a killed process left RUNNING.
 """
 
 from __future__ import annotations
@@ -13,19 +16,21 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: nobody asked for it
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from shards.atomic import write_text
 from shards.errors import InputError
 from trainers.journal import FILE, Tail, append_metrics
 
@@ -38,6 +43,8 @@ PARAMS = 100  # params per request, MLflow's limit
 PARENT = "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens on runs, not on GenAI traces
 RECORD = "mlflow.json"
+OPEN = ".open"  # folder of the locks of open runs
+LOCK = "avmend.lock"  # tag: the run's lock
 
 
 class Terminated(SystemExit):
@@ -63,6 +70,7 @@ class Store:
         with FileLock(self.root / ".mlflow.lock"):  # the client's constructor makes the schema
             self.client = MlflowClient(tracking_uri=self.uri)
             self.client.search_experiments(max_results=1)
+            self._close_abandoned()
 
     @contextmanager
     def run(
@@ -74,6 +82,7 @@ class Store:
         parent: Run | None = None,
         *,
         folder: Path,
+        mirrors: Mapping[str, Path] | None = None,
         sync_seconds: float = SYNC_SECONDS,
     ) -> Iterator[Run]:
         """An open MLflow run that mirrors ``folder``/metrics.jsonl until the block ends.
@@ -88,14 +97,13 @@ class Store:
             tags: text by name.
             parent: the run of the command that this one belongs to.
             folder: the run's folder, made if missing.
+            mirrors: prefix of metric names -> folder of a metrics.jsonl to mirror; None: that of `folder`.
             sync_seconds: time between two copies of new lines.
 
         Raises:
             InputError: the experiment was deleted in MLflow, or the folder's run had other params.
         """
-        folder = Path(folder).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        run = self._open(name, experiment, params or {}, dict(tags or {}), parent, folder)
+        run = self.open(name, experiment, params, tags, parent, folder=folder, mirrors=mirrors)
         status = "FAILED"
         try:
             with _terminated_by_signal(), run._synced_every(sync_seconds):
@@ -105,30 +113,65 @@ class Store:
             status = "KILLED"
             raise
         finally:
-            run._close(status)
+            run.close(status)
 
-    def _open(
+    def open(
         self,
         name: str,
         experiment: str,
-        params: Mapping,
-        tags: dict[str, str],
-        parent: Run | None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent: Run | None = None,
+        *,
         folder: Path,
+        mirrors: Mapping[str, Path] | None = None,
     ) -> Run:
-        if parent is not None:
-            tags[PARENT] = parent.run_id
-        known = self._resumed(folder)
+        """As :meth:`run`, for who opens many: the caller calls `sync` now and then, and `close`."""
+        folder = Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        tags = {**(tags or {}), **({PARENT: parent.run_id} if parent is not None else {})}
+        with FileLock(self.root / ".mlflow.lock"):
+            lock = self._hold()
+            tags[LOCK] = Path(lock.lock_file).stem
+            known = self._resumed(folder)
+            if known is not None:
+                self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
+                self.client.update_run(known, status="RUNNING", name=name)
+        pushed: set[tuple[str, int, str]] = set()
         if known is not None:
-            self.client.update_run(known, status="RUNNING", name=name)
-            self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
-            self._log_params(known, flatten(params), folder)
-            return Run(self.client, known, folder, self._pushed(known))
-        place = parent.experiment_id if parent is not None else self._experiment(experiment)
-        created = self.client.create_run(place, tags=tags, run_name=name).info.run_id
-        (folder / RECORD).write_text(json.dumps({"run_id": created, "store": self.uri}) + "\n")
-        self._log_params(created, flatten(params), folder)
-        return Run(self.client, created, folder, set())
+            pushed = self._pushed(known)
+        else:
+            place = parent.experiment_id if parent is not None else self._experiment(experiment)
+            known = self.client.create_run(place, tags=tags, run_name=name).info.run_id
+            write_text(folder / RECORD, json.dumps({"run_id": known, "store": self.uri}) + "\n")
+        run = Run(self.client, known, folder, pushed, mirrors or {"": folder}, lock)
+        try:
+            self._log_params(known, flatten(params or {}), folder)
+        except BaseException:
+            run.close("FAILED")
+            raise
+        return run
+
+    def _hold(self) -> FileLock:
+        """A new lock that is held until the run is closed or this process ends; a tag of the run names it."""
+        (self.root / OPEN).mkdir(exist_ok=True)
+        lock = FileLock(self.root / OPEN / f"{uuid.uuid4().hex}.lock", thread_local=False)
+        lock.acquire()
+        return lock
+
+    def _close_abandoned(self) -> None:
+        """End the runs whose process died, as KILLED; those that a live process holds are left alone."""
+        for path in sorted((self.root / OPEN).glob("*.lock")):
+            if _is_free(path):
+                for run_id in self._running(path.stem):
+                    self.client.set_terminated(run_id, "KILLED")
+                path.unlink(missing_ok=True)
+
+    def _running(self, lock: str) -> list[str]:
+        """The run that `lock` was taken for, if it says RUNNING."""
+        places = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        wanted = f"tags.`{LOCK}` = '{lock}' and attributes.status = 'RUNNING'"
+        return [run.info.run_id for run in self.client.search_runs(places, wanted)] if places else []
 
     def _log_params(self, run_id: str, params: dict[str, str], folder: Path) -> None:
         logged = self.client.get_run(run_id).data.params
@@ -174,10 +217,18 @@ class Store:
 class Run:
     """One open run: its folder on disk and its mirror in MLflow. Made by :meth:`Store.run`."""
 
-    def __init__(self, client: MlflowClient, run_id: str, folder: Path, pushed: set[tuple[str, int, str]]):
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        folder: Path,
+        pushed: set[tuple[str, int, str]],
+        mirrors: Mapping[str, Path],
+        lock: FileLock,
+    ):
         self.client, self.run_id, self.folder = client, run_id, folder
-        self._pushed = pushed
-        self._tail = Tail(folder / FILE)
+        self._pushed, self._held = pushed, lock
+        self._tails = [(prefix, Tail(place / FILE)) for prefix, place in mirrors.items()]
         self._pending: list[Metric] = []
         self._lock = threading.Lock()
         self._warned = False
@@ -194,8 +245,9 @@ class Run:
     def sync(self) -> int:
         """Copy the lines that are new since the last call, whoever wrote them; returns how many metrics."""
         with self._lock:
-            for line in self._tail.read():
-                for name, value in line.metrics.items():
+            for prefix, line in ((prefix, line) for prefix, tail in self._tails for line in tail.read()):
+                for key, value in line.metrics.items():
+                    name = prefix + key
                     what = (name, line.step, repr(value))
                     if what not in self._pushed:  # a resumed run reports some steps again
                         self._pushed.add(what)
@@ -205,6 +257,10 @@ class Run:
                 self.client.log_batch(self.run_id, metrics=self._pending[:BATCH])
                 del self._pending[:BATCH]
             return count
+
+    def try_sync(self) -> None:
+        """As :meth:`sync`; a store that fails is told of once."""
+        self._try(self.sync)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Final metrics and ``best/*``: to summary.json (over what is there), then to MLflow."""
@@ -222,10 +278,14 @@ class Run:
         """The run's description in the UI."""
         self._try(lambda: self.client.set_tag(self.run_id, "mlflow.note.content", markdown))
 
-    def artifact(self, path: Path) -> None:
-        """Copy a file, or a folder's contents, to the run's artifacts in MLflow."""
+    def artifact(self, path: Path, place: str | None = None) -> None:
+        """Copy a file, or a folder's contents, to the run's artifacts in MLflow, to their folder `place`."""
         send = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
-        self._try(lambda: send(self.run_id, str(path)))
+        self._try(lambda: send(self.run_id, str(path), place))
+
+    def tag(self, name: str, value: str) -> None:
+        """Set one tag."""
+        self._try(lambda: self.client.set_tag(self.run_id, name, value))
 
     @contextmanager
     def _synced_every(self, seconds: float) -> Iterator[None]:
@@ -243,9 +303,17 @@ class Run:
             ended.set()
             thread.join()
 
-    def _close(self, status: str) -> None:
+    def close(self, status: str) -> None:
+        """Copy what is left and end the run as FINISHED, FAILED or KILLED."""
         self._try(self.sync)
-        self._try(lambda: self.client.set_terminated(self.run_id, status))
+        self._try(lambda: self._end(status))
+        self._held.release()  # if its file is still there, whoever opens the store next ends the run
+
+    def _end(self, status: str) -> None:
+        self.client.set_terminated(self.run_id, status)
+        Path(self._held.lock_file).unlink(missing_ok=True)
+        record = json.loads((self.folder / RECORD).read_text())
+        write_text(self.folder / RECORD, json.dumps({**record, "status": status}) + "\n")
 
     def _try(self, action: Any) -> None:
         """A store that fails must not end hours of training: the results are on disk. It is told of once."""
@@ -255,6 +323,24 @@ class Run:
             if not self._warned:
                 logger.warning("MLflow store failed (%s); the results are in %s", error, self.folder)
             self._warned = True
+
+
+def _is_free(path: Path) -> bool:
+    """No process holds the lock. Its file is made before it is held, so ask with the store's lock held."""
+    lock = FileLock(path, thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def is_closed(folder: Path) -> bool:
+    """Whether the MLflow run of `folder` was ended as FINISHED; asks the disk alone."""
+    try:
+        return json.loads((Path(folder) / RECORD).read_text()).get("status") == "FINISHED"
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -12,13 +12,15 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict, load_config
 from configs.cluster import ray_session
+from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.progress import Progress
@@ -32,6 +34,7 @@ from trainers.run import local_place, logs, run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_FILE = "config.json"
+GROUP_FILE = ".placement_group"
 
 
 def recipe_name(config: TrainConfig) -> str:
@@ -54,35 +57,77 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     Raises:
         InputError: data, backbone or features missing or of another kind.
     """
-    from trainers.tracking import Store
+    from trainers.tracking import Store, is_closed
 
-    config = _absolute(config)
-    made_of, commit = fingerprints(config), git_commit(ROOT)
-    identity = run_identity(config, made_of.dataset, made_of.backbone, commit)
-    name = f"{recipe_name(config)}-{identity}"
-    folder = Path(runs).absolute() / name
-    if all(has_checkpoint(folder / s) for s in _parts(config)):
+    job = prepare(config, runs)
+    config, folder = job.config, job.folder
+    names = stage_names(config)
+    several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
+    mirrored = folder if several else logs(folder, names[0])
+    if job.finished and is_closed(mirrored):
         return folder
-    for note in made_of.notes:
+    for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": commit}
-    record = {"recipe": recipe_name(config), "identity": identity, "config": config_to_dict(config), **tags}
-    (folder / CONFIG_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    job.begin()
     store = Store(runs)
     with ExitStack() as stack:
-        names = stage_names(config)
-        several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
-        mirrored = folder if several else logs(folder, names[0])
         main_run = stack.enter_context(
-            store.run(name, _experiment(config), config_to_dict(config), tags, parent, folder=mirrored)
+            store.run(
+                job.name, _experiment(config), config_to_dict(config), job.tags, parent, folder=mirrored
+            )
         )
         for part in names if several else ():
-            stack.enter_context(_child(store, config, name, part, main_run, folder))
+            stack.enter_context(_child(store, config, job.name, part, main_run, folder))
         with _progress(config, folder, f"train {recipe_name(config)}", stage):
             _work(config, folder)
         main_run.summary(_summary(config, folder))
     return folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with its place: what is trained, from what, and the folder that its identity names.
+
+    Attributes:
+        tags: fingerprints of dataset and backbone, commit.
+        notes: what the user should know of the data.
+    """
+
+    config: TrainConfig
+    folder: Path
+    identity: str
+    tags: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        """All that the recipe makes is on disk."""
+        return all(has_checkpoint(self.folder / part) for part in _parts(self.config))
+
+    def begin(self) -> None:
+        """Make the folder and its config.json."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        made_of = {"config": config_to_dict(self.config), **self.tags}
+        record = {"recipe": recipe_name(self.config), "identity": self.identity, **made_of}
+        write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
+
+
+def prepare(config: TrainConfig, runs: Path) -> Job:
+    """The job of a config, without beginning it.
+
+    Raises:
+        InputError: data, backbone or features missing or of another kind.
+    """
+    config = _absolute(config)
+    made_of, commit = fingerprints(config), git_commit(ROOT)
+    identity = run_identity(config, made_of.dataset, made_of.backbone, commit)
+    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": commit}
+    folder = Path(runs).absolute() / f"{recipe_name(config)}-{identity}"
+    return Job(config, folder, identity, tags, tuple(made_of.notes))
 
 
 def _parts(config: TrainConfig) -> tuple[str, ...]:
@@ -157,34 +202,48 @@ def _work(config: TrainConfig, folder: Path) -> None:
         run(config, folder, local_place(config.cpus))
         return
     with ray_session():
-        _on_ray(config, folder)
+        on_ray(config, folder)
 
 
-def _on_ray(config: TrainConfig, folder: Path) -> None:
+def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), reserved: int = 0) -> None:
+    """Train with Ray Train's workers, on the Ray that this process is connected to.
+
+    Args:
+        callbacks: Ray Train's, of its RunConfig; they see every epoch, those of earlier processes too.
+        reserved: CPUs of the cluster that are not for the workers.
+
+    Raises:
+        InputError: the workers do not fit on the cluster, or one of them refused its input.
+    """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     resources = ray.cluster_resources()
-    cpus = config.cpus or max(1, int(resources.get("CPU", 1)) // config.workers)
+    free = int(resources.get("CPU", 1)) - reserved
+    cpus = config.cpus or max(1, free // config.workers)
     gpu = resources.get("GPU", 0) >= config.workers if config.gpu is None else config.gpu
-    if cpus * config.workers > resources.get("CPU", 1):
-        message = (
-            f"{config.workers} workers with {cpus} CPUs each do not fit on {int(resources.get('CPU', 1))}"
-        )
+    if cpus * config.workers > free:
+        message = f"{config.workers} workers with {cpus} CPUs each do not fit on {free}"
         raise InputError(message, field="workers", remedy="set workers and cpus to what the cluster has")
     place = folder / "ray"  # of no use afterwards: state to resume from is in `last`
     shutil.rmtree(place, ignore_errors=True)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": config, "folder": str(folder), "threads": cpus},
+        train_loop_config={
+            "config": config,
+            "folder": str(folder),
+            "threads": cpus,
+            "retell": bool(callbacks),
+        },
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}
         ),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(place),
+            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=config.retries),
         ),
     )
@@ -192,6 +251,7 @@ def _on_ray(config: TrainConfig, folder: Path) -> None:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
+    (folder / GROUP_FILE).unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)
 
 
@@ -214,7 +274,37 @@ def _worker(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     context = ray_train.get_context()
     place = Place(get_device(), context.get_world_rank(), context.get_world_size())
-    run(job["config"], Path(job["folder"]), place, lambda stage, epoch, m: ray_train.report({stage: m}))
+    folder = Path(job["folder"])
+    if place.rank == 0:
+        _note_placement_group(folder)
+
+    def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
+        ray_train.report({"stage": stage, "epoch": epoch, **metrics})
+
+    run(job["config"], folder, place, report, retell=job["retell"])
+
+
+def _note_placement_group(folder: Path) -> None:
+    """Leave the id of the workers' placement group where :func:`free_workers` finds it."""
+    import ray
+
+    if (group := ray.util.get_current_placement_group()) is not None:
+        write_text(folder / GROUP_FILE, group.id.hex(), sync=False)
+
+
+def free_workers(folder: Path) -> None:
+    """Take their resources from the workers of a run whose `on_ray` was killed; nothing if there are none.
+
+    Ray Train leaves this to a helper that asks the dashboard's State API, which does not run everywhere, and
+    of several clusters on one machine asks the wrong one.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    path = folder / GROUP_FILE
+    if path.exists():
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(path.read_text())))
+        path.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,6 @@ step keeps what an earlier call finished, so the same command continues after a 
 from __future__ import annotations
 
 import argparse
-import difflib
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,44 +18,16 @@ import pydantic
 
 from configs import Config, config_hash, config_to_dict, load_config, read_preset
 from configs.cluster import ray_session
-from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
-from pipelines.corpora.scenes import ScenesConfig, build_scenes
 from pipelines.features import extract
-from pipelines.ingest import ingest
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
-from shards.progress import Progress, format_seconds
+from shards.progress import format_seconds
 from trainers.config import CaseConfig, TrainConfig
 from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.recipes import RECIPES
 from trainers.train import train
+from tuning.data import Corpus, build_recipe, make_shards
 from tuning.steps import Stages, within
-
-
-class Corpus(Config):
-    """The clips of a study.
-
-    Attributes:
-        kind: `scenes` is drawn here; `avdigits` is built from its `source`; `manifest` is yours.
-        clips: how many (scenes), or at most (avdigits).
-        seed: of the drawing, or of the pairing.
-        source: folder of AV-Digits' recordings, or the path of a manifest.
-        split: which of AV-Digits' manifests.
-    """
-
-    kind: Literal["scenes", "avdigits", "manifest"] = "scenes"
-    clips: int | None = pydantic.Field(default=None, ge=1)
-    seed: int = 0
-    source: Path | None = None
-    split: Literal["official", "speakers"] = "official"
-
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> Corpus:
-        if self.kind == "scenes" and self.clips is None:
-            raise ValueError("scenes needs clips: how many to draw")
-        if self.kind != "scenes" and self.source is None:
-            raise ValueError(f"{self.kind} needs source")
-        return self
 
 
 class StudyConfig(Config):
@@ -86,14 +56,7 @@ class StudyConfig(Config):
         Raises:
             InputError: an unknown recipe, or a setting that it has not.
         """
-        settings = {**self.recipes[name], **more}
-        kind = settings.pop("recipe", name)
-        if kind not in RECIPES:
-            close = difflib.get_close_matches(str(kind), RECIPES, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            remedy = f"{hint}set recipes.{name}.recipe to one of {', '.join(RECIPES)}"
-            raise InputError(f"unknown recipe '{kind}'", field=f"recipes.{name}", remedy=remedy)
-        return within(f"recipes.{name}", RECIPES[kind], settings)
+        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
 
 
 def check(config: StudyConfig) -> None:
@@ -134,17 +97,13 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
     from trainers.tracking import Store
 
     check(config)
-    if (source := config.corpus.source) is not None and not source.exists():
-        remedy = "correct the path, or fetch the data"
-        raise InputError("there is nothing here", file=source, field="corpus.source", remedy=remedy)
+    config.corpus.check_source("corpus")
     runs = runs.absolute()
     out = runs / f"{name}-{config_hash(config)}"
     stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
     params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
     with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
-        manifest = make_corpus(config.corpus, data, stages.next())
-        shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
-        ingest(manifest, shards, config.ingest, stage=stages.next())
+        shards = make_shards(config.corpus, config.ingest, data, stages)
         trained = []
         for seed in config.seeds:
             trained += _train_all(config, seed, shards, runs, stages, parent)
@@ -175,31 +134,6 @@ def _train_all(
         recipe = config.recipe(name, data=shards, seed=seed, **{key: backbone})
         out.append(train(recipe, runs, stages.next(), parent))
     return out
-
-
-def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
-    """The manifest of a study's clips, which are made if they are not there.
-
-    Raises:
-        InputError: no such source.
-    """
-    assert config.source is not None or config.kind == "scenes"
-    out = data / f"{config.kind}-{config_hash(config)}"
-    jobs = os.cpu_count() or 1
-    if config.kind == "manifest":
-        assert config.source is not None
-        return config.source
-    if config.kind == "avdigits":
-        assert config.source is not None
-        total = len(choose(find_recordings(config.source), config.clips, config.seed))
-        with Progress("avdigits", total, stage=stage) as progress:
-            manifests = build_avdigits(
-                config.source, out, limit=config.clips, seed=config.seed, jobs=jobs, advance=progress.advance
-            )
-        return next(m for m in manifests if Path(m).stem == config.split)
-    assert config.clips is not None
-    with Progress("scenes", config.clips, stage=stage) as progress:
-        return build_scenes(out, ScenesConfig(config.clips, config.seed), jobs=jobs, advance=progress.advance)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,125 @@
+"""The steps from clips to shards and backbones that studies and sweeps share, and recipes from settings."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from configs import Config, config_hash
+from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
+from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from pipelines.ingest import ingest
+from pipelines.settings import IngestConfig
+from shards.errors import InputError
+from shards.progress import Progress
+from trainers.config import TrainConfig
+from trainers.recipes import RECIPES
+from tuning.steps import Stages, within
+
+
+class Corpus(Config):
+    """The clips of a study or a sweep.
+
+    Attributes:
+        kind: `scenes` is drawn here; `avdigits` is built from its `source`; `manifest` is yours.
+        clips: how many (scenes), or at most (avdigits).
+        seed: of the drawing, or of the pairing.
+        source: folder of AV-Digits' recordings, or the path of a manifest.
+        split: which of AV-Digits' manifests.
+    """
+
+    kind: Literal["scenes", "avdigits", "manifest"] = "scenes"
+    clips: int | None = pydantic.Field(default=None, ge=1)
+    seed: int = 0
+    source: Path | None = None
+    split: Literal["official", "speakers"] = "official"
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Corpus:
+        if self.kind == "scenes" and self.clips is None:
+            raise ValueError("scenes needs clips: how many to draw")
+        if self.kind != "scenes" and self.source is None:
+            raise ValueError(f"{self.kind} needs source")
+        return self
+
+    def check_source(self, field: str) -> None:
+        """Refuse a source that is not there; `field` is where the config holds this one.
+
+        Raises:
+            InputError: no such path.
+        """
+        if self.source is not None and not self.source.exists():
+            remedy = "correct the path, or fetch the data"
+            raise InputError(
+                "there is nothing here", file=self.source, field=f"{field}.source", remedy=remedy
+            )
+
+
+def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stages) -> Path:
+    """The media shards of a corpus, in the folder of `data` that both configs name: two stages.
+
+    Raises:
+        InputError: no such source, or what ingestion refuses.
+    """
+    manifest = make_corpus(corpus, data, stages.next())
+    shards = data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+    ingest(manifest, shards, settings, stage=stages.next())
+    return shards
+
+
+def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
+    """The manifest of a corpus's clips, which are made if they are not there.
+
+    Raises:
+        InputError: no such source.
+    """
+    assert config.source is not None or config.kind == "scenes"
+    out = data / f"{config.kind}-{config_hash(config)}"
+    jobs = os.cpu_count() or 1
+    if config.kind == "manifest":
+        assert config.source is not None
+        return config.source
+    if config.kind == "avdigits":
+        assert config.source is not None
+        total = len(choose(find_recordings(config.source), config.clips, config.seed))
+        with Progress("avdigits", total, stage=stage) as progress:
+            manifests = build_avdigits(
+                config.source, out, limit=config.clips, seed=config.seed, jobs=jobs, advance=progress.advance
+            )
+        return next(m for m in manifests if Path(m).stem == config.split)
+    assert config.clips is not None
+    with Progress("scenes", config.clips, stage=stage) as progress:
+        return build_scenes(out, ScenesConfig(config.clips, config.seed), jobs=jobs, advance=progress.advance)
+
+
+def build_recipe(field: str, settings: dict[str, Any], name: str = "") -> TrainConfig:
+    """A recipe's config from the settings that a study or a sweep holds at `field`.
+
+    Args:
+        settings: of the recipe, over its defaults; `recipe` names it, else `name` does.
+
+    Raises:
+        InputError: an unknown recipe, or a setting that it has not.
+    """
+    settings = dict(settings)
+    kind = settings.pop("recipe", name)
+    return within(field, recipe_kind(field, kind), settings)
+
+
+def recipe_kind(field: str, name: Any) -> type[TrainConfig]:
+    """The config class of a recipe that `field` names.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(str(name), RECIPES, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        where = field if field == "recipe" else f"{field}.recipe"
+        remedy = f"{hint}set {where} to one of {', '.join(RECIPES)}"
+        raise InputError(f"unknown recipe '{name}'", field=field, remedy=remedy)
+    return RECIPES[name]

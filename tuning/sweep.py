@@ -1,0 +1,180 @@
+"""``avmend sweep NAME``: a recipe over a search space, every trial a run of its own, with tables and figure.
+
+Data, backbone and features are made once, before the trials. The same command goes on after a kill at any
+point: finished trials are kept, unfinished ones continue from their last epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs import config_to_dict, load_config
+from configs.cluster import ray_session
+from pipelines.resume import alone
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.progress import Progress, format_seconds
+from trainers.identity import git_commit, run_identity
+from trainers.recipes import stage_names
+from trainers.train import ROOT, Job, prepare
+from tuning.capacity import cluster_nodes, concurrency, need
+from tuning.config import SweepConfig, check, corners, find_sweep
+from tuning.given import make_given
+from tuning.outcome import Outcome, Trial
+from tuning.plan import drawn, earlier, suggested
+from tuning.space import Params
+from tuning.tables import best, summarise, write_tables
+
+if TYPE_CHECKING:
+    from trainers.tracking import Run, Store
+    from tuning.follow import Follow
+
+RECORD = "sweep.json"
+ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", RECORD)
+
+
+def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path, list[Outcome]]:
+    """Run a sweep to its end, or on to it.
+
+    Args:
+        name: of the sweep; with its identity (config and code) it names the folder.
+        data: folder for clips and shards.
+        runs: folder for runs, the sweep and the MLflow store.
+
+    Returns:
+        the sweep's folder: sweep.csv, sweep.md, sweep.png; and every trial's outcome.
+
+    Raises:
+        InputError: what `check` or a step refuses; another process is at this sweep; trials that do not fit
+            on the cluster.
+    """
+    from trainers.tracking import Store
+
+    check(config)
+    commit = git_commit(ROOT)
+    out = runs.absolute() / f"{name}-{run_identity(config, '', None, commit)}"
+    params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
+    params["space"] = {key: axis.model_dump(exclude_none=True) for key, axis in config.space.items()}
+    with alone(out, "sweep"), ray_session():
+        store = Store(runs)
+        with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
+            record = {"name": name, "commit": commit, "config": config_to_dict(config)}
+            write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
+            given, stage = make_given(config, data.absolute(), out.parent, parent)
+            outcomes = _run(f"sweep-{name}", config, given, out, store, parent, stage)
+            _conclude(name, config, outcomes, out, parent)
+    return out, outcomes
+
+
+def _run(
+    experiment: str,
+    config: SweepConfig,
+    given: dict[str, Path],
+    out: Path,
+    store: Store,
+    parent: Run,
+    stage: str,
+) -> list[Outcome]:
+    """All trials that are left; the outcomes of all."""
+    from tuning.follow import Follow
+    from tuning.search import run_trials
+
+    nodes = cluster_nodes()
+    gpu_there = any(node["GPU"] for node in nodes)
+    recipes = [config.trial(params, **given) for params in corners(config)]
+    width = min(concurrency(need(recipe, config.gpus, gpu_there), nodes) for recipe in recipes)
+    epochs = recipes[0].epochs * len(stage_names(recipes[0]))
+    total = config.total()
+    with Progress("sweep", total, "trials", stage=stage) as progress:
+        follow = Follow(store, parent, experiment, config.search, progress)
+        status = "FAILED"
+        try:
+            todo = _todo(config, given, out, follow)
+            if (first := next(todo, None)) is not None:
+                curves = [found.curve for found in follow.outcomes.values()]
+                left = itertools.chain([first], todo)
+                run_trials(config, left, total, width, gpu_there, epochs, curves, out, follow)
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            follow.close(status)
+    return sorted(follow.outcomes.values(), key=lambda found: found.number)
+
+
+def _todo(config: SweepConfig, given: dict[str, Path], out: Path, follow: Follow) -> Iterator[Trial]:
+    """The trials that have something left to train; the others' outcomes are known once this has begun."""
+
+    def make(params: Params) -> Job:
+        return prepare(config.trial(params, **given), out.parent)
+
+    search = config.search
+    if search.method == "tpe":
+        planned = earlier(make, out)
+        more = suggested(config.space, search, make, out, lambda: list(follow.outcomes.values()))
+    else:
+        planned, more = drawn(config.space, search, make, out), iter(())
+    yield from [trial for trial in planned if follow.expect(trial)]
+    yield from (trial for trial in more if follow.expect(trial))
+
+
+def _conclude(name: str, config: SweepConfig, outcomes: Sequence[Outcome], out: Path, parent: Run) -> None:
+    """Tables and figure, on disk and in MLflow; the best trial's checkpoints go with them."""
+    write_tables(out, f"Sweep {name}", outcomes, config.space, config.search)
+    parent.note((out / "sweep.md").read_text(encoding="utf-8"))
+    for file in ARTIFACTS:
+        parent.artifact(out / file)
+    states = [found.status for found in outcomes]
+    figures = {f"trials/{s}": float(states.count(s)) for s in ("finished", "stopped", "failed")}
+    top = best(summarise(outcomes, config.search.metric), config.search)
+    if top is not None and top.mean is not None:
+        figures[f"best/{config.search.metric}"] = top.mean
+        figures |= {f"best/{cost}": value for cost, value in top.costs.items()}
+        parent.tag("best", " ".join(f"{key}={value}" for key, value in top.params.items()))
+        _best_run(top.params, outcomes, out, parent)
+    parent.summary(figures)
+
+
+def _best_run(params: Params, outcomes: Sequence[Outcome], out: Path, parent: Run) -> None:
+    """The first of the best line's runs as artifacts: config.json and every stage's checkpoint."""
+    found = next(o for o in outcomes if params.items() <= o.params.items() and o.status != "failed")
+    folder = out.parent / found.name
+    parent.artifact(folder / "config.json", f"best/{found.name}")
+    for checkpoint in sorted(folder.glob("*/checkpoint.json")):
+        parent.artifact(checkpoint.parent, f"best/{found.name}/{checkpoint.parent.name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 1 if a trial failed; 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="avmend sweep", description=__doc__)
+    parser.add_argument("sweep", help="preset in configs/sweeps/ (prompts), or a yaml file")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")
+    args = parser.parse_intermixed_args(argv)
+    begin = time.monotonic()
+    try:
+        path = find_sweep(args.sweep)
+        out, outcomes = sweep(path.stem, load_config(SweepConfig, path, args.overrides), args.data, args.runs)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{(out / 'sweep.md').read_text()}")
+    print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
+    print(f"compare the runs in a browser: avmend ui --store {args.runs}")
+    failed = [found for found in outcomes if found.status == "failed"]
+    if failed:
+        print(f"{len(failed)} trials failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

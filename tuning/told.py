@@ -1,0 +1,44 @@
+"""What a trial tells its sweep: one figure per metric and epoch, over all stages of its recipe."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from trainers.journal import read_metrics
+from trainers.run import logs
+
+
+class Told:
+    """Turns the reports of a recipe's stages into those of the trial.
+
+    Epochs are counted over all stages, one after the other. A metric is the mean over the stages begun of
+    each one's last epoch; `peak_memory_mb` the highest of all epochs. An epoch that comes again (workers
+    that were started anew) is told once.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int]] = set()
+        self._last: dict[str, Mapping[str, float]] = {}
+        self._peak = 0.0
+
+    def __call__(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
+        """`epoch` and metrics of the trial, None for what was told before."""
+        if (stage, epoch) in self._seen:
+            return None
+        self._seen.add((stage, epoch))
+        self._last[stage] = metrics
+        self._peak = max(self._peak, metrics.get("peak_memory_mb", 0.0))
+        shared = set.intersection(*(set(last) for last in self._last.values()))
+        means = {k: statistics.fmean(last[k] for last in self._last.values()) for k in sorted(shared)}
+        return {**means, "peak_memory_mb": self._peak, "epoch": len(self._seen)}
+
+
+def tell(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, float]]:
+    """What the run in `folder` has told so far, from its journals."""
+    told = Told()
+    for stage in stages:
+        for line in read_metrics(logs(folder, stage)):
+            if (metrics := told(stage, line.step, line.metrics)) is not None:
+                yield metrics
