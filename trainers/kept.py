@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +25,10 @@ def read_kept(out: Path, made_of: dict[str, Any], kind: type[RowT]) -> list[RowT
 
 
 def begin(out: Path) -> None:
-    """Make room for new results."""
+    """Make room for new results, whose MLflow runs are new ones."""
     out.mkdir(parents=True, exist_ok=True)
     (out / DONE).unlink(missing_ok=True)
+    shutil.rmtree(out / "mlflow", ignore_errors=True)
 
 
 def keep(out: Path, made_of: dict[str, Any], rows: Sequence[Any]) -> None:
