@@ -224,15 +224,15 @@ def test_the_linear_path_passes_what_the_u_net_is_too_narrow_for():
     for linear in (False, True):
         torch.manual_seed(0)
         avr = AVR(spec, 9, channels=32, width=4, linear=linear)
-        optimizer = torch.optim.Adam(avr.denoiser.parameters(), lr=1e-2)
-        for _ in range(20):
+        optimizer = torch.optim.Adam(avr.denoiser.parameters(), lr=2e-2)
+        for _ in range(12):
             loss = avr.losses(audio, visual, torch.ones(16, 1).long())["ave"].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         left[linear] = loss.item()
     assert left[False] > 0.85
-    assert left[True] < 0.55
+    assert left[True] < 0.65
 
 
 def test_parameters_at_the_paper_s_size():
