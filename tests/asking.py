@@ -13,7 +13,7 @@ from shards.checkpoint import save_checkpoint
 from shards.questions import Question, save_questions
 from shards.schema import BackboneInfo, DatasetInfo, Normalisation, Statistics
 from tests.builders import LABELS, meta, randomise, split_info
-from trainers.avqa.config import AVQAConfig
+from trainers.avqa.config import QuestionConfig
 from trainers.avqa.stages import question_stages
 from trainers.journal import append_metrics
 from trainers.run import logs
@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {  # of the networks, as small as they get
     "pstp": {"dim": 16, "heads": 2, "segments": 2, "top_segments": 1, "top_patches": 2},
 }
 RMM = {"slots": 6, "question": 8}
-AVR = {"channels": 8, "width": 8, "timesteps": 4}
+AVR = {"channels": 8, "width": 8, "multipliers": [1], "timesteps": 4}
 RECOVERY_SIZES: dict[str, dict[str, Any]] = {
     "zero": {},
     "rmm": RMM,
@@ -129,14 +129,14 @@ def settings(root: Path, network: str = "avst", recovery: str = "zero", **more: 
     return values | more
 
 
-def saved_run(root: Path, name: str, config: AVQAConfig) -> Path:
+def saved_run(root: Path, name: str, config: QuestionConfig) -> Path:
     """A run as training leaves it, in no time: every parameter drawn at random."""
     (stage,) = question_stages(config)
     randomise(stage.objective, config.seed + 1)
     folder = root / "runs" / name
-    save_checkpoint(folder / "avqa", stage.weights(), stage.meta)
-    record = {"recipe": "avqa", "config": config.model_dump(mode="json")}
+    save_checkpoint(folder / stage.name, stage.weights(), stage.meta)
+    record = {"recipe": stage.name, "config": config.model_dump(mode="json")}
     (folder / CONFIG_FILE).write_text(json.dumps(record))
-    logs(folder, "avqa").mkdir(parents=True)
-    append_metrics(logs(folder, "avqa"), 1, {"epoch_seconds": 2.0, "peak_memory_mb": 10.0})
+    logs(folder, stage.name).mkdir(parents=True)
+    append_metrics(logs(folder, stage.name), 1, {"epoch_seconds": 2.0, "peak_memory_mb": 10.0})
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from trainers.data import collate
 from trainers.evaluate import main
 from trainers.predict import read_run
 from trainers.tracking import PARENT, Store
+from trainers.train import CONFIG_FILE
 
 pytestmark = pytest.mark.unit
 CLIPS, RATES = 27, (0, 30, 70, 100)
@@ -185,7 +187,7 @@ def test_files_and_mlflow_have_all_of_it(evaluated, runs):
     assert client.get_experiment(top.info.experiment_id).name == "media"
 
 
-def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_root, capsys, world):
+def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_root, tmp_path, capsys):
     out = mlflow_root / "results"
     chosen = [str(runs["zero-0"]), str(runs["rmm"])]
     arguments = [*chosen, "--out", str(out), "--set", "rates=[50]"]
@@ -196,7 +198,9 @@ def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_r
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
     assert main([*arguments, "seed=3"]) == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} != before
-    assert main([chosen[0], str(world.backbone), "--out", str(out)]) == 2
+    other = {"recipe": "finetune", "config": {"recipe": "finetune", "data": "."}}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(other))
+    assert main([chosen[0], str(tmp_path), "--out", str(out)]) == 2
     assert "some of these runs answer questions, others classify" in capsys.readouterr().err
 
 

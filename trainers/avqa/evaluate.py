@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.questions import load_questions
-from shards.schema import DatasetInfo
+from shards.schema import DatasetInfo, canonical_json
 from trainers.avqa.clips import Clips, media_name
 from trainers.avqa.exam import Exam, blind_results, judged, results_of, right_answers
 from trainers.avqa.masks import write_masks
@@ -91,8 +92,8 @@ def evaluate_questions(
     made_of = _made_of(runs, config)
     if (kept := read_kept(out, made_of, Result)) is not None:
         return kept
-    place = local_place()
-    predictors = [load_answerer(read_run(folder), place.device) for folder in runs]
+    device = local_place().device
+    predictors = [load_answerer(read_run(folder), device) for folder in runs]
     questions = load_questions(config.questions)
     _refuse_twins(predictors)
     clips = {p.scale: p.clips(config.data, config.resident) for p in predictors}
@@ -101,12 +102,13 @@ def evaluate_questions(
     total = sum(len(judged(p)) for p in predictors) * len(exam.asked.questions)
     with Progress("evaluate", total, "answers", stage=stage) as progress:
         for p in predictors:
-            answer = _Answers(p, clips[p.scale], exam, config, place.device, progress)
+            answer = _Answers(p, clips[p.scale], exam, config, device, progress)
             results += results_of(p, exam, config.rates, answer)
     begin(out)
     write_tables(out, results, _notes(config, exam))
     write_masks(out / "masks.csv", exam.draws)
-    _mirror(out, runs_folder or out.parent, config, results, parent)
+    place = out / "mlflow" / sha256(canonical_json(made_of).encode()).hexdigest()[:12]
+    _mirror(out, place, runs_folder or out.parent, config, results, parent)
     keep(out, made_of, results)
     return results
 
@@ -174,14 +176,13 @@ class _Answers:
 
 
 def _mirror(
-    out: Path, runs: Path, config: QuestionEvaluation, results: Sequence[Result], parent: Any
+    out: Path, folder: Path, runs: Path, config: QuestionEvaluation, results: Sequence[Result], parent: Any
 ) -> None:
     """MLflow: a parent run with tables and figure, and a child per method with its curves by missing rate."""
     from trainers.tracking import Store
 
     assert config.data is not None
-    store, folder = Store(runs), out / "mlflow"
-    experiment = media_name(config.data)
+    store, experiment = Store(runs), media_name(config.data)
     with store.run(
         f"evaluate-{out.name}", experiment, config_to_dict(config), None, parent, folder=folder
     ) as top:
