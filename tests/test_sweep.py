@@ -69,8 +69,8 @@ def test_a_typo_is_refused_before_any_work(tmp_path, capsys, changes, parts):
 
 
 def test_an_unknown_sweep_names_the_nearest(capsys):
-    assert main(["promts"]) == 2
-    assert "no sweep 'promts'\n  remedy: did you mean 'prompts'?" in capsys.readouterr().err
+    assert main(["promt"]) == 2
+    assert "no sweep 'promt'\n  remedy: did you mean 'prompts'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sweep_names())
