@@ -238,5 +238,5 @@ def test_what_only_the_data_tell_is_an_input_error(root, changes, parts):
 
 def test_every_size_of_a_part_can_be_checked():
     check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addressing": "paper"}, "avr": {"steps": 2}})
-    with pytest.raises(ValueError, match="'addresing'"):
-        check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addresing": "paper"}})
+    with pytest.raises(ValueError, match="'addressed'"):
+        check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addressed": "paper"}})

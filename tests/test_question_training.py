@@ -166,10 +166,10 @@ def test_a_start_that_does_not_fit_is_refused(root, tmp_path, changes, parts):
     assert [part for part in parts if part not in str(error.value)] == []
 
 
-def test_slots_start_from_training_samples_unless_told_otherwise(root):
+def test_slots_start_from_training_samples_if_asked(root):
     config = alone(RMMConfig, root, **RMM)
     (memory,), (normal,) = (
-        question_stages(c) for c in (config, config.model_copy(update={"memorise": False}))
+        question_stages(c) for c in (config.model_copy(update={"memorise": True}), config)
     )
     slots = memory.weights()["recovery.slots.audio"]
     audio = torch.cat([memory.train[i][0] for i in range(24)])  # type: ignore[misc]
@@ -195,5 +195,5 @@ def test_the_command_trains_tells_lost_questions_and_returns_at_once(root, tmp_p
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
     path.write_text(path.read_text().replace("What can be heard?", "What is it that can be heard?"))
     assert train(load_config(AVQAConfig, None, arguments[:-2]), mlflow_root) != folder
-    assert main(["avqa", *arguments, "netwrok=avst"]) == 2
+    assert main(["avqa", *arguments, "networkk=avst"]) == 2
     assert "did you mean 'network'" in capsys.readouterr().err

@@ -66,15 +66,16 @@ class QuestionConfig(TrainConfig):
         questions: questions.jsonl about their clips.
         words: length of a question in words; None: that of the longest train question.
         resident: keep all features in memory; None: when the shards are below a GB.
-        memorise: slots start from training samples instead of N(0, 1) (ours; the paper's take most of a short
-            training to travel to where the data are).
+        memorise: slots start from training samples instead of N(0, 1) (ours). Such slots are each other's
+            noise: on drawn ensembles the RMMR of unseen clips was 2.8 after four epochs, from N(0, 1) 2.1,
+            where the mean has 2.0.
         weights: of the losses.
     """
 
     questions: Path
     words: int | None = pydantic.Field(default=None, ge=1)
     resident: bool | None = None
-    memorise: bool = True
+    memorise: bool = False
     weights: LossWeights = LossWeights()
     batch_size: int = pydantic.Field(default=32, ge=1)
     lr: float = pydantic.Field(default=3e-4, gt=0)
