@@ -180,6 +180,22 @@ def test_the_objective_is_eq_8(loss, batch):
     assert all(figure[1] == 6 for figure in figures.values())
 
 
+def test_in_turns_every_sample_loses_one_modality(loss, batch):
+    """Even rows the sound, odd rows the picture, as when these are trained on by themselves."""
+    loss.in_turns = True
+    total, _, figures = loss(batch)
+    turns = {"audio": torch.tensor([0, 2, 4]), "visual": torch.tensor([1, 3, 5])}
+    for modality, rows in turns.items():
+        less = take_away(dataclasses.replace(batch, negative=None).select(rows), modality)
+        logits, _ = loss.answerer(less)
+        chosen = logits.log_softmax(1)[torch.arange(3), less.label]
+        sum_, count = figures[f"ce_{modality}_missing"]
+        torch.testing.assert_close(sum_, -chosen.sum().detach())
+        assert count == 3
+    loss.in_turns = False
+    assert not torch.equal(total, loss(batch)[0])
+
+
 def test_incomplete_samples_keep_what_they_have(loss, batch):
     """Nothing is taken from them, no own loss is theirs, and what their absent rows hold counts nothing."""
     outcomes = []
@@ -214,6 +230,7 @@ def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
         ),
         ({"recovery": "rmm", "recovery_sizes": {}, "absent": "audio"}, ["specialist"]),
         ({"network": "avstt"}, ["'avst'"]),
+        ({"recovery": "rmm", "in_turns": True, "batch_size": 1}, ["batch_size", "at least 2"]),
     ],
 )
 def test_a_config_that_can_not_be_is_refused(root, changes, parts):

@@ -5,7 +5,7 @@ Shapes: B questions, R rows of them, A answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -57,7 +57,8 @@ class AnswerLoss(nn.Module):
 
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
     keeps it, and the network's own losses (match) are those of complete samples. The logits are those of what
-    is there.
+    is there. `in_turns`: the rows of a batch take turns in which modality they lose, so each term is the mean
+    of a part of them: the same expectation for a fraction of the work.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class AnswerLoss(nn.Module):
         taken: Sequence[Modality],
         weights: Mapping[str, float],
         frozen: Sequence[str] = (),
+        in_turns: bool = False,
     ):
         super().__init__()
         self.answerer, self.taken, self.weights, self.frozen = answerer, taken, weights, frozen
+        self.in_turns = in_turns
         self.own = OwnLosses(answerer, weights)
         for name in frozen:
             getattr(answerer, name).requires_grad_(False)
@@ -82,16 +85,22 @@ class AnswerLoss(nn.Module):
 
     def forward(self, batch: AVQABatch) -> tuple[Tensor, Tensor, Figures]:
         total, logits, figures = self._answer(batch, "complete")
-        both = batch.present.all(dim=1)
-        for modality in self.taken:
-            less = replace(take_away(batch.select(both), modality), negative=None)
-            if len(less):
-                loss, _, more = self._answer(less, f"{modality}_missing")
-                total, figures = total + loss, figures | more
+        for modality, rows in self._lacking(batch):
+            less = replace(take_away(batch.select(rows), modality), negative=None)
+            loss, _, more = self._answer(less, f"{modality}_missing")
+            total, figures = total + loss, figures | more
         if "recovery" not in self.frozen:
             loss, more = self.own.of(batch)
             total, figures = total + loss, figures | more
         return total, logits.detach().float(), figures
+
+    def _lacking(self, batch: AVQABatch) -> Iterator[tuple[Modality, Tensor]]:
+        """What is taken away, and from which complete rows [R]."""
+        both = batch.present.all(dim=1).nonzero().squeeze(1)
+        for turn, modality in enumerate(self.taken):
+            rows = both[turn :: len(self.taken)] if self.in_turns else both
+            if len(rows):
+                yield modality, rows
 
     def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Figures]:
         logits, aux = self.answerer(batch)

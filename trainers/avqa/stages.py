@@ -91,7 +91,7 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
     weights = config.weights.model_dump()
     negatives = False
     if isinstance(config, AVQAConfig):
-        objective = AnswerLoss(answerer, config.taken, weights, config.freeze)
+        objective = AnswerLoss(answerer, config.taken, weights, config.freeze, config.in_turns)
         negatives = config.network in MATCHING and config.weights.match > 0 and config.absent is None
     else:
         objective = OwnLosses(answerer, weights)

@@ -57,10 +57,11 @@ class Denoiser(nn.Module):
         diffusion: Diffusion,
         prediction: Prediction,
         linear: bool,
+        stem: int,
     ):
         super().__init__()
         self.diffusion, self.prediction = diffusion, prediction
-        self.unet = UNet(channels, width, multipliers)
+        self.unet = UNet(channels, width, multipliers, stem)
         self.linear = nn.Conv2d(channels, channels, 1, bias=False) if linear else None
         if self.linear is not None:
             nn.init.dirac_(self.linear.weight)
@@ -90,7 +91,7 @@ class AVR(nn.Module):
         spec: sizes of the features; `places` is a square grid.
         words: size of the vocabulary, not used.
         channels: C.
-        width, multipliers: the U-Net's.
+        width, multipliers, stem: the U-Net's.
         timesteps: T of the diffusion; the paper tries 5, 10, 20.
         start: timestep to which a pair is noised before the reverse process; 0.3 T unless given.
         steps: of the reverse process, at most `start`; as many unless given. Also an attribute to set later.
@@ -121,6 +122,7 @@ class AVR(nn.Module):
         prediction: Prediction = "eps",
         linear: bool = True,
         gradient_steps: int | None = None,
+        stem: int = 7,
         seed: int = 0,
     ):
         super().__init__()
@@ -133,7 +135,7 @@ class AVR(nn.Module):
         self.start = max(1, round(START * timesteps)) if start is None else start
         self.steps = self.start if steps is None else steps
         self.diffusion.path(self.start, self.steps)
-        self.denoiser = Denoiser(channels, width, multipliers, self.diffusion, prediction, linear)
+        self.denoiser = Denoiser(channels, width, multipliers, self.diffusion, prediction, linear, stem)
         pair = spec.audio + spec.visual * (1 + spec.frame_token)
         self.entrance = nn.Conv2d(pair, channels, 1, bias=False)
         self.exit = nn.Conv2d(channels, pair, 1, bias=False)

@@ -1,6 +1,7 @@
 """A U-Net for small grids: what a step of the diffusion is predicted with.
 
 Sizes of the AVQA paper (width 64, multipliers 1 and 2; 4.68 M parameters at 512 channels, it says 4.69).
+Heads of the attention are W / 2 wide, the authors' 32 at that size, so that a narrow network stays cheap.
 Own code: neither the U-Net of denoising-diffusion-pytorch, which the authors used, nor the unconditional one
 of diffusers takes grids of odd side (CLIP's 7 x 7), and each brings many packages for a hundred lines. Norms
 are per sample (GroupNorm): no sample sees its neighbours.
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS, HEADS, HEAD_WIDTH = 8, 4, 32
+GROUPS, HEADS = 8, 4
 
 
 class UNet(nn.Module):
@@ -28,25 +29,33 @@ class UNet(nn.Module):
         channels: C.
         width: W.
         multipliers: width of each level, in W; the grid's side halves (rounded up) between levels.
+        stem: side of the first convolution's kernel, odd; at C of 96 and a small W most of the work is here.
+
+    Raises:
+        ValueError: an even stem, or an odd width.
     """
 
-    def __init__(self, channels: int, width: int = 64, multipliers: Sequence[int] = (1, 2)):
+    def __init__(self, channels: int, width: int = 64, multipliers: Sequence[int] = (1, 2), stem: int = 7):
         super().__init__()
+        if stem % 2 == 0 or width % 2:
+            raise ValueError(f"stem {stem}, width {width}: the stem is odd, the width even")
         widths = [width, *(width * m for m in multipliers)]
         steps = list(pairwise(widths))
         self.width = width
-        self.stem = nn.Conv2d(channels, width, 7, padding=3)
-        time = 4 * width
+        self.stem = nn.Conv2d(channels, width, stem, padding=stem // 2)
+        time, head = 4 * width, width // 2
         self.time = nn.Sequential(nn.Linear(width, time), nn.GELU(), nn.Linear(time, time))
         last = len(multipliers) - 1
         self.downs = nn.ModuleList(
-            Level(i, i, time, nn.Conv2d(i, o, 2, stride=2) if n < last else nn.Conv2d(i, o, 3, padding=1))
+            Level(
+                i, i, time, head, nn.Conv2d(i, o, 2, stride=2) if n < last else nn.Conv2d(i, o, 3, padding=1)
+            )
             for n, (i, o) in enumerate(steps)
         )
         self.middle = nn.ModuleList([Residual(widths[-1], widths[-1], time) for _ in range(2)])
-        self.attention = Attention(widths[-1])
+        self.attention = Attention(widths[-1], head)
         self.ups = nn.ModuleList(
-            Level(i + o, o, time, nn.Conv2d(o, i, 3, padding=1)) for i, o in reversed(steps)
+            Level(i + o, o, time, head, nn.Conv2d(o, i, 3, padding=1)) for i, o in reversed(steps)
         )
         self.last = Residual(2 * width, width, time)
         self.out = nn.Conv2d(width, channels, 1)
@@ -80,10 +89,10 @@ class Level(nn.Module):
         inside, width: channels that come into either block (what is joined to them included), and leave it.
     """
 
-    def __init__(self, inside: int, width: int, time: int, change: nn.Conv2d):
+    def __init__(self, inside: int, width: int, time: int, head: int, change: nn.Conv2d):
         super().__init__()
         self.blocks = nn.ModuleList([Residual(inside, width, time) for _ in range(2)])
-        self.attention = Attention(width)
+        self.attention = Attention(width, head)
         self.change = change
 
     def forward(self, x: Tensor, time: Tensor, skips: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
@@ -114,16 +123,16 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the places of a grid, added to what came in."""
+    """Self-attention over the places of a grid, added to what came in; `head`: width of each of four heads."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, head: int):
         super().__init__()
         self.norm = nn.GroupNorm(1, width)
-        self.qkv = nn.Conv2d(width, 3 * HEADS * HEAD_WIDTH, 1, bias=False)
-        self.out = nn.Conv2d(HEADS * HEAD_WIDTH, width, 1)
+        self.qkv = nn.Conv2d(width, 3 * HEADS * head, 1, bias=False)
+        self.out = nn.Conv2d(HEADS * head, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, HEAD_WIDTH))
+        parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, -1))
         q, k, v = parts.transpose(-1, -2).unbind(dim=1)  # [N, heads, places, head width]
         found = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.out(found.flatten(1, 2).unflatten(-1, x.shape[-2:]))
