@@ -92,8 +92,8 @@ class AVQAConfig(QuestionConfig):
         recovery_sizes: of the method, over its defaults (addressing, slots, steps, ...).
         missing: the modalities that are taken away, one at a time, besides training on what is there; None:
             none for zero fill, either for the other methods.
-        in_turns: each sample of a batch loses one of `missing`, in turns, instead of being seen without each of
-            them: the same expectation of Eq. 8 for less work.
+        in_turns: each sample of a batch loses one of `missing`, in turns, instead of being seen without
+            each of them: the same expectation of Eq. 8 for less work.
         absent: this modality is never there, in training or after: the *specialist* for its absence.
         network_from, recovery_from: runs whose network or recovery method to start from; several recovery
             runs each give the parts that they have.

@@ -45,12 +45,10 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(channels, width, stem, padding=stem // 2)
         time, head = 4 * width, width // 2
         self.time = nn.Sequential(nn.Linear(width, time), nn.GELU(), nn.Linear(time, time))
-        last = len(multipliers) - 1
+        leave = [nn.Conv2d(i, o, 2, stride=2) for i, o in steps[:-1]]
+        leave += [nn.Conv2d(i, o, 3, padding=1) for i, o in steps[-1:]]
         self.downs = nn.ModuleList(
-            Level(
-                i, i, time, head, nn.Conv2d(i, o, 2, stride=2) if n < last else nn.Conv2d(i, o, 3, padding=1)
-            )
-            for n, (i, o) in enumerate(steps)
+            Level(i, i, time, head, change) for (i, _), change in zip(steps, leave, strict=True)
         )
         self.middle = nn.ModuleList([Residual(widths[-1], widths[-1], time) for _ in range(2)])
         self.attention = Attention(widths[-1], head)
@@ -123,7 +121,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the places of a grid, added to what came in; `head`: width of each of four heads."""
+    """Self-attention over the places of a grid, added to what came in; `head`: width of a head."""
 
     def __init__(self, width: int, head: int):
         super().__init__()
