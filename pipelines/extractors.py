@@ -48,7 +48,7 @@ def build_extractor(
         remedy = "ingest the clips again with keep_wave=true"
         raise InputError("vggish needs the waveform, the media have none", field="extractor", remedy=remedy)
     sound, picture = _audio(audio, own, weights, config.pca), _visual(visual, own, weights)
-    return SequenceExtractor(config.extractor, sound, picture, steps)
+    return SequenceExtractor(config.extractor, sound, picture, steps, config.side)
 
 
 def _backbone(config: FeatureConfig, folder: Path | None) -> Backbone:

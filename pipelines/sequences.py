@@ -9,6 +9,7 @@ Shapes: T steps, P places, D width, S sound samples at 16 kHz.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -177,6 +178,17 @@ def _fingerprint(net: nn.Module, says: dict[str, Any]) -> str:
     return weights_fingerprint(dict(net.state_dict()), says)
 
 
+def pooled(rows: Tensor, side: int, frame_token: bool) -> Tensor:
+    """Places of [T, rows, D], row by row, averaged to a grid of `side`; a frame token stays as it is."""
+    places = rows[:, int(frame_token) :]
+    own = math.isqrt(places.shape[1])
+    if own == side:
+        return rows
+    grid = places.transpose(1, 2).unflatten(2, (own, own))
+    places = F.adaptive_avg_pool2d(grid, side).flatten(2).transpose(1, 2)
+    return torch.cat([rows[:, : int(frame_token)], places], dim=1)
+
+
 class SequenceExtractor:
     """Members ``audio`` [T, Da] and ``visual`` [T, rows, Dv]. Each sample goes through the networks alone, so
     its features never depend on its neighbours.
@@ -184,23 +196,31 @@ class SequenceExtractor:
     Args:
         name: as the user gave it.
         steps: T, the frames per clip of the media shards.
+        side: of the grid that places are averaged to; None: the network's own.
+
+    Raises:
+        InputError: `side` is more than the network's own.
     """
 
     statistics = True
 
-    def __init__(self, name: str, audio: Any, visual: Any, steps: int):
+    def __init__(self, name: str, audio: Any, visual: Any, steps: int, side: int | None = None):
         self.encoders: dict[Modality, Encoder] = {"audio": audio, "visual": visual}
-        self.name, self.steps = name, steps
+        own = math.isqrt(visual.places)
+        if side is not None and side > own:
+            remedy = f"choose 1 to {own}, or leave it out"
+            raise InputError(f"{side} is beyond the network's grid of {own}", field="side", remedy=remedy)
+        self.name, self.steps, self.side = name, steps, side or own
         self.spec = SequenceSpec(
             audio=audio.dim,
             visual=visual.dim,
             steps=steps,
-            places=visual.places,
+            places=self.side**2,
             frame_token=visual.frame_token,
         )
         both = [encoder.fingerprint for encoder in self.encoders.values()]
         one = both[0] if both[0] == both[1] else hashlib.sha256("".join(both).encode()).hexdigest()
-        self.fingerprint, self.folder = one, sequence_folder(one, name)
+        self.fingerprint, self.folder = one, sequence_folder(one, name, side)
 
     def to(self, device: str) -> None:
         """Move the networks."""
@@ -218,7 +238,8 @@ class SequenceExtractor:
 
     def forward(self, modality: Modality, rows: Tensor) -> Tensor:
         """Features of steps."""
-        return self.encoders[modality].forward(rows.to(self.device))
+        found = self.encoders[modality].forward(rows.to(self.device))
+        return pooled(found, self.side, self.spec.frame_token) if modality == "visual" else found
 
     def preprocessing(self) -> dict[str, Any]:
         """For dataset.json."""

@@ -17,6 +17,7 @@ EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries"
 TOKENS = "tokens"
 AUDIO_ENCODERS, VISUAL_ENCODERS = ("vggish", "cavmae"), ("resnet18", "clip", "cavmae")
 OF_TOKENS = {"depth", "draws", "eval_draws", "noise", "seed"}
+OF_SEQUENCES = {"extractor", "pca", "side"}
 
 
 class IngestConfig(Config):
@@ -71,6 +72,7 @@ class FeatureConfig(Config):
         noise: kinds and severities.
         seed: of the noise. Depth, draws, noise and seed are of tokens alone.
         pca: post-processing of VGGish embeddings as in AudioSet's release.
+        side: of the grid of places that a frame's map is averaged to; None: the network's own.
         batch_size: inputs per forward pass; it bounds the memory.
         splits: which ones to extract; ``None``: all.
         workers: Ray actors; ``None``: one per CPU (per GPU where those are used); 0: none, in this process
@@ -87,6 +89,7 @@ class FeatureConfig(Config):
     noise: Noise = Noise()
     seed: int = 0
     pca: bool = False
+    side: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
     splits: tuple[str, ...] | None = Field(default=None, min_length=1)
     workers: int | None = Field(default=None, ge=0)
@@ -102,7 +105,7 @@ class FeatureConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> FeatureConfig:
-        foreign = {"extractor", "pca"} if self.extractor == TOKENS else OF_TOKENS
+        foreign = OF_SEQUENCES if self.extractor == TOKENS else OF_TOKENS
         fields = type(self).model_fields
         wrong = sorted(n for n in foreign - {"extractor"} if getattr(self, n) != fields[n].default)
         if wrong:
@@ -118,7 +121,7 @@ class FeatureConfig(Config):
 
     def content(self) -> dict[str, Any]:
         """The fields that decide what the shards hold; a resumed run must have the same."""
-        foreign = {"extractor", "pca"} if self.extractor == TOKENS else OF_TOKENS
+        foreign = OF_SEQUENCES if self.extractor == TOKENS else OF_TOKENS
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in EXECUTION | foreign}
 

@@ -51,7 +51,7 @@ def sequence_spec(info: DatasetInfo) -> SequenceSpec:
     raise InputError(f"holds {found}, not sequence features", field="features", remedy=remedy)
 
 
-def sequence_folder(fingerprint: str, extractor: str) -> str:
+def sequence_folder(fingerprint: str, extractor: str, side: int | None = None) -> str:
     """Name, within a media dataset's ``features``, of the folder with the sequence features of one extractor
-    (sha256 of its networks)."""
-    return f"{fingerprint[:12]}-{extractor.replace('+', '-')}"
+    (sha256 of its networks), averaged to a grid of `side` if that is given."""
+    return f"{fingerprint[:12]}-{extractor.replace('+', '-')}" + (f"-{side}x{side}" if side else "")

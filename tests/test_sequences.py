@@ -15,7 +15,7 @@ from models.inputs import Normalisation
 from pipelines import features as extraction
 from pipelines.feature_shard import extract_shard, reproducible
 from pipelines.features import extract, main
-from pipelines.sequences import middles
+from pipelines.sequences import middles, pooled
 from pipelines.settings import FeatureConfig, encoders
 from pipelines.tokens import frozen_backbone
 from shards.checkpoint import save_checkpoint
@@ -114,6 +114,29 @@ def test_what_a_sequence_dataset_says_and_holds(whole, run):
             }
     assert set(ShardDataset(out, "train")[1].arrays) == {"visual"}
     assert set(ShardDataset(out, "train")[3].arrays) == {"audio"}
+
+
+@unit
+def test_places_can_be_averaged_to_a_coarser_grid(whole, run):
+    """The mean of the 2 x 2 tokens; the folder's name says so, and the network's own grid is the finest."""
+    data, fine = whole
+    coarse = extract(data, run, FeatureConfig(extractor="cavmae", side=1, workers=0))
+    assert coarse.name == f"{fine.name}-1x1"
+    assert sequence_spec(DatasetInfo.load(coarse)).places == 1
+    for one, own in zip(ShardDataset(coarse, "train"), ShardDataset(fine, "train"), strict=True):
+        if own.meta.visual.present:
+            expected = own.arrays["visual"].astype(np.float32).mean(axis=1, keepdims=True)
+            np.testing.assert_allclose(one.arrays["visual"], expected, atol=2e-3)
+    with pytest.raises(InputError, match="beyond the network's grid of 2"):
+        extract(data, run, FeatureConfig(extractor="cavmae", side=3, workers=0))
+
+
+@unit
+def test_pooling_keeps_rows_columns_and_the_frame_token():
+    grid = torch.arange(16.0).view(4, 4)
+    rows = torch.cat([torch.tensor([99.0]), grid.flatten()]).view(1, 17, 1)
+    found = pooled(rows, 2, frame_token=True).flatten().tolist()
+    assert found == [99.0, *(grid[r : r + 2, c : c + 2].mean().item() for r in (0, 2) for c in (0, 2))]
 
 
 @unit
