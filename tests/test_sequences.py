@@ -126,7 +126,7 @@ def test_places_can_be_averaged_to_a_coarser_grid(whole, run):
     for one, own in zip(ShardDataset(coarse, "train"), ShardDataset(fine, "train"), strict=True):
         if own.meta.visual.present:
             expected = own.arrays["visual"].astype(np.float32).mean(axis=1, keepdims=True)
-            np.testing.assert_allclose(one.arrays["visual"], expected, atol=2e-3)
+            np.testing.assert_allclose(one.arrays["visual"], expected, atol=5e-3)
     with pytest.raises(InputError, match="beyond the network's grid of 2"):
         extract(data, run, FeatureConfig(extractor="cavmae", side=3, workers=0))
 
