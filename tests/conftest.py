@@ -6,10 +6,12 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.worlds import World
@@ -37,11 +39,23 @@ def shared_data() -> Path:
     return folder
 
 
+@contextmanager
+def _shared(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder of all the processes that run tests side by side, held by one of them at a time."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with FileLock(f"{folder}.lock"):
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def _mlflow_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from trainers.tracking import Store
+    with _shared(tmp_path_factory, "mlflow") as folder:
+        if not folder.exists():
+            from trainers.tracking import Store
 
-    return Store(tmp_path_factory.mktemp("mlflow")).root / "mlflow.db"
+            Store(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -57,9 +71,9 @@ def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Wor
     """Trained runs of every recipe on a small dataset; for reading only."""
     from tests.worlds import build_world
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _shared(tmp_path_factory, "world") as folder:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return build_world(tmp_path_factory.mktemp("world"), _mlflow_schema)
+        return build_world(folder, _mlflow_schema)
 
 
 @pytest.fixture(scope="session")

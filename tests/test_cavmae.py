@@ -18,7 +18,7 @@ from tests.builders import SMALL, small_inputs, small_net
 from trainers.recipes import _import_public
 
 State = dict[str, Tensor]
-FAST_BASE = BackboneConfig(depth=2)
+FAST_BASE = BackboneConfig(depth=1)
 ONE_SIDED = {"multimodal": None, "audio": [True, False], "visual": [False, True]}
 
 

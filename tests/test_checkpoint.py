@@ -146,10 +146,10 @@ def _save_for_ever(folder: Path) -> None:
 def test_a_writer_killed_by_the_system_leaves_a_whole_checkpoint(tmp_path):
     folder = tmp_path / "c"
     _save(folder, 0)
-    for tick in range(8):
+    for tick in range(5):
         writer = multiprocessing.get_context("fork").Process(target=_save_for_ever, args=(folder,))
         writer.start()
-        time.sleep(0.06 + 0.013 * tick)
+        time.sleep(0.06 + 0.02 * tick)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         loaded = load_checkpoint(folder)

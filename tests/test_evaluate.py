@@ -39,8 +39,17 @@ LEFT = {  # positions in the test split that have something left when a modality
 }
 
 
-def predictor(world: World, method: str) -> Predictor:
+def fresh(world: World, method: str) -> Predictor:
     return load_predictor(read_run({"finetune": world.backbone, **world.others}[method]), CPU)
+
+
+LOADED: dict[str, Predictor] = {}  # for reading only
+
+
+def predictor(world: World, method: str) -> Predictor:
+    if method not in LOADED:
+        LOADED[method] = fresh(world, method)
+    return LOADED[method]
 
 
 def inputs(p: Predictor, data: Path, condition: str, order: list[int] | None = None) -> AVBatch:
@@ -116,7 +125,7 @@ def verdict(p: Predictor, alone: AVBatch) -> str:
 
 def test_a_detector_that_never_or_always_speaks_decides_the_case(world):
     """Constant verdicts, put into the probes: what is there is clean, or ruined; what is absent is ruined."""
-    p = predictor(world, "prompt")
+    p = fresh(world, "prompt")
     batch = inputs(p, world.media, "complete")
     tokens = p.backbone.net.tokens_at(0, batch.audio, batch.visual, batch.present)
     detector = p.predict.detector  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ MODULES: dict[str, Callable[[CAVMAE], CaseModule]] = {
 METHODS = ["backbone", *(f"{name}{head}" for name in MODULES for head in ("", " + head"))]
 
 
-def method(name: str) -> nn.Module:
+def fresh(name: str) -> nn.Module:
     """A method with every trained parameter drawn at random, in evaluation mode."""
     net = small_net()
     if name == "backbone":
@@ -65,6 +66,9 @@ def method(name: str) -> nn.Module:
     if tuned.head is not None:
         randomise(tuned.head, 2)
     return tuned.eval()
+
+
+method = lru_cache(fresh)  # for forward passes alone
 
 
 def blanked(x: Tensor, there: Tensor, filling: Tensor | float) -> Tensor:
@@ -93,8 +97,15 @@ def assert_blind(
         assert torch.equal(output, reference), f"{name} in place of NaN changed the output"
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        *((name, "mixed") for name in METHODS),
+        *((name, pattern) for name in ("backbone", *MODULES) for pattern in ("no audio", "no visual")),
+        ("backbone", "complete"),
+        ("adapter + head", "no audio"),
+    ],
+)
 @torch.no_grad()
 def test_absent_content_reaches_no_output(name, pattern):
     audio, visual = small_inputs(6)
@@ -147,7 +158,7 @@ def masked(present: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_are_finite_and_reach_every_trained_parameter(name):
-    model, present = method(name), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
+    model, present = fresh(name), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
     model(*masked(present), present).logsumexp(dim=1).sum().backward()
     for parameter_name, p in model.named_parameters():
         # the published blocks hold three norm sets, and an encoder's block uses the joint one alone
@@ -201,7 +212,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(name):
     audio, visual = masked(present)
     others = [blanked(x, present[:, i], NAN) for i, x in enumerate(small_inputs(6, seed=9))]
     reference = model(audio, visual, present)
-    for row in range(6):
+    for row in range(3):  # one of each presence
         a, v = others[0].clone(), others[1].clone()
         a[row], v[row] = audio[row], visual[row]
         assert torch.equal(model(a, v, present)[row], reference[row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -44,10 +45,13 @@ PATTERNS = {"mixed": MIXED, "no audio": [[0, 1]] * 6, "no visual": [[1, 0]] * 6}
 PRESENT = torch.tensor(MIXED, dtype=torch.bool)
 
 
-def method(name: str, spec: FeatureSpec = GRID) -> Any:
+def fresh(name: str, spec: FeatureSpec = GRID) -> Any:
     """A method with every parameter drawn at random, in evaluation mode."""
     kind, sizes = METHODS[name]
     return randomise(RECOVERIES[kind](spec, WORDS, **sizes), 1).eval()
+
+
+method = lru_cache(fresh)  # for forward passes alone
 
 
 def features(spec: FeatureSpec = GRID, n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,7 +176,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(name):
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_results_repeat_to_the_bit_across_calls_modes_and_models(name):
-    model, (audio, visual, question) = method(name), features()
+    model, (audio, visual, question) = fresh(name), features()
     inputs = (*without(audio, visual, PRESENT), PRESENT, question)
     first = model(*inputs)
     torch.manual_seed(99)
@@ -197,7 +201,7 @@ def test_padding_after_a_question_changes_nothing(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_are_finite_and_reach_every_parameter(name):
-    model, (audio, visual, question) = method(name), features()
+    model, (audio, visual, question) = fresh(name), features()
     a, v = without(audio, visual, PRESENT)
     a.requires_grad_()
     v.requires_grad_()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from configs import load_config
@@ -44,7 +45,13 @@ def train_run(recipe: str, media: Path, runs: Path, *overrides: str) -> Path:
 
 
 def build_world(root: Path, mlflow: Path) -> World:
-    """Runs to evaluate, trained for an epoch in this process; `mlflow` is an empty store's file."""
+    """Runs to evaluate, trained for an epoch in this process; `mlflow` is an empty store's file.
+
+    A world that was finished in `root` before is found again.
+    """
+    made = root / "world.json"
+    if made.exists():
+        return _read(json.loads(made.read_text()))
     media, runs = root / "media", root / "runs"
     runs.mkdir(parents=True)
     shutil.copy(mlflow, runs)
@@ -56,4 +63,11 @@ def build_world(root: Path, mlflow: Path) -> World:
         recipe: train_run(recipe, media, runs, f"backbone={backbone}", *overrides)
         for recipe, overrides in CASE_WISE.items()
     }
-    return World(media, runs, backbone, others)
+    world = World(media, runs, backbone, others)
+    made.write_text(json.dumps(asdict(world), default=str))
+    return world
+
+
+def _read(record: dict) -> World:
+    others = {recipe: Path(run) for recipe, run in record.pop("others").items()}
+    return World(**{name: Path(path) for name, path in record.items()}, others=others)
