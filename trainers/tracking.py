@@ -14,11 +14,13 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,6 +47,10 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then open
 RECORD = "mlflow.json"
 OPEN = ".open"  # folder of the locks of open runs
 LOCK = "avmend.lock"  # tag: the run's lock
+NOTE = "mlflow.note.content"  # tag: the run's description in the UI
+COMMAND = "mlflow.source.name"  # tag: the command line, which the UI shows as the run's source
+VERSIONS = "versions"  # tag: of Python and the packages that figures depend on
+ERROR = "error"  # tag: why a run ended as FAILED
 
 
 class Terminated(SystemExit):
@@ -54,6 +60,89 @@ class Terminated(SystemExit):
 def store_uri(root: Path | str = "runs") -> str:
     """MLFLOW_TRACKING_URI where set, else the SQLite file ``root``/mlflow.db by its absolute path."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+
+
+def known_store(root: Path | str) -> str:
+    """The URI of the store of `root`.
+
+    Raises:
+        InputError: there is no file yet.
+    """
+    uri = store_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        remedy = "name the folder of the runs, or train something first (make demo)"
+        raise InputError("no MLflow store yet", file=uri.removeprefix("sqlite:///"), remedy=remedy)
+    return uri
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as its store tells it.
+
+    Attributes:
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        started, ended: milliseconds since 1970; `ended` None while it runs.
+        parent: id of the run of the command that it belongs to, "" if none.
+    """
+
+    run_id: str
+    name: str
+    experiment: str
+    status: str
+    started: int
+    ended: int | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    parent: str
+
+
+def read_runs(root: Path | str) -> list[Recorded]:
+    """All runs of the store of `root` that were not deleted, oldest first. Nothing is changed there.
+
+    Raises:
+        InputError: no store there, or none that can be read.
+    """
+    uri = known_store(root)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        places = {e.experiment_id: e.name for e in client.search_experiments()}
+        found, token = [], None
+        while places:
+            page = client.search_runs(list(places), max_results=1000, page_token=token)
+            found += [_recorded(run, places[run.info.experiment_id]) for run in page]
+            if not (token := page.token):
+                break
+    except MlflowException as error:
+        remedy = "give the folder of a store, or see that its server answers"
+        raise InputError(f"the MLflow store can't be read: {error}", file=uri, remedy=remedy) from None
+    return sorted(found, key=lambda run: (run.started, run.name))
+
+
+def _recorded(run: Any, experiment: str) -> Recorded:
+    info, data = run.info, run.data
+    return Recorded(
+        run_id=info.run_id,
+        name=info.run_name or info.run_id,
+        experiment=experiment,
+        status=info.status,
+        started=info.start_time or 0,
+        ended=info.end_time,
+        params=dict(data.params),
+        metrics=dict(data.metrics),
+        tags=dict(data.tags),
+        parent=data.tags.get(PARENT, ""),
+    )
+
+
+def read_artifact(root: Path | str, run_id: str, name: str) -> str | None:
+    """The text of a run's artifact, None if there is none."""
+    client = MlflowClient(tracking_uri=known_store(root))
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            return Path(client.download_artifacts(run_id, name, place)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):
+            return None
 
 
 class Store:
@@ -276,7 +365,7 @@ class Run:
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
-        self._try(lambda: self.client.set_tag(self.run_id, "mlflow.note.content", markdown))
+        self._try(lambda: self.client.set_tag(self.run_id, NOTE, markdown))
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Copy a file, or a folder's contents, to the run's artifacts in MLflow, to their folder `place`."""

@@ -16,15 +16,12 @@ def ui_command(root: Path, port: int) -> list[str]:
     Raises:
         InputError: no store there yet, or MLFLOW_TRACKING_URI names a server, which has a UI of its own.
     """
-    from trainers.tracking import store_uri
+    from trainers.tracking import known_store
 
-    uri = store_uri(root)
+    uri = known_store(root)
     if uri.startswith(("http://", "https://")):
         remedy = "open that address in a browser, or unset MLFLOW_TRACKING_URI"
         raise InputError(f"the runs are on the server {uri}", field="MLFLOW_TRACKING_URI", remedy=remedy)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        remedy = "name the folder of the runs with --store, or train something first (make demo)"
-        raise InputError("no MLflow store yet", file=uri.removeprefix("sqlite:///"), remedy=remedy)
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     return [*serve, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
 

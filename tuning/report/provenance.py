@@ -1,0 +1,92 @@
+"""Where the runs come from: code, versions, commands, data, backbones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from shards.errors import InputError
+from shards.schema import DatasetInfo
+from trainers.tracking import COMMAND, VERSIONS, Recorded
+from tuning.report.chosen import Chosen, kind_of
+from tuning.report.failures import quarantined
+from tuning.report.parts import Block, Cell, Folded, Table, figure, plural, text
+from tuning.report.when import moment
+
+LISTED = ("study", "sweep", "training", "evaluation")
+
+
+def datasets(chosen: Chosen) -> list[Path]:
+    """Folders of the media datasets that the runs name, whether they are still there or not."""
+    named = [run.params["data"] for run in chosen.runs if run.params.get("data", "null") != "null"]
+    return list(dict.fromkeys(media_folder(Path(name)) for name in named))
+
+
+def media_folder(folder: Path) -> Path:
+    """The media dataset that a folder of features lies in; the folder itself if it holds media."""
+    return folder.parent.parent if folder.parent.name == "features" else folder
+
+
+def provenance_blocks(chosen: Chosen) -> tuple[Block, ...]:
+    """Tables of code, data and runs."""
+    return (*_code(chosen), *_data(chosen), _every_run(chosen))
+
+
+def _code(chosen: Chosen) -> Iterator[Block]:
+    made = Counter(
+        (run.tags["commit"], run.tags.get(VERSIONS, "")) for run in chosen.runs if run.tags.get("commit")
+    )
+    if made:
+        rows = tuple(
+            (text(commit.partition("-dirty-")[0]), _dirty(commit), text(versions), figure(count, 0))
+            for (commit, versions), count in made.items()
+        )
+        note = "Versions are those that the runs noted; older runs noted none." if "" in {v for _, v in made} else ""
+        yield Table(("git commit", "state", "versions", "runs"), rows, 3, "Code", note)
+
+
+def _dirty(commit: str) -> Cell:
+    _, marked, changes = commit.partition("-dirty-")
+    if commit == "unknown":
+        return text("no git checkout")
+    return text(f"with changes (hash {changes})" if marked else "clean")
+
+
+def _data(chosen: Chosen) -> Iterator[Block]:
+    rows = []
+    for folder in datasets(chosen):
+        try:
+            info = DatasetInfo.load(folder)
+        except InputError:
+            rows.append((text(folder.name), text("not here any more"), text(""), figure(None), text(folder)))
+            continue
+        splits = ", ".join(f"{name} {split.samples}" for name, split in info.splits.items())
+        left_out = figure(len(quarantined(folder)), 0)
+        rows.append((text(folder.name), text(info.fingerprint()), text(splits), left_out, text(folder)))
+    if rows:
+        head = ("dataset", "fingerprint now", "clips", "quarantined", "folder")
+        yield Table(head, tuple(rows), 3, "Data")
+
+
+def _every_run(chosen: Chosen) -> Block:
+    listed = [run for run in chosen.runs if kind_of(run) in LISTED]
+    head = ("run", "kind", "status", "started", "minutes", "commit", "dataset", "backbone", "command")
+    rows = tuple(_row(run) for run in listed)
+    note = "Fingerprints are sha256, the first 12 digits of them."
+    return Folded(f"every run ({plural(len(rows), 'run')})", (Table(head, rows, 4, note=note),))
+
+
+def _row(run: Recorded) -> Sequence[Cell]:
+    minutes = (run.ended - run.started) / 60_000 if run.ended else None
+    prints = (text(run.tags.get(name, "")[:12]) for name in ("dataset", "backbone"))
+    return (
+        text(run.name),
+        text(kind_of(run)),
+        text(run.status),
+        text(moment(run.started)),
+        figure(minutes, 1),
+        text(run.tags.get("commit", "")),
+        *prints,
+        text(run.tags.get(COMMAND, "")),
+    )
