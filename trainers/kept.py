@@ -39,8 +39,16 @@ def keep(out: Path, made_of: dict[str, Any], rows: Sequence[Any]) -> None:
     write_text(out / DONE, json.dumps(done, indent=1) + "\n")
 
 
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Dataclass instances of one kind as a table, a column per field."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
 def rows_of(table: str, kind: type[RowT]) -> list[RowT] | None:
-    """The rows of a results.csv's text; None if its columns are not those of `kind`."""
+    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`."""
     reader = csv.DictReader(io.StringIO(table))
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if list(reader.fieldnames or ()) != names:

@@ -13,14 +13,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,6 +45,7 @@ for _noisy in ("mlflow", "alembic"):  # after the import, which sets them itself
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 logger = logging.getLogger(__name__)
 SYNC_SECONDS = 5.0
+LONGEST = 2000  # characters of a tag
 BATCH = 1000  # metrics per request, MLflow's limit
 PARAMS = 100  # params per request, MLflow's limit
 PARENT = "mlflow.parentRunId"
@@ -60,6 +66,23 @@ class Terminated(SystemExit):
 def store_uri(root: Path | str = "runs") -> str:
     """MLFLOW_TRACKING_URI where set, else the SQLite file ``root``/mlflow.db by its absolute path."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+
+
+def command_line() -> str:
+    """What this process was called with, as one would type it."""
+    name = Path(sys.argv[0]).name
+    words = [name, *sys.argv[1:]] if name == "avmend" else ["python", *sys.orig_argv[1:]]
+    return shlex.join(words)[:LONGEST]
+
+
+@cache
+def versions() -> str:
+    """Of Python and the packages that figures depend on, those that are installed."""
+    found = [f"python {platform.python_version()}"]
+    for name in ("avmend", "torch", "ray", "mlflow", "numpy"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def known_store(root: Path | str) -> str:
@@ -201,6 +224,9 @@ class Store:
         except (KeyboardInterrupt, Terminated):
             status = "KILLED"
             raise
+        except BaseException as error:
+            run.tag(ERROR, f"{type(error).__name__}: {error}"[:LONGEST])
+            raise
         finally:
             run.close(status)
 
@@ -218,7 +244,8 @@ class Store:
         """As :meth:`run`, for who opens many: the caller calls `sync` now and then, and `close`."""
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        tags = {**(tags or {}), **({PARENT: parent.run_id} if parent is not None else {})}
+        tags = {COMMAND: command_line(), VERSIONS: versions(), **(tags or {})}
+        tags |= {PARENT: parent.run_id} if parent is not None else {}
         with FileLock(self.root / ".mlflow.lock"):
             lock = self._hold()
             tags[LOCK] = Path(lock.lock_file).stem
@@ -226,6 +253,8 @@ class Store:
             if known is not None:
                 self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
                 self.client.update_run(known, status="RUNNING", name=name)
+                if ERROR in self.client.get_run(known).data.tags:
+                    self.client.delete_tag(known, ERROR)
         pushed: set[tuple[str, int, str]] = set()
         if known is not None:
             pushed = self._pushed(known)

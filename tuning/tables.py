@@ -89,7 +89,11 @@ def pareto(
     of the two. Equal items are all on it."""
     out: list[ItemT] = []
     for item in sorted(items, key=lambda x: (cost(x), -gain(x))):
-        if not out or gain(item) > gain(out[-1]) or (cost(item), gain(item)) == (cost(out[-1]), gain(out[-1])):
+        if (
+            not out
+            or gain(item) > gain(out[-1])
+            or (cost(item), gain(item)) == (cost(out[-1]), gain(out[-1]))
+        ):
             out.append(item)
     return out
 

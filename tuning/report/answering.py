@@ -62,7 +62,9 @@ def _by_rate(lines: Sequence[Line], modality: str) -> Table:
     judged = [line for line in lines if len(line.curve(modality)) > 1]
     body = [(text(line.name), *(_cell(line, (modality, rate)) for rate in rates)) for line in judged]
     head = ("method", *(f"{rate} %" for rate in rates))
-    return Table(head, tuple(body), 1, f"{modality} missing in so many percent of the clips: accuracy, percent")
+    return Table(
+        head, tuple(body), 1, f"{modality} missing in so many percent of the clips: accuracy, percent"
+    )
 
 
 def _by_kind(lines: Sequence[Line], name: str, case: Case) -> Table:
@@ -73,13 +75,13 @@ def _by_kind(lines: Sequence[Line], name: str, case: Case) -> Table:
 
 
 def cost_blocks(results: Sequence[Result], tag: str) -> tuple[Block, ...]:
-    """Accuracy with a modality missing against cost: of the networks that were judged in every case."""
+    """Accuracy over all cases against cost, of what was judged in every one (a specialist is not)."""
     points = []
     for line in intervals.of_results(results):
-        means = [line.mean(case) for case in MISSING.values()]
+        means = [line.mean(case) for case in CASES.values()]
         if line.network and None not in means:
             gain = 100 * sum(mean or 0.0 for mean in means) / len(means)
             points.append((line.name, gain, tuple(float(getattr(line, c)) for c in COSTS)))
     if len(points) < 2:
         return ()
-    return cost_part(points, "accuracy, mean of audio and visual missing, %", tag)
+    return cost_part(points, "accuracy, mean of complete, audio missing and visual missing, %", tag)

@@ -37,15 +37,20 @@ def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
     groups = [
         (
             c.replace("_", " "),
-            [(line.name, *(100 * x for x in line.accuracy[c])) for line in lines if c in line.accuracy],
+            [(line.name, *_percent(line.accuracy[c])) for line in lines if c in line.accuracy],
         )
         for c in conditions
     ]
-    caption = "Accuracy by condition; bars are 95 % intervals over seeds."
+    several = len({row.seed for row in rows}) > 1
+    caption = f"Accuracy by condition{'; bars are 95 % intervals over seeds' if several else ''}."
     return (
         *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
         Drawing(drawings.svg(lambda: drawings.dots(groups), f"{tag} conditions"), caption),
     )
+
+
+def _percent(pair: tuple[float, float]) -> tuple[float, float]:
+    return 100 * pair[0], 100 * pair[1]
 
 
 def _by_condition(lines: Sequence[Line], rows: Sequence[Row], conditions: Sequence[str]) -> Table:
@@ -79,6 +84,8 @@ def _note(rows: Sequence[Row], gains: bool) -> str:
         said += (
             "situation knows what is ruined, detected does not, concat uses the sets of all cases at once. "
         )
+    if len(intervals.one_per_seed(rows)) < len(rows):
+        said += "Several runs of one method and seed were averaged first. "
     if gains:
         said += "Gain recovered: share of what finetune_noisy gains over finetune in the three noisy cases."
     return said.strip()

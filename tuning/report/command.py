@@ -1,4 +1,4 @@
-"""``avmend report [RUN ...]``: runs of an MLflow store as one HTML file that needs neither server nor network.
+"""``avmend report [RUN ...]``: runs of an MLflow store as one HTML file that needs no server.
 
 All runs of the store, or those named (with what belongs to them). Figures are those of the evaluations'
 results.csv, the sweeps' outcomes and MLflow; nothing is trained or evaluated again but for the few clips.
@@ -30,9 +30,7 @@ from tuning.report.trained import trained_blocks
 CLIPS = 3
 
 
-def report(
-    runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (), clips: int = CLIPS
-) -> str:
+def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (), clips: int = CLIPS) -> str:
     """The report's HTML.
 
     Args:
@@ -50,12 +48,11 @@ def report(
 
 
 def _facts(chosen: Chosen) -> Iterator[str]:
-    trained = chosen.of("training")
-    states = [run.status for run in trained]
+    states = [run.status for run in chosen.of("training")]
     told = ", ".join(f"{states.count(s)} {s.lower()}" for s in dict.fromkeys(states))
-    yield f"{plural(len(trained), 'training run')}" + (f" ({told})" if told else "") + (
-        f", {plural(len(chosen.of('evaluation')), 'evaluation')}, {plural(len(chosen.of('sweep')), 'sweep')}"
-    )
+    counts = [f"{plural(len(states), 'training run')} ({told})"] if states else []
+    counts += [plural(n, kind) for kind in ("evaluation", "sweep") if (n := len(chosen.of(kind)))]
+    yield ", ".join(counts) or plural(len(chosen.runs), "run")
     yield f"Made {datetime.now(UTC).strftime('%Y-%m-%d %H:%M')} UTC from {chosen.store}"
 
 
@@ -96,7 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--experiment", action="append", default=[], help="runs of this MLflow experiment")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
     parser.add_argument(
-        "--clips", type=int, default=CLIPS, help=f"clips with every method's answer (default: {CLIPS}; 0: none)"
+        "--clips",
+        type=int,
+        default=CLIPS,
+        help=f"clips with every method's answer (default: {CLIPS}; 0: none)",
     )
     args = parser.parse_args(argv)
     try:

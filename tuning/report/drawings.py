@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's colour of text, which dark mode changes
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names are no formulas
     "text.color": INK,
@@ -58,7 +58,8 @@ def svg(draw: Callable[[], Figure], name: str) -> str:
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{tag}-", text)
     width = re.search(r'width="([\d.]+)pt"', text)
     wide = f"{float(width.group(1)) * 4 / 3:.0f}" if width else "640"
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" style="width:{wide}px">', text, 1)
+    opening = rf'<svg \1 role="img" style="width:{wide}px">'
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', opening, text, count=1)
 
 
 def tidy(axes: Any, grid: str = "both") -> None:
@@ -111,6 +112,7 @@ def fronts(
         edges: for every cost the points of the front, cheapest first.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     page = Figure(figsize=(1.2 + 2.7 * len(costs), 3.6), layout="constrained")
     grid = page.subplots(1, len(costs), sharey=True, squeeze=False)[0]
@@ -130,6 +132,9 @@ def fronts(
         )
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label, fontsize=9)
         axes.tick_params(labelsize=8)
         tidy(axes)
@@ -148,7 +153,9 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str, chosen: int
     for i, (name, values) in enumerate(lines):
         look = {"color": f"C{i % 10}"} if few else {"color": INK, "alpha": 0.25, "linewidth": 0.7}
         if few or i != chosen:
-            axes.plot(range(1, len(values) + 1), values, label=name if few else "_", rasterized=not few, **look)
+            axes.plot(
+                range(1, len(values) + 1), values, label=name if few else "_", rasterized=not few, **look
+            )
     if not few and chosen is not None:
         name, values = lines[chosen]
         axes.plot(range(1, len(values) + 1), values, color="C1", linewidth=2, label=f"best: {name}")

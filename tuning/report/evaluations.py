@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,16 @@ class Evaluation:
         name: of the study or of its folder.
         rows: of classification; or `results`, of question answering. The other one is empty.
         params: of its MLflow run: data, split, seed, ...
-        runs: folders of the runs that were evaluated, where they are known.
+        config: what was evaluated, as the evaluation's folder has it; empty where that is not here.
+        runs: by name, the folders of the runs that were evaluated.
     """
 
     name: str
     rows: tuple[classified.Row, ...]
     results: tuple[asked.Result, ...]
     params: dict[str, str]
-    runs: tuple[Path, ...]
+    config: dict[str, Any]
+    runs: dict[str, Path]
 
 
 def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
@@ -50,13 +52,14 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
         if not rows and not results:
             yield run
             continue
-        parent = chosen.parent(run)
+        parent, made_of = chosen.parent(run), _made_of(folder)
         yield Evaluation(
             parent.name if parent is not None and kind_of(parent) == "study" else folder.name,
             tuple(rows or ()),
             tuple(results or ()),
             run.params,
-            tuple(_folders(chosen.root, folder, rows or results or [])),
+            made_of.get("config", {}),
+            dict(_folders(chosen.root, made_of.get("runs", []), rows or results or [])),
         )
 
 
@@ -67,12 +70,15 @@ def _table(root: Path, folder: Path, run: Recorded) -> str | None:
     return read_artifact(root, run.run_id, TABLE)
 
 
-def _folders(root: Path, folder: Path, rows: Any) -> Iterator[Path]:
-    """Every run's folder once: beside the evaluation's, or where it was when it was evaluated."""
+def _made_of(folder: Path) -> dict[str, Any]:
     try:
-        known = [Path(p) for p in json.loads((folder / DONE).read_text())["made_of"]["runs"]]
-    except (OSError, ValueError, KeyError):
-        known = []
-    was = {path.name: path for path in known}
+        return dict(json.loads((folder / DONE).read_text(encoding="utf-8"))["made_of"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _folders(root: Path, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[str, Path]]:
+    """Every run's folder: beside the evaluation's, or where it was when it was evaluated."""
+    was = {Path(path).name: Path(path) for path in evaluated}
     for name in dict.fromkeys(row.run for row in rows if row.run):
-        yield root / name if (root / name).is_dir() else was.get(name, root / name)
+        yield name, root / name if (root / name).is_dir() else was.get(name, root / name)

@@ -12,7 +12,7 @@ from pipelines.ingest import QUARANTINE_FILE
 from pipelines.shard_job import Quarantined
 from trainers.tracking import ERROR, NOTE, Recorded
 from tuning.report.chosen import Chosen, kind_of
-from tuning.report.parts import Block, Folded, Table, figure, folded_rows, plural, short, text
+from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, text
 from tuning.report.when import moment
 
 SHOWN = 20
@@ -34,7 +34,13 @@ def _runs(chosen: Chosen) -> tuple[Block, ...]:
     if not wrong:
         return ()
     rows = tuple(
-        (text(short(run.name, 60)), text(_kind(run)), text(run.status), text(moment(run.started)), text(cause(run)))
+        (
+            text(short(run.name, 60)),
+            text(_kind(run)),
+            text(run.status),
+            Cell(moment(run.started), run.started),
+            text(cause(run)),
+        )
         for run in wrong
     )
     note = "RUNNING: at work when the report was made, or its process was killed and no one has opened the "

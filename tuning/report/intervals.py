@@ -32,8 +32,18 @@ def of_values(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), half_width(sd, len(values))
 
 
+def one_per_seed(rows: Sequence[classified.Row]) -> list[classified.Row]:
+    """Rows of one method, selection, seed and condition as one, with their mean accuracy."""
+    groups: dict[tuple[str, str, int, str], list[classified.Row]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.selection, row.seed, row.condition), []).append(row)
+    return [replace(g[0], accuracy=statistics.fmean(row.accuracy for row in g)) for g in groups.values()]
+
+
 def of_rows(rows: Sequence[classified.Row]) -> list[classified.Line]:
-    """`trainers.results.summarise` with half widths in place of standard deviations."""
+    """`trainers.results.summarise` with half widths in place of standard deviations; of several runs of one
+    method and seed the mean comes first, so that a value is a seed."""
+    rows = one_per_seed(rows)
     counts = Counter((row.method, row.selection, row.condition) for row in rows)
     return [
         replace(

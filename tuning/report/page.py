@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tuning.report.parts import Part
 
@@ -33,9 +34,15 @@ def html(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = _breakable
     environment.filters["drawn"] = Markup  # matplotlib's SVG, which escapes what it is given
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, anchors=_anchors(page.parts))
+
+
+def _breakable(name: str) -> Markup:
+    """A heading that may break after a dot or an underscore."""
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def _anchors(parts: Sequence[Part]) -> list[str]:

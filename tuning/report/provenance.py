@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import InputError
@@ -11,9 +11,10 @@ from shards.schema import DatasetInfo
 from trainers.tracking import COMMAND, VERSIONS, Recorded
 from tuning.report.chosen import Chosen, kind_of
 from tuning.report.failures import quarantined
-from tuning.report.parts import Block, Cell, Folded, Table, figure, plural, text
+from tuning.report.parts import Block, Cell, Folded, Table, figure, text
 from tuning.report.when import moment
 
+SHORTENED = "Fingerprints are sha256; the first 12 digits of them."
 LISTED = ("study", "sweep", "training", "evaluation")
 
 
@@ -39,11 +40,15 @@ def _code(chosen: Chosen) -> Iterator[Block]:
     )
     if made:
         rows = tuple(
-            (text(commit.partition("-dirty-")[0]), _dirty(commit), text(versions), figure(count, 0))
-            for (commit, versions), count in made.items()
+            (
+                text(commit.partition("-dirty-")[0]),
+                _dirty(commit),
+                text(versions or "not noted"),
+                figure(n, 0),
+            )
+            for (commit, versions), n in made.items()
         )
-        note = "Versions are those that the runs noted; older runs noted none." if "" in {v for _, v in made} else ""
-        yield Table(("git commit", "state", "versions", "runs"), rows, 3, "Code", note)
+        yield Table(("git commit", "state", "versions", "runs"), rows, 3, "Code")
 
 
 def _dirty(commit: str) -> Cell:
@@ -54,37 +59,45 @@ def _dirty(commit: str) -> Cell:
 
 
 def _data(chosen: Chosen) -> Iterator[Block]:
-    rows = []
-    for folder in datasets(chosen):
-        try:
-            info = DatasetInfo.load(folder)
-        except InputError:
-            rows.append((text(folder.name), text("not here any more"), text(""), figure(None), text(folder)))
-            continue
-        splits = ", ".join(f"{name} {split.samples}" for name, split in info.splits.items())
-        left_out = figure(len(quarantined(folder)), 0)
-        rows.append((text(folder.name), text(info.fingerprint()), text(splits), left_out, text(folder)))
-    if rows:
-        head = ("dataset", "fingerprint now", "clips", "quarantined", "folder")
-        yield Table(head, tuple(rows), 3, "Data")
+    """Every folder of data that a training run names, and whether it is still what the runs had."""
+    had: dict[str, set[str]] = {}
+    for run in chosen.of("training"):
+        if "data" in run.params:
+            had.setdefault(run.params["data"], set()).add(run.tags.get("dataset", ""))
+    if had:
+        rows = tuple(_dataset(Path(folder), prints - {""}) for folder, prints in had.items())
+        head = ("dataset", "fingerprint", "now", "clips", "quarantined", "folder")
+        yield Table(head, rows, len(head), "Data", SHORTENED)
+
+
+def _dataset(folder: Path, had: set[str]) -> tuple[Cell, ...]:
+    try:
+        info = DatasetInfo.load(folder)
+    except InputError:
+        state, clips, left_out = "not here any more", "", ""
+    else:
+        state = "the same" if had <= {info.fingerprint()} else "changed since"
+        clips = ", ".join(f"{name} {split.samples}" for name, split in info.splits.items())
+        left_out = str(len(quarantined(media_folder(folder))))
+    prints = ", ".join(sorted(fingerprint[:12] for fingerprint in had))
+    return tuple(text(x) for x in (folder.name, prints, state, clips, left_out, folder))
 
 
 def _every_run(chosen: Chosen) -> Block:
     listed = [run for run in chosen.runs if kind_of(run) in LISTED]
     head = ("run", "kind", "status", "started", "minutes", "commit", "dataset", "backbone", "command")
     rows = tuple(_row(run) for run in listed)
-    note = "Fingerprints are sha256, the first 12 digits of them."
-    return Folded(f"every run ({plural(len(rows), 'run')})", (Table(head, rows, 4, note=note),))
+    return Folded(f"every run ({len(rows)})", (Table(head, rows, len(head), note=SHORTENED),))
 
 
-def _row(run: Recorded) -> Sequence[Cell]:
+def _row(run: Recorded) -> tuple[Cell, ...]:
     minutes = (run.ended - run.started) / 60_000 if run.ended else None
     prints = (text(run.tags.get(name, "")[:12]) for name in ("dataset", "backbone"))
     return (
         text(run.name),
         text(kind_of(run)),
         text(run.status),
-        text(moment(run.started)),
+        Cell(moment(run.started), run.started),
         figure(minutes, 1),
         text(run.tags.get("commit", "")),
         *prints,

@@ -14,7 +14,20 @@ from shards.errors import InputError
 from tuning.config import Search, SweepConfig
 from tuning.outcome import Outcome, outcomes
 from tuning.report import drawings, intervals
-from tuning.report.parts import Block, Cell, Drawing, Folded, Table, Text, figure, folded_rows, plural, short, spread, text
+from tuning.report.parts import (
+    Block,
+    Cell,
+    Drawing,
+    Folded,
+    Table,
+    Text,
+    figure,
+    folded_rows,
+    plural,
+    short,
+    spread,
+    text,
+)
 from tuning.space import Space
 from tuning.sweep import RECORD
 from tuning.tables import SHARES, Line, best, drawing, front, summarise
@@ -63,7 +76,9 @@ def read_sweep(folder: Path) -> SweepConfig:
         raise InputError(f"Its folder is not here: {folder}", remedy="bring it here") from None
     except (ValueError, KeyError, pydantic.ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"Its {RECORD} can't be read by this version: {first}", remedy="use its version") from None
+        raise InputError(
+            f"Its {RECORD} can't be read by this version: {first}", remedy="use its version"
+        ) from None
 
 
 def _said(found: Sequence[Outcome], config: SweepConfig, lines: Sequence[Line]) -> str:
@@ -104,7 +119,8 @@ def _table(lines: Sequence[Line], config: SweepConfig, edge: set[int], cost: str
     several = any(line.seeds > 1 for line in lines)
     note = f"{_unit(search)} after the last epoch, mean over the stages"
     note += f"; {intervals.SAID}. " if several else "; one seed, so no interval. "
-    note += f"Bold: the best. Marked {_heading(cost)}: on the Pareto front. Trained parameters and epoch time per stage."
+    note += f"Bold: the best. Marked {_heading(cost)}: on the Pareto front. "
+    note += "Trained parameters and epoch time per stage."
     return Table(head, tuple(body), len(differing), "By parameters", note)
 
 

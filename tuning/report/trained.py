@@ -134,9 +134,7 @@ def trained_blocks(chosen: Chosen) -> tuple[Block, ...]:
     )
 
 
-def _recipe_blocks(
-    recipe: str, groups: list[Configuration], everything: Configurations
-) -> Iterator[Block]:
+def _recipe_blocks(recipe: str, groups: list[Configuration], everything: Configurations) -> Iterator[Block]:
     names = differing(groups)
     figures = {run.run_id: run_figures(run) for group in groups for run in group.finished}
     columns = list(dict.fromkeys(name for told in figures.values() for name in told))
@@ -159,6 +157,8 @@ def _recipe_blocks(
 
 
 def _setting(value: str) -> Cell:
+    if value == "null":
+        return Cell("–")
     try:
         return Cell(short(value), float(value))
     except ValueError:
@@ -178,10 +178,10 @@ def run_figures(run: Recorded) -> dict[str, float]:
     out = {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
     out = out or {k: v for k, v in told.items() if k.endswith("/val_accuracy")}
     out = out or {k: v for k, v in told.items() if k in ("val_loss", "loss")}
-    seconds = [v for k, v in told.items() if k.endswith("/epoch_seconds")] or [told.get("epoch_seconds")]
+    seconds = [v for k, v in told.items() if k.rpartition("/")[2] == "epoch_seconds"]
     peaks = [v for k, v in told.items() if k.rpartition("/")[2] == "peak_memory_mb"]
-    if None not in seconds:
-        out["epoch_seconds"] = statistics.fmean(seconds)  # type: ignore[type-var]
+    if seconds:
+        out["epoch_seconds"] = statistics.fmean(seconds)
     return out | ({"peak_memory_mb": max(peaks)} if peaks else {})
 
 
