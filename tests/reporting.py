@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,14 @@ def ended_run(
 
 
 def trained_run(store: Store, recipe: str, seed: int, accuracy: float, **more: Any) -> Run:
-    """A training run; `more` are params over a few usual ones, and `parent`, `status`, `tags`."""
+    """A training run; `more` are params over a few usual ones, and `name`, `parent`, `status`, `tags`."""
     named = {key: more.pop(key) for key in ("parent", "status") if key in more}
     tags = {"commit": "c0ffee123456", "dataset": "d" * 64, **more.pop("tags", {})}
+    name = more.pop("name", None)
     params = {"recipe": recipe, "seed": seed, "lr": 0.01, "workers": 1, "data": "/data/clips", **more}
+    identity = hashlib.sha256(json.dumps(params).encode()).hexdigest()[:12]
     metrics = {"val_accuracy": accuracy, "epoch_seconds": 2.0, "peak_memory_mb": 50.0}
-    name = more.pop("name", f"{recipe}-{abs(hash(tuple(map(str, params.items())))):012x}"[-40:])
-    return ended_run(store, name, params, tags=tags, metrics=metrics, **named)
+    return ended_run(store, name or f"{recipe}-{identity}", params, tags=tags, metrics=metrics, **named)
 
 
 def evaluation(store: Store, name: str, rows: Sequence[Any], params: Mapping[str, Any], **more: Any) -> Path:
@@ -79,8 +80,3 @@ def a_sweep(store: Store, name: str, config: SweepConfig, outcomes: Sequence[Out
     (folder / "sweep.json").write_text(json.dumps(record))
     ended_run(store, name, {"sweep": name, "recipe": config.recipe}, folder=folder)
     return folder
-
-
-def rows_as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For evaluation.json."""
-    return [asdict(row) for row in rows]

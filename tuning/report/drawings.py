@@ -46,7 +46,9 @@ def svg(draw: Callable[[], Figure], name: str) -> str:
     """
     out = io.StringIO()
     with _style(name):
-        draw().savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        page = draw()
+        _plain_logarithms(page)
+        page.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -60,6 +62,16 @@ def svg(draw: Callable[[], Figure], name: str) -> str:
     wide = f"{float(width.group(1)) * 4 / 3:.0f}" if width else "640"
     opening = rf'<svg \1 role="img" style="width:{wide}px">'
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', opening, text, count=1)
+
+
+def _plain_logarithms(page: Figure) -> None:
+    """Powers of ten as numbers: matplotlib writes them as formulas, and here nothing is a formula."""
+    from matplotlib.ticker import LogFormatterMathtext, NullFormatter
+
+    for axis in (axis for axes in page.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
 
 
 def tidy(axes: Any, grid: str = "both") -> None:
