@@ -18,7 +18,8 @@ from tuning.report import intervals, main
 from tuning.report.chosen import choose, without_password
 from tuning.report.command import report
 from tuning.report.parts import spread
-from tuning.report.trained import Configurations
+from tuning.report.swept import sweep_blocks
+from tuning.report.trained import Configurations, trained_blocks
 from tuning.tables import pareto
 
 pytestmark = pytest.mark.unit
@@ -189,11 +190,11 @@ def test_a_sweep_shows_what_differs_its_grid_its_best_and_its_failures(store, tm
     assert first[-1] == "1 failed"
     assert "8 trials ended (7 finished, 1 failed)" in page
     two = sweep_config(tmp_path, space={"length": [2, 4], "depth": [0, 1], "seed": [0, 1]})
-    a_sweep(store, "prompts-bbbbbbbbbbbb", two, outcomes[:-1])
-    grid = Reader(report(store.root, ["prompts"], clips=0)).tables["val accuracy, % by length and depth"]
-    assert grid[0] == ["length", "depth = 0", "depth = 1"]
-    assert grid[1] == ["2", "21.0 ± 12.7", "31.0 ± 12.7"]
-    assert grid[2][2] == "50.0"
+    folder = a_sweep(store, "prompts-bbbbbbbbbbbb", two, outcomes[:-1])
+    grid = next(b for b in sweep_blocks(folder, "x") if getattr(b, "caption", "").endswith("and depth"))
+    assert grid.head == ("length", "depth = 0", "depth = 1")
+    assert [cell.text for cell in grid.rows[0]] == ["2", "21.0 ± 12.7", "31.0 ± 12.7"]
+    assert grid.rows[1][2].text == "50.0"
 
 
 def test_only_settings_that_differ_have_a_column_and_seeds_make_a_mean(store):
@@ -224,11 +225,10 @@ def test_a_run_of_another_backbone_code_or_dataset_is_another_configuration(stor
         trained_run(store, "prompt", 0, 0.5, name=f"prompt-{number:012x}", **changes)
     groups = Configurations(tuple(choose(store.root).of("training"))).all
     assert [len(c.runs) for c in groups if c.recipe == "prompt"] == [1, 1, 1, 1]
-    shown = Reader(report(store.root, clips=0)).tables["prompt"]
-    assert [row[shown[0].index("backbone")] for row in shown[1:]] == ["finetune A", "finetune B"] + [
-        "finetune A"
-    ] * 2
-    assert {"data", "commit"} < set(shown[0])
+    (shown,) = [b for b in trained_blocks(choose(store.root)) if getattr(b, "caption", "") == "prompt"]
+    backbones = [row[shown.head.index("backbone")].text for row in shown.rows]
+    assert backbones == ["finetune A", "finetune B", "finetune A", "finetune A"]
+    assert {"data", "commit"} < set(shown.head)
 
 
 def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path):

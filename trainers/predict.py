@@ -23,9 +23,10 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from trainers.config import CaseConfig, TrainConfig
 from trainers.detector import load_detector
+from trainers.identity import PLACE
 from trainers.recipes import RECIPES, build_case_module
 
-SAME_METHOD = {"seed", "depth", "workers", "cpus", "gpu", "loaders", "retries"}
+_SAME_METHOD = PLACE | {"depth"}
 SELECTIONS = ("situation", "concat", "detected")
 
 
@@ -49,7 +50,7 @@ class Trained:
     def settings(self) -> dict[str, Any]:
         """What makes two runs of one recipe different methods: all of the config but where it ran, the
         seed, and the paths, which go with the seed."""
-        return {k: v for k, v in self.config if k not in SAME_METHOD and not isinstance(v, Path)}
+        return {k: v for k, v in self.config if k not in _SAME_METHOD and not isinstance(v, Path)}
 
 
 def read_run(folder: Path) -> Trained:

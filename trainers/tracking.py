@@ -49,7 +49,16 @@ LONGEST = 2000  # characters of a tag
 BATCH = 1000  # metrics per request, MLflow's limit
 PARAMS = 100  # params per request, MLflow's limit
 PARENT = "mlflow.parentRunId"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens on runs, not on GenAI traces
+KINDS = {  # a run's kind by a parameter that only runs of it have, in this order
+    "sweep": "sweep",
+    "study": "study",
+    "conditions": "evaluation",
+    "rates": "evaluation",
+    "seeds": "method",
+    "case": "case",
+    "recipe": "training",
+}
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # what the UI calls model training
 RECORD = "mlflow.json"
 OPEN = ".open"  # folder of the locks of open runs
 LOCK = "avmend.lock"  # tag: the run's lock
@@ -119,6 +128,11 @@ class Recorded:
     tags: dict[str, str]
     parent: str
 
+    @property
+    def kind(self) -> str:
+        """sweep, study, evaluation, method (a line of an evaluation), case (a stage), training, or other."""
+        return next((kind for param, kind in KINDS.items() if param in self.params), "other")
+
 
 def read_runs(root: Path | str) -> list[Recorded]:
     """All runs of the store of `root` that were not deleted, oldest first. Nothing is changed there.
@@ -166,6 +180,16 @@ def read_artifact(root: Path | str, run_id: str, name: str) -> str | None:
             return Path(client.download_artifacts(run_id, name, place)).read_text(encoding="utf-8")
         except (MlflowException, OSError):
             return None
+
+
+def tag_experiments(root: Path | str, tags: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Set tags of experiments, given by the experiment's name; returns the experiments' ids by name."""
+    client = MlflowClient(tracking_uri=known_store(root))
+    ids = {e.name: e.experiment_id for e in client.search_experiments()}
+    for name, own in tags.items():
+        for key, value in own.items():
+            client.set_experiment_tag(ids[name], key, value)
+    return ids
 
 
 class Store:

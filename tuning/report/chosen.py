@@ -13,15 +13,6 @@ from shards.errors import InputError
 from trainers.tracking import Recorded, known_store, read_runs
 
 IDENTITY = re.compile(r"-[0-9a-f]{12}$")
-KINDS = {  # a run's kind by a parameter that only runs of it have, in this order
-    "sweep": "sweep",
-    "study": "study",
-    "conditions": "evaluation",
-    "rates": "evaluation",
-    "seeds": "method",
-    "case": "case",
-    "recipe": "training",
-}
 
 
 @dataclass(frozen=True)
@@ -40,16 +31,11 @@ class Chosen:
 
     def of(self, kind: str) -> list[Recorded]:
         """The runs of a kind, oldest first."""
-        return [run for run in self.runs if kind_of(run) == kind]
+        return [run for run in self.runs if run.kind == kind]
 
     def parent(self, run: Recorded) -> Recorded | None:
         """The run of the command that `run` belongs to."""
         return next((other for other in self.runs if other.run_id == run.parent), None)
-
-
-def kind_of(run: Recorded) -> str:
-    """sweep, study, evaluation, method (a line of an evaluation), case (a stage), training, or other."""
-    return next((kind for param, kind in KINDS.items() if param in run.params), "other")
 
 
 def choose(root: Path, names: Sequence[str] = (), experiments: Sequence[str] = ()) -> Chosen:
@@ -84,7 +70,7 @@ def _named(runs: Sequence[Recorded], names: Sequence[str], root: Path) -> list[R
     for name in names:
         found = [run.run_id for run in runs if _answers_to(run, name)]
         if not found:
-            known = sorted({base_name(run) for run in runs if kind_of(run) in _CALLED})
+            known = sorted({base_name(run) for run in runs if run.kind in _CALLED})
             raise _unknown(Path(name).name or name, known, "run", root)
         chosen.update(found)
     return _with_children(runs, chosen)
@@ -101,7 +87,7 @@ def base_name(run: Recorded) -> str:
 def _answers_to(run: Recorded, name: str) -> bool:
     own = run.name.removeprefix("evaluate-")
     wanted = Path(name).name
-    named = kind_of(run) in _CALLED and wanted in (own, base_name(run))
+    named = run.kind in _CALLED and wanted in (own, base_name(run))
     return named or name in (run.run_id, run.name) or wanted == run.tags.get("folder")
 
 

@@ -12,7 +12,7 @@ from trainers import results as classified
 from trainers.avqa import results as asked
 from trainers.kept import DONE, rows_of
 from trainers.tracking import Recorded, read_artifact
-from tuning.report.chosen import Chosen, kind_of
+from tuning.report.chosen import Chosen
 
 TABLE = "results.csv"
 
@@ -54,7 +54,7 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
             continue
         parent, made_of = chosen.parent(run), _made_of(folder)
         yield Evaluation(
-            parent.name if parent is not None and kind_of(parent) == "study" else folder.name,
+            parent.name if parent is not None and parent.kind == "study" else folder.name,
             tuple(rows or ()),
             tuple(results or ()),
             run.params,

@@ -11,7 +11,7 @@ import pydantic
 from pipelines.ingest import QUARANTINE_FILE
 from pipelines.shard_job import Quarantined
 from trainers.tracking import ERROR, NOTE, Recorded
-from tuning.report.chosen import Chosen, kind_of
+from tuning.report.chosen import Chosen
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, text
 from tuning.report.when import moment
 
@@ -29,7 +29,7 @@ def _runs(chosen: Chosen) -> tuple[Block, ...]:
         run
         for run in chosen.runs
         if run.status != "FINISHED"
-        and not (kind_of(run) in ("case", "method") and ended.get(run.parent) == run.status)
+        and not (run.kind in ("case", "method") and ended.get(run.parent) == run.status)
     ]
     if not wrong:
         return ()
@@ -53,7 +53,7 @@ def _runs(chosen: Chosen) -> tuple[Block, ...]:
 
 
 def _kind(run: Recorded) -> str:
-    return "trial" if "folder" in run.tags else kind_of(run)
+    return "trial" if "folder" in run.tags else run.kind
 
 
 def cause(run: Recorded) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.errors import InputError
 from shards.schema import DatasetInfo
 from trainers.tracking import COMMAND, VERSIONS, Recorded
-from tuning.report.chosen import Chosen, kind_of
+from tuning.report.chosen import Chosen
 from tuning.report.failures import quarantined
 from tuning.report.parts import Block, Cell, Folded, Table, figure, text
 from tuning.report.when import moment
@@ -84,7 +84,7 @@ def _dataset(folder: Path, had: set[str]) -> tuple[Cell, ...]:
 
 
 def _every_run(chosen: Chosen) -> Block:
-    listed = [run for run in chosen.runs if kind_of(run) in LISTED]
+    listed = [run for run in chosen.runs if run.kind in LISTED]
     head = ("run", "kind", "status", "started", "minutes", "commit", "dataset", "backbone", "command")
     rows = tuple(_row(run) for run in listed)
     return Folded(f"every run ({len(rows)})", (Table(head, rows, len(head), note=SHORTENED),))
@@ -95,7 +95,7 @@ def _row(run: Recorded) -> tuple[Cell, ...]:
     prints = (text(run.tags.get(name, "")[:12]) for name in ("dataset", "backbone"))
     return (
         text(run.name),
-        text(kind_of(run)),
+        text(run.kind),
         text(run.status),
         Cell(moment(run.started), run.started),
         figure(minutes, 1),

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainers.predict import SAME_METHOD
+from trainers.identity import PLACE
 from trainers.tracking import Recorded
 from tuning.report import intervals
-from tuning.report.chosen import Chosen, base_name, kind_of
+from tuning.report.chosen import Chosen, base_name
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, spread, text
 
-WHERE = (SAME_METHOD | {"resident", "save_steps"}) - {"depth"}  # the seed, and where and how it ran
+WHERE = PLACE | {"resident", "save_steps"}  # the seed, and where and how it ran
 SHOWN = 24
 _A_RUN = re.compile(r'[^"\s,\[\]]*/([\w.+-]+-[0-9a-f]{12})(?![\w-])')
 _REFERENCE = re.compile(r"⟨([^@⟩]+)@([0-9a-f]{8})⟩")
@@ -175,10 +175,13 @@ def _seeds(group: Configuration) -> str:
 def run_figures(run: Recorded) -> dict[str, float]:
     """What a training run is compared by: accuracies (or losses) in validation, time and memory."""
     told = {k: v for k, v in run.metrics.items() if not k.startswith("best/")}
-    out = {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
-    out = out or {k: v for k, v in told.items() if k.endswith("/val_accuracy")}
-    out = out or {k: v for k, v in told.items() if k in ("val_loss", "loss")}
-    seconds = [v for k, v in told.items() if k.rpartition("/")[2] == "epoch_seconds"]
+    stages = {k: v for k, v in told.items() if k.endswith("/val_accuracy")}
+    out = (
+        stages if len(stages) > 1 else {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
+    )
+    out = out or stages or {k: v for k, v in told.items() if k in ("val_loss", "loss")}
+    seconds = [v for k, v in told.items() if k.endswith("/epoch_seconds")]
+    seconds = seconds or [v for k, v in told.items() if k == "epoch_seconds"]
     peaks = [v for k, v in told.items() if k.rpartition("/")[2] == "peak_memory_mb"]
     if seconds:
         out["epoch_seconds"] = statistics.fmean(seconds)
@@ -200,9 +203,3 @@ def _figure(values: Sequence[float], name: str) -> Cell:
     if name in ("epoch_seconds", "peak_memory_mb"):
         return figure(statistics.fmean(values), 2 if name == "epoch_seconds" else 0)
     return spread(*intervals.of_values(values), 4)
-
-
-def is_trial(run: Recorded, chosen: Chosen) -> bool:
-    """Whether a training run belongs to a sweep."""
-    parent = chosen.parent(run)
-    return parent is not None and kind_of(parent) == "sweep"
