@@ -48,7 +48,9 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     chosen = choose_questions(asked.questions, count)
     said = {
         missing: [
-            (_called(p), _answers(p, clips[p.scale], chosen, missing)) for p in predictors if p.sees(missing)
+            (_called(p), answers_of(p, clips[p.scale], chosen, missing))
+            for p in predictors
+            if p.sees(missing)
         ]
         for missing in CASES
     }
@@ -72,7 +74,7 @@ def _called(p: QuestionPredictor) -> str:
 
 
 @torch.inference_mode()
-def _answers(
+def answers_of(
     p: QuestionPredictor, clips: Clips, questions: Sequence[Question], missing: Modality | None
 ) -> list[str]:
     """Its answers; "" where nothing is left of the clip."""
