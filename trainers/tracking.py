@@ -36,6 +36,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -150,9 +151,10 @@ def read_runs(root: Path | str) -> list[Recorded]:
             found += [_recorded(run, places[run.info.experiment_id]) for run in page]
             if not (token := page.token):
                 break
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         remedy = "give the folder of a store, or see that its server answers"
-        raise InputError(f"the MLflow store can't be read: {error}", file=uri, remedy=remedy) from None
+        first = str(error).splitlines()[0]
+        raise InputError(f"the MLflow store can't be read: {first}", file=uri, remedy=remedy) from None
     return sorted(found, key=lambda run: (run.started, run.name))
 
 

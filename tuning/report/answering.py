@@ -24,7 +24,9 @@ def answer_blocks(results: Sequence[Result], tag: str) -> tuple[Block, ...]:
     blocks: list[Block] = [_overview(lines, results)]
     if any(line.network for line in lines):
         caption = "Accuracy over all questions against the share of clips that lack a modality."
-        blocks.append(Drawing(drawings.svg(lambda: drawing(lines), f"{tag} rates"), caption))
+        blocks.append(
+            Drawing(drawings.svg(lambda: drawings.within_percent(drawing(lines)), f"{tag} rates"), caption)
+        )
     blocks.append(Folded("Accuracy by missing rate, figures", tuple(t for t in rates if t.rows)))
     blocks += [table for table in kinds if table.rows]
     return tuple(blocks)

@@ -86,6 +86,8 @@ def _note(rows: Sequence[Row], gains: bool) -> str:
         )
     if len(intervals.one_per_seed(rows)) < len(rows):
         said += "Several runs of one method and seed were averaged first. "
+    if len({line.seeds for line in intervals.of_rows(rows)}) > 1:
+        said += "Not all methods have the same seeds: their means are not of the same draws. "
     if gains:
         said += "Gain recovered: share of what finetune_noisy gains over finetune in the three noisy cases."
     return said.strip()

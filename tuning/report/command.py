@@ -63,7 +63,7 @@ def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
         else:
             lost = Text("Its results.csv is neither in its folder nor among its artifacts.", warn=True)
             yield Part(f"Evaluation {base_name(found)}", "", (lost,))
-    for i, run in enumerate(chosen.of("sweep")):
+    for i, run in enumerate(reversed(chosen.of("sweep"))):
         yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / run.name, f"sweep {i}"))
     lead = "A line per configuration over its seeds; only settings that differ have a column."
     yield Part("Training runs", lead, trained_blocks(chosen))

@@ -74,6 +74,14 @@ def _plain_logarithms(page: Figure) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
+def within_percent(page: Figure) -> Figure:
+    """Vertical axes that end at 0 and 100: an interval of two seeds can be wider than accuracies go."""
+    for axes in page.axes:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 100.5))
+    return page
+
+
 def tidy(axes: Any, grid: str = "both") -> None:
     """Spines at the left and below, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -103,6 +111,8 @@ def dots(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], colum
         axes.tick_params(labelsize=8)
     for axes in list(grid.flat)[len(groups) :]:
         axes.remove()
+    low, high = grid[0][0].get_xlim()
+    grid[0][0].set_xlim(max(low, -1), min(high, 101))
     grid[0][0].set_yticks(range(len(names)), names)
     grid[0][0].set_ylim(len(names) - 0.5, -0.5)
     page.supxlabel("accuracy, %", fontsize=9)

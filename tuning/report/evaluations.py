@@ -38,13 +38,13 @@ class Evaluation:
 
 
 def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
-    """The evaluations, oldest first; the MLflow run itself where its table is nowhere to be found.
+    """The evaluations, newest first; the MLflow run itself where its table is nowhere to be found.
 
     The table is read from the evaluation's folder, or, where that is not here, from the run's artifacts. Of
     several evaluations into one folder the last one counts.
     """
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
-    for run in last.values():
+    for run in reversed(last.values()):
         folder = chosen.root / run.name.removeprefix("evaluate-")
         table = _table(chosen.root, folder, run)
         rows = rows_of(table, classified.Row) if table else None

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -31,6 +31,9 @@ from tuning.report.parts import (
 from tuning.space import Space
 from tuning.sweep import RECORD
 from tuning.tables import SHARES, Line, best, drawing, front, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 24  # lines of the table that are not folded away
 COSTS = {  # cost -> heading, digits
@@ -58,9 +61,14 @@ def sweep_blocks(folder: Path, tag: str) -> tuple[Block, ...]:
     blocks: list[Block] = [Text(_said(found, config, lines))]
     blocks += [_grid(told, config.space, search)] if _is_grid(config.space) else []
     blocks += folded_rows(table, SHOWN, f"all {plural(len(table.rows), 'line')}")
-    drawn = drawings.svg(lambda: drawing(told, config.space, search, columns=2), f"{tag} space")
+    drawn = drawings.svg(lambda: _drawing(told, config), f"{tag} space")
     blocks.append(Drawing(drawn, f"{_unit(search)} against every parameter, and against {_heading(cost)}."))
     return (*blocks, *_curves(found, search, tag))
+
+
+def _drawing(lines: Sequence[Line], config: SweepConfig) -> Figure:
+    page = drawing(lines, config.space, config.search, columns=2)
+    return drawings.within_percent(page) if _share(config.search) else page
 
 
 def read_sweep(folder: Path) -> SweepConfig:
