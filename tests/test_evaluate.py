@@ -30,6 +30,7 @@ from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.predict import Predictor, Trained, detect, load_predictor, read_run, tell_apart
 from trainers.recipes import build_case_module, input_spec
 from trainers.results import Row, markdown, recovered, summarise
+from trainers.tracking import read_runs
 from tuning.report.chosen import choose
 from tuning.report.clips import clip_blocks
 from tuning.report.evaluations import Evaluation, evaluations
@@ -251,6 +252,14 @@ def test_accuracies_are_those_of_the_logits(world, evaluated):
             for selection, logits in predicted(p, batch, condition).items():
                 share = float((logits.argmax(dim=1) == batch.label).float().mean())
                 assert found[p.run.method, selection, condition] == pytest.approx(share)
+
+
+def test_a_recipe_of_several_stages_is_logged_with_their_means(world, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (run,) = (run for run in read_runs(world.runs) if run.name == world.others["lora"].name)
+    staged = [run.metrics[f"{case}/val_accuracy"] for case in CASES]
+    assert run.metrics["val_accuracy"] == pytest.approx(sum(staged) / len(CASES))
+    assert run.metrics["peak_memory_mb"] == max(run.metrics[f"{case}/peak_memory_mb"] for case in CASES)
 
 
 def test_a_reports_clips_have_the_answers_that_were_evaluated(evaluated):

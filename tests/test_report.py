@@ -242,6 +242,7 @@ def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path)
     assert page.column("Runs that did not finish", "status") == {"prompt-x": "FAILED", "lora-y": "KILLED"}
     assert page.column("Runs that did not finish", "cause")["prompt-x"] == "ZeroDivisionError: by nothing"
     assert page.column("Clips of clips that were not ingested", "clips") == {"truncated": "1"}
+    assert "torch" in page.tables["Code"][1][2]
     with store.run("prompt-x", "t", {"recipe": "prompt"}, folder=folder):
         pass
     assert "ZeroDivisionError" not in report(store.root, clips=0), "it was run again and finished"
