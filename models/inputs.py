@@ -61,3 +61,8 @@ class Normalisation:
         if x.shape[-2:] != (size, size):
             x = F.interpolate(x[None], size=(size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
         return (x - self._visual("mean")) / self._visual("std")
+
+    def pixels(self, x: Tensor) -> np.ndarray:
+        """A normalised picture [3, S, S] as it is seen: uint8 [S, S, 3]."""
+        shown = (x * self._visual("std") + self._visual("mean")).clamp(0, 1)
+        return (255 * shown).round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.predict import Predictor, Trained, detect, load_predictor, read_run, tell_apart
 from trainers.recipes import build_case_module, input_spec
 from trainers.results import Row, markdown, recovered, summarise
+from trainers.tracking import read_runs
+from tuning.report.chosen import choose
+from tuning.report.clips import clip_blocks
+from tuning.report.evaluations import Evaluation, evaluations
 
 pytestmark = pytest.mark.unit
 CPU, TEST = torch.device("cpu"), SIZES["test"]
@@ -256,6 +261,43 @@ def test_accuracies_are_those_of_the_logits(world, evaluated):
             for selection, logits in predicted(p, batch, condition).items():
                 share = float((logits.argmax(dim=1) == batch.label).float().mean())
                 assert found[p.run.method, selection, condition] == pytest.approx(share)
+
+
+def test_a_recipe_of_several_stages_is_logged_with_their_means(world, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (run,) = (run for run in read_runs(world.runs) if run.name == world.others["lora"].name)
+    staged = [run.metrics[f"{case}/val_accuracy"] for case in CASES]
+    assert run.metrics["val_accuracy"] == pytest.approx(sum(staged) / len(CASES))
+    assert run.metrics["peak_memory_mb"] == max(run.metrics[f"{case}/peak_memory_mb"] for case in CASES)
+
+
+def test_a_reports_clips_have_the_answers_that_were_evaluated(evaluated):
+    out, rows = evaluated
+    (found,) = evaluations(choose(out.parent))
+    assert isinstance(found, Evaluation)
+    _, *clips = clip_blocks(found, TEST)
+    assert len(clips) == TEST
+    answers: dict[tuple[str, str], list[bool]] = {}
+    for view in (view for clip in clips for view in clip.views):
+        for answer in view.answers:
+            if answer.right is not None:
+                answers.setdefault((answer.method, view.condition), []).append(answer.right)
+        assert view.sound is None or view.condition != "audio missing"
+        assert view.frame is None or view.condition != "visual missing"
+    for row in rows:
+        name = f"{row.method}, {row.selection}" if row.selection else row.method
+        right = answers[name, row.condition.replace("_", " ")]
+        assert (len(right), sum(right) / len(right)) == (row.samples, pytest.approx(row.accuracy))
+
+
+def test_a_report_says_so_when_the_shards_are_gone(evaluated, tmp_path):
+    (found,) = evaluations(choose(evaluated[0].parent))
+    gone = replace(found, config={**found.config, "data": str(tmp_path / "gone")})
+    (line,) = clip_blocks(gone, 2)
+    assert line.warn
+    assert f"{tmp_path / 'gone'}" in line.text
+    (line,) = clip_blocks(replace(found, runs=dict.fromkeys(found.runs, tmp_path)), 2)
+    assert "No clips are shown" in line.text
 
 
 def test_draws_name_every_sample_once_per_condition(evaluated):

@@ -21,7 +21,7 @@ from tests.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
-from trainers.avqa.items import QuestionItems
+from trainers.avqa.items import Asked, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
@@ -30,6 +30,7 @@ from trainers.evaluate import main
 from trainers.predict import read_run
 from trainers.tracking import PARENT, Store
 from trainers.train import CONFIG_FILE
+from tuning.report.asked_clips import answers_of
 
 pytestmark = pytest.mark.unit
 CLIPS, RATES = 27, (0, 30, 70, 100)
@@ -269,3 +270,15 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert text[4] == f"| avst | specialist |  | 70.0 |  | 83 % | 60.0 |  | 57 % {cost}"
     assert text[5] == "|  | question look-up | 30.0 | 30.0 |  |  | 30.0 |  |  |  |  |  |"
     assert "2 more can't be asked" in "\n".join(text)
+
+
+@pytest.mark.parametrize("missing", [None, "audio", "visual"])
+def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missing):
+    predictor = load_answerer(read_run(runs["rmm"]), torch.device("cpu"))
+    clips = predictor.clips(predictor.config.data)
+    asked = Asked.of(load_questions(predictor.config.questions), "test", clips).questions
+    told = answers_of(predictor, clips, asked, missing)
+    right = [a == q.answer for a, q in zip(told, asked, strict=True) if clips.left(q.clip, missing)]
+    case = (missing, 100) if missing else ("none", 0)
+    expected = figures(evaluated[1], runs["rmm"])[case]
+    assert (len(right), sum(right) / len(right)) == (expected.samples, pytest.approx(expected.accuracy))

@@ -119,7 +119,7 @@ def rows_drawn(
     """What every sample met, once per seed: (seed, condition, id, audio, visual); see `write_draws`."""
     for predictor in {p.run.config.seed: p for p in predictors}.values():
         for condition in _conditions(config):
-            items = _items(predictor, condition, data, config)
+            items = items_under(predictor, condition, data, config)
             for i, meta in enumerate(data.metas):
                 yield predictor.run.config.seed, condition.name, meta.id, *items.fate(i)
 
@@ -155,9 +155,10 @@ def _conditions(config: EvaluateConfig) -> list[Condition]:
     return [CONDITIONS[c] for c in config.conditions]
 
 
-def _items(
+def items_under(
     predictor: Predictor, condition: Condition, data: ShardDataset, config: EvaluateConfig
 ) -> MediaItems:
+    """The samples of `data` as a run meets them under a condition."""
     trained = predictor.run.config
     noise = (config.noise or trained.noise).build()
     backbone = predictor.backbone
@@ -173,7 +174,7 @@ def _rows(
     device: torch.device,
     progress: Progress,
 ) -> list[Row]:
-    items = _items(predictor, condition, data, config)
+    items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
     right: dict[str, int] = {}
     for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):

@@ -11,6 +11,7 @@ from pathlib import Path
 from configs import Config, config_to_dict
 
 UNKNOWN = "unknown"
+PLACE = frozenset({"seed", "workers", "cpus", "gpu", "loaders", "retries"})  # settings of a repetition alone
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 
 

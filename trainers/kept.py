@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from shards.atomic import write_text
 
@@ -35,3 +37,21 @@ def keep(out: Path, made_of: dict[str, Any], rows: Sequence[Any]) -> None:
     """Say that the results in `out` are whole."""
     done = {"made_of": made_of, "rows": [asdict(row) for row in rows]}
     write_text(out / DONE, json.dumps(done, indent=1) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Dataclass instances of one kind as a table, a column per field."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def rows_of(table: str, kind: type[RowT]) -> list[RowT] | None:
+    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`."""
+    reader = csv.DictReader(io.StringIO(table))
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if list(reader.fieldnames or ()) != names:
+        return None
+    hints = get_type_hints(kind)
+    return [kind(**{name: hints[name](row[name]) for name in names}) for row in reader]

@@ -23,9 +23,10 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from trainers.config import CaseConfig, TrainConfig
 from trainers.detector import load_detector
+from trainers.identity import PLACE
 from trainers.recipes import RECIPES, build_case_module
 
-_SAME_METHOD = {"seed", "depth", "workers", "cpus", "gpu", "loaders", "retries"}
+_SAME_METHOD = PLACE | {"depth"}
 SELECTIONS = ("situation", "concat", "detected")
 
 

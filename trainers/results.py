@@ -3,13 +3,13 @@ figure)."""
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.conditions import CONDITIONS, NOISY_CASES
+from trainers.kept import write_rows
 
 LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
     "": {},
@@ -119,10 +119,7 @@ def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
 
 def write_tables(out: Path, rows: Sequence[Row]) -> None:
     """Write results.csv, results.md and results.png into `out`."""
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_rows(out / "results.csv", rows)
     lines = summarise(rows)
     (out / "results.md").write_text(markdown(lines, rows[0].samples) + "\n", encoding="utf-8")
     figure(lines, out / "results.png")

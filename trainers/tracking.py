@@ -13,12 +13,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
+import shlex
 import signal
+import sys
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +36,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -38,13 +46,27 @@ for _noisy in ("mlflow", "alembic"):  # after the import, which sets them itself
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 logger = logging.getLogger(__name__)
 SYNC_SECONDS = 5.0
+LONGEST = 2000  # characters of a tag
 BATCH = 1000  # metrics per request, MLflow's limit
 PARAMS = 100  # params per request, MLflow's limit
 PARENT = "mlflow.parentRunId"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens on runs, not on GenAI traces
+KINDS = {  # a run's kind by a parameter that only runs of it have, in this order
+    "sweep": "sweep",
+    "study": "study",
+    "conditions": "evaluation",
+    "rates": "evaluation",
+    "seeds": "method",
+    "case": "case",
+    "recipe": "training",
+}
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # what the UI calls model training
 RECORD = "mlflow.json"
 OPEN = ".open"  # folder of the locks of open runs
 LOCK = "avmend.lock"  # tag: the run's lock
+NOTE = "mlflow.note.content"  # tag: the run's description in the UI
+COMMAND = "mlflow.source.name"  # tag: the command line, which the UI shows as the run's source
+VERSIONS = "versions"  # tag: of Python and the packages that figures depend on
+ERROR = "error"  # tag: why a run ended as FAILED
 
 
 class Terminated(SystemExit):
@@ -54,6 +76,122 @@ class Terminated(SystemExit):
 def store_uri(root: Path | str = "runs") -> str:
     """MLFLOW_TRACKING_URI where set, else the SQLite file ``root``/mlflow.db by its absolute path."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+
+
+def command_line() -> str:
+    """What this process was called with, as one would type it."""
+    name = Path(sys.argv[0]).name
+    words = [name, *sys.argv[1:]] if name == "avmend" else ["python", *sys.orig_argv[1:]]
+    return shlex.join(words)[:LONGEST]
+
+
+@cache
+def versions() -> str:
+    """Of Python and the packages that figures depend on, those that are installed."""
+    found = [f"python {platform.python_version()}"]
+    for name in ("avmend", "torch", "ray", "mlflow", "numpy"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
+
+
+def known_store(root: Path | str) -> str:
+    """The URI of the store of `root`.
+
+    Raises:
+        InputError: there is no file yet.
+    """
+    uri = store_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        remedy = "name the folder of the runs, or train something first (make demo)"
+        raise InputError("no MLflow store yet", file=uri.removeprefix("sqlite:///"), remedy=remedy)
+    return uri
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as its store tells it.
+
+    Attributes:
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        started, ended: milliseconds since 1970; `ended` None while it runs.
+        parent: id of the run of the command that it belongs to, "" if none.
+    """
+
+    run_id: str
+    name: str
+    experiment: str
+    status: str
+    started: int
+    ended: int | None
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    parent: str
+
+    @property
+    def kind(self) -> str:
+        """sweep, study, evaluation, method (a line of an evaluation), case (a stage), training, or other."""
+        return next((kind for param, kind in KINDS.items() if param in self.params), "other")
+
+
+def read_runs(root: Path | str) -> list[Recorded]:
+    """All runs of the store of `root` that were not deleted, oldest first. Nothing is changed there.
+
+    Raises:
+        InputError: no store there, or none that can be read.
+    """
+    uri = known_store(root)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        places = {e.experiment_id: e.name for e in client.search_experiments()}
+        found, token = [], None
+        while places:
+            page = client.search_runs(list(places), max_results=1000, page_token=token)
+            found += [_recorded(run, places[run.info.experiment_id]) for run in page]
+            if not (token := page.token):
+                break
+    except (MlflowException, SQLAlchemyError) as error:
+        remedy = "give the folder of a store, or see that its server answers"
+        first = str(error).splitlines()[0]
+        raise InputError(f"the MLflow store can't be read: {first}", file=uri, remedy=remedy) from None
+    return sorted(found, key=lambda run: (run.started, run.name))
+
+
+def _recorded(run: Any, experiment: str) -> Recorded:
+    info, data = run.info, run.data
+    return Recorded(
+        run_id=info.run_id,
+        name=info.run_name or info.run_id,
+        experiment=experiment,
+        status=info.status,
+        started=info.start_time or 0,
+        ended=info.end_time,
+        params=dict(data.params),
+        metrics=dict(data.metrics),
+        tags=dict(data.tags),
+        parent=data.tags.get(PARENT, ""),
+    )
+
+
+def read_artifact(root: Path | str, run_id: str, name: str) -> str | None:
+    """The text of a run's artifact, None if there is none."""
+    client = MlflowClient(tracking_uri=known_store(root))
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            return Path(client.download_artifacts(run_id, name, place)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):
+            return None
+
+
+def tag_experiments(root: Path | str, tags: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Set tags of experiments, given by the experiment's name; returns the experiments' ids by name."""
+    client = MlflowClient(tracking_uri=known_store(root))
+    ids = {e.name: e.experiment_id for e in client.search_experiments()}
+    for name, own in tags.items():
+        for key, value in own.items():
+            client.set_experiment_tag(ids[name], key, value)
+    return ids
 
 
 class Store:
@@ -112,6 +250,9 @@ class Store:
         except (KeyboardInterrupt, Terminated):
             status = "KILLED"
             raise
+        except BaseException as error:
+            run.tag(ERROR, f"{type(error).__name__}: {error}"[:LONGEST])
+            raise
         finally:
             run.close(status)
 
@@ -129,7 +270,8 @@ class Store:
         """As :meth:`run`, for who opens many: the caller calls `sync` now and then, and `close`."""
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        tags = {**(tags or {}), **({PARENT: parent.run_id} if parent is not None else {})}
+        tags = {COMMAND: command_line(), VERSIONS: versions(), **(tags or {})}
+        tags |= {PARENT: parent.run_id} if parent is not None else {}
         with FileLock(self.root / ".mlflow.lock"):
             lock = self._hold()
             tags[LOCK] = Path(lock.lock_file).stem
@@ -137,6 +279,8 @@ class Store:
             if known is not None:
                 self.client.log_batch(known, tags=[RunTag(*tag) for tag in tags.items()])
                 self.client.update_run(known, status="RUNNING", name=name)
+                if ERROR in self.client.get_run(known).data.tags:
+                    self.client.delete_tag(known, ERROR)
         pushed: set[tuple[str, int, str]] = set()
         if known is not None:
             pushed = self._pushed(known)
@@ -276,7 +420,7 @@ class Run:
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
-        self._try(lambda: self.client.set_tag(self.run_id, "mlflow.note.content", markdown))
+        self._try(lambda: self.client.set_tag(self.run_id, NOTE, markdown))
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Copy a file, or a folder's contents, to the run's artifacts in MLflow, to their folder `place`."""

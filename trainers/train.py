@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import statistics
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -156,13 +157,23 @@ def _paths(value: Any) -> bool:
 
 
 def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:
-    """Last and best figures of every stage, as `<stage>/val_accuracy`, `best/<stage>/val_accuracy`, ..."""
+    """Last and best figures of every stage, as `<stage>/val_accuracy`, `best/<stage>/val_accuracy`, ...
+
+    Of several stages also their means, and the highest peak memory, under the names that a recipe of one
+    stage has, so that both can be compared in one column.
+    """
     out: dict[str, float] = {}
+    last: list[dict[str, float]] = []
     for part in stage_names(config):
         lines = [line.metrics for line in read_metrics(logs(folder, part))]
+        last.append(lines[-1])
         out |= {f"{part}/{k}": v for k, v in lines[-1].items()}
         if "val_accuracy" in lines[-1]:
             out[f"best/{part}/val_accuracy"] = max(line["val_accuracy"] for line in lines)
+    if len(last) > 1:
+        means = ("val_accuracy", "val_loss", "epoch_seconds")
+        out |= {k: statistics.fmean(x[k] for x in last) for k in means if all(k in x for x in last)}
+        out["peak_memory_mb"] = max(x["peak_memory_mb"] for x in last)
     return out
 
 

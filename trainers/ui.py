@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from shards.errors import InputError
+
+LINKS = 5  # experiments whose views are printed
 
 
 def ui_command(root: Path, port: int) -> list[str]:
@@ -16,17 +19,32 @@ def ui_command(root: Path, port: int) -> list[str]:
     Raises:
         InputError: no store there yet, or MLFLOW_TRACKING_URI names a server, which has a UI of its own.
     """
-    from trainers.tracking import store_uri
+    from trainers.tracking import known_store
 
-    uri = store_uri(root)
+    uri = known_store(root)
     if uri.startswith(("http://", "https://")):
         remedy = "open that address in a browser, or unset MLFLOW_TRACKING_URI"
         raise InputError(f"the runs are on the server {uri}", field="MLFLOW_TRACKING_URI", remedy=remedy)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        remedy = "name the folder of the runs with --store, or train something first (make demo)"
-        raise InputError("no MLflow store yet", file=uri.removeprefix("sqlite:///"), remedy=remedy)
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     return [*serve, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def links(root: Path, port: int) -> list[str]:
+    """Links to the views of the experiments that ran last, which are kept in the store for it."""
+    from trainers.tracking import Recorded, read_runs, tag_experiments
+    from trainers.views import views
+
+    runs: dict[str, list[Recorded]] = {}
+    for run in reversed(read_runs(root)):
+        runs.setdefault(run.experiment, []).append(run)
+    shown = {name: views(runs[name][::-1]) for name in list(runs)[:LINKS]}
+    now = time.time_ns() // 1_000_000
+    ids = tag_experiments(root, {name: dict(v.tag(now) for v in found) for name, found in shown.items()})
+    return [
+        f"  {name}, {view.name}: http://127.0.0.1:{port}{view.path(ids[name])}"
+        for name, found in shown.items()
+        for view in found
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,10 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         command = ui_command(arguments.store, arguments.port)
+        found = links(arguments.store, arguments.port)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"http://127.0.0.1:{arguments.port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    home = f"http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)"
+    print("\n".join([home, *found]), file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes for LLM judges
     os.execv(command[0], command)

@@ -168,6 +168,7 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
         ]
         settings = within("evaluate", QuestionEvaluation, config.evaluate)
         evaluate_questions(trained, settings, out, runs, stages.next(), parent)
+        parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
 
 

@@ -143,3 +143,12 @@ def failure(place: Path) -> str:
         return str(json.loads((place / FAILURE).read_text())["error"])
     except FileNotFoundError:
         return ""
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    """All outcomes that the sweep in `folder` has kept, failures too, by number; of two the newer one."""
+    found: dict[int, Outcome] = {}
+    for path in sorted(folder.glob(f"trials/*/{FILE}"), key=lambda path: path.stat().st_mtime_ns):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found[record["number"]] = Outcome(**{**record, "curve": tuple(record["curve"])})
+    return [found[number] for number in sorted(found)]

@@ -109,6 +109,7 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
             trained += _train_all(config, seed, shards, runs, stages, parent)
         settings = within("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
         evaluate(trained, settings, out, runs, stages.next(), parent)
+        parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
 
 

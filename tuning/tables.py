@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shards.atomic import replacing, write_text
 from tuning.config import Search
 from tuning.outcome import Outcome
 from tuning.space import Params, Space
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ItemT = TypeVar("ItemT")
 COSTS = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb")
 SHARES = ("accuracy",)  # metrics that end so are shares, shown in percent
 
@@ -71,13 +76,25 @@ def best(lines: Sequence[Line], search: Search) -> Line | None:
 
 
 def front(lines: Sequence[Line], search: Search, cost: str) -> list[Line]:
-    """The lines that no other one beats in both metric and cost (the Pareto front), cheapest first."""
+    """The lines that no other one beats in both metric and cost, cheapest first."""
     sign = 1 if search.mode == "max" else -1
     good = [line for line in lines if line.mean is not None]
-    out: list[Line] = []
-    for line in sorted(good, key=lambda x: (x.costs[cost], -sign * (x.mean or 0.0))):
-        if not out or sign * (line.mean or 0.0) > sign * (out[-1].mean or 0.0):
-            out.append(line)
+    return pareto(good, lambda line: line.costs[cost], lambda line: sign * (line.mean or 0.0))
+
+
+def pareto(
+    items: Sequence[ItemT], cost: Callable[[ItemT], float], gain: Callable[[ItemT], float]
+) -> list[ItemT]:
+    """The Pareto front, cheapest first: no other item costs no more and gains no less, and is better in one
+    of the two. Equal items are all on it."""
+    out: list[ItemT] = []
+    for item in sorted(items, key=lambda x: (cost(x), -gain(x))):
+        if (
+            not out
+            or gain(item) > gain(out[-1])
+            or (cost(item), gain(item)) == (cost(out[-1]), gain(out[-1]))
+        ):
+            out.append(item)
     return out
 
 
@@ -153,23 +170,39 @@ def _note(search: Search, several: bool) -> str:
 
 
 def figure(lines: Sequence[Line], space: Space, search: Search, path: Path) -> None:
-    """The metric against every parameter, and against the cost with the front of the best."""
+    """Write :func:`drawing` into a file."""
+    page = drawing(lines, space, search)
+    with replacing(path) as temporary:
+        page.savefig(temporary, dpi=150)
+
+
+def drawing(lines: Sequence[Line], space: Space, search: Search, columns: int | None = None) -> Figure:
+    """The metric against every parameter, and against the cost with the front of the best.
+
+    Args:
+        columns: panels side by side; None: all.
+    """
     from matplotlib.figure import Figure
 
     names = [name for name in space if name != "seed"]
     cost = search.cost or "epoch_seconds"
     good = [line for line in lines if line.mean is not None]
-    page = Figure(figsize=(4.2 * (len(names) + 1), 3.8), layout="constrained")
-    axes = page.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
+    wide = min(columns or len(names) + 1, len(names) + 1)
+    high = math.ceil((len(names) + 1) / wide)
+    page = Figure(figsize=(4.2 * wide, 3.8 * high), layout="constrained")
+    grid = page.subplots(high, wide, sharey=True, squeeze=False)
+    axes = list(grid.flat)
     for at, name in zip(axes, names, strict=False):
         _against(at, good, name, space, search)
-    _cost(axes[-1], good, search, cost)
-    axes[0].set_ylabel(search.metric.replace("_", " ") + (", %" if search.metric.endswith(SHARES) else ""))
+    _cost(axes[len(names)], good, search, cost)
+    for row in grid:
+        row[0].set_ylabel(search.metric.replace("_", " ") + (", %" if search.metric.endswith(SHARES) else ""))
     for at in axes:
         at.spines[["top", "right"]].set_visible(False)
         at.grid(alpha=0.3)
-    with replacing(path) as temporary:
-        page.savefig(temporary, dpi=150)
+    for at in axes[len(names) + 1 :]:
+        at.remove()
+    return page
 
 
 def _scale(search: Search) -> float:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from models.cavmae import MODALITIES
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from trainers.avqa.results import Line
 
 LOOKS: dict[str, dict] = {  # a ceiling is dashed, rules that neither hear nor see are grey
@@ -20,18 +22,19 @@ MARKS = "osD^vPX*"
 
 
 def figure(lines: Sequence[Line], path: Path) -> None:
-    """One row per network, a line per method, spread over seeds as a band."""
-    import matplotlib
+    """Write :func:`drawing` into a file."""
+    drawing(lines).savefig(path, dpi=150)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+
+def drawing(lines: Sequence[Line]) -> Figure:
+    """One row per network, a line per method, spread over seeds as a band."""
+    from matplotlib.figure import Figure
 
     networks = list(dict.fromkeys(line.network for line in lines if line.network))
     methods = [m for m in dict.fromkeys(x.method for x in lines if x.network) if m not in LOOKS]
     size = (9.0, 3.1 * len(networks) + 0.9)
-    fig, axes = plt.subplots(
-        len(networks), 2, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey="row"
-    )
+    fig = Figure(figsize=size, layout="constrained")
+    axes = fig.subplots(len(networks), 2, squeeze=False, sharex=True, sharey="row")
     for row, network in zip(axes, networks, strict=True):
         for axis, modality in zip(row, MODALITIES, strict=True):
             for line in (x for x in lines if x.network in (network, "")):
@@ -44,8 +47,7 @@ def figure(lines: Sequence[Line], path: Path) -> None:
         axis.set_xlabel("clips without it, %")
     handles = {h.get_label(): h for a in axes.flat for h in a.get_lines() if h.get_label()[0] != "_"}
     fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-    fig.savefig(path, dpi=150)
-    plt.close(fig)
+    return fig
 
 
 def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:

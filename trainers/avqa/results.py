@@ -3,16 +3,16 @@ results.png (accuracy against missing rate)."""
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.cavmae import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
 from trainers.avqa.figure import figure
+from trainers.kept import write_rows
 
 Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
 Case = tuple[str, int]  # what is missing, in what percent of the clips
@@ -150,10 +150,7 @@ def regained(line: Line, zero: Line | None, case: Case) -> float | None:
 
 def write_tables(out: Path, results: Sequence[Result], notes: Mapping[str, Any]) -> None:
     """Write results.csv, results.md and results.png into `out`."""
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Result)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
+    write_rows(out / "results.csv", results)
     lines = summarise(results)
     (out / "results.md").write_text(markdown(lines, notes) + "\n", encoding="utf-8")
     figure(lines, out / "results.png")

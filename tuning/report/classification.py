@@ -1,0 +1,147 @@
+"""An evaluation of classification: accuracy by condition, and against cost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from models.conditions import CONDITIONS
+from trainers.results import Line, Row, recovered
+from tuning.report import drawings, intervals
+from tuning.report.parts import Block, Cell, Drawing, Table, figure, folded_rows, spread, text
+from tuning.tables import pareto
+
+COSTS = {  # attribute -> heading, digits, logarithmic axis
+    "trained": ("trained parameters", 0, True),
+    "epoch_seconds": ("seconds per epoch", 2, False),
+    "peak_memory_mb": ("peak memory, MiB", 0, False),
+}
+COST_NOTE = (
+    "On the front (marked) nothing is both cheaper and better. Means only: look at the intervals before "
+    "reading much into small differences. Case-wise methods: parameters and epoch time per case. Seconds "
+    "compare only between runs of one machine. Peak memory of training beyond the loaded network: growth of "
+    "the process on a CPU, allocated on a GPU."
+)
+SHOWN = 40  # rows of a table that are not folded away
+
+
+def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
+    """Table and figure of accuracy by condition.
+
+    Args:
+        tag: of the figure; no other one of the page has it.
+    """
+    lines = intervals.of_rows(rows)
+    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    groups = [
+        (
+            c.replace("_", " "),
+            [(line.name, *_percent(line.accuracy[c])) for line in lines if c in line.accuracy],
+        )
+        for c in conditions
+    ]
+    several = len({row.seed for row in rows}) > 1
+    caption = f"Accuracy by condition{'; bars are 95 % intervals over seeds' if several else ''}."
+    return (
+        *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
+        Drawing(drawings.svg(lambda: drawings.dots(groups), f"{tag} conditions"), caption),
+    )
+
+
+def _percent(pair: tuple[float, float]) -> tuple[float, float]:
+    return 100 * pair[0], 100 * pair[1]
+
+
+def _by_condition(lines: Sequence[Line], rows: Sequence[Row], conditions: Sequence[str]) -> Table:
+    by_name = {line.name: line for line in lines}
+    clean, noisy = by_name.get("finetune"), by_name.get("finetune_noisy")
+    gains = {line.name: recovered(line, clean, noisy) for line in lines} if clean and noisy else {}
+    means = any(line.noisy is not None for line in lines)
+    head = ["method", *(c.replace("_", " ") for c in conditions)]
+    head += (["noisy mean"] if means else []) + (["gain recovered, %"] if gains else []) + ["seeds"]
+    body = []
+    for line in lines:
+        cells = [text(line.name), *(_accuracy(line, c) for c in conditions)]
+        cells += [figure(line.noisy, 1, 100)] if means else []
+        cells += [figure(gains[line.name], 0, 100)] if gains else []
+        body.append((*cells, figure(line.seeds, 0)))
+    return Table(tuple(head), tuple(body), 1, "Accuracy by condition, percent", _note(rows, bool(gains)))
+
+
+def _accuracy(line: Line, condition: str) -> Cell:
+    mean, half = line.accuracy.get(condition, (None, math.nan))
+    return spread(mean, half, 1, 100)
+
+
+def _note(rows: Sequence[Row], gains: bool) -> str:
+    counts = sorted({row.samples for row in rows})
+    clips = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    several = len({row.seed for row in rows}) > 1
+    said = f"On {clips} clips; {intervals.SAID if several else 'one seed, so no interval'}. "
+    said += "An absent modality is left out, never filled. "
+    if any(row.selection for row in rows):
+        said += (
+            "situation knows what is ruined, detected does not, concat uses the sets of all cases at once. "
+        )
+    if len(intervals.one_per_seed(rows)) < len(rows):
+        said += "Several runs of one method and seed were averaged first. "
+    if len({line.seeds for line in intervals.of_rows(rows)}) > 1:
+        said += "Not all methods have the same seeds: their means are not of the same draws. "
+    if gains:
+        said += "Gain recovered: share of what finetune_noisy gains over finetune in the three noisy cases."
+    return said.strip()
+
+
+def cost_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
+    """Accuracy against what training costs, the Pareto front marked."""
+    lines = intervals.of_rows(rows)
+    if len(lines) < 2:
+        return ()
+    noisy = all(line.noisy is not None for line in lines)
+    gain = "accuracy, mean of the noisy cases, %" if noisy else "accuracy, mean of all conditions, %"
+    points = [
+        (
+            line.name,
+            100 * (line.noisy or 0.0) if noisy else 100 * _mean(line),
+            tuple(float(getattr(line, c)) for c in COSTS),
+        )
+        for line in lines
+    ]
+    return cost_part(points, gain, tag)
+
+
+def _mean(line: Line) -> float:
+    return statistics.fmean(mean for mean, _ in line.accuracy.values())
+
+
+def cost_part(
+    points: Sequence[tuple[str, float, tuple[float, ...]]], gain: str, tag: str
+) -> tuple[Block, ...]:
+    """Table and figure of a gain against `COSTS`.
+
+    Args:
+        points: name, gain, and one figure per cost.
+    """
+    order = range(len(points))
+    edges = [
+        pareto(order, lambda i, at=at: points[i][2][at], lambda i: points[i][1])  # type: ignore[misc]
+        for at in range(len(COSTS))
+    ]
+    body = [
+        (
+            text(name),
+            figure(value),
+            *(
+                figure(cost, digits, mark="front" if i in edge else "")
+                for cost, edge, (_, digits, _) in zip(costs, edges, COSTS.values(), strict=True)
+            ),
+        )
+        for i, (name, value, costs) in enumerate(points)
+    ]
+    head = ("method", gain, *(heading for heading, _, _ in COSTS.values()))
+    table = Table(head, tuple(body), 1, "Accuracy against cost", COST_NOTE)
+    axes = [(heading, log) for heading, _, log in COSTS.values()]
+    drawn = drawings.svg(lambda: drawings.fronts(points, axes, gain, edges), f"{tag} cost")
+    caption = "Accuracy against cost; ringed: on the Pareto front of that cost."
+    return *folded_rows(table, SHOWN, "all methods"), Drawing(drawn, caption)

@@ -1,0 +1,168 @@
+"""A few clips of an evaluation: frame, spectrogram and every method's answer, under every condition.
+
+Nothing is kept of single answers when runs are evaluated, so a few are given again here: from the shards and
+the runs' checkpoints, on a CPU, of the first seed. Where those are not here any more, a line says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.batch import AVBatch
+from models.conditions import CONDITIONS, Condition
+from models.noise import generator
+from shards.errors import InputError
+from shards.reader import ShardDataset
+from trainers.data import collate
+from trainers.evaluate import EvaluateConfig, items_under, testable
+from trainers.predict import Predictor, load_predictor, read_run
+from tuning.report.evaluations import Evaluation
+from tuning.report.parts import Answer, Block, Clip, Text, View
+from tuning.report.pictures import heat, photo
+from tuning.steps import within
+
+CPU = torch.device("cpu")
+LEAD = (
+    "A few clips, drawn at random over the classes, as the methods of the first seed met them; crossed out: "
+    "taken away, or never there."
+)
+
+
+def clip_blocks(found: Evaluation, count: int) -> tuple[Block, ...]:
+    """`count` clips; or the line that says why there are none."""
+    from tuning.report.asked_clips import asked_clips
+
+    try:
+        shown = _classified(found, count) if found.rows else asked_clips(found, count)
+        return (Text(LEAD), *shown)
+    except (InputError, OSError) as error:
+        reason = error.message if isinstance(error, InputError) else error.strerror
+        where = getattr(error, "file", None) or getattr(error, "filename", None)
+        said = f"No clips are shown: shards or checkpoints are not here as they were ({where}: {reason})."
+        return (Text(said, warn=True),)
+
+
+def first_seed(rows: Sequence[object]) -> dict[str, str]:
+    """The runs of the lowest seed -> what they are called."""
+    with_run = [row for row in rows if row.run]  # type: ignore[attr-defined]
+    lowest = min(row.seed for row in with_run)  # type: ignore[attr-defined]
+    return {row.run: row.method for row in with_run if row.seed == lowest}  # type: ignore[attr-defined]
+
+
+def _classified(found: Evaluation, count: int) -> tuple[Clip, ...]:
+    if not found.config:
+        raise InputError("the evaluation's folder is not here", file=found.name)
+    config = within("evaluation", EvaluateConfig, found.config)
+    data = ShardDataset(config.data, config.split)
+    chosen = choose_clips(data, [CONDITIONS[c] for c in config.conditions], count)
+    predictors = {}
+    for run, method in first_seed(found.rows).items():
+        predictors[method] = load_predictor(read_run(found.runs[run]), CPU)
+    views: list[list[View]] = [[] for _ in chosen]
+    scale: list[tuple[float, float]] | None = None
+    for name in config.conditions:
+        shown = _Shown.of(predictors, CONDITIONS[name], data, chosen, config)
+        scale = scale or shown.scales()
+        for at, view in enumerate(shown.views(scale)):
+            views[at].append(view)
+    return tuple(
+        Clip(data.metas[i].id, f"It is: {data.metas[i].labels[0]}", tuple(v))
+        for i, v in zip(chosen, views, strict=True)
+    )
+
+
+def choose_clips(data: ShardDataset, conditions: Sequence[Condition], count: int) -> list[int]:
+    """Positions of `count` clips: a seeded draw, of other classes first; of those that can be shown under
+    all of the conditions if there are enough."""
+    order = generator("clips of a report", len(data)).permutation(len(data)).tolist()
+    order.sort(key=lambda i: not all(testable(data.metas[i], c) for c in conditions))
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(data.metas[i].labels[0], i)
+    ranked = list(dict.fromkeys([*first.values(), *order]))
+    return [i for i in ranked if any(testable(data.metas[i], c) for c in conditions)][:count]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Some clips under one condition.
+
+    Attributes:
+        batch: as the first method met them, audio [B, T, 128], visual [B, 3, S, S].
+        said: method, with its selection -> label by clip.
+    """
+
+    condition: Condition
+    predictor: Predictor
+    batch: AVBatch
+    fates: list[tuple[str, str]]
+    truth: list[str]
+    said: dict[str, list[str]]
+
+    @classmethod
+    @torch.inference_mode()
+    def of(
+        cls,
+        predictors: dict[str, Predictor],
+        condition: Condition,
+        data: ShardDataset,
+        chosen: list[int],
+        config: EvaluateConfig,
+    ) -> _Shown:
+        """Ask every method."""
+        said: dict[str, list[str]] = {}
+        batches: dict[str, AVBatch] = {}
+        for method, predictor in predictors.items():
+            items = items_under(predictor, condition, data, config)
+            batches[method] = batch = collate([items[i] for i in chosen])
+            for selection, logits in _logits(predictor, batch, condition).items():
+                labels = [predictor.backbone.labels[j] for j in logits.argmax(dim=1).tolist()]
+                said[f"{method}, {selection}" if selection else method] = labels
+        first = next(iter(predictors))
+        fates = [items_under(predictors[first], condition, data, config).fate(i) for i in chosen]
+        truth = [data.metas[i].labels[0] for i in chosen]
+        return cls(condition, predictors[first], batches[first], fates, truth, said)
+
+    def scales(self) -> list[tuple[float, float]]:
+        """Darkest and brightest log-mel of every clip, for all of its spectrograms."""
+        return [
+            (float(x.min()), float(x.max())) if bool(there[0]) else (-1.0, 1.0)
+            for x, there in zip(self.batch.audio, self.batch.present, strict=True)
+        ]
+
+    def views(self, scales: list[tuple[float, float]]) -> Iterator[View]:
+        """One per clip."""
+        for i, scale in enumerate(scales):
+            hears, sees = self.batch.present[i].tolist()
+            yield View(
+                self.condition.name.replace("_", " "),
+                photo(self.predictor.backbone.normalisation.pixels(self.batch.visual[i])) if sees else None,
+                heat(self.batch.audio[i].numpy(), *scale) if hears else None,
+                "; ".join(
+                    f"{m}: {fate.replace('_', ' ')}"
+                    for m, fate in zip(("sound", "picture"), self.fates[i], strict=True)
+                ),
+                tuple(
+                    _answer(name, labels[i], self.truth[i], hears or sees)
+                    for name, labels in self.said.items()
+                ),
+            )
+
+
+def _answer(method: str, label: str, truth: str, there: bool) -> Answer:
+    return Answer(method, label, label == truth) if there else Answer(method, "nothing left", None)
+
+
+def _logits(predictor: Predictor, batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
+    """As `Predictor.predict`; the clips of which nothing is left are not asked about."""
+    left = batch.present.any(dim=1)
+    rows = batch.select(left)
+    out = {}
+    for selection, logits in predictor.predict(rows, condition).items():
+        out[selection] = logits.new_zeros(len(batch), logits.shape[1])
+        out[selection][left] = logits
+    return out

@@ -1,0 +1,80 @@
+"""Means over seeds with intervals: Student's t, 95 %."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scipy.special import stdtrit
+
+from trainers import results as classified
+from trainers.avqa import results as asked
+from tuning import tables
+
+LEVEL = 0.95
+SAID = "mean ± half width of the 95 % interval over seeds (Student's t)"
+
+
+def half_width(sd: float, count: int) -> float:
+    """Half of the interval around a mean of `count` values: t(0.975, n - 1) sd / sqrt(n). NaN for fewer than
+    two: nothing is known of the spread."""
+    if count < 2:
+        return math.nan
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(count)
+
+
+def of_values(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width."""
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), half_width(sd, len(values))
+
+
+def one_per_seed(rows: Sequence[classified.Row]) -> list[classified.Row]:
+    """Rows of one method, selection, seed and condition as one, with their mean accuracy."""
+    groups: dict[tuple[str, str, int, str], list[classified.Row]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.selection, row.seed, row.condition), []).append(row)
+    return [replace(g[0], accuracy=statistics.fmean(row.accuracy for row in g)) for g in groups.values()]
+
+
+def of_rows(rows: Sequence[classified.Row]) -> list[classified.Line]:
+    """`trainers.results.summarise` with half widths in place of standard deviations; of several runs of one
+    method and seed the mean comes first, so that a value is a seed."""
+    rows = one_per_seed(rows)
+    counts = Counter((row.method, row.selection, row.condition) for row in rows)
+    return [
+        replace(
+            line,
+            accuracy={
+                c: (mean, half_width(sd, counts[line.method, line.selection, c]))
+                for c, (mean, sd) in line.accuracy.items()
+            },
+        )
+        for line in classified.summarise(rows)
+    ]
+
+
+def of_results(results: Sequence[asked.Result]) -> list[asked.Line]:
+    """`trainers.avqa.results.summarise` with half widths in place of standard deviations."""
+    counts = Counter((r.network, r.method, r.missing, r.rate, r.kind) for r in results)
+    return [
+        replace(
+            line,
+            accuracy={
+                case: {
+                    kind: (mean, half_width(sd, counts[line.network, line.method, *case, kind]))
+                    for kind, (mean, sd) in kinds.items()
+                }
+                for case, kinds in line.accuracy.items()
+            },
+        )
+        for line in asked.summarise(results)
+    ]
+
+
+def of_outcomes(lines: Sequence[tables.Line]) -> list[tables.Line]:
+    """A sweep's lines with half widths in place of standard deviations."""
+    return [replace(line, sd=half_width(line.sd, line.seeds)) for line in lines]
