@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("trainers.evaluate", "conditions x methods: results.csv, results.md, figure"),
     "study": ("tuning.study", "all of it, from clips to the results table: demo, results, avqa"),
     "sweep": ("tuning.sweep", "a recipe over a search space, trials side by side: prompts, or your own"),
+    "doctor": ("tuning.doctor", "what is wrong, before anything expensive: machine, cluster, store, shards"),
     "ui": ("trainers.ui", "open the MLflow UI on the runs"),
 }
 
