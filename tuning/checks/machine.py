@@ -107,11 +107,12 @@ def check_decoders() -> list[Finding]:
         source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=0.5"]
         source += ["-f", "lavfi", "-i", "sine=frequency=440:duration=0.5", "-pix_fmt", "yuv420p"]
         command = [executable(), "-nostdin", "-v", "error", "-threads", "1", *source, clip]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        if made.returncode:
-            return [
-                fail("decoders", f"no clip could be made: {made.stderr.strip()}", "see the check of ffmpeg")
-            ]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=30).stderr.strip()
+        except OSError as error:
+            told = str(error)
+        if told or not Path(clip).is_file():
+            return [fail("decoders", f"no clip could be made: {told}", "see the check of ffmpeg")]
         for name, by_decord in (("decord", True), ("ffmpeg", False)):
             try:
                 got = decode(Request(path=clip, frames=2, size=32, use_decord=by_decord))
