@@ -83,8 +83,11 @@ def lasting(path: Path, field: str) -> Path:
         InputError: this is a submitted job and the path lies in its working directory.
     """
     path = Path(path).absolute()
-    if in_job() and path.is_relative_to(Path.cwd()):
-        message = f"{path.relative_to(Path.cwd())} would be lost with the job's temporary working directory"
+    here = Path.cwd()
+    if in_job() and path.resolve().is_relative_to(here):
+        message = (
+            f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"
+        )
         remedy = "give an absolute path, on storage that every node mounts"
         raise InputError(message, field=field, remedy=remedy)
     return path

@@ -78,6 +78,8 @@ def ray_head() -> Iterator[Head]:
         _wait(url, process, folder / "head.log")
         head = Head(env, folder / "env/bin", url, f"127.0.0.1:{ports[0]}", folder / "token")
         yield head
+        if process.poll() is not None:
+            raise RuntimeError(f"the head died: {(folder / 'head.log').read_text()[-4000:]}")
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -103,6 +105,8 @@ def _environment(folder: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": f"{folder}/token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_health_check_timeout_ms": "120000",  # a busy machine is not a dead one
+        "RAY_agent_register_timeout_ms": "300000",
         "OMP_NUM_THREADS": "1",
     }
 
