@@ -55,13 +55,35 @@ class Head:
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.run(command, cwd=cwd, env=env or self.env, text=True, timeout=400, **output)
 
+    @contextmanager
+    def node(self, *before: str) -> Iterator[None]:
+        """One more node of one CPU on this machine; `before` is put in front of its command."""
+        log = self.token.with_name("node.log")
+        options = ["--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0"]
+        options.append(f"--dashboard-agent-listen-port={free_ports(1)[0]}")
+        command = [*before, self.bin / "ray", "start", f"--address={self.address}", "--block", *options]
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command, env=self.env, stdout=file, stderr=file, start_new_session=True
+            )
+        deadline = time.monotonic() + 120
+        try:
+            while "Ray runtime started" not in log.read_text():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"no node: {log.read_text()[-2000:]}")
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
 
 @contextmanager
 def ray_head() -> Iterator[Head]:
     """A head of two CPUs on free ports, in a folder of its own; ended by its process id."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
     env = _environment(folder)
-    dashboard, *ports = _free_ports(5)
+    dashboard, *ports = free_ports(5)
     named = ("port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
     options = [f"--{name}={port}" for name, port in zip(named, ports, strict=True)]
     options += ["--min-worker-port=0", "--max-worker-port=0", "--num-cpus=2", f"--temp-dir={folder}/ray"]
@@ -107,11 +129,14 @@ def _environment(folder: Path) -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_health_check_timeout_ms": "120000",  # a busy machine is not a dead one
         "RAY_agent_register_timeout_ms": "300000",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "300",
         "OMP_NUM_THREADS": "1",
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -124,7 +149,7 @@ def _free_ports(count: int) -> list[int]:
 def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
     """Until the job API answers."""
     request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while True:
         try:
             with urllib.request.urlopen(request, timeout=5):

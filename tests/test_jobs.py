@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,9 +87,21 @@ def test_clips_are_ingested_where_only_the_dependencies_are_installed(head, tmp_
 
 
 @pytest.mark.ray
-def test_a_job_that_would_lose_its_runs_is_refused(head, media):
-    done = head.submit("python", "-m", "trainers.train", "finetune", f"data={media}", *SMALL)
+def test_a_job_gets_the_code_alone_and_may_not_write_its_runs_there(head, media, tmp_path):
+    """From a checkout with gigabytes beside the code: .gitignore keeps them out of the upload."""
+    left_out = shutil.ignore_patterns(".*", "runs", "data", "build", "*.egg-info", "__pycache__")
+    checkout = shutil.copytree(ROOT, tmp_path / "checkout", ignore=left_out)
+    shutil.copy(ROOT / ".gitignore", checkout)
+    for name in ("runs/big.bin", "data/big.bin", ".venv/big.bin"):
+        (checkout / name).parent.mkdir()
+        with (checkout / name).open("wb") as file:
+            file.truncate(600_000_000)  # more than Ray takes
+    train = f"python -m trainers.train finetune data={media} {' '.join(SMALL)}"
+    done = head.submit("bash", "-c", f"echo there: $(ls -A); {train}", cwd=checkout)
     assert done.returncode != 0
+    (there,) = (line for line in done.stdout.splitlines() if line.startswith("there:"))
+    assert "trainers" in there
+    assert not {"runs", "data", ".venv"} & set(there.split())
     assert "field '--runs': runs would be lost with the job's temporary working directory" in done.stdout
     assert "remedy: give an absolute path" in done.stdout
 
@@ -101,6 +114,23 @@ def test_the_doctor_finds_a_sound_cluster_sound(head, tmp_path):
     }
     assert set(checked.values()) == {"ok"}, found
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+
+
+@pytest.mark.ray
+def test_the_doctor_tells_shared_storage_from_a_nodes_own(head, tmp_path):
+    """The same folder, seen by the second node as by the head; then with a file system of its own over it."""
+    with head.node():
+        found = doctor(head, tmp_path)
+        assert found["nodes"]["found"].startswith("2, 3 CPUs")
+        assert found["storage"]["found"] == f"{tmp_path} is written and read by all 2 nodes"
+    own = ["unshare", "--mount", "bash", "-c", f'mount -t tmpfs none {tmp_path} && exec "$@"', "bash"]
+    if subprocess.run([*own, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces for this user")
+    with head.node(*own):
+        found = doctor(head, tmp_path)
+        assert found["storage"]["status"] == "fail"
+        assert "No such file" in found["storage"]["found"]
+        assert found["storage"]["remedy"] == f"mount the same storage at {tmp_path} on every node"
 
 
 @pytest.mark.ray

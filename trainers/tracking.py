@@ -375,7 +375,8 @@ def _terminated_by_signal() -> Iterator[None]:
 
 
 def probe_store(root: Path | str) -> str:
-    """What the store of a folder of runs is, after it was opened and a write tried; nothing is left behind.
+    """What the store of a folder of runs is, after it was opened and a write tried: in SQLite one that is
+    rolled back, on a server a tag of one experiment.
 
     Raises:
         InputError: it does not open, takes no writes, or is of another version of MLflow.
