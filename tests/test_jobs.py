@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.heads import Head, ray_head
 from tests.media import make_clip
 from tests.sweeps import SWEEP, sweep_file
 from tests.test_ingest import write_manifest
+from tuning.checks.cluster import check_address, check_token
+from tuning.checks.finding import guarded
 
 SMALL = [f"backbone.{k}={v}" for k, v in {"dim": 32, "heads": 2, "mlp_ratio": 2, "depth": 2}.items()]
 SMALL += ["backbone.target_length=32", "backbone.image_size=32", "batch_size=8", "epochs=1", "cpus=1"]
@@ -116,7 +119,7 @@ def test_the_doctor_finds_a_sound_cluster_sound(head, tmp_path):
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_the_doctor_tells_shared_storage_from_a_nodes_own(head, tmp_path):
     """The same folder, seen by the second node as by the head; then with a file system of its own over it."""
     with head.node():
@@ -133,31 +136,44 @@ def test_the_doctor_tells_shared_storage_from_a_nodes_own(head, tmp_path):
         assert found["storage"]["remedy"] == f"mount the same storage at {tmp_path} on every node"
 
 
+@pytest.fixture
+def client(head, monkeypatch):
+    """This process with a client's variables; set them, and ask the checks that need no Ray."""
+    for name, value in head.env.items():
+        if name.startswith("RAY_AUTH"):
+            monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("variables", "check", "words"),
     [
-        ({"RAY_AUTH_TOKEN": "f" * 32}, "ray address", "refuses that of RAY_AUTH_TOKEN"),
-        ({"RAY_AUTH_MODE": "disabled"}, "ray address", "this process sends none"),
+        ({"RAY_AUTH_TOKEN": "f" * 32}, "address", "refuses that of RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_MODE": "disabled"}, "address", "this process sends none"),
         ({"RAY_AUTH_MODE": "disabled"}, "token", "RAY_AUTH_MODE=disabled"),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "token", "No such file"),
-        ({"RAY_ADDRESS": "127.0.0.1:9"}, "ray address", "no Ray answers at 127.0.0.1:9"),
-        ({"RAY_ADDRESS": "http://127.0.0.1:9"}, "ray address", "nobody answers at http://127.0.0.1:9"),
+        ({"RAY_ADDRESS": "127.0.0.1:9"}, "address", "no Ray answers at 127.0.0.1:9"),
+        ({"RAY_ADDRESS": "http://127.0.0.1:9"}, "address", "nobody answers at http://127.0.0.1:9"),
     ],
 )
-def test_the_doctor_says_why_a_cluster_can_not_be_used(head, tmp_path, variables, check, words):
-    found = doctor(head, tmp_path, **variables)[check]
-    assert found["status"] == "fail"
-    assert words in found["found"]
-    assert found["remedy"]
+def test_the_doctor_says_why_a_cluster_can_not_be_used(head, client, variables, check, words):
+    for name, value in {"RAY_ADDRESS": head.address, **variables}.items():
+        client.setenv(name, value)
+    checks = {"token": check_token, "address": lambda: check_address(os.environ["RAY_ADDRESS"])}
+    (found,) = guarded(check, checks[check])
+    assert found.status == "fail"
+    assert words in found.found
+    assert found.remedy
 
 
 @pytest.mark.ray
-def test_the_doctor_asks_the_job_api_too(head, tmp_path):
-    found = doctor(head, tmp_path, RAY_ADDRESS=head.url)
-    assert [found[name]["status"] for name in ("ray address", "state api", "storage")] == ["ok", "ok", "skip"]
-    found = doctor(head, tmp_path, RAY_ADDRESS=head.url, RAY_AUTH_TOKEN="f" * 32)
-    assert "refuses this token" in found["ray address"]["found"]
+def test_the_doctor_asks_the_job_api_too(head, client):
+    (found,) = check_address(head.url)
+    assert found.status == "ok", found
+    client.setenv("RAY_AUTH_TOKEN", "f" * 32)
+    (found,) = check_address(head.url)
+    assert "refuses this token" in found.found
 
 
 @pytest.mark.slow
