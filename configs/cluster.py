@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.auth import Answer, ask, sent_token
 from shards.errors import InputError
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
+START = "start the cluster, or unset RAY_ADDRESS"
 
 
 @contextmanager
@@ -17,7 +22,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     stop it afterwards. Where this process already runs Ray, that is used and left running.
 
     Raises:
-        InputError: there is no cluster at ``RAY_ADDRESS``.
+        InputError: there is no cluster at ``RAY_ADDRESS``, or it refuses the token.
     """
     import ray
 
@@ -25,18 +30,77 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, object] = {"logging_level": logging.ERROR}
-    if not os.environ.get("RAY_ADDRESS"):
+    options: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_address(address)
+    else:
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        options |= {"num_cpus": num_cpus, "include_dashboard": False, "log_to_driver": False}
+        options |= {"num_cpus": num_cpus, "include_dashboard": False}
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     try:
         ray.init(**options)  # type: ignore[arg-type]
     except ConnectionError as error:
-        address, remedy = os.environ.get("RAY_ADDRESS"), "start the cluster, or unset RAY_ADDRESS"
-        raise InputError(f"no Ray at {address}: {error}", field="RAY_ADDRESS", remedy=remedy) from None
+        raise InputError(f"no Ray at {address}: {error}", field="RAY_ADDRESS", remedy=START) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Refuse at once an address where no Ray answers, or one that refuses this process's token.
+
+    Raises:
+        InputError: so, or the address is the dashboard's, where jobs are submitted.
+    """
+    if address.startswith(("http://", "https://")):
+        remedy = (
+            "for 'ray job submit' name it with --address; on a node set RAY_ADDRESS to the head's host:port"
+        )
+        message = f"{address} is the address of a dashboard, where jobs are submitted"
+        raise InputError(message, field="RAY_ADDRESS", remedy=remedy)
+    if ":" not in address or "://" in address or os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return  # auto, ray://..., or what only Ray itself can ask
+    token = sent_token()
+    answer = ask(address, token)
+    if answer is Answer.NOBODY:
+        raise InputError(f"no Ray answers at {address}", field="RAY_ADDRESS", remedy=START)
+    if answer is Answer.REFUSED:
+        message = f"the cluster at {address} demands a token, and " + (
+            f"refuses that of {token.source}" if token else "this process sends none"
+        )
+        remedy = "set RAY_AUTH_MODE=token, and copy the head's ~/.ray/auth_token to this user's, mode 600"
+        raise InputError(message, field="RAY_AUTH_TOKEN_PATH", remedy=remedy)
+
+
+def lasting(path: Path, field: str) -> Path:
+    """The absolute ``path`` of what a command writes; refused where a submitted job would lose it.
+
+    Ray copies ``--working-dir`` to a temporary folder of each node, which no other sees and which is deleted.
+
+    Raises:
+        InputError: this is a submitted job and the path lies in its working directory.
+    """
+    path = Path(path).absolute()
+    here = Path.cwd()
+    if in_job() and path.resolve().is_relative_to(here):
+        message = (
+            f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"
+        )
+        remedy = "give an absolute path, on storage that every node mounts"
+        raise InputError(message, field=field, remedy=remedy)
+    return path
+
+
+def runs_folder() -> Path:
+    """The folder of runs where no command names one: AVMEND_RUNS, else ``runs``."""
+    return Path(os.environ.get("AVMEND_RUNS", "runs"))
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a job with an uploaded working directory."""
+    try:
+        return bool(json.loads(os.environ.get(JOB, ""))["runtime_env"].get("working_dir"))
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from configs.cluster import lasting
 from pipelines.corpora import avqa, music_avqa
 from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
 from pipelines.corpora.cavmae_json import MIDDLE_FRAME, cavmae_manifest, vggsound_manifest
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``avmend corpus``; 0 if all went well, 2 if the input is wrong."""
     arguments = _parser().parse_args(argv)
     try:
+        lasting(arguments.out, "--out")
         arguments.run(arguments)
     except InputError as error:
         print(f"avmend corpus {arguments.corpus}: {error}", file=sys.stderr)

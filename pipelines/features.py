@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from configs import load_config
-from configs.cluster import ray_session
+from configs.cluster import lasting, ray_session
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import (
     Extractor,
@@ -234,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     named = [f"{n}={v}" for n in ("extractor", "depth") if (v := getattr(args, n)) is not None]
     try:
         config = load_config(FeatureConfig, args.config, [*args.overrides, *named])
+        lasting(args.data, "--data")
         out = extract(args.data, args.backbone, config, weights=args.weights)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from configs import load_config
-from configs.cluster import ray_session
+from configs.cluster import lasting, ray_session
 from pipelines.causes import REMEDIES, MachineError
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.growth import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
@@ -205,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         config = load_config(IngestConfig, args.config, args.overrides)
+        lasting(args.out, "--out")
         retry = args.retry_quarantined
         if args.backbone is None:
             _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)

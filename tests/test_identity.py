@@ -80,3 +80,22 @@ def test_outside_a_checkout_the_environment_speaks(checkout, monkeypatch):
     monkeypatch.setenv("AVMEND_COMMIT", "abc-dirty-12")
     assert git_commit(inner) == "abc-dirty-12"
     assert git_commit(root) != "abc-dirty-12"
+
+
+def test_code_without_a_checkout_is_named_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.delenv("AVMEND_COMMIT", raising=False)
+    for folder in ("here", "there"):
+        for name in ("models/net.py", "configs/demo.yaml", "runs/x.py", "README.md"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text(name)
+    here, there = tmp_path / "here", tmp_path / "there"
+    named = git_commit(here)
+    assert named.startswith("code-")
+    assert git_commit(there) == named, "wherever it was copied to"
+    (there / "README.md").write_text("new")
+    (there / "runs" / "x.py").write_text("new")
+    assert git_commit(there) == named, "nothing that computes"
+    for name in ("models/net.py", "configs/demo.yaml"):
+        (there / name).write_text("new")
+        assert git_commit(there) not in (named, git_commit(here))
+        (there / name).write_text(name)

@@ -18,6 +18,7 @@ import pydantic
 import torch
 
 from configs import Config, config_to_dict, load_config
+from configs.cluster import lasting, runs_folder
 from configs.noise import Noise
 from models.cavmae import MODALITIES
 from models.conditions import CONDITIONS, Condition, ConditionName
@@ -214,12 +215,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, help="folder of the shards (avqa: that of the runs, if not given)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the results")
+    parser.add_argument("--out", type=Path, default=runs_folder() / "results", help="folder of the results")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
     try:
-        _evaluate_kind(args.runs, [*data, *args.set], args.out.absolute())
+        _evaluate_kind(args.runs, [*data, *args.set], lasting(args.out, "--out"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

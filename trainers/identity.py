@@ -12,6 +12,7 @@ from configs import Config, config_to_dict
 
 UNKNOWN = "unknown"
 PLACE = frozenset({"seed", "workers", "cpus", "gpu", "loaders", "retries"})  # settings of a repetition alone
+ROOMS = ("configs", "models", "pipelines", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 
 
@@ -41,13 +42,22 @@ def git_commit(root: Path) -> str:
     """Commit of the checkout at ``root``; with changes in it ``<commit>-dirty-<hash of the changes>``.
 
     Where ``root`` is not the top of a git checkout (an installed copy, a Ray job's working folder, no git on
-    this machine) it is what AVMEND_COMMIT says, else ``unknown``. A driver hands it on to its workers.
+    this machine) it is what AVMEND_COMMIT says, else ``code-<hash of the rooms' files>``, else ``unknown``.
     """
     top, head = _git(root, "rev-parse", "--show-toplevel"), _git(root, "rev-parse", "HEAD")
     if top is None or head is None or Path(os.fsdecode(top).strip()).resolve() != Path(root).resolve():
-        return os.environ.get("AVMEND_COMMIT") or UNKNOWN
+        return os.environ.get("AVMEND_COMMIT") or _code(Path(root))
     commit, changes = head.decode().strip()[:12], _changes(root)
     return f"{commit}-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else commit
+
+
+def _code(root: Path) -> str:
+    """`code-` and the hash of every file of code in the rooms of ``root``, whoever copied it there."""
+    files = sorted(path for room in ROOMS for kind in _CODE for path in (root / room).rglob(kind))
+    told = hashlib.sha256()
+    for path in files:
+        told.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"code-{told.hexdigest()[:12]}" if files else UNKNOWN
 
 
 def _changes(root: Path) -> bytes:

@@ -16,13 +16,15 @@ import os
 import platform
 import shlex
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -514,3 +516,55 @@ def _terminated_by_signal() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) is stop:  # Ray, started inside, may have put its own there
             signal.signal(signal.SIGTERM, before)
+
+
+def probe_store(root: Path | str) -> str:
+    """What the store of a folder of runs is, after it was opened and a write tried: in SQLite one that is
+    rolled back, on a server a tag of one experiment.
+
+    Raises:
+        InputError: it does not open, takes no writes, or is of another version of MLflow.
+    """
+    uri = store_uri(root)
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        if not path.is_file():
+            return f"none yet; the first run makes {path}"
+        _try_sqlite(path)
+    elif uri.startswith("http"):
+        _try_server(uri)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.search_experiments(max_results=1000)
+        if not uri.startswith("sqlite:///") and found:
+            client.set_experiment_tag(found[-1].experiment_id, "avmend.probe", str(int(time.time())))
+    except MlflowException as error:
+        remedy = "start the server and its tunnel, or correct MLFLOW_TRACKING_URI"
+        if "out-of-date" in str(error):
+            remedy = f"with no run open: mlflow db upgrade {uri}"
+        message = f"does not open: {str(error).splitlines()[0]}"
+        raise InputError(message, file=uri, remedy=remedy) from None
+    return f"{uri}: opens, takes writes, {len(found)} experiments"
+
+
+def _try_server(uri: str) -> None:
+    """Ask once: MLflow's own client tries for minutes."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            pass
+    except OSError as error:
+        remedy = "start the server and its tunnel, or correct MLFLOW_TRACKING_URI"
+        raise InputError(f"no MLflow server answers: {error}", file=uri, remedy=remedy) from None
+
+
+def _try_sqlite(path: Path) -> None:
+    """Take the write lock and give it back."""
+    try:
+        with closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as database:
+            for command in ("BEGIN IMMEDIATE", "CREATE TABLE avmend_probe (x)", "ROLLBACK"):
+                database.execute(command)
+    except sqlite3.Error as error:
+        remedy = "correct the rights of file and folder, or restore the file; runs repeat into a new one"
+        if "locked" in str(error):
+            remedy = "wait until the process that holds it has ended"
+        raise InputError(f"takes no writes: {error}", file=path, remedy=remedy) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import shutil
 import statistics
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict, load_config
-from configs.cluster import ray_session
+from configs.cluster import lasting, ray_session, runs_folder
 from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
@@ -323,11 +322,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="avmend train", description=__doc__)
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--config", help="preset in configs/, or a yaml file")
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("AVMEND_RUNS", "runs")))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
     args = parser.parse_intermixed_args(argv)
     try:
-        folder = train(load_config(RECIPES[args.recipe], args.config, args.overrides), args.runs)
+        config = load_config(RECIPES[args.recipe], args.config, args.overrides)
+        folder = train(config, lasting(args.runs, "--runs"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

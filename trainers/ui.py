@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from configs.cluster import runs_folder
 from shards.errors import InputError
 
 LINKS = 5  # experiments whose views are printed
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; becomes the server, which Ctrl-C ends."""
     parser = argparse.ArgumentParser(prog="avmend ui", description=__doc__)
     parser.add_argument(
-        "--store", type=Path, default=Path("runs"), help="folder of mlflow.db (default: runs)"
+        "--store", type=Path, default=runs_folder(), help="folder of mlflow.db (default: runs)"
     )
     parser.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args(argv)

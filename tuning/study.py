@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pydantic
 
 from configs import Config, config_hash, config_to_dict, load_config, read_preset
-from configs.cluster import ray_session
+from configs.cluster import lasting, ray_session, runs_folder
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
@@ -142,12 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="avmend study", description=__doc__)
     parser.add_argument("preset", help="preset in configs/ (demo, results, avqa), or a yaml file")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder for runs and results")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the study's config")
     args = parser.parse_intermixed_args(argv)
     begin = time.monotonic()
     try:
-        out = _study_kind(args.preset, args.overrides, args.data, args.runs)
+        data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+        out = _study_kind(args.preset, args.overrides, data, runs)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
-from configs.cluster import ray_session
+from configs.cluster import lasting, ray_session, runs_folder
 from pipelines.resume import alone
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -157,13 +157,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="avmend sweep", description=__doc__)
     parser.add_argument("sweep", help="preset in configs/sweeps/ (prompts), or a yaml file")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder for runs and results")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")
     args = parser.parse_intermixed_args(argv)
     begin = time.monotonic()
     try:
         path = find_sweep(args.sweep)
-        out, outcomes = sweep(path.stem, load_config(SweepConfig, path, args.overrides), args.data, args.runs)
+        config = load_config(SweepConfig, path, args.overrides)
+        data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+        out, outcomes = sweep(path.stem, config, data, runs)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,91 @@
+"""What is asked of a cluster before Ray is, and where a job may write."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from configs.auth import Answer, ask, find_token, sent_token
+from configs.cluster import JOB, check_address, lasting, ray_session, runs_folder
+from shards.errors import InputError
+
+pytestmark = pytest.mark.unit
+NOBODY = "127.0.0.1:9"
+
+
+def test_an_address_where_nobody_is_fails_at_once(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", NOBODY)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 32)
+    begin = time.monotonic()
+    assert ask(NOBODY, None) is Answer.NOBODY
+    with pytest.raises(InputError, match=f"no Ray answers at {NOBODY}"), ray_session():
+        pass
+    assert time.monotonic() - begin < 20, "Ray itself tries for two minutes"
+
+
+def test_the_dashboards_address_is_told_from_the_heads():
+    with pytest.raises(InputError, match="address of a dashboard"):
+        check_address("http://127.0.0.1:8265")
+    check_address("auto")  # only Ray itself can ask
+
+
+def test_the_token_is_taken_as_ray_takes_it(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_token() is None
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("home\n")
+    assert find_token().text == "home"
+    (tmp_path / "named").write_text("named")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
+    assert find_token().text == "named"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "text")
+    assert (find_token().text, find_token().source) == ("text", "RAY_AUTH_TOKEN")
+    assert "text" not in repr(find_token())
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert sent_token() is None
+
+
+def test_a_job_writes_nothing_into_its_working_directory(monkeypatch, tmp_path):
+    elsewhere = tmp_path / "shared" / "runs"
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    monkeypatch.delenv(JOB, raising=False)
+    assert lasting("runs", "--runs") == working / "runs", "no job: the user's own folder"
+    monkeypatch.setenv(JOB, json.dumps({"runtime_env": {}, "metadata": {}}))
+    assert lasting("runs", "--runs") == working / "runs", "no copy was made of it"
+    monkeypatch.setenv(JOB, json.dumps({"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}}))
+    for path in ("runs", working / "runs", "../working/runs"):
+        with pytest.raises(InputError, match="runs would be lost"):
+            lasting(path, "--runs")
+    assert lasting(elsewhere, "--runs") == elsewhere
+
+
+def test_every_command_that_writes_refuses_to_lose_it(monkeypatch, tmp_path, capsys):
+    from avmend import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(JOB, json.dumps({"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}}))
+    for command in (
+        "corpus scenes --out clips --clips 2",
+        "ingest --manifest m.csv --out data",
+        "features --data data --backbone b",
+        "train finetune data=data",
+        "evaluate run --out results",
+        "study demo --data data",
+        "sweep prompts --data data",
+    ):
+        assert main(command.split()) == 2
+        assert "would be lost" in capsys.readouterr().err, command
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_runs_may_be_named_by_the_environment(monkeypatch):
+    monkeypatch.delenv("AVMEND_RUNS", raising=False)
+    assert str(runs_folder()) == "runs"
+    monkeypatch.setenv("AVMEND_RUNS", "/shared/runs")
+    assert str(runs_folder()) == "/shared/runs"

@@ -1,0 +1,1 @@
+"""What `avmend doctor` looks at, one small function per check."""

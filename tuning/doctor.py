@@ -1,0 +1,107 @@
+"""``avmend doctor``: what is wrong, before anything expensive begins. One line per check, with its remedy.
+
+On a cluster: ``ray job submit --working-dir . -- python -m tuning.doctor --runs FOLDER``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from configs.cluster import ray_session, runs_folder
+from shards.errors import InputError
+from tuning.checks import cluster, machine, stored
+from tuning.checks.finding import Finding, guarded, refused, skip
+
+Check = Callable[[], list[Finding]]
+ROOT = Path(__file__).resolve().parent.parent
+CONNECTED = ("state api", "nodes", "storage")
+
+
+def examine(
+    runs: Path, datasets: list[Path], cluster_file: Path | None, gigabytes: float
+) -> Iterator[Finding]:
+    """All findings, each as soon as it is known.
+
+    Args:
+        runs: folder of runs and of the MLflow store.
+        datasets: folders of shards whose every byte is read.
+        cluster_file: for Ray's launcher.
+        gigabytes: of disk that should be free; less than a tenth of it is a failure.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    checks: dict[str, Check] = {
+        "python": machine.check_python,
+        "versions": partial(machine.check_versions, ROOT),
+        "ffmpeg": machine.check_ffmpeg,
+        "decoders": machine.check_decoders,
+        "gpu": machine.check_gpu,
+        "open files": machine.check_open_files,
+        "shared memory": machine.check_shared_memory,
+        "disk": partial(machine.check_disk, [runs, Path(tempfile.gettempdir())], gigabytes),
+        "mlflow store": partial(stored.check_store, runs),
+        "shards": partial(stored.check_datasets, datasets),
+        "cluster file": partial(stored.check_cluster_file, cluster_file),
+        "token": cluster.check_token,
+    }
+    for name, check in checks.items():
+        yield from guarded(name, check)
+    answered = guarded("ray address", partial(cluster.check_address, address))
+    yield from answered
+    yield from _connected(runs, address, all(finding.status == "ok" for finding in answered))
+
+
+def _connected(runs: Path, address: str | None, answered: bool) -> Iterator[Finding]:
+    """What only a process that Ray knows can see."""
+    if not address:
+        yield skip("state api", cluster.NO_ADDRESS)
+        yield from guarded("storage", partial(cluster.check_storage, runs, False))
+        return
+    if not answered:
+        yield from (skip(name, "the cluster does not answer") for name in CONNECTED)
+        return
+    yield from guarded("state api", partial(cluster.check_state_api, address))
+    if address.startswith("http"):
+        why = "only from within: ray job submit --working-dir . -- python -m tuning.doctor"
+        yield from (skip(name, why) for name in CONNECTED[1:])
+        return
+    try:
+        with ray_session():
+            yield from guarded("nodes", cluster.check_nodes)
+            yield from guarded("storage", partial(cluster.check_storage, runs, True))
+    except InputError as error:
+        yield refused("ray address", error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0; 1 if a check failed."""
+    parser = argparse.ArgumentParser(prog="avmend doctor", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder of runs and MLflow store")
+    parser.add_argument(
+        "--data", type=Path, action="append", default=[], metavar="DIR", help="shards to verify; repeatable"
+    )
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="for Ray's launcher (./cluster.yaml)")
+    parser.add_argument("--room", type=float, default=10.0, metavar="GB", help="disk to be free (default 10)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    args = parser.parse_args(argv)
+    here = Path("cluster.yaml")
+    file = args.cluster or (here if here.is_file() else None)
+    counts: Counter[str] = Counter()
+    for finding in examine(args.runs.absolute(), args.data, file, args.room):
+        counts[finding.status] += 1
+        print(json.dumps(asdict(finding)) if args.json else finding, flush=True)
+    if not args.json:
+        names = {"fail": "failed", "warn": "to look at", "ok": "well", "skip": "skipped"}
+        print(", ".join(f"{counts[status]} {name}" for status, name in names.items()))
+    return 1 if counts["fail"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
