@@ -97,36 +97,40 @@ def sweep(out: Path, *folders: str) -> None:
 def keep_plan(path: Path, mine: dict[str, Any], source: str, remedy: str) -> None:
     """Write the plan of this job to ``path``, or compare it with the one that is there: the same resumes.
 
+    One that holds all shards of the kept plan as they were, and more, takes its place: the source has grown.
+
     Args:
-        mine: json values: ``config`` by field, ``shards`` as digests by name, and more.
+        mine: json values: ``config`` by field, ``shards`` as digests by name, ``dataset`` (the source's
+            fingerprint, which changes as it grows), and more.
         source: what the shards are made from ("manifest").
         remedy: for a folder that was begun otherwise.
 
     Raises:
         InputError: the folder was begun with another config, source or version; names what differs.
     """
-    if not path.exists():
-        write_text(path, json.dumps(mine, indent=1) + "\n")
-        return
-    try:
-        _compare(json.loads(path.read_text()), mine, path, source, remedy)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("unreadable", file=path, remedy=remedy) from None
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text())
+            _compare(kept, mine, path, source, remedy)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("unreadable", file=path, remedy=remedy) from None
+        if kept == mine:
+            return
+    write_text(path, json.dumps(mine, indent=1) + "\n")
 
 
 def _compare(kept: dict, mine: dict, path: Path, source: str, remedy: str) -> None:
     same_config(kept["config"], mine["config"], path, remedy)
-    changed = [
-        name
-        for name in {**kept["shards"], **mine["shards"]}
-        if kept["shards"].get(name) != mine["shards"].get(name)
-    ]
-    if changed or kept != mine:
-        message = f"the {source} is not the one this folder was begun with: shard {min(changed, default='')}"
-        message = f"{message} differs" if changed else "begun with another version"
-        raise InputError(message, file=path, remedy=remedy)
+    for name in sorted(kept["shards"]):
+        if (now := mine["shards"].get(name)) != kept["shards"][name]:
+            what = "is gone" if now is None else "differs"
+            message = f"the {source} is not the one this folder was begun with: shard {name} {what}"
+            raise InputError(message, file=path, remedy=remedy)
+    fixed = mine.keys() - {"shards", "dataset"}
+    if kept.keys() != mine.keys() or any(kept[name] != mine[name] for name in fixed):
+        raise InputError("begun with another version", file=path, remedy=remedy)
 
 
 def same_config(kept: Mapping[str, Any], mine: Mapping[str, Any], path: Path, remedy: str) -> None:
