@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import pydantic
 
 from shards.atomic import write_text
+from shards.causes import Cause
 from shards.errors import InputError
-from shards.schema import Frozen, ShardInfo, SplitInfo
+from shards.schema import MODALITIES, Frozen, ShardInfo, SplitInfo, add_absent
 
 
 class Ledger(Frozen):
@@ -28,11 +29,13 @@ class Ledger(Frozen):
         digest: of what the shard was made from.
         shard: the finished file (``samples=0``: no file).
         present: samples that have each modality.
+        absent: by modality, samples that lack it, by cause (version 0.1 kept none).
     """
 
     digest: str
     shard: ShardInfo
     present: dict[str, int]
+    absent: dict[str, dict[Cause, int]] = pydantic.Field(default={})
 
 
 LedgerT = TypeVar("LedgerT", bound=Ledger)
@@ -61,11 +64,12 @@ def write_ledger(result: Ledger, out: Path, name: str) -> None:
 
 def split_info(results: Sequence[Ledger]) -> SplitInfo:
     """A split of dataset.json from the results of its shards, in order."""
-    return SplitInfo(
-        samples=sum(result.shard.samples for result in results),
-        present={m: sum(result.present[m] for result in results) for m in ("audio", "visual")},
-        shards=tuple(result.shard for result in results if result.shard.samples),
-    )
+    samples = sum(result.shard.samples for result in results)
+    present = {m: sum(result.present[m] for result in results) for m in MODALITIES}
+    absent = add_absent(result.absent for result in results)
+    counted = all(sum(absent.get(m, {}).values()) == samples - present[m] for m in MODALITIES)
+    shards = tuple(result.shard for result in results if result.shard.samples)
+    return SplitInfo(samples=samples, present=present, shards=shards, absent=absent if counted else {})
 
 
 @contextmanager
