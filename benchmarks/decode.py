@@ -3,8 +3,8 @@
     python -m benchmarks.decode --clips 24 --work DIR
 
 Clips of 10 s, H.264 at 30 fps with AAC sound, drawn by ffmpeg. Rates are clips per second of processor time
-of one core (children count), which other work disturbs least; two cores are timed by the clock. The work folder keeps
-each resolution's figures: the same command goes on after an interruption.
+of one core (children count), which other work disturbs least; two cores are timed by the clock. The work
+folder keeps each resolution's figures: the same command goes on after an interruption.
 """
 
 from __future__ import annotations

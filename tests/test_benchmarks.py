@@ -198,10 +198,14 @@ def test_a_benchmark_that_is_stopped_says_how_to_go_on(capsys):
 
     from benchmarks.processes import stoppable
 
+    def work() -> None:
+        with stoppable("give --work"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), stoppable("give --work"):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+    with pytest.raises(SystemExit):
+        work()
     assert capsys.readouterr().err == "stopped; give --work\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
