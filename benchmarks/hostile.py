@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from shards.reader import ShardDataset
 from shards.verify import verify
 
 DATA = ROOT.parent / "shared" / "data"
-FIELDS = ("frames=4", "image_size=64", "samples_per_shard=25", "timeout_s=10")
+FIELDS = ("frames=4", "image_size=64", "samples_per_shard=25", "timeout_s=6")
 TEST = "testsrc=size=96x64:rate=10:duration=1"
 TONE = "sine=frequency=440:duration=1"
 OWN = {  # name -> codecs; all from one second of test pattern and tone
@@ -60,6 +61,7 @@ BOMBS = {  # small files that decode to gigabytes, or are wider than any
 PICTURES = (".png", ".jpg")
 Looks = list[dict[str, tuple[int, int]]]  # by role: processes, the most open files of one
 Held = dict[str, tuple[list[float], list[float]]]  # by role: the same near the beginning, and at the end
+RUNNING: list[Marked] = []
 SLACK = (1, 3)  # more processes or open files than that are growth
 
 
@@ -190,8 +192,10 @@ def one_batch(number: int, args: argparse.Namespace, work: Path) -> Batch:
     command = ["-m", "pipelines.ingest", "--manifest", str(folder / "manifest.csv"), "--out", str(out)]
     fields = [*FIELDS, f"workers={2 if mode == 'ray' else 0}"]
     with Marked.start(*command, *fields, log=out.with_suffix(".log")) as run:
+        RUNNING.append(run)
         looks, resident = watch(run, limit=count * 100.0)
         status, leaked = run.process.wait(), tuple(run.left(20.0 if mode == "ray" else 5.0))
+    RUNNING.remove(run)
     record = replace(
         _account(number, made, out, status, leaked, looks, resident, time.monotonic() - begin), mode=mode
     )
@@ -265,6 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.hostile", description=__doc__)
     parser.add_argument("--files", type=positive, default=2000, help="in all (default 2000)")
     parser.add_argument("--batch", type=positive, default=200, help="files in one ingestion (default 200)")
+    parser.add_argument("--jobs", type=positive, default=2, help="ingestions at a time (default 2)")
     parser.add_argument("--ray-every", type=positive, default=5, help="each Nth batch on Ray (default 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DATA, help="real clips (if there)")
@@ -288,14 +293,30 @@ def measure(args: argparse.Namespace, work: Path) -> list[Batch]:
     """All batches; those of earlier calls on the same folder are read."""
     journal = work / f"batches-{args.seed}-{args.files}-{args.batch}-{args.ray_every}.jsonl"
     lines = journal.read_text().splitlines() if journal.exists() else []
-    batches = [Batch(**json.loads(line)) for line in lines]
-    for number in range(len(batches), -(-args.files // args.batch)):
-        batches.append(one_batch(number, args, work))
-        with journal.open("a") as file:
-            file.write(json.dumps(asdict(batches[-1])) + "\n")
-        done, lost = min((number + 1) * args.batch, args.files), sum(b.missing for b in batches)
-        print(f"{done} of {args.files} files, {lost} unaccounted for", flush=True)
-    return batches
+    done = {batch.number: batch for batch in (Batch(**json.loads(line)) for line in lines)}
+    todo = [number for number in range(-(-args.files // args.batch)) if number not in done]
+    sources(work / "sources", args.data)
+    bombs(work / "sources")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        waiting = [pool.submit(one_batch, number, args, work) for number in todo]
+        try:
+            for future in as_completed(waiting):
+                batch = future.result()
+                done[batch.number] = batch
+                with journal.open("a") as file:
+                    file.write(json.dumps(asdict(batch)) + "\n")
+                lost = sum(b.missing for b in done.values())
+                print(
+                    f"{min(len(done) * args.batch, args.files)} of {args.files} files, {lost} lost",
+                    flush=True,
+                )
+        except BaseException:  # stopped: what runs is ended, and not recorded
+            for future in waiting:
+                future.cancel()
+            for run in list(RUNNING):
+                run.kill(run.pids())
+            raise
+    return [done[number] for number in sorted(done)]
 
 
 def write(out: Path, batches: Sequence[Batch], record: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ FIELDS = ("frames=2", "image_size=32", "samples_per_shard=2")
 SCENES, LARGEST = 20, 100_000  # drawn clips; bytes of the real clips that join them
 DATA = ROOT.parent / "shared" / "data"
 PER_ROUND = 6  # kills of one ingestion
-HANGS = 600.0  # seconds after which a run that was struck and does not end counts as hung
+HANGS = 180.0  # seconds after which a run that was struck and does not end counts as hung
 GRACE = 20.0  # seconds in which what a dead driver leaves behind has to end
 
 
@@ -56,7 +56,7 @@ class Kill:
 @dataclass(frozen=True)
 class Round:
     """One ingestion, killed once or more, and what came out in the end; ``hung``: how often a driver did not
-    notice in ten minutes that its cluster was gone, and was killed too."""
+    notice in three minutes that its cluster was gone, and was killed too."""
 
     number: int
     mode: str
