@@ -2,8 +2,8 @@
 
     python -m benchmarks.capacity --price 0.04 --storage 0.02
 
-Reads `results/decode.json` and `results/reading.json`, which `benchmarks.decode` and `benchmarks.reading`
-left, and writes `capacity.md` beside this file.
+Reads `results/decode/decode.json` and `results/reading/reading.json`, which `benchmarks.decode` and
+`benchmarks.reading` left; writes `capacity.md` beside this file, and figures into `results/capacity/`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,46 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Write the page."""
     args = parse(argv)
-    decode, reading = (json.loads((args.results / f"{n}.json").read_text()) for n in ("decode", "reading"))
+    decode, reading = (_rates(args.results / n / f"{n}.json", n) for n in ("decode", "reading"))
     text = page(decode, reading, args.price, args.storage)
     args.out.write_text(text)
-    print(text)
+    found = {corpus.name: needs(corpus, decode, reading) for corpus in CORPORA}
+    rows: list[dict[str, Any]] = [
+        {"corpus": name, **need, "cost": need["exact"] * args.price, "plan": changes(need)}
+        for name, need in found.items()
+    ]
+    line = [f"{row['corpus']}: {row['exact']:,.0f} core-hours, {row['bytes'] / 1e9:,.0f} GB" for row in rows]
+    record = {"machine": decode["machine"], "prices": [args.price, args.storage], "corpora": rows}
+    report.save_folder(
+        args.results,
+        "capacity",
+        "Capacity",
+        f"See `{args.out.name}`.",
+        record,
+        lambda f: _draw(f, rows),
+        rows,
+        ["; ".join(line)],
+    )
     return 0
+
+
+def _rates(path: Path, name: str) -> dict[str, Any]:
+    if not path.exists():
+        remedy = f"measure it: python -m benchmarks.{name}"
+        raise SystemExit(f"error: {path}: no measured rates\n  remedy: {remedy}")
+    return json.loads(path.read_text())
+
+
+def _draw(figure: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Core-hours of both modes, and bytes, by corpus."""
+    hours, size = figure.subplots(1, 2, sharey=True)
+    names = [row["corpus"] for row in rows]
+    for offset, way in ((-0.2, "exact"), (0.2, "approximate")):
+        hours.barh([i + offset for i in range(len(rows))], [row[way] for row in rows], 0.4, label=way)
+    hours.set(yticks=range(len(rows)), yticklabels=names, xscale="log", xlabel="core-hours of ingestion")
+    hours.legend(fontsize="small")
+    size.barh(range(len(rows)), [row["bytes"] / 1e9 for row in rows], 0.4)
+    size.set(xscale="log", xlabel="GB of media shards")
 
 
 def clip_bytes(seconds: float, config: IngestConfig) -> int:
@@ -144,7 +179,7 @@ def page(decode: dict[str, Any], reading: dict[str, Any], price: float, storage:
     return f"""# Capacity
 
 Computed by `python -m benchmarks.capacity` from rates measured on {machine["processor"]}
-({machine["cores"]} cores): `results/decode.json`, `results/reading.json`. Default settings:
+({machine["cores"]} cores): `results/decode/`, `results/reading/`. Default settings:
 {config.frames} frames of {config.image_size} pixels, log-mel at 100 Hz, {config.samples_per_shard} clips a
 shard. A core-hour costs {price:g}, a GB and month {storage:g}.
 

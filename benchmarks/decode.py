@@ -1,28 +1,33 @@
 """Ingestion against the bare decoder, its faster mode, and the way of the released extraction scripts.
 
-    python -m benchmarks.decode --clips 24
+    python -m benchmarks.decode --clips 24 --work DIR
 
 Clips of 10 s, H.264 at 30 fps with AAC sound, drawn by ffmpeg. Rates are clips per second of processor time
-of one core (children count), which other work disturbs least; two cores are timed by the clock.
+of one core (children count), which other work disturbs least; two cores are timed by the clock. The work
+folder keeps each resolution's figures: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report
+from benchmarks.processes import stoppable
 from benchmarks.report import Spread, positive
 from pipelines.audio import Span
 from pipelines.ffmpeg import executable
@@ -44,6 +49,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=positive, default=16, help="per resolution (default 16)")
     parser.add_argument("--repeats", type=positive, default=3, help="measured repetitions (default 3)")
     parser.add_argument("--seconds", type=positive, default=SECONDS, help="length of a clip (default 10)")
+    parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
     return parser.parse_args(argv)
 
@@ -53,12 +59,48 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     found = report.machine("cpu") | {"threads": 1}
-    with tempfile.TemporaryDirectory(prefix="decode-") as folder:
-        rows = [measure(args, Path(folder) / str(height), height) for height in HEIGHTS]
-    settings = {k: v for k, v in vars(args).items() if k != "out"}
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "work")}
+    advice = f"to go on, give --work {args.work} again" if args.work else "nothing is kept without --work"
+    with stoppable(advice), tempfile.TemporaryDirectory(prefix="decode-") as folder:
+        work = args.work or Path(folder)
+        rows = [_measured_once(args, settings, work.absolute(), height) for height in HEIGHTS]
     record = {"machine": found, "settings": settings, "targets": TARGETS, "rows": rows}
-    report.save(args.out, "decode", "Decoding", _text(args, rows), record, lambda figure: _draw(figure, rows))
+    names = {
+        "share": "share of the bare limit",
+        "two_cores": "two cores over one",
+        "over_scripts": "over scripts",
+    }
+    flat = [
+        {"height": row["height"], **{f"{way} (clips/s)": rate.median for way, rate in row["rate"].items()}}
+        | {text: row[name].median for name, text in names.items()}
+        for row in rows
+    ]
+    line = [
+        f"{row['height']}p: " + ", ".join(f"{t} {row[n].text(2)}" for n, t in names.items()) for row in rows
+    ]
+    text = _text(args, rows)
+    report.save_folder(args.out, "decode", "Decoding", text, record, lambda f: _draw(f, rows), flat, line)
     return 0
+
+
+def _measured_once(
+    args: argparse.Namespace, settings: dict[str, Any], work: Path, height: int
+) -> dict[str, Any]:
+    """One resolution; what an earlier call with the same settings left in the work folder is read."""
+    kept = work / f"{height}.json"
+    if (
+        kept.exists()
+        and (record := json.loads(kept.read_text(), object_hook=_spread))["settings"] == settings
+    ):
+        return record["row"]
+    shutil.rmtree(work / str(height), ignore_errors=True)
+    row = measure(args, work / str(height), height)
+    kept.write_text(json.dumps({"settings": settings, "row": row}, default=asdict) + "\n")
+    return row
+
+
+def _spread(record: dict[str, Any]) -> Any:
+    return Spread(**record) if record.keys() == {"median", "low", "high"} else record
 
 
 def measure(args: argparse.Namespace, folder: Path, height: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Thousands of ruined files through the ingestion: is each one accounted for, and does nothing remain?
 
-    python -m benchmarks.hostile --files 2000
+    python -m benchmarks.hostile --files 2000 --work DIR
 
 Real clips and own encodings are cut, flipped, rearranged, mislabelled, blown up (``mutations``). Each batch
-is one ingestion. The work folder keeps what was measured: the same command goes on after an interruption.
+is one ingestion, some of them on Ray. Meanwhile the open files and the processes of driver, decoders and
+workers are counted. The work folder keeps what was measured: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.mutations import MUTATIONS, png_bomb, text
-from benchmarks.processes import ROOT, Marked
-from benchmarks.report import RESULTS, machine, positive, save, table
+from benchmarks.processes import ROOT, Marked, stoppable
+from benchmarks.report import RESULTS, machine, positive, save_folder, table
 from pipelines.ffmpeg import executable
 from shards.causes import Cause
 from shards.reader import ShardDataset
 from shards.verify import verify
 
 DATA = ROOT.parent / "shared" / "data"
-FIELDS = ("frames=4", "image_size=64", "samples_per_shard=25", "timeout_s=20", "workers=0")
+FIELDS = ("frames=4", "image_size=64", "samples_per_shard=25", "timeout_s=6")
 TEST = "testsrc=size=96x64:rate=10:duration=1"
 TONE = "sine=frequency=440:duration=1"
 OWN = {  # name -> codecs; all from one second of test pattern and tone
@@ -57,6 +59,10 @@ BOMBS = {  # small files that decode to gigabytes, or are wider than any
     "wide.mkv": "-f lavfi -i color=size=16000x64:rate=5:duration=1 -c:v mjpeg",
 }
 PICTURES = (".png", ".jpg")
+Looks = list[dict[str, tuple[int, int]]]  # by role: processes, the most open files of one
+Held = dict[str, tuple[list[float], list[float]]]  # by role: the same near the beginning, and at the end
+RUNNING: list[Marked] = []
+SLACK = (1, 3)  # more processes or open files than that are growth
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,9 @@ class Batch:
 
     Attributes:
         missing, twice: clips that are in no place, or in two.
-        handles: open files in the second and in the third quarter of the run, mean, all processes together.
+        mode: "alone", or on "ray" with two workers.
+        held: by role (driver, decoder, worker): processes and the most open files of one, as medians over
+            the second and over the last quarter of the run.
         resident: MiB, the most that was seen.
     """
 
@@ -76,9 +84,24 @@ class Batch:
     twice: int
     faults: int
     leaked: tuple[str, ...]
-    handles: tuple[float, float]
+    held: Held
     resident: int
     seconds: float
+    mode: str = "alone"
+
+    @property
+    def grown(self) -> list[str]:
+        """Roles with more processes or open files at the end than near the beginning."""
+        return [
+            role
+            for role, (first, last) in self.held.items()
+            if any(b > a + slack for a, b, slack in zip(first, last, SLACK, strict=True))
+        ]
+
+    @property
+    def bad(self) -> bool:
+        """Something is wrong with it."""
+        return bool(self.status or self.missing or self.twice or self.faults or self.leaked or self.grown)
 
 
 def ffmpeg(arguments: str, path: Path) -> Path:
@@ -165,29 +188,47 @@ def one_batch(number: int, args: argparse.Namespace, work: Path) -> Batch:
         shutil.rmtree(old, ignore_errors=True)
     count = min(args.batch, args.files - number * args.batch)
     made = write_batch(folder, count, work, args.data, np.random.default_rng([args.seed, number]))
-    run = Marked.start(
-        *("-m", "pipelines.ingest", "--manifest", str(folder / "manifest.csv"), "--out", str(out), *FIELDS),
-        log=out.with_suffix(".log"),
+    mode = "ray" if number % args.ray_every == args.ray_every - 1 else "alone"
+    command = ["-m", "pipelines.ingest", "--manifest", str(folder / "manifest.csv"), "--out", str(out)]
+    fields = [*FIELDS, f"workers={2 if mode == 'ray' else 0}"]
+    with Marked.start(*command, *fields, log=out.with_suffix(".log")) as run:
+        RUNNING.append(run)
+        looks, resident = watch(run, limit=count * 100.0)
+        status, leaked = run.process.wait(), tuple(run.left(20.0 if mode == "ray" else 5.0))
+    RUNNING.remove(run)
+    record = replace(
+        _account(number, made, out, status, leaked, looks, resident, time.monotonic() - begin), mode=mode
     )
-    handles, resident = watch(run, limit=count * 100.0)
-    status, leaked = run.process.wait(), tuple(run.left(5.0))
-    record = _account(number, made, out, status, leaked, handles, resident, time.monotonic() - begin)
     if not args.keep:
         shutil.rmtree(folder)
         shutil.rmtree(out, ignore_errors=True)
     return record
 
 
-def watch(run: Marked, limit: float) -> tuple[list[int], int]:
-    """Open files at each look until the end, and the most memory (MiB); what takes too long is killed."""
-    handles, resident = [], 0
+def watch(run: Marked, limit: float) -> tuple[Looks, int]:
+    """Processes and open files at each look until the end, and the most memory (MiB); what takes too long is
+    killed."""
+    looks: Looks = []
+    resident = 0
     while run.process.poll() is None:
-        handles.append(run.handles())
+        looks.append(run.held())
         resident = max(resident, run.resident())
         if time.monotonic() - run.begin > limit:
             run.kill(run.pids())
         time.sleep(0.5)
-    return handles, resident
+    return looks, resident
+
+
+def held(looks: Looks) -> Held:
+    """Medians over the second and over the last quarter of those looks in which a role was seen."""
+    out: Held = {}
+    for role in sorted({role for look in looks for role in look}):
+        seen = [look[role] for look in looks if role in look]
+        quarters = seen[len(seen) // 4 : len(seen) // 2], seen[3 * len(seen) // 4 :]
+        if all(quarters):
+            first, last = ([float(x) for x in np.median(part, axis=0)] for part in quarters)
+            out[role] = (first, last)
+    return out
 
 
 def _account(
@@ -196,7 +237,7 @@ def _account(
     out: Path,
     status: int,
     leaked: tuple[str, ...],
-    handles: Sequence[int],
+    looks: Looks,
     resident: int,
     seconds: float,
 ) -> Batch:
@@ -209,9 +250,6 @@ def _account(
     outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in made.values()}
     for name, outcome in found:
         outcomes[made[name]][outcome] += 1
-    first, middle, last = (len(handles) * part // 4 for part in (1, 2, 3))
-    parts = (handles[first:middle], handles[middle:last])
-    means = [float(np.mean(part)) if len(part) else 0.0 for part in parts]
     return Batch(
         number,
         {kind: dict(counts) for kind, counts in outcomes.items()},
@@ -220,7 +258,7 @@ def _account(
         twice=sum(count > 1 for count in times.values()),
         faults=len(verify(out)) if found else 0,
         leaked=leaked,
-        handles=(means[0], means[1]),
+        held=held(looks),
         resident=resident,
         seconds=round(seconds, 1),
     )
@@ -231,6 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.hostile", description=__doc__)
     parser.add_argument("--files", type=positive, default=2000, help="in all (default 2000)")
     parser.add_argument("--batch", type=positive, default=200, help="files in one ingestion (default 200)")
+    parser.add_argument("--jobs", type=positive, default=2, help="ingestions at a time (default 2)")
+    parser.add_argument("--ray-every", type=positive, default=5, help="each Nth batch on Ray (default 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DATA, help="real clips (if there)")
     parser.add_argument("--keep", action="store_true", help="keep the files in the work folder")
@@ -241,25 +281,42 @@ def main(argv: list[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     found = machine("cpu")
     settings = {"files": args.files, "batch": args.batch, "seed": args.seed, "fields": FIELDS}
-    batches = measure(args, work)
+    with stoppable(f"to go on, give --work {work} too"):
+        batches = measure(args, work)
     write(args.out, batches, {"machine": found, "settings": settings})
     if args.work is None:
         shutil.rmtree(work)
-    return int(any(b.status or b.missing or b.twice or b.faults or b.leaked for b in batches))
+    return int(any(batch.bad for batch in batches))
 
 
 def measure(args: argparse.Namespace, work: Path) -> list[Batch]:
     """All batches; those of earlier calls on the same folder are read."""
-    journal = work / f"batches-{args.seed}-{args.files}-{args.batch}.jsonl"
+    journal = work / f"batches-{args.seed}-{args.files}-{args.batch}-{args.ray_every}.jsonl"
     lines = journal.read_text().splitlines() if journal.exists() else []
-    batches = [Batch(**json.loads(line)) for line in lines]
-    for number in range(len(batches), -(-args.files // args.batch)):
-        batches.append(one_batch(number, args, work))
-        with journal.open("a") as file:
-            file.write(json.dumps(asdict(batches[-1])) + "\n")
-        done, lost = min((number + 1) * args.batch, args.files), sum(b.missing for b in batches)
-        print(f"{done} of {args.files} files, {lost} unaccounted for", flush=True)
-    return batches
+    done = {batch.number: batch for batch in (Batch(**json.loads(line)) for line in lines)}
+    todo = [number for number in range(-(-args.files // args.batch)) if number not in done]
+    sources(work / "sources", args.data)
+    bombs(work / "sources")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        waiting = [pool.submit(one_batch, number, args, work) for number in todo]
+        try:
+            for future in as_completed(waiting):
+                batch = future.result()
+                done[batch.number] = batch
+                with journal.open("a") as file:
+                    file.write(json.dumps(asdict(batch)) + "\n")
+                lost = sum(b.missing for b in done.values())
+                print(
+                    f"{min(len(done) * args.batch, args.files)} of {args.files} files, {lost} lost",
+                    flush=True,
+                )
+        except BaseException:  # stopped: what runs is ended, and not recorded
+            for future in waiting:
+                future.cancel()
+            for run in list(RUNNING):
+                run.kill(run.pids())
+            raise
+    return [done[number] for number in sorted(done)]
 
 
 def write(out: Path, batches: Sequence[Batch], record: dict[str, Any]) -> None:
@@ -278,13 +335,36 @@ def write(out: Path, batches: Sequence[Batch], record: dict[str, Any]) -> None:
         "files in two places": sum(b.twice for b in batches),
         "faults that verify finds": sum(b.faults for b in batches),
         "processes left": sum(len(b.leaked) for b in batches),
-        "open files in the second quarter of a run": f"{np.mean([b.handles[0] for b in batches]):.1f}",
-        "open files in the third quarter of a run": f"{np.mean([b.handles[1] for b in batches]):.1f}",
+        **_held_rows(batches),
+        "runs in which files or processes grew": sum(bool(b.grown) for b in batches),
         "memory at most (MiB)": max(b.resident for b in batches),
         "seconds in all": round(sum(b.seconds for b in batches)),
     }
     lines = [table(["mutation", "files", *shown], rows), "", table(["", "found"], list(total.items()))]
-    save(out, "hostile", "Ruined files", "\n".join(lines), {**record, "batches": list(batches)}, _draw(count))
+    found = {**record, "batches": list(batches)}
+    flat = [
+        {"mutation": k, "files": sum(count[k, c] for c in codes), **{c: count[k, c] for c in codes}}
+        for k in kinds
+    ]
+    files = sum(sum(counts.values()) for b in batches for counts in b.outcomes.values())
+    line = [
+        f"{files:,} ruined files",
+        f"{total['files unaccounted for']} unaccounted for",
+        f"{total['runs that failed']} runs failed",
+        f"{total['processes left']} processes left",
+        f"{total['runs in which files or processes grew']} runs grew",
+    ]
+    save_folder(out, "hostile", "Ruined files", "\n".join(lines), found, _draw(count), flat, line)
+
+
+def _held_rows(batches: Sequence[Batch]) -> dict[str, str]:
+    """Per role: processes and open files near the beginning and at the end, the most of any run."""
+    rows = {}
+    for role in sorted({role for batch in batches for role in batch.held}):
+        for at, what in enumerate(("processes", "open files")):
+            first, last = (max(b.held[role][part][at] for b in batches if role in b.held) for part in (0, 1))
+            rows[f"{role}: {what}, second quarter to last of a run"] = f"{first:g} to {last:g}"
+    return rows
 
 
 def _draw(count: dict[tuple[str, str], int]):

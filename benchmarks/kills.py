@@ -2,7 +2,8 @@
 
     python -m benchmarks.kills --times 100
 
-What is killed (SIGKILL): the driver alone, its decoder, a Ray worker, or driver and cluster together. The
+What is killed (SIGKILL): the driver alone, its decoder, a Ray worker, the local cluster (raylet and control
+store) under a driver that lives, or driver and cluster together. All by the ids of the run's processes. The
 work folder keeps what was measured: the same command goes on after an interruption.
 """
 
@@ -12,28 +13,34 @@ import argparse
 import hashlib
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import ROOT, Marked
-from benchmarks.report import RESULTS, machine, positive, save, table
+from benchmarks.processes import ROOT, Marked, stoppable
+from benchmarks.report import RESULTS, machine, positive, save_folder, table
 from pipelines.corpora.scenes import ScenesConfig, build_scenes
 from pipelines.manifest import read_manifest, write_manifest
 from shards.reader import ShardDataset
 from shards.verify import verify
 
-TARGETS = {"alone": ("driver", "decoder", "everything"), "ray": ("driver", "decoder", "worker", "everything")}
+TARGETS = {
+    "alone": ("driver", "decoder", "everything"),
+    "ray": ("driver", "decoder", "worker", "cluster", "everything"),
+}
 FIELDS = ("frames=2", "image_size=32", "samples_per_shard=2")
 SCENES, LARGEST = 20, 100_000  # drawn clips; bytes of the real clips that join them
 DATA = ROOT.parent / "shared" / "data"
 PER_ROUND = 6  # kills of one ingestion
+HANGS = 180.0  # seconds after which a run that was struck and does not end counts as hung
 GRACE = 20.0  # seconds in which what a dead driver leaves behind has to end
 
 
@@ -48,7 +55,8 @@ class Kill:
 
 @dataclass(frozen=True)
 class Round:
-    """One ingestion, killed once or more, and what came out in the end."""
+    """One ingestion, killed once or more, and what came out in the end; ``hung``: how often a driver did not
+    notice in three minutes that its cluster was gone, and was killed too."""
 
     number: int
     mode: str
@@ -59,6 +67,7 @@ class Round:
     verified: bool
     leaked: tuple[str, ...]
     seconds: float
+    hung: int = 0
 
 
 def build_corpus(work: Path, data: Path | None) -> Path:
@@ -90,6 +99,8 @@ def strike(run: Marked, target: str) -> int:
     """Kill; how many processes there were to kill."""
     if target == "driver":
         return run.kill([run.process.pid])
+    if target == "cluster":
+        return run.kill([*run.pids("raylet/raylet"), *run.pids("gcs_server")])
     names = {"decoder": "pipelines.decoder_child", "worker": "ray::ingest_shard", "everything": ""}
     return run.kill(run.pids(names[target]))
 
@@ -99,23 +110,46 @@ def one_round(number: int, mode: str, manifest: Path, calm: Path, seconds: float
     rng, begin = np.random.default_rng([seed, number]), time.monotonic()
     out = calm.with_name(f"killed-{number:04d}")
     kills: list[Kill] = []
+    hung = 0
     runs = [start(manifest, out, mode)]
+    with ExitStack() as stack:
+        stack.callback(lambda: [run.kill(run.pids()) for run in runs])  # if we are stopped
+        hung = _until_done(runs, kills, lambda: start(manifest, out, mode), mode, rng, seconds)
+        left = tuple(line for run in runs for line in run.left(GRACE))
+    record = Round(number, mode, tuple(kills), *compare(calm, out), left, time.monotonic() - begin, hung)
+    if record.identical:
+        shutil.rmtree(out)
+    return record
+
+
+def _until_done(
+    runs: list[Marked],
+    kills: list[Kill],
+    again: Callable[[], Marked],
+    mode: str,
+    rng: np.random.Generator,
+    seconds: float,
+) -> int:
+    """Kill and start again until a run comes to its end; how many hung."""
+    hung = 0
     while True:
         if len(kills) < PER_ROUND:  # then it may finish
             kill = _one_kill(runs[-1], str(rng.choice(TARGETS[mode])), rng.uniform(0, seconds))
             kills += [kill] if kill.processes else []
             if kill.processes and kill.target in ("decoder", "worker"):
                 continue  # the run goes on, and is struck again
-        if not runs[-1].process.wait():
-            break
+        try:
+            status = runs[-1].process.wait(timeout=HANGS)
+        except subprocess.TimeoutExpired:
+            hung += 1
+            runs[-1].kill(runs[-1].pids())
+            status = runs[-1].process.wait()
+        if not status:
+            return hung
         if len(runs) > 2 * PER_ROUND:
-            raise RuntimeError(f"does not come to its end; see {out.with_suffix('.log')}")
-        runs.append(start(manifest, out, mode))
-    left = tuple(line for run in runs for line in run.left(GRACE))
-    record = Round(number, mode, tuple(kills), *compare(calm, out), left, time.monotonic() - begin)
-    if record.identical:
-        shutil.rmtree(out)
-    return record
+            raise RuntimeError("does not come to its end; see the .log files in the work folder")
+        runs[-1].left(GRACE) if kills and kills[-1].target == "cluster" else None
+        runs.append(again())
 
 
 def _one_kill(run: Marked, target: str, delay: float) -> Kill:
@@ -174,11 +208,12 @@ def main(argv: list[str] | None = None) -> int:
     work = (args.work or Path(tempfile.mkdtemp(prefix="kills-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
     found, settings = machine("cpu"), {"times": args.times, "ray_every": args.ray_every, "seed": args.seed}
-    rounds = measure(args, work)
+    with stoppable(f"to go on, give --work {work} too"):
+        rounds = measure(args, work)
     write(args.out, rounds, {"machine": found, "settings": settings})
     if args.work is None:
         shutil.rmtree(work)
-    return int(any(r.lost or r.duplicated or r.leaked or not (r.identical and r.verified) for r in rounds))
+    return int(any(_is_bad(r) for r in rounds))
 
 
 def measure(args: argparse.Namespace, work: Path) -> list[Round]:
@@ -208,7 +243,11 @@ def _round(record: dict[str, Any]) -> Round:
 
 
 def _bad(rounds: Sequence[Round]) -> int:
-    return sum(bool(r.lost or r.duplicated or r.leaked or not r.identical) for r in rounds)
+    return sum(map(_is_bad, rounds))
+
+
+def _is_bad(r: Round) -> bool:
+    return bool(r.lost or r.duplicated or r.leaked or r.hung or not (r.identical and r.verified))
 
 
 def write(out: Path, rounds: Sequence[Round], record: dict[str, Any]) -> None:
@@ -224,11 +263,18 @@ def write(out: Path, rounds: Sequence[Round], record: dict[str, Any]) -> None:
     total += [sum(getattr(r, name) for r in rounds) for name in ("lost", "duplicated", "identical")]
     cells.append(["all", "", *total, sum(len(r.leaked) for r in rounds)])
     columns = ["run", "killed", "kills", "ingestions", "clips lost", "twice", "same bytes", "processes left"]
-    text = (
-        table(columns, cells)
-        + "\n\nAn ingestion is killed up to three times; it counts in each row that it met."
+    hung = sum(r.hung for r in rounds)
+    text = table(columns, cells) + (
+        f"\n\nAn ingestion is killed up to {PER_ROUND} times; it counts in each row that it met. "
+        f"Drivers that hung: {hung}."
     )
-    save(out, "kills", "Kills at random moments", text, {**record, "rounds": list(rounds)}, _draw(rounds))
+    found, flat = {**record, "rounds": list(rounds)}, [dict(zip(columns, row, strict=True)) for row in cells]
+    line = [
+        f"{total[0]} kills of {total[1]} ingestions",
+        f"{total[2]} clips lost, {total[3]} twice",
+        f"{total[4]} of {total[1]} the same bytes",
+    ]
+    save_folder(out, "kills", "Kills at random moments", text, found, _draw(rounds), flat, line)
 
 
 def _draw(rounds: Sequence[Round]):

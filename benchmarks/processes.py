@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAME = "AVMEND_MARK"
@@ -67,13 +69,22 @@ class Marked:
         self.kill(pids)
         return lines
 
-    def handles(self) -> int:
-        """Open files of all the processes."""
-        count = 0
+    def held(self) -> dict[str, tuple[int, int]]:
+        """By role (driver, decoder, worker): how many processes, and the most open files that one has."""
+        found: dict[str, list[int]] = {}
         for pid in self.pids():
+            role = _role(_command(pid)) if pid != self.process.pid else "driver"
             with suppress(OSError):
-                count += len(os.listdir(f"/proc/{pid}/fd"))
-        return count
+                found.setdefault(role, []).append(len(os.listdir(f"/proc/{pid}/fd")))
+        return {role: (len(files), max(files)) for role, files in found.items() if role}
+
+    def __enter__(self) -> Marked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whoever leaves the block, in whatever way, leaves nothing running."""
+        self.kill(self.pids())
+        self.process.wait()
 
     def resident(self) -> int:
         """MiB of memory that the processes hold."""
@@ -82,6 +93,29 @@ class Marked:
             with suppress(OSError, IndexError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def _role(command: str) -> str:
+    """Of a process that lives through many clips; the others (ffmpeg, Ray's own) have none."""
+    roles = {"pipelines.decoder_child": "decoder", "ray::": "worker"}
+    return next((role for what, role in roles.items() if what in command), "")
+
+
+@contextmanager
+def stoppable(how_to_go_on: str) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the block in the same way: its own clean-up runs, one line says how to go on."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; {how_to_go_on}", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _command(pid: int) -> str:

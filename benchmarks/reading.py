@@ -25,6 +25,7 @@ import torch
 
 from benchmarks import corpus, report
 from benchmarks.loading import Files, write_files
+from benchmarks.processes import stoppable
 from benchmarks.report import Spread, positive
 from models.cavmae import BACKBONES
 from models.inputs import Normalisation
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     found = report.machine("cpu")
     rows, memory = [], {}
-    with tempfile.TemporaryDirectory(prefix="reading-") as name:
+    advice = "nothing is kept: it takes minutes"
+    with stoppable(advice), tempfile.TemporaryDirectory(prefix="reading-") as name:
         for kind, samples in zip(VALUES, (args.samples, args.large), strict=True):
             folder = Path(name) / kind.replace(" ", "")
             info = write_features(folder, samples, VALUES[kind])
@@ -73,8 +75,26 @@ def main(argv: list[str] | None = None) -> int:
     settings = {k: v for k, v in vars(args).items() if k != "out"}
     record = {"machine": found, "settings": settings, "rows": rows, "memory_mb": memory}
     text = _text(args, rows, memory)
-    report.save(args.out, "reading", "Reading", text, record, lambda figure: _draw(figure, rows))
+    flat = [
+        {"samples": row["samples"], "way": row["way"], "samples/s": row["rate"].median}
+        | {"GB/s": row["rate"].median * row["bytes"] / 1e9, "our reader over it": row["ours_over_it"].median}
+        for row in rows
+    ]
+    line = [
+        f"{row['samples']}: {row['ours_over_it'].text(2)} times {row['way']}"
+        for row in rows
+        if row["way"] != OURS
+    ]
+    cells = ["; ".join(line), f"memory over {EPOCHS} epochs: {_growth(memory)}"]
+    report.save_folder(
+        args.out, "reading", "Reading", text, record, lambda figure: _draw(figure, rows), flat, cells
+    )
     return 0
+
+
+def _growth(memory: dict[str, list[float]]) -> str:
+    """From the second epoch to the last, per kind of samples."""
+    return ", ".join(f"{values[-1] - values[1]:+.1f} MB ({kind})" for kind, values in memory.items())
 
 
 def write_features(folder: Path, samples: int, values: int) -> DatasetInfo:

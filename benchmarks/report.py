@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -107,6 +108,31 @@ def save(
     print(
         f"written: {name}.json, {name}.md, {name}.png" if (out / f"{name}.png").exists() else f"{name}.json"
     )
+
+
+def save_folder(
+    out: Path,
+    name: str,
+    title: str,
+    text: str,
+    record: dict[str, Any],
+    draw: Callable[[Any], None],
+    rows: Sequence[Mapping[str, object]],
+    line: Sequence[object],
+) -> None:
+    """As `save`, into the folder ``out``/NAME, with NAME.csv, and line.md: a row for a table of results.
+
+    Args:
+        rows: of the csv, all with the same columns.
+        line: cells of the row, after the benchmark's name.
+    """
+    folder = Path(out) / name
+    save(folder, name, title, text, record, draw)
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "line.md").write_text("| " + " | ".join([f"`{name}`", *map(str, line)]) + " |\n")
 
 
 def _machine_line(found: Mapping[str, Any]) -> str:

@@ -21,6 +21,14 @@ SAMPLE_RATE = 16000  # Hz
 NO_MEDIA = {"hls", "concat", "dash", "tty", "lavfi", "ffmetadata", "webvtt", "srt"}  # text and playlists
 
 
+class SoundError(DecodeError):
+    """The sound that a file has can't be decoded; what the file holds is known (``probe``)."""
+
+    def __init__(self, error: DecodeError, probe: Probe):
+        super().__init__(error.cause, error.message)
+        self.probe = probe
+
+
 @dataclass(frozen=True)
 class Span:
     """The part of the file that is the clip: seconds from its start; ``duration`` ``None`` is to its end."""
@@ -45,7 +53,8 @@ def read_audio(
     """What the container holds, and its first audio stream as int16 [samples] at 16 kHz, if it has one.
 
     Raises:
-        DecodeError: no media, an undecodable, damaged or too long stream.
+        SoundError: an undecodable, damaged or too long stream.
+        DecodeError: no media, or the file takes too long.
     """
     longest = Span(span.start, min(span.duration or np.inf, max_seconds + 1))
     graph = source(path, max_error_rate=0, **longest.options())
@@ -55,11 +64,21 @@ def read_audio(
     if probe.first("audio") is None:
         return probe, None
     if status != 0 or READ_COMPLAINTS.search(err):
-        raise from_stderr(err, f"audio ({probe.first('audio').codec})")  # type: ignore[union-attr]
+        raise SoundError(from_stderr(err, f"audio ({probe.first('audio').codec})"), probe)  # type: ignore[union-attr]
     samples = np.frombuffer(out, np.int16)
     if len(samples) > max_seconds * SAMPLE_RATE:
-        raise DecodeError(TOO_LARGE, f"more than max_seconds={max_seconds:g} s of sound")
+        raise SoundError(DecodeError(TOO_LARGE, f"more than max_seconds={max_seconds:g} s of sound"), probe)
     return probe, samples
+
+
+def look(path: str, timeout: float) -> Probe:
+    """What the container holds; nothing is decoded.
+
+    Raises:
+        DecodeError: no media.
+    """
+    graph = source(path).output("pipe:", map="0:v:0", c="copy", t=0, format="framecrc")
+    return _probe(path, run(graph, timeout)[1])
 
 
 def _probe(path: str, stderr: str) -> Probe:

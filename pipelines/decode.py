@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipelines import frames as picture
-from pipelines.audio import SAMPLE_RATE, Span, check_extent, read_audio
-from pipelines.causes import MISSING_FILE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
+from pipelines.audio import SAMPLE_RATE, SoundError, Span, check_extent, look, read_audio
+from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
 from pipelines.ffmpeg import Probe, Stream
+from shards.causes import Cause
 from shards.schema import ABSENT, StreamInfo
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to decode, and how: ``path``, or ``audio_path`` and/or ``image_path``; seconds; frames; limits."""
+    """What to decode, and how: ``path``, or ``audio_path`` and/or ``image_path``; seconds; frames; limits.
+
+    Attributes:
+        keep: where one stream fails and the other does not, that one is the clip.
+        lost: a stream (``audio`` or ``visual``) that is not to be tried (again), and the cause.
+    """
 
     path: str | None = None
     audio_path: str | None = None
@@ -32,6 +40,8 @@ class Request:
     timeout_s: float = 30.0
     use_decord: bool = True
     key_frames: bool = False
+    keep: bool = False
+    lost: tuple[str, str] | None = None
 
     @property
     def span(self) -> Span:
@@ -64,48 +74,117 @@ class Decoded:
 
 
 def decode(request: Request) -> Decoded:
-    """Decode a clip. A stream absent at source is reported as such; one that is there must decode.
+    """Decode a clip. A stream absent at source is reported as such; one that is there must decode, or, if the
+    other one does and ``request.keep``, is reported with the cause of its failure.
 
     Raises:
         DecodeError: one of the causes in ``pipelines.causes``; the clip can't be used.
     """
-    sha256 = _hash([path for path in (request.path, request.audio_path, request.image_path) if path])
-    clip = _file(request, sha256) if request.path else _pair(request, sha256)
+    clip = _file(request) if request.path else _pair(request)
     if clip.audio is None and clip.frames is None:
         raise DecodeError(ABSENT, "neither sound nor picture")
     return clip
 
 
-_ABSENT = StreamInfo(present=False, cause=ABSENT)
+def lost(cause: str) -> StreamInfo:
+    """A stream that is not there, and why."""
+    return StreamInfo(present=False, cause=Cause(cause))
 
 
-def _file(request: Request, sha256: str) -> Decoded:
+class _Failures(dict[str, DecodeError]):
+    """Streams that failed, by modality; the first failure ends a clip that is not kept for the other one."""
+
+    def __init__(self, request: Request):
+        super().__init__()
+        self.request = request
+
+    @contextmanager
+    def of(self, modality: str) -> Iterator[None]:
+        """Keep what goes wrong in the block, if that is wanted."""
+        try:
+            yield
+        except (DecodeError, MemoryError) as error:
+            if not self.request.keep:
+                raise
+            large = DecodeError(TOO_LARGE, "does not fit into memory_mb")
+            self.setdefault(modality, error if isinstance(error, DecodeError) else large)
+
+    def given_up(self, modality: str) -> bool:
+        """Whether the stream is not to be tried; then that is its failure."""
+        if self.request.lost is None or self.request.lost[0] != modality:
+            return False
+        self.setdefault(modality, DecodeError(self.request.lost[1], f"{modality}: given up"))
+        return True
+
+    def info(self, modality: str) -> StreamInfo:
+        """Of a stream that was not had."""
+        return lost(self[modality].cause if modality in self else ABSENT)
+
+    def refuse(self) -> None:
+        """Raises DecodeError: the first failure, of a clip of which nothing is left."""
+        for error in self.values():
+            raise error
+
+
+def _file(request: Request) -> Decoded:
     """Both streams of one file."""
     assert request.path is not None
-    probe, sound = _sound(request, request.path)
-    video = probe.first("video")
-    if video is None:
-        check_extent(probe, request.span, _ends(request.span, sound))
-        return Decoded(sound, None, _audio_info(probe, sound), _ABSENT, (), sha256)
-    found = _video(request, probe, video)
-    check_extent(probe, request.span, [*_ends(request.span, sound), found.end])
-    begin, end = request.span.start, request.span.end(found.end) or found.end
+    sha256, failures, span = _hash([request.path]), _Failures(request), request.span
+    probe, sound = _heard(request, request.path, failures)
+    found, video = None, probe.first("video")
+    if video is not None and not failures.given_up("visual"):
+        with failures.of("visual"):
+            found = _video(request, probe, video)
+    if sound is None and found is None:
+        failures.refuse()
+    check_extent(probe, span, [*_ends(span, sound), *([found.end] if found else [])])
+    audio_info = _audio_info(probe, sound) or failures.info("audio")
+    if found is None or video is None:
+        return Decoded(sound, None, audio_info, failures.info("visual"), (), sha256)
+    begin, end = span.start, span.end(found.end) or found.end
     info = StreamInfo(present=True, codec=video.codec, rate=video.rate, duration=round(end - begin, 3))
     times = tuple(round(time - begin, 4) for time in found.times)
-    return Decoded(sound, found.images, _audio_info(probe, sound), info, times, sha256)
+    return Decoded(sound, found.images, audio_info, info, times, sha256)
 
 
-def _pair(request: Request, sha256: str) -> Decoded:
+def _heard(request: Request, path: str, failures: _Failures) -> tuple[Probe, np.ndarray | None]:
+    """What the file holds, and its sound."""
+    if request.lost and request.lost[0] == "audio":
+        probe = look(path, request.timeout_s)
+        if probe.first("audio"):
+            failures.given_up("audio")
+        return probe, None
+    try:
+        return _sound(request, path)
+    except SoundError as error:
+        with failures.of("audio"):
+            raise
+        return error.probe, None
+
+
+def _pair(request: Request) -> Decoded:
     """A sound file and a picture file, or one of them."""
-    sound, audio_info, image, visual_info = None, _ABSENT, None, _ABSENT
-    if request.audio_path:
-        probe, sound = _sound(request, request.audio_path)
-        check_extent(probe, request.span, _ends(request.span, sound))
-        audio_info = _audio_info(probe, sound)
-    if request.image_path:
-        image = picture.read_image(request.image_path, request.size, request.max_pixels)
-        visual_info = StreamInfo(present=True, codec=Path(request.image_path).suffix.lower().lstrip("."))
-    return Decoded(sound, image, audio_info, visual_info, (0.0,) if image is not None else (), sha256)
+    failures, sound, audio_info, image = _Failures(request), None, None, None
+    there = []
+    for modality, path in (("audio", request.audio_path), ("visual", request.image_path)):
+        with failures.of(modality):
+            if path and not failures.given_up(modality):
+                _hash([path])
+                there.append(path)
+    if request.audio_path and "audio" not in failures:
+        with failures.of("audio"):
+            probe, heard = _sound(request, request.audio_path)
+            check_extent(probe, request.span, _ends(request.span, heard))
+            sound, audio_info = heard, _audio_info(probe, heard)
+    if request.image_path and "visual" not in failures:
+        with failures.of("visual"):
+            image = picture.read_image(request.image_path, request.size, request.max_pixels)
+    if sound is None and image is None:
+        failures.refuse()
+    suffix = Path(request.image_path or "").suffix.lower().lstrip(".")
+    visual_info = failures.info("visual") if image is None else StreamInfo(present=True, codec=suffix)
+    times = (0.0,) if image is not None else ()
+    return Decoded(sound, image, audio_info or failures.info("audio"), visual_info, times, _hash(there))
 
 
 def _sound(request: Request, path: str) -> tuple[Probe, np.ndarray | None]:
@@ -113,7 +192,7 @@ def _sound(request: Request, path: str) -> tuple[Probe, np.ndarray | None]:
     probe, sound = read_audio(path, request.span, **limits)
     if sound is not None and not len(sound):
         check_extent(probe, request.span, [])
-        raise DecodeError(TRUNCATED, "the audio stream holds no sound in the clip's time")
+        raise SoundError(DecodeError(TRUNCATED, "the audio stream holds no sound in the clip's time"), probe)
     return probe, sound
 
 
@@ -121,10 +200,10 @@ def _ends(span: Span, sound: np.ndarray | None) -> list[float]:
     return [span.start + len(sound) / SAMPLE_RATE] if sound is not None else []
 
 
-def _audio_info(probe: Probe, sound: np.ndarray | None) -> StreamInfo:
+def _audio_info(probe: Probe, sound: np.ndarray | None) -> StreamInfo | None:
     stream = probe.first("audio")
     if stream is None or sound is None:
-        return _ABSENT
+        return None
     return StreamInfo(
         present=True, codec=stream.codec, rate=stream.rate, duration=round(len(sound) / SAMPLE_RATE, 3)
     )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,15 +42,30 @@ class Decoder:
         atexit.register(self.close)
 
     def decode(self, request: Request) -> Decoded:
-        """Decode one clip; when the child dies of it, again in a new child, at most twice.
-
-        A child that was killed or too slow may have met another's misfortune: the same once more, so that it
-        leaves no trace in the data. One that crashed, and whatever died twice, goes on without decord.
+        """Decode one clip; when the child dies of it, or it takes too long, and ``request.keep``, also
+        without its picture, then without its sound.
 
         Raises:
             DecodeError: as :func:`pipelines.decode.decode`, also for clips that hang or crash their decoder.
             MachineError: the machine is at fault, not the clip.
             InputError: no child can be started.
+        """
+        try:
+            return self._persist(request)
+        except DecodeError as error:
+            if not request.keep or not (isinstance(error, GaveUp) or error.cause == TIMED_OUT):
+                raise
+            failed = error
+        for modality in ("visual", "audio"):
+            with suppress(DecodeError, ChildDied):
+                return self._try(replace(request, lost=(modality, failed.cause)))
+        raise failed
+
+    def _persist(self, request: Request) -> Decoded:
+        """Decode one clip; when the child dies of it, again in a new child, at most twice.
+
+        A child that was killed or too slow may have met another's misfortune: the same once more, so that it
+        leaves no trace in the data. One that crashed, and whatever died twice, goes on without decord.
         """
         try:
             return self._try(request)
@@ -61,7 +76,7 @@ class Decoder:
         try:
             return self._try(without_decord(request))
         except ChildDied as death:
-            raise DecodeError(death.cause, str(death)) from None
+            raise GaveUp(death.cause, str(death)) from None
 
     def close(self) -> None:
         """End the child and whatever it started."""
@@ -118,6 +133,10 @@ class Decoder:
             remedy = "correct the installation, or raise memory_mb"
             raise InputError("no decoder starts; see its message above", remedy=remedy) from None
         return self._process
+
+
+class GaveUp(DecodeError):
+    """The clip ended the child each time."""
 
 
 class ChildDied(Exception):

@@ -21,7 +21,7 @@ from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
-from shards.schema import BackboneInfo, DatasetInfo, ShardInfo, SplitInfo
+from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, ShardInfo, SplitInfo, count_absent
 from shards.writer import Member, Record, write_shard
 
 LARGEST = float(torch.finfo(torch.float16).max)
@@ -138,7 +138,9 @@ def extract_shard(
     with reproducible(), torch.inference_mode():
         written = write_shard(out / f"{shard.name}.tar", work.records(shard.open(data)), root=out)
     moments = {modality: add(parts) for modality, parts in work.moments.items()}
-    result = FeatureLedger(digest=shard.digest, shard=written, present=work.present, **moments)
+    result = FeatureLedger(
+        digest=shard.digest, shard=written, present=work.present, absent=count_absent(work.metas), **moments
+    )
     write_ledger(result, out, shard.name)
     return result
 
@@ -164,6 +166,7 @@ class _Work:
         self.statistics = extractor.statistics and shard.split == "train"
         self.present: dict[str, int] = dict.fromkeys(MODALITIES, 0)
         self.moments: dict[str, list[Moments]] = {modality: [] for modality in MODALITIES}
+        self.metas: list[SampleMeta] = []
 
     def records(self, data: ShardDataset) -> Iterator[Record]:
         """The samples as the writer takes them. Which ones go through the network together never depends on
@@ -173,6 +176,7 @@ class _Work:
             features = {modality: self._features(modality, samples) for modality in MODALITIES}
             for sample in samples:
                 key = sample.meta.key
+                self.metas.append(sample.meta)
                 members: dict[str, Member] = {"json": sample.meta}
                 members |= {f"{m}.npy": features[m][key] for m in MODALITIES if key in features[m]}
                 yield key, members

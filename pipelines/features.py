@@ -1,6 +1,7 @@
 """``avmend features``: media shards to feature shards, by frozen networks.
 
-Run it again after a kill: it goes on where it was, and ends in the same bytes.
+Run it again after a kill: it goes on where it was, and ends in the same bytes. Run it again after the media
+have grown: the features of the shards that they gained are added.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def extract(
     weights: Path | None = None,
 ) -> Path:
     """Extract the features of a media dataset; what an earlier run finished is kept.
+
+    Shards that the media have gained since then get theirs, and no shard is written again.
 
     Args:
         data: folder of the media shards; the features go into its ``features`` folder.

@@ -17,7 +17,7 @@ import pydantic
 from pipelines.manifest import Clip
 from pipelines.plan import ShardPlan, make_plan, rows_digest
 from pipelines.resume import same_config
-from pipelines.settings import IngestConfig
+from pipelines.settings import IngestConfig, Partial
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.schema import SCHEMA_VERSION, Frozen
@@ -27,10 +27,12 @@ _REMEDY = "give another --out, or the manifest and config that this folder was b
 
 
 class KeptShard(Frozen):
-    """A shard that was planned: ``digest`` of its rows, and of each row by the clip's id, in order."""
+    """A shard that was planned: ``digest`` of its rows, and of each row by the clip's id, in order; and what
+    becomes of clips of which one stream fails."""
 
     digest: str
     clips: dict[str, str]
+    partial: Partial = "quarantine"
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -86,6 +88,7 @@ class Growth:
         base: the manifest's folder.
         failed: ids in quarantine, by finished shard.
         retry: plan those again.
+        partial: of the shards that are added.
     """
 
     kept: KeptPlan
@@ -93,6 +96,7 @@ class Growth:
     base: Path
     failed: Mapping[str, set[str]]
     retry: bool = False
+    partial: Partial = "quarantine"
     _digests: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +122,7 @@ class Growth:
 
     def _kept(self, shard: ShardPlan) -> KeptShard:
         rows = {clip.id: self._digests[clip.id] for clip in shard.clips}
-        return KeptShard(digest=shard.digest, clips=rows)
+        return KeptShard(digest=shard.digest, clips=rows, partial=self.partial)
 
     def _fill(self, samples_per_shard: int, path: Path) -> None:
         """Rows of a plan that was kept without them, from a manifest that gives the same shards."""
@@ -129,7 +133,8 @@ class Growth:
             if name not in mine or mine[name].digest != shard.digest:
                 message = f"the manifest is not the one this folder was begun with: shard {name} differs"
                 raise InputError(message, file=path, remedy=_REMEDY)
-        self.kept = self.kept.model_copy(update={"shards": {n: mine[n] for n in self.kept.shards}})
+        rows = {n: shard.model_copy(update={"partial": "quarantine"}) for n, shard in mine.items()}
+        self.kept = self.kept.model_copy(update={"shards": {n: rows[n] for n in self.kept.shards}})
 
     def _again(self, owners: Mapping[str, str], path: Path) -> set[str]:
         """Clips in quarantine that are to be planned again; nothing else may have changed."""
@@ -165,6 +170,7 @@ def shard_plans(kept: KeptPlan, clips: Sequence[Clip]) -> list[ShardPlan]:
             name.rsplit("-", 1)[0],
             tuple(rows[clip] for clip in shard.clips if clip in rows and owners[clip] == name),
             shard.digest,
+            shard.partial,
         )
         for name, shard in kept.shards.items()
     ]

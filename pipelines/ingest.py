@@ -25,6 +25,7 @@ from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import write_text
 from shards.errors import InputError
+from shards.inspect import absences
 from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
 
@@ -76,7 +77,13 @@ def _keep_plan(
     found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
     done = {name: result for name, result in found.items() if result is not None}
     failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
-    kept = Growth(before, clips, base, failed, retry).grown(config.samples_per_shard, out / PLAN_FILE)
+    begun = {shard.partial for name, shard in before.shards.items() if name not in done}
+    if other := sorted(begun - {config.partial}):
+        message = f"unfinished shards were begun with partial={other[0]}, now it is {config.partial}"
+        remedy = f"finish with partial={other[0]}; --retry-quarantined may then change it for what failed"
+        raise InputError(message, file=out / PLAN_FILE, field="partial", remedy=remedy)
+    growth = Growth(before, clips, base, failed, retry, config.partial)
+    kept = growth.grown(config.samples_per_shard, out / PLAN_FILE)
     if kept != before or not kept.shards:
         kept.save(out)
     return kept, done
@@ -100,13 +107,14 @@ def _work(
     todo = {shard.name: shard for shard in plan if shard.name not in done}
     if not todo:
         return done
-    failures = sum(len(_failures(shard, done[shard.name])) for shard in plan if shard.name in done)
+    finished = [(shard, done[shard.name]) for shard in plan if shard.name in done]
+    failures = sum(len(_failures(shard, result)) + result.halves for shard, result in finished)
     total, left = (sum(len(shard.clips) for shard in shards) for shards in (plan, todo.values()))
     with Progress("ingest", total, done=total - left, stage=stage) as progress:
         for name, result in _run(list(todo.values()), config, out):
             done[name], shard = result, todo.pop(name)
-            failures += len(_failures(shard, result))
-            progress.advance(len(shard.clips), queue=f"{len(todo)} shards", quarantined=str(failures))
+            failures += len(_failures(shard, result)) + result.halves
+            progress.advance(len(shard.clips), queue=f"{len(todo)} shards", failed=str(failures))
             check_budget(failures, config, result.quarantined)
     return done
 
@@ -235,6 +243,7 @@ def _ingest_and_extract(
 def _summarise(info: DatasetInfo, out: Path) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
+        print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
     failures = len((out / QUARANTINE_FILE).read_text().splitlines())
     print(f"{out / 'dataset.json'}; {failures} clips in {out / QUARANTINE_FILE}")
 

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.manifest import Clip
-from pipelines.settings import IngestConfig
+from pipelines.settings import IngestConfig, Partial
 from shards.errors import InputError
 from shards.schema import canonical_json
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: ``name`` (``train-000042``), its clips in order, and a digest of their rows."""
+    """One shard to be: ``name`` (``train-000042``), its clips in order, a digest of their rows, and what
+    becomes of those of which one stream fails."""
 
     name: str
     split: str
     clips: tuple[Clip, ...]
     digest: str
+    partial: Partial = "quarantine"
 
 
 def make_plan(

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import pydantic
 
 from shards.atomic import write_text
+from shards.causes import Cause
 from shards.errors import InputError
-from shards.schema import Frozen, ShardInfo, SplitInfo
+from shards.schema import MODALITIES, Frozen, ShardInfo, SplitInfo, add_absent
 
 
 class Ledger(Frozen):
@@ -28,11 +29,13 @@ class Ledger(Frozen):
         digest: of what the shard was made from.
         shard: the finished file (``samples=0``: no file).
         present: samples that have each modality.
+        absent: by modality, samples that lack it, by cause (version 0.1 kept none).
     """
 
     digest: str
     shard: ShardInfo
     present: dict[str, int]
+    absent: dict[str, dict[Cause, int]] = pydantic.Field(default={})
 
 
 LedgerT = TypeVar("LedgerT", bound=Ledger)
@@ -61,11 +64,12 @@ def write_ledger(result: Ledger, out: Path, name: str) -> None:
 
 def split_info(results: Sequence[Ledger]) -> SplitInfo:
     """A split of dataset.json from the results of its shards, in order."""
-    return SplitInfo(
-        samples=sum(result.shard.samples for result in results),
-        present={m: sum(result.present[m] for result in results) for m in ("audio", "visual")},
-        shards=tuple(result.shard for result in results if result.shard.samples),
-    )
+    samples = sum(result.shard.samples for result in results)
+    present = {m: sum(result.present[m] for result in results) for m in MODALITIES}
+    absent = add_absent(result.absent for result in results)
+    counted = all(sum(absent.get(m, {}).values()) == samples - present[m] for m in MODALITIES)
+    shards = tuple(result.shard for result in results if result.shard.samples)
+    return SplitInfo(samples=samples, present=present, shards=shards, absent=absent if counted else {})
 
 
 @contextmanager
@@ -97,36 +101,40 @@ def sweep(out: Path, *folders: str) -> None:
 def keep_plan(path: Path, mine: dict[str, Any], source: str, remedy: str) -> None:
     """Write the plan of this job to ``path``, or compare it with the one that is there: the same resumes.
 
+    One that holds all shards of the kept plan as they were, and more, takes its place: the source has grown.
+
     Args:
-        mine: json values: ``config`` by field, ``shards`` as digests by name, and more.
+        mine: json values: ``config`` by field, ``shards`` as digests by name, ``dataset`` (the source's
+            fingerprint, which changes as it grows), and more.
         source: what the shards are made from ("manifest").
         remedy: for a folder that was begun otherwise.
 
     Raises:
         InputError: the folder was begun with another config, source or version; names what differs.
     """
-    if not path.exists():
-        write_text(path, json.dumps(mine, indent=1) + "\n")
-        return
-    try:
-        _compare(json.loads(path.read_text()), mine, path, source, remedy)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("unreadable", file=path, remedy=remedy) from None
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text())
+            _compare(kept, mine, path, source, remedy)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("unreadable", file=path, remedy=remedy) from None
+        if kept == mine:
+            return
+    write_text(path, json.dumps(mine, indent=1) + "\n")
 
 
 def _compare(kept: dict, mine: dict, path: Path, source: str, remedy: str) -> None:
     same_config(kept["config"], mine["config"], path, remedy)
-    changed = [
-        name
-        for name in {**kept["shards"], **mine["shards"]}
-        if kept["shards"].get(name) != mine["shards"].get(name)
-    ]
-    if changed or kept != mine:
-        message = f"the {source} is not the one this folder was begun with: shard {min(changed, default='')}"
-        message = f"{message} differs" if changed else "begun with another version"
-        raise InputError(message, file=path, remedy=remedy)
+    for name in sorted(kept["shards"]):
+        if (now := mine["shards"].get(name)) != kept["shards"][name]:
+            what = "is gone" if now is None else "differs"
+            message = f"the {source} is not the one this folder was begun with: shard {name} {what}"
+            raise InputError(message, file=path, remedy=remedy)
+    fixed = mine.keys() - {"shards", "dataset"}
+    if kept.keys() != mine.keys() or any(kept[name] != mine[name] for name in fixed):
+        raise InputError("begun with another version", file=path, remedy=remedy)
 
 
 def same_config(kept: Mapping[str, Any], mine: Mapping[str, Any], path: Path, remedy: str) -> None:

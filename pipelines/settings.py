@@ -14,6 +14,7 @@ from configs.noise import Noise
 EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
 
 
+Partial = Literal["quarantine", "keep"]
 TOKENS = "tokens"
 AUDIO_ENCODERS, VISUAL_ENCODERS = ("vggish", "cavmae"), ("resnet18", "clip", "cavmae")
 OF_TOKENS = {"depth", "draws", "eval_draws", "noise", "seed"}
@@ -30,12 +31,15 @@ class IngestConfig(Config):
         image_size: pixels, height and width of a frame after scaling and centre crop.
         samples_per_shard: clips planned into one shard; a shard is the unit of work and of resuming.
         keep_wave: also store the 16 kHz waveform (other audio front ends and noise at an SNR need it).
+        partial: a clip of which one stream is there and fails: "quarantine" puts the whole clip there, for
+            the file to be fetched again; "keep" ingests the other stream and notes the failure as the cause
+            for which this one is absent. May be changed for what is tried again, and for rows that are added.
         labels: fixed label vocabulary; empty: the train split's labels, sorted.
         max_pixels: of one source frame; larger clips are quarantined.
         max_seconds: of sound; longer clips are quarantined (give them a start and duration).
         timeout_s: seconds that decoding one clip may take.
         memory_mb: MiB that decoding one clip may take; 0: no limit.
-        max_failures: stop the run once more clips than this are quarantined; ``None``: never.
+        max_failures: stop the run once more clips than this failed, in whole or in part; ``None``: never.
         workers: Ray tasks at a time; ``None``: one per CPU; 0: none, in this process without Ray.
         worker_tries: how often a shard is tried again after its worker process died.
     """
@@ -45,6 +49,7 @@ class IngestConfig(Config):
     image_size: int = Field(default=224, ge=8)
     samples_per_shard: int = Field(default=64, ge=1)
     keep_wave: bool = False
+    partial: Partial = "quarantine"
     labels: tuple[str, ...] = ()
     max_pixels: int = Field(default=40_000_000, ge=1)
     max_seconds: float = Field(default=600.0, gt=0)
@@ -56,7 +61,7 @@ class IngestConfig(Config):
 
     def content(self) -> dict[str, Any]:
         """The fields that decide what the shards hold; a resumed run must have the same."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in EXECUTION}
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in EXECUTION | {"partial"}}
 
 
 class FeatureConfig(Config):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipelines.causes import REMEDIES, TOO_SHORT, DecodeError
-from pipelines.decode import Decoded, Request
+from pipelines.causes import ABSENT, REMEDIES, TOO_SHORT, DecodeError
+from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder import Decoder
 from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
 from pipelines.manifest import Clip
@@ -18,7 +18,7 @@ from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.settings import IngestConfig
 from shards.causes import Cause
 from shards.errors import InputError
-from shards.schema import Frozen, SampleMeta
+from shards.schema import MODALITIES, Frozen, SampleMeta, count_absent
 from shards.writer import Member, Record, write_shard
 
 
@@ -39,6 +39,11 @@ class ShardResult(Ledger):
     quarantined: tuple[Quarantined, ...]
     audio: Moments = Moments()
     visual: Moments = Moments()
+
+    @property
+    def halves(self) -> int:
+        """Clips that are there with one stream while the other failed."""
+        return sum(n for causes in self.absent.values() for cause, n in causes.items() if cause != ABSENT)
 
 
 def check_budget(failures: int, config: IngestConfig, quarantined: Sequence[Quarantined]) -> None:
@@ -69,6 +74,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResul
         digest=plan.digest,
         shard=shard,
         present=work.present,
+        absent=count_absent(work.metas),
         quarantined=tuple(work.quarantined),
         audio=add(work.audio),
         visual=add(work.visual),
@@ -84,24 +90,32 @@ class _Work:
     plan: ShardPlan
     config: IngestConfig
     present: dict[str, int] = field(default_factory=lambda: {"audio": 0, "visual": 0})
+    metas: list[SampleMeta] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     audio: list[Moments] = field(default_factory=list)
     visual: list[Moments] = field(default_factory=list)
+    failed: int = 0  # clips that lost one stream
 
     def records(self) -> Iterator[Record]:
         """The clips that can be decoded, as the writer takes them; the others are quarantined."""
         decoder = _decoder(self.config.memory_mb)
         for clip in self.plan.clips:
             try:
-                decoded = decoder.decode(_request(clip, self.config))
+                decoded = decoder.decode(_request(clip, self.config, self.plan.partial))
             except DecodeError as error:
                 self._quarantine(clip, "decode", error)
                 continue
             if decoded.audio is not None and len(decoded.audio) < WINDOW:
-                length = f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound"
-                self._quarantine(clip, "log-mel", DecodeError(TOO_SHORT, length))
-                continue
-            yield clip.key, self._members(clip, decoded)
+                if self.plan.partial == "quarantine" or decoded.frames is None:
+                    length = f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound"
+                    self._quarantine(clip, "log-mel", DecodeError(TOO_SHORT, length))
+                    continue
+                decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
+            members = self._members(clip, decoded)
+            self.metas.append(members["json"])  # type: ignore[arg-type]
+            self.failed += any(getattr(decoded, f"{m}_info").cause not in (None, ABSENT) for m in MODALITIES)
+            check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
+            yield clip.key, members
 
     def _members(self, clip: Clip, decoded: Decoded) -> dict[str, Member]:
         members: dict[str, Member] = {"json": _meta(clip, decoded)}
@@ -132,10 +146,10 @@ class _Work:
                 remedy=REMEDIES[error.cause],
             )
         )
-        check_budget(len(self.quarantined), self.config, self.quarantined)
+        check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
 
 
-def _request(clip: Clip, config: IngestConfig) -> Request:
+def _request(clip: Clip, config: IngestConfig, partial: str) -> Request:
     return Request(
         path=_absolute(clip.path),
         audio_path=_absolute(clip.audio_path),
@@ -148,6 +162,7 @@ def _request(clip: Clip, config: IngestConfig) -> Request:
         max_seconds=config.max_seconds,
         timeout_s=config.timeout_s,
         key_frames=config.frame_mode == "approximate",
+        keep=partial == "keep",
     )
 
 

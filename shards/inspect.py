@@ -12,7 +12,7 @@ import numpy as np
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.remote import fetch, is_url
-from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, Statistics
+from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, SplitInfo, Statistics
 from shards.verify import plain, verify
 
 COMMANDS = {
@@ -109,6 +109,7 @@ def _info(folder: Path) -> list[str]:
     for name, split in info.splits.items():
         present = ", ".join(f"{count} with {modality}" for modality, count in split.present.items())
         lines.append(f"split {name}: {split.samples} samples ({present}) in {len(split.shards)} shards")
+        lines += [f"split {name}: {text}" for text in absences(split)]
     lines.append(f"{len(info.labels)} labels: {plain(', '.join(info.labels[:20]))}")
     lines += [f"{name}: {value}" for name, value in info.preprocessing.items()]
     names = ("log-mel", "pixels") if info.kind == "media" else ("audio", "visual")
@@ -116,6 +117,12 @@ def _info(folder: Path) -> list[str]:
     for name, statistics in zip(names, found, strict=True):
         lines.append(f"{name} of the train split: {_statistics(statistics)}")
     return lines
+
+
+def absences(split: SplitInfo) -> list[str]:
+    """Why samples lack a modality, a line for each: "no audio: 3 absent at source, 1 truncated"."""
+    counts = ((m, ", ".join(f"{n} {cause}" for cause, n in of.items())) for m, of in split.absent.items())
+    return [f"no {modality}: {text}" for modality, text in counts]
 
 
 def _statistics(statistics: Statistics | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +16,11 @@ from shards.atomic import write_text
 from shards.causes import Cause
 from shards.errors import InputError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[1] = 1  # of the plans that jobs keep
+NEWEST: Literal[2] = 2  # of dataset.json; 2 says why modalities are absent, and is written where some are
 DATASET_FILE = "dataset.json"
 ABSENT = Cause.ABSENT
+MODALITIES = ("audio", "visual")
 
 
 class Frozen(pydantic.BaseModel):
@@ -97,18 +101,32 @@ class ShardInfo(Frozen):
 
 
 class SplitInfo(Frozen):
-    """One split: samples, how many of them have each modality (``audio``, ``visual``), shards in order."""
+    """One split: samples, how many of them have each modality (``audio``, ``visual``), shards in order.
+
+    Attributes:
+        absent: by modality, how many samples lack it, by cause; empty: none does, or nobody counted.
+    """
 
     samples: int
     present: dict[str, int]
     shards: tuple[ShardInfo, ...]
+    absent: dict[str, dict[Cause, int]] = {}
 
     @pydantic.model_validator(mode="after")
     def _adds_up(self) -> SplitInfo:
         total = sum(shard.samples for shard in self.shards)
         if total != self.samples:
             raise ValueError(f"shards hold {total} samples, the split says {self.samples}")
+        for modality, causes in self.absent.items():
+            if self.present.get(modality, 0) + sum(causes.values()) != self.samples:
+                raise ValueError(f"{modality} that is present and absent do not add up to the samples")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _short(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty ``absent``, as schema 1 spells it."""
+        found = handler(self)
+        return found if self.absent else {name: value for name, value in found.items() if name != "absent"}
 
 
 class Statistics(Frozen):
@@ -139,7 +157,7 @@ class BackboneInfo(Frozen):
 class DatasetInfo(Frozen):
     """dataset.json: everything one must know to read the shards, and to tell two datasets apart."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     kind: Literal["media", "features"]
     preprocessing: dict[str, Any]
     labels: tuple[str, ...]
@@ -147,6 +165,15 @@ class DatasetInfo(Frozen):
     splits: dict[str, SplitInfo]
     normalisation: Normalisation = Normalisation()
     backbone: BackboneInfo | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _version(cls, values: Any) -> Any:
+        """The oldest that can say it, unless one is given: what old readers can read, they may."""
+        if not isinstance(values, dict) or "schema_version" in values:
+            return values
+        counted = any(getattr(split, "absent", None) for split in values.get("splits", {}).values())
+        return {**values, "schema_version": NEWEST} if counted else values
 
     @pydantic.model_validator(mode="after")
     def _backbone_iff_features(self) -> DatasetInfo:
@@ -170,7 +197,7 @@ class DatasetInfo(Frozen):
         except pydantic.ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"]) or None
-            remedy = f"make it anew with this version (schema {SCHEMA_VERSION})"
+            remedy = f"make it anew with this version (schema {NEWEST})"
             raise InputError(problem["msg"], file=path, field=field, remedy=remedy) from None
 
     def save(self, folder: str | Path) -> Path:
@@ -182,6 +209,21 @@ class DatasetInfo(Frozen):
     def fingerprint(self) -> str:
         """sha256 (hex) of the canonical json: equal for equal data and preprocessing."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def count_absent(metas: Iterable[SampleMeta]) -> dict[str, dict[Cause, int]]:
+    """Samples that lack a modality, by modality and cause, in a fixed order; as in `SplitInfo.absent`."""
+    found = Counter((m, c) for meta in metas for m in MODALITIES if (c := getattr(meta, m).cause))
+    return add_absent([{m: {c: n}} for (m, c), n in found.items()])
+
+
+def add_absent(parts: Iterable[Mapping[str, Mapping[Cause, int]]]) -> dict[str, dict[Cause, int]]:
+    """Sum of such counts."""
+    total: Counter[tuple[str, Cause]] = Counter()
+    for part in parts:
+        total.update({(m, c): n for m, causes in part.items() for c, n in causes.items()})
+    named = {m: {c: total[m, c] for c in Cause if total[m, c]} for m in MODALITIES}
+    return {m: causes for m, causes in named.items() if causes}
 
 
 def token_folder(fingerprint: str, depth: int) -> str:

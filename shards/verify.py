@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo
+from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo, count_absent
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def verify(folder: str | Path) -> list[Problem]:
     """Read every byte of the dataset and report what is wrong; an empty list means nothing is.
 
     Checked: sha256 and size of every shard, tar structure, sample counts, unique keys, the jsons, members
-    against presence flags, presence counts, shards that dataset.json does not know.
+    against presence flags, presence counts and causes, shards that dataset.json does not know.
 
     Raises:
         InputError: there is no readable dataset.json.
@@ -65,7 +66,7 @@ def _split(
     folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: dict[str, str]
 ) -> Iterator[Problem]:
     """Problems inside the shards of a split; shard by shard, so that one bad shard hides no other."""
-    present = dict.fromkeys(split.present, 0)
+    present, metas = dict.fromkeys(split.present, 0), []
     whole = True
     for shard in split.shards:
         try:
@@ -85,10 +86,15 @@ def _split(
             if found.split != name:
                 yield Problem(shard.name, key, f"is of split '{found.split}', not '{name}'")
             present = {m: n + getattr(found, m).present for m, n in present.items()}
+            metas.append(found)
     if whole and present != split.present:
         yield Problem(
             "dataset.json", None, f"split {name}: present {split.present}, the shards say {present}"
         )
+    absent = count_absent(metas)
+    if whole and split.absent and absent != split.absent:
+        said, found = (json.dumps(counts) for counts in (split.absent, absent))
+        yield Problem("dataset.json", None, f"split {name}: absent {said}, the shards say {found}")
 
 
 def _samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -180,10 +181,33 @@ def test_decode_reading_and_capacity_end_to_end(tmp_path):
     short = ["--repeats", "1", "--out", str(tmp_path)]
     assert decode.main(["--clips", "2", "--seconds", "2", *short]) == 0
     assert reading.main(["--samples", "50", "--large", "3", "--clips", "2", *short]) == 0
-    assert [row["height"] for row in written(tmp_path, "decode")["rows"]] == [720, 360]
-    assert len(written(tmp_path, "reading")["rows"]) == 10
+    assert [row["height"] for row in written(tmp_path / "decode", "decode")["rows"]] == [720, 360]
+    assert len(written(tmp_path / "reading", "reading")["rows"]) == 10
     assert capacity.main(["--results", str(tmp_path), "--out", str(tmp_path / "capacity.md")]) == 0
     assert "AudioSet 2M" in (tmp_path / "capacity.md").read_text()
+    assert len(written(tmp_path / "capacity", "capacity")["corpora"]) == 5
+    for name in ("decode", "reading", "capacity"):
+        assert (tmp_path / name / "line.md").read_text().startswith(f"| `{name}` | ")
+        assert len((tmp_path / name / f"{name}.csv").read_text().splitlines()) > 2
+
+
+@pytest.mark.unit
+def test_a_benchmark_that_is_stopped_says_how_to_go_on(capsys):
+    import os
+    import signal
+
+    from benchmarks.processes import stoppable
+
+    def work() -> None:
+        with stoppable("give --work"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        work()
+    assert capsys.readouterr().err == "stopped; give --work\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

@@ -268,6 +268,46 @@ def test_other_media_in_the_same_folder_are_refused(media, run):
 
 
 @unit
+def test_media_that_have_grown_add_feature_shards(media, run, whole, tmp_path):
+    """The first 10 of 12 samples, then all: nothing is written again, and in the end all bytes are the same
+    as if it had been made in one go."""
+    few = make_media(tmp_path / "few", {"train": 10})
+    out = extract(few, run, CONFIG)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    make_media(few, {"train": 12, "val": 4})
+    assert extract(few, run, CONFIG) == out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert digests(out) == digests(whole[1])
+    assert DatasetInfo.load(out).preprocessing["dataset"] == DatasetInfo.load(few).fingerprint()
+    make_media(few, {"train": 10})
+    with pytest.raises(InputError, match=r"(train-000002|val-000000) is gone"):
+        extract(few, run, CONFIG)
+    assert digests(out) == digests(whole[1])
+
+
+@unit
+def test_a_growth_that_died_goes_on(run, whole, tmp_path, monkeypatch):
+    few = make_media(tmp_path / "few", {"train": 5})
+    out = extract(few, run, CONFIG)
+    make_media(few, {"train": 12, "val": 4})
+    left = [1]
+
+    def dying(*arguments):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return extract_shard(*arguments)
+
+    monkeypatch.setattr(extraction, "extract_shard", dying)
+    with pytest.raises(KeyboardInterrupt):
+        extract(few, run, CONFIG)
+    monkeypatch.undo()
+    assert len(ShardDataset(out, "train")) == 5, "what was finished before can still be read"
+    extract(few, run, CONFIG)
+    assert digests(out) == digests(whole[1])
+
+
+@unit
 def test_wrong_inputs_are_refused_before_any_work(media, run, whole, tmp_path, capsys):
     def refusal(data: Path, backbone: Path, *overrides: str) -> str:
         command = ["--data", str(data), "--backbone", str(backbone), "workers=0", *overrides]

@@ -35,7 +35,19 @@ def test_pixel_bombs_are_too_large(tmp_path, side):
 
 @pytest.mark.slow
 def test_a_slice_of_the_measurement(tmp_path):
-    options = ["--files", "40", "--batch", "20", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    options = [
+        "--files",
+        "40",
+        "--batch",
+        "20",
+        "--ray-every",
+        "2",
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path),
+    ]
     assert hostile.main(options) == 0
-    batches = json.loads((tmp_path / "hostile.json").read_text())["batches"]
+    assert (tmp_path / "hostile" / "line.md").read_text().startswith("| `hostile` | 40 ruined files |")
+    batches = json.loads((tmp_path / "hostile" / "hostile.json").read_text())["batches"]
     assert sum(n for b in batches for counts in b["outcomes"].values() for n in counts.values()) == 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.manifest import Clip, read_manifest, write_manifest
@@ -148,6 +148,7 @@ ROWS = st.lists(
 def test_what_is_written_reads_back(tmp_path: Path, ending: str):
     path = tmp_path / f"m.{ending}"
 
+    @settings(deadline=None)
     @given(ROWS)
     def check(rows):
         clips = write_manifest(path, rows)

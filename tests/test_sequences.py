@@ -291,3 +291,18 @@ def test_vggish_without_a_waveform_is_refused(tmp_path, run):
 def test_any_number_of_actors_makes_the_same_bytes(whole, media, run, ray_cluster, workers):
     out = extract(media, run, CONFIG.model_copy(update={"workers": workers}))
     assert digests(out) == digests(whole[1])
+
+
+@unit
+def test_media_that_have_grown_add_feature_shards(run, whole, tmp_path):
+    """The first shard alone, then all: it stays, and the bytes are those of a single go."""
+    all_of = records()
+    data = write_media(tmp_path / "data", {"train": all_of["train"][:3]})
+    out = extract(data, run, CONFIG)
+    first = (out / "train-000000.tar").stat().st_mtime_ns
+    assert extract(write_media(data, all_of), run, CONFIG) == out
+    assert (out / "train-000000.tar").stat().st_mtime_ns == first
+    assert digests(out) == digests(whole[1])
+    changed = {**all_of, "train": [record("train0", "train", 77), *all_of["train"][1:]]}
+    with pytest.raises(InputError, match="shard train-000000 differs"):
+        extract(write_media(data, changed), run, CONFIG)

@@ -287,7 +287,7 @@ def test_wrong_datasets_are_explained(folder):
     with pytest.raises(InputError, match="no split 'val'"):
         ShardDataset(folder, "val")
     text = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
+    (folder / "dataset.json").write_text(text.replace('"schema_version": 1', '"schema_version": 3'))
     with pytest.raises(InputError, match="schema_version"):
         DatasetInfo.load(folder)
     (folder / "dataset.json").write_text(text.replace("media/train-000000", "../train-000000"))
