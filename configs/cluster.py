@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from configs.auth import Answer, ask, sent_token
 from shards.errors import InputError
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
 START = "start the cluster, or unset RAY_ADDRESS"
+LATE = re.compile("timed out|deadline exceeded|failed to start gcs", re.IGNORECASE)  # Ray has no class for it
+LONGER = (
+    "the machine is busy or short of memory: try again when it is less so, or let Ray wait longer (seconds): "
+    "RAY_gcs_server_port_wait_time_s=300 RAY_raylet_start_wait_time_s=300"
+)
 
 
 @contextmanager
@@ -22,7 +29,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     stop it afterwards. Where this process already runs Ray, that is used and left running.
 
     Raises:
-        InputError: there is no cluster at ``RAY_ADDRESS``, or it refuses the token.
+        InputError: there is no cluster at ``RAY_ADDRESS``, or it refuses the token; or a local one was not up
+            in time.
     """
     import ray
 
@@ -30,7 +38,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address := os.environ.get("RAY_ADDRESS"):
         check_address(address)
     else:
@@ -39,13 +47,24 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     try:
-        ray.init(**options)  # type: ignore[arg-type]
-    except ConnectionError as error:
-        raise InputError(f"no Ray at {address}: {error}", field="RAY_ADDRESS", remedy=START) from None
+        ray.init(**options)
+    except Exception as error:
+        if told := _not_there(address, error):
+            raise told from None
+        raise
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _not_there(address: str | None, error: Exception) -> InputError | None:
+    """What a user can do something about, of what ``ray.init`` raises."""
+    if address and isinstance(error, ConnectionError):
+        return InputError(f"no Ray at {address}: {error}", field="RAY_ADDRESS", remedy=START)
+    if not address and LATE.search(str(error)):
+        return InputError(f"Ray did not start in time on this machine: {error}", remedy=LONGER)
+    return None
 
 
 def check_address(address: str) -> None:

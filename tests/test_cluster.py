@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,9 +13,20 @@ import pytest
 from configs.auth import Answer, ask, find_token, sent_token
 from configs.cluster import JOB, check_address, lasting, ray_session, runs_folder
 from shards.errors import InputError
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.unit
 NOBODY = "127.0.0.1:9"
+LATE = """
+from configs.cluster import ray_session
+from shards.errors import InputError
+try:
+    with ray_session(1):
+        pass
+except InputError as error:
+    print(error)
+    raise SystemExit(2)
+"""
 
 
 def test_an_address_where_nobody_is_fails_at_once(monkeypatch):
@@ -23,6 +37,16 @@ def test_an_address_where_nobody_is_fails_at_once(monkeypatch):
     with pytest.raises(InputError, match=f"no Ray answers at {NOBODY}"), ray_session():
         pass
     assert time.monotonic() - begin < 20, "Ray itself tries for two minutes"
+
+
+def test_a_local_ray_that_is_late_is_told_with_a_remedy():
+    """In a process of its own, with which the half-started Ray ends."""
+    waits = {"RAY_gcs_server_port_wait_time_s": "0", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | waits
+    done = subprocess.run([sys.executable, "-c", LATE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Ray did not start in time on this machine: Timed out" in done.stdout
+    assert "RAY_raylet_start_wait_time_s" in done.stdout.partition("remedy:")[2]
 
 
 def test_the_dashboards_address_is_told_from_the_heads():

@@ -1,0 +1,41 @@
+"""Runs in MLflow: opened and closed by the driver, metrics copied from metrics.jsonl. No other module
+imports MLflow (ui.py starts its server).
+
+The disk comes first: should the MLflow store fail, training goes on, a warning says so, and the next run of
+the same folder copies what is missing.
+"""
+
+import logging
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: nobody asked for it
+from trainers.tracking.address import known_store, probe_store, store_uri
+from trainers.tracking.processes import Terminated
+from trainers.tracking.reading import Recorded, read_artifact, read_runs, tag_experiments
+from trainers.tracking.record import is_closed
+from trainers.tracking.store import Store, flatten
+from trainers.tracking.tags import COMMAND, ERROR, NOTE, PARENT, VERSIONS
+from trainers.tracking.writing import Run
+
+for _noisy in ("mlflow", "alembic"):  # after the import, which sets them itself
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+
+__all__ = [
+    "COMMAND",
+    "ERROR",
+    "NOTE",
+    "PARENT",
+    "VERSIONS",
+    "Recorded",
+    "Run",
+    "Store",
+    "Terminated",
+    "flatten",
+    "is_closed",
+    "known_store",
+    "probe_store",
+    "read_artifact",
+    "read_runs",
+    "store_uri",
+    "tag_experiments",
+]

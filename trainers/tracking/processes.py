@@ -1,0 +1,83 @@
+"""The processes that hold open runs: SIGTERM reaches them as an exception, and the store is told of the dead.
+
+Every open run holds a lock on a file in ``<root>/.open``, which the system releases when the process dies,
+however it dies. So whoever opens the store next knows the runs that a killed process left RUNNING.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+
+from trainers.tracking.tags import LOCK
+
+OPEN = ".open"  # folder of the locks of open runs
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived while a run was open."""
+
+
+def lock_name(lock: FileLock) -> str:
+    """What the run's tag LOCK says of its lock."""
+    return Path(lock.lock_file).stem
+
+
+def hold(root: Path) -> FileLock:
+    """A new lock that is held until the run is closed or this process ends; call with the store's held."""
+    (root / OPEN).mkdir(exist_ok=True)
+    lock = FileLock(root / OPEN / f"{uuid.uuid4().hex}.lock", thread_local=False)
+    lock.acquire()
+    return lock
+
+
+def close_abandoned(root: Path, client: MlflowClient) -> None:
+    """End the runs whose process died, as KILLED; those that a live process holds are left alone."""
+    for path in sorted((root / OPEN).glob("*.lock")):
+        if _is_free(path):
+            for run_id in _running(client, path.stem):
+                client.set_terminated(run_id, "KILLED")
+            path.unlink(missing_ok=True)
+
+
+def _running(client: MlflowClient, lock: str) -> list[str]:
+    """The run that `lock` was taken for, if it says RUNNING."""
+    places = [experiment.experiment_id for experiment in client.search_experiments()]
+    wanted = f"tags.`{LOCK}` = '{lock}' and attributes.status = 'RUNNING'"
+    return [run.info.run_id for run in client.search_runs(places, wanted)] if places else []
+
+
+def _is_free(path: Path) -> bool:
+    """No process holds the lock. Its file is made before it is held, so ask with the store's lock held."""
+    lock = FileLock(path, thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+@contextmanager
+def terminated_by_signal() -> Iterator[None]:
+    """SIGTERM raises Terminated in the main thread while the block runs; other threads can't set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:  # Ray, started inside, may have put its own there
+            signal.signal(signal.SIGTERM, before)
