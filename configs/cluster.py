@@ -63,7 +63,8 @@ def _not_there(address: str | None, error: Exception) -> InputError | None:
     if address and isinstance(error, ConnectionError):
         return InputError(f"no Ray at {address}: {error}", field="RAY_ADDRESS", remedy=START)
     if not address and LATE.search(str(error)):
-        return InputError(f"Ray did not start in time on this machine: {error}", remedy=LONGER)
+        first = str(error).strip().splitlines()[0]  # a traceback of Ray's may follow
+        return InputError(f"Ray did not start in time on this machine: {first}", remedy=LONGER)
     return None
 
 
