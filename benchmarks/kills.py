@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import ROOT, Marked
+from benchmarks.processes import ROOT, Kill, Marked, kill_after
 from benchmarks.report import RESULTS, machine, positive, save, table
 from pipelines.corpora.scenes import ScenesConfig, build_scenes
 from pipelines.manifest import read_manifest, write_manifest
@@ -35,15 +35,6 @@ SCENES, LARGEST = 20, 100_000  # drawn clips; bytes of the real clips that join 
 DATA = ROOT.parent / "shared" / "data"
 PER_ROUND = 6  # kills of one ingestion
 GRACE = 20.0  # seconds in which what a dead driver leaves behind has to end
-
-
-@dataclass(frozen=True)
-class Kill:
-    """What was killed, after how many seconds of the run, and how many processes that were."""
-
-    target: str
-    seconds: float
-    processes: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,7 @@ def one_round(number: int, mode: str, manifest: Path, calm: Path, seconds: float
     runs = [start(manifest, out, mode)]
     while True:
         if len(kills) < PER_ROUND:  # then it may finish
-            kill = _one_kill(runs[-1], str(rng.choice(TARGETS[mode])), rng.uniform(0, seconds))
+            kill = kill_after(runs[-1], rng.uniform(0, seconds), str(rng.choice(TARGETS[mode])), strike)
             kills += [kill] if kill.processes else []
             if kill.processes and kill.target in ("decoder", "worker"):
                 continue  # the run goes on, and is struck again
@@ -116,16 +107,6 @@ def one_round(number: int, mode: str, manifest: Path, calm: Path, seconds: float
     if record.identical:
         shutil.rmtree(out)
     return record
-
-
-def _one_kill(run: Marked, target: str, delay: float) -> Kill:
-    """Wait so long, and until there is something to kill."""
-    end, count = time.monotonic() + delay, 0
-    while run.process.poll() is None and not count:
-        time.sleep(0.005 if time.monotonic() < end else 0.05)
-        if time.monotonic() >= end and run.process.poll() is None:
-            count = strike(run, target)
-    return Kill(target, round(time.monotonic() - run.begin, 3), count)
 
 
 def compare(calm: Path, out: Path) -> tuple[int, int, bool, bool]:

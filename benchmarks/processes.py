@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,25 @@ class Marked:
             with suppress(OSError, IndexError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was killed, after how many seconds of the run, and how many processes that were."""
+
+    target: str
+    seconds: float
+    processes: int
+
+
+def kill_after(run: Marked, delay: float, target: str, strike: Callable[[Marked, str], int]) -> Kill:
+    """Wait so long, and until there is something to kill; none if the run ended before."""
+    end, count = time.monotonic() + delay, 0
+    while run.process.poll() is None and not count:
+        time.sleep(0.005 if time.monotonic() < end else 0.05)
+        if time.monotonic() >= end and run.process.poll() is None:
+            count = strike(run, target)
+    return Kill(target, round(time.monotonic() - run.begin, 3), count)
 
 
 def _command(pid: int) -> str:

@@ -29,6 +29,7 @@ from tuning.config import SweepConfig, check, corners, find_sweep
 from tuning.given import make_given
 from tuning.outcome import Outcome, Trial
 from tuning.plan import drawn, earlier, suggested
+from tuning.printed import as_printed
 from tuning.space import Params
 from tuning.tables import best, summarise, write_tables
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tuning.follow import Follow
 
 RECORD = "sweep.json"
-ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", RECORD)
+ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", "answers.csv", "answers.png", RECORD)
 
 
 def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path, list[Outcome]]:
@@ -128,9 +129,10 @@ def _todo(config: SweepConfig, given: dict[str, Path], out: Path, follow: Follow
 
 def _conclude(name: str, config: SweepConfig, outcomes: Sequence[Outcome], out: Path, parent: Run) -> None:
     """Tables and figure, on disk and in MLflow; the best trial's checkpoints go with them."""
-    write_tables(out, f"Sweep {name}", outcomes, config.space, config.search)
+    more = as_printed(out, outcomes, config)
+    write_tables(out, f"Sweep {name}", outcomes, config.space, config.search, more)
     parent.note((out / "sweep.md").read_text(encoding="utf-8"))
-    for file in ARTIFACTS:
+    for file in (file for file in ARTIFACTS if (out / file).exists()):
         parent.artifact(out / file)
     states = [found.status for found in outcomes]
     figures = {f"trials/{s}": float(states.count(s)) for s in ("finished", "stopped", "failed")}
