@@ -31,8 +31,8 @@ from benchmarks.processes import Kill, Marked, kill_after
 from benchmarks.report import RESULTS, machine, positive, save, table
 
 TARGETS = ("driver", "worker", "cluster", "everything")
-PER_ROUND = 3  # kills of one sweep
-MOST_STARTS = 4 * PER_ROUND  # of one sweep's command
+PER_ROUND = 5  # kills of one sweep
+MOST_STARTS = 3 * PER_ROUND  # of one sweep's command
 GRACE = 30.0  # seconds in which what a dead driver leaves behind has to end
 PATIENCE = 180.0  # seconds in which a driver without its cluster has to end
 TIMED = ("epoch_seconds", "train_seconds", "peak_memory_mb", "data_wait_seconds")
@@ -40,7 +40,7 @@ SMALL = {"dim": 32, "heads": 2, "mlp_ratio": 2, "depth": 2, "joint_depth": 1, "i
 SWEEP: dict[str, Any] = {
     "recipe": "prompt",
     "data": {
-        "corpus": {"kind": "scenes", "clips": 32},
+        "corpus": {"kind": "scenes", "clips": 16},
         "ingest": {"frames": 2, "image_size": 32, "samples_per_shard": 8},
         "before": {
             "backbone": {
@@ -55,7 +55,7 @@ SWEEP: dict[str, Any] = {
         "features": {"draws": 1},
     },
     "settings": {"epochs": 4, "batch_size": 4, "cases": ["complete", "noisy_audio"]},
-    "space": {"length": [1, 2, 3], "seed": [0, 1]},
+    "space": {"length": [1, 2], "seed": [0, 1]},
 }
 
 
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--times", type=positive, default=10, help="kills in all (default 10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
+    parser.add_argument("--out", type=Path, default=RESULTS / "sweep-kills", help="where the files go")
     args = parser.parse_args(argv)
     work = (args.work or Path(tempfile.mkdtemp(prefix="sweep-kills-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
