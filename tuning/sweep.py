@@ -25,7 +25,7 @@ from trainers.identity import git_commit, run_identity
 from trainers.recipes import stage_names
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
-from tuning.config import SweepConfig, check, corners, find_sweep
+from tuning.config import SweepConfig, check, corners, find_sweep, sweep_names
 from tuning.given import make_given
 from tuning.outcome import Outcome, Trial
 from tuning.plan import drawn, earlier, suggested
@@ -157,7 +157,8 @@ def _best_run(params: Params, outcomes: Sequence[Outcome], out: Path, parent: Ru
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 if a trial failed; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="avmend sweep", description=__doc__)
-    parser.add_argument("sweep", help="preset in configs/sweeps/ (prompts), or a yaml file")
+    known = ", ".join(sweep_names())
+    parser.add_argument("sweep", help=f"preset in configs/sweeps/ ({known}), or a yaml file")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for runs and results")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")
