@@ -184,11 +184,14 @@ def _laid_over(settings: dict[str, Any], params: Params) -> dict[str, Any]:
 
 def _in_space(error: InputError, params: Params) -> InputError:
     """The error of a trial's setting, said of the axis that it came from."""
-    name = (error.field or "").removeprefix("settings.")
+    name, said = (error.field or "").removeprefix("settings."), error.message
+    if name == "settings":  # of several together: "{...} does not fit: recovery_sizes: unknown size ..."
+        said = said.rpartition(" does not fit: ")[2]
+        name = next((axis for axis in params if said.startswith(f"{axis.partition('.')[0]}:")), name)
     axis = next((axis for axis in params if name == axis or name.startswith(f"{axis}.")), None)
     if axis is None:
         return error
-    return InputError(error.message, field=f"space.{axis}", remedy=error.remedy)
+    return InputError(said, field=f"space.{axis}", remedy=error.remedy)
 
 
 def find_sweep(name: str) -> Path:
