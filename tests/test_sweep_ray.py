@@ -241,7 +241,7 @@ def test_nested_trials_report_every_epoch_and_stopped_ones_free_their_workers(wh
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
     call = [sys.executable, "-c", NESTED, *command(name, runs)]
-    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = results(runs)
     assert (rows[0]["status"], rows[0]["epochs"]) == ("finished", "12")
