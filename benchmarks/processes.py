@@ -98,7 +98,7 @@ def kill_after(run: Marked, delay: float, target: str, strike: Callable[[Marked,
     """Wait so long, and until there is something to kill; none if the run ended before."""
     end, count = time.monotonic() + delay, 0
     while run.process.poll() is None and not count:
-        time.sleep(0.005 if time.monotonic() < end else 0.05)
+        time.sleep(min(0.05, max(0.005, end - time.monotonic())))
         if time.monotonic() >= end and run.process.poll() is None:
             count = strike(run, target)
     return Kill(target, round(time.monotonic() - run.begin, 3), count)

@@ -43,7 +43,10 @@ SWEEP = {
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"space": {"recovery_sizes.rmm.slotss": [2]}}, ["'space.recovery_sizes.rmm.slotss'", "did you mean 'slots'"]),
+        (
+            {"space": {"recovery_sizes.rmm.slotss": [2]}},
+            ["'space.recovery_sizes.rmm.slotss'", "did you mean 'slots'"],
+        ),
         ({"data": {"corpus": {"clips": 3}}}, ["trains on questions", "data.asked"]),
         (
             {"recipe": "finetune", "settings": {}, "space": {"lr": [1e-3]}},
