@@ -132,13 +132,36 @@ class ShardDataset:
         arrays = {}
         for name, dtype, shape, start in layout:
             if (chosen := choose(name, shape)) is not None:
-                if not 0 <= chosen < shape[0]:
-                    raise IndexError(f"row {chosen} of {shape[0]}")
-                shape = shape[1:]
-                start += chosen * prod(shape) * dtype.itemsize
+                shape, start = _row(shape, start, dtype, chosen)
             arrays[name] = array = np.empty(shape, dtype)
             self._fill(array.reshape(-1).view(uint8), shard, begin + start)
         return Sample(self._known_meta(i), arrays)
+
+    def read_into(self, i: int, name: str, out: np.ndarray, row: int | None = None) -> None:
+        """Read an array of sample ``i``, or one row (first axis) of it, straight into ``out``, which is in C
+        order.
+
+        Raises:
+            IndexError: as above.
+            InputError: as above; or the sample has no such array, or one of another type or shape than
+                ``out``.
+        """
+        for field in self._layouts[i] or self._learn(i):
+            if field.name == name:
+                shape, start = field.shape, field.start
+                if row is not None:
+                    shape, start = _row(shape, start, field.dtype, row)
+                if out.shape == shape and out.dtype == field.dtype:
+                    bytes_ = out.reshape(-1, copy=False).view(uint8)
+                    return self._fill(bytes_, self._shard_of[i], self._begins[i] + start)
+                wanted, found = f"{out.dtype} {out.shape}", f"{field.dtype} {shape}"
+                raise self._bad(i, f"'{name}' is {found}, not {wanted}")
+        raise self._bad(i, f"has no array '{name}'")
+
+    def _bad(self, i: int, message: str) -> InputError:
+        shard, row = self._place(i)
+        where = f"{self._shards[shard].name}: {self._indexes[shard].keys[row]}"
+        return InputError(message, file=where, remedy=DAMAGED)
 
     def _known_meta(self, i: int) -> SampleMeta | Callable[[], SampleMeta]:
         """The sample's json, from memory if they are all there, else as a promise."""
@@ -241,6 +264,13 @@ class ShardDataset:
     def __del__(self) -> None:
         if hasattr(self, "_open"):
             self.close()
+
+
+def _row(shape: tuple[int, ...], start: int, dtype: np.dtype, row: int) -> tuple[tuple[int, ...], int]:
+    """Shape and first byte of one row (first axis) of an array that begins at ``start``."""
+    if not 0 <= row < shape[0]:
+        raise IndexError(f"row {row} of {shape[0]}")
+    return shape[1:], start + row * prod(shape[1:]) * dtype.itemsize
 
 
 def _extents(indexes: Sequence[ShardIndex]) -> tuple[array, array, array]:
