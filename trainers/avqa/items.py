@@ -18,7 +18,7 @@ from models.cavmae import MODALITIES, Modality
 from models.noise import generator
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of
-from trainers.avqa.clips import Clips, blank
+from trainers.avqa.clips import Clips
 from trainers.data import Items
 
 NO_ANSWER = -1  # label of an answer that training never gave: always wrong, and outside the loss
@@ -128,7 +128,8 @@ class QuestionItems(Items):
     def _features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
         if modality != self.absent:
             return self.clips.features(modality, clips)
-        return blank(len(clips), self.clips.shapes[modality]).fill_(float("nan"))
+        shape = (len(clips), *self.clips.shapes[modality])
+        return torch.full(shape, float("nan"), dtype=torch.float16)
 
     def _negative(self, positions: Sequence[int]) -> Tensor | None:
         """For every time step a frame of another clip, [B, T, R, Dv]."""
@@ -143,7 +144,7 @@ class QuestionItems(Items):
         rng, steps = generator("negative", self.seed, self.epoch, self.questions[i].id), self.clips.spec.steps
         own = int(np.searchsorted(pictures, self.numbers[i]))
         among = own < len(pictures) and pictures[own] == self.numbers[i]
-        drawn = rng.integers(len(pictures) - among, size=steps)
+        drawn, step = np.divmod(rng.integers((len(pictures) - among) * steps, size=steps), steps)
         if among:
             drawn += drawn >= own
-        return pictures[drawn], rng.integers(steps, size=steps)
+        return pictures[drawn], step
