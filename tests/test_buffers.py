@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -47,3 +49,4 @@ def test_who_keeps_all_batches_gets_fresh_memory():
     held = [buffers.empty(4).fill_(i) for i in range(3 * KEPT)]
     assert [float(x[0]) for x in held] == list(range(3 * KEPT))
     assert len(buffers._arrays[4,]) == KEPT
+    assert not pickle.loads(pickle.dumps(buffers))._arrays

@@ -171,7 +171,7 @@ def test_a_file_cut_short_in_use_is_found_before_its_pages_are_touched(folder):
     data = ShardDataset(folder, "train")
     name = next(iter(data[len(data) - 1].arrays))
     data.view(len(data) - 1, name)
-    os.truncate(sorted(folder.glob("*.tar"))[-1], 512)
+    os.truncate(sorted(folder.rglob("*.tar"))[-1], 512)
     with pytest.raises(InputError, match="cut short while in use"):
         data.view(len(data) - 1, name)
 

@@ -18,6 +18,9 @@ class Buffers:
     def __init__(self) -> None:
         self._arrays: dict[tuple[int, ...], list[tuple[np.ndarray, weakref.ref]]] = {}
 
+    def __reduce__(self) -> tuple[type[Buffers], tuple[()]]:
+        return Buffers, ()  # another process has its own
+
     def empty(self, *shape: int) -> Tensor:
         """A tensor of that shape."""
         arrays = self._arrays.setdefault(shape, [])

@@ -55,7 +55,9 @@ class Clips:
 
     Args:
         folder: of the feature shards.
-        resident: keep what was read in memory (float16); None: if the shards are below a GB.
+        resident: keep what was read in memory (float16); None: if the shards are below a GB. Otherwise the
+            shards are mapped: pages that were read count as the process's resident memory, and the system
+            takes them back when it needs them.
 
     Attributes:
         number: of each clip by its id, which the reading methods take.
