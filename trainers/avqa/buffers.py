@@ -11,6 +11,12 @@ from torch import Tensor
 KEPT = 3  # of a shape: the batch in use, the next one, and one that is still on its way to a device
 
 
+def huge_empty(*shape: int) -> Tensor:
+    """A float16 tensor, not filled, in huge pages where the system has them: numpy asks for them, torch does
+    not, and copying is a quarter faster."""
+    return torch.from_numpy(np.empty(shape, np.float16))
+
+
 class Buffers:
     """Float16 tensors, not filled. The memory of one is given out again only when no tensor, view or storage
     of it is left; whoever holds on to more than `KEPT` of a shape gets fresh ones. For one thread."""

@@ -21,7 +21,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import sequence_spec
-from trainers.avqa.buffers import Buffers
+from trainers.avqa.buffers import Buffers, huge_empty
 
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
 
@@ -85,9 +85,7 @@ class Clips:
         size = sum(shard.bytes for split in self.info.splits.values() for shard in split.shards)
         self._kept: dict[Modality, Tensor] = {}
         if size < RESIDENT if resident is None else resident:
-            self._kept = {
-                m: torch.empty(len(metas), *shape, dtype=torch.float16) for m, shape in self.shapes.items()
-            }
+            self._kept = {m: huge_empty(len(metas), *shape) for m, shape in self.shapes.items()}
         self._read, self._buffers = set[int](), Buffers()
 
     def _add(self, data: ShardDataset) -> None:
