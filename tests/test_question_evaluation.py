@@ -274,7 +274,7 @@ def test_spreads_regained_shares_and_the_table_by_hand():
 @pytest.mark.parametrize("missing", [None, "audio", "visual"])
 def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missing):
     predictor = load_answerer(read_run(runs["rmm"]), torch.device("cpu"))
-    clips = predictor.clips(predictor.config.data)
+    clips = Clips(predictor.config.data)
     asked = Asked.of(load_questions(predictor.config.questions), "test", clips).questions
     told = answers_of(predictor, clips, asked, missing)
     right = [a == q.answer for a, q in zip(told, asked, strict=True) if clips.left(q.clip, missing)]

@@ -16,6 +16,7 @@ from shards.questions import load_questions
 from tests.asking import AVR, RMM, asking_world, saved_run, settings
 from tests.sweeps import an_outcome, sweep_config
 from trainers.avqa import exam as asking
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import load_answerer
 from trainers.predict import read_run
@@ -117,7 +118,7 @@ def _answer(predictor, clips, exam, missing):
 def test_the_exam_says_what_evaluation_says(sat):
     run, place = sat
     predictor = load_answerer(read_run(run), torch.device("cpu"))
-    clips, questions = predictor.clips(predictor.config.data), load_questions(predictor.config.questions)
+    clips, questions = Clips(predictor.config.data), load_questions(predictor.config.questions)
     exam = asking.Exam.of(questions, "test", clips, 0)
     answer = partial(_answer, predictor, clips, exam)
     theirs = [*asking.results_of(predictor, exam, (0, 100), answer), *asking.blind_results(questions, exam)]

@@ -20,6 +20,7 @@ from shards.atomic import write_text
 from shards.baselines import look_up
 from shards.questions import Question, load_questions
 from trainers.avqa.accuracy import ALL, scores
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.exam import Exam as Asking
 from trainers.avqa.exam import judged, right_answers
@@ -88,7 +89,8 @@ def summary(answers: tuple[Answer, ...]) -> dict[str, float]:
 
 def _answers(predictor: QuestionPredictor, exam: Exam, device: torch.device) -> Iterator[Answer]:
     config = predictor.config
-    clips, questions = predictor.clips(config.data), load_questions(config.questions)
+    clips, questions = Clips(config.data), load_questions(config.questions)
+    predictor.check(clips)
     asking = Asking.of(questions, exam.split, clips, 0)
     yield from _blind(questions, asking)
     for steps in (0, *_other_steps(predictor, exam)):
