@@ -14,7 +14,7 @@ COMMANDS = {
     "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr"),
     "evaluate": ("trainers.evaluate", "conditions x methods: results.csv, results.md, figure"),
     "study": ("tuning.study", "all of it, from clips to the results table: demo, results, avqa"),
-    "sweep": ("tuning.sweep", "a recipe over a search space, trials side by side: prompts, or your own"),
+    "sweep": ("tuning.sweep", "a recipe over a space: prompts, slots, steps, loss-weights, or your own"),
     "report": ("tuning.report", "runs as one HTML file: tables, figures, failures, provenance, clips"),
     "doctor": ("tuning.doctor", "what is wrong, before anything expensive: machine, cluster, store, shards"),
     "ui": ("trainers.ui", "open the MLflow UI on the runs"),

@@ -28,6 +28,7 @@ from models.batch import take_away
 from models.cavmae import MODALITIES
 from shards.errors import InputError
 from shards.questions import load_questions
+from trainers.avqa.clips import Clips
 from trainers.avqa.exam import Exam, right_answers
 from trainers.avqa.items import QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
@@ -97,7 +98,7 @@ def _diffusion(p: QuestionPredictor) -> AVR:
 
 def _accuracies(p: QuestionPredictor, args: argparse.Namespace) -> Mapping[str, float]:
     """Percent of right answers by what is missing."""
-    clips = p.clips(p.config.data)
+    clips = Clips(p.config.data)
     exam = Exam.of(load_questions(p.config.questions), args.split, clips, seed=0)
     return {
         m: 100 * float(right_answers(p, clips, exam, m, args.batch_size, 0, CPU)[exam.left[m]].mean())
@@ -107,7 +108,7 @@ def _accuracies(p: QuestionPredictor, args: argparse.Namespace) -> Mapping[str, 
 
 def _timings(p: QuestionPredictor, avr: AVR, args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """For each number of steps: milliseconds per question of recovering the sound of one batch."""
-    batch = take_away(_batch(p, args), "audio")
+    batch = p.answerer.standardise(take_away(_batch(p, args), "audio"))
 
     @torch.inference_mode()
     def recover(steps: int) -> float:
@@ -120,7 +121,7 @@ def _timings(p: QuestionPredictor, avr: AVR, args: argparse.Namespace) -> dict[s
 
 
 def _batch(p: QuestionPredictor, args: argparse.Namespace) -> AVQABatch:
-    clips = p.clips(p.config.data)
+    clips = Clips(p.config.data)
     exam = Exam.of(load_questions(p.config.questions), args.split, clips, seed=0)
     items = QuestionItems(clips, exam.asked.questions, p.vocabulary, p.words)
     order = exam.left["audio"].nonzero()[0].tolist()[: args.batch_size]

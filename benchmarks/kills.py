@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import ROOT, Marked, stoppable
+from benchmarks.processes import ROOT, Kill, Marked, kill_after, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
 from pipelines.corpora.scenes import ScenesConfig, build_scenes
 from pipelines.manifest import read_manifest, write_manifest
@@ -42,15 +42,6 @@ DATA = ROOT.parent / "shared" / "data"
 PER_ROUND = 6  # kills of one ingestion
 HANGS = 180.0  # seconds after which a run that was struck and does not end counts as hung
 GRACE = 20.0  # seconds in which what a dead driver leaves behind has to end
-
-
-@dataclass(frozen=True)
-class Kill:
-    """What was killed, after how many seconds of the run, and how many processes that were."""
-
-    target: str
-    seconds: float
-    processes: int
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ def _until_done(
     hung = 0
     while True:
         if len(kills) < PER_ROUND:  # then it may finish
-            kill = _one_kill(runs[-1], str(rng.choice(TARGETS[mode])), rng.uniform(0, seconds))
+            kill = kill_after(runs[-1], rng.uniform(0, seconds), str(rng.choice(TARGETS[mode])), strike)
             kills += [kill] if kill.processes else []
             if kill.processes and kill.target in ("decoder", "worker"):
                 continue  # the run goes on, and is struck again
@@ -150,16 +141,6 @@ def _until_done(
             raise RuntimeError("does not come to its end; see the .log files in the work folder")
         runs[-1].left(GRACE) if kills and kills[-1].target == "cluster" else None
         runs.append(again())
-
-
-def _one_kill(run: Marked, target: str, delay: float) -> Kill:
-    """Wait so long, and until there is something to kill."""
-    end, count = time.monotonic() + delay, 0
-    while run.process.poll() is None and not count:
-        time.sleep(0.005 if time.monotonic() < end else 0.05)
-        if time.monotonic() >= end and run.process.poll() is None:
-            count = strike(run, target)
-    return Kill(target, round(time.monotonic() - run.begin, 3), count)
 
 
 def compare(calm: Path, out: Path) -> tuple[int, int, bool, bool]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +116,25 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was killed, after how many seconds of the run, and how many processes that were."""
+
+    target: str
+    seconds: float
+    processes: int
+
+
+def kill_after(run: Marked, delay: float, target: str, strike: Callable[[Marked, str], int]) -> Kill:
+    """Wait so long, and until there is something to kill; none if the run ended before."""
+    end, count = time.monotonic() + delay, 0
+    while run.process.poll() is None and not count:
+        time.sleep(min(0.05, max(0.005, end - time.monotonic())))
+        if time.monotonic() >= end and run.process.poll() is None:
+            count = strike(run, target)
+    return Kill(target, round(time.monotonic() - run.begin, 3), count)
 
 
 def _command(pid: int) -> str:

@@ -30,7 +30,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trials", type=positive, default=3, help="per route, one at a time")
     parser.add_argument("--clips", type=positive, default=128, help="clips in the synthetic dataset")
     parser.add_argument("--preset", choices=("tiny", "base"), default="tiny", help="sizes of the backbone")
-    parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
+    parser.add_argument("--out", type=Path, default=report.RESULTS / "sweep-share", help="where the files go")
     return parser.parse_args(argv)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from math import prod
+from mmap import ACCESS_READ, MADV_WILLNEED, PAGESIZE, mmap
 from os import preadv
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 
 HEADER = 128  # bytes that hold the header of any usual .npy
 MAX_OPEN = 256  # shards kept open; the others are opened for each read
+NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux
 VISUAL_MEMBERS = ("frames", "visual")
 DAMAGED = "run 'avmend shards verify' on the dataset, and make the shard again"
 
@@ -92,6 +94,7 @@ class ShardDataset:
         self._layouts: list[Layout | None] = [None] * len(self)
         self._known: dict[Layout, Layout] = {}
         self._open: dict[int, int] = {}
+        self._maps: dict[int, mmap] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -132,13 +135,45 @@ class ShardDataset:
         arrays = {}
         for name, dtype, shape, start in layout:
             if (chosen := choose(name, shape)) is not None:
-                if not 0 <= chosen < shape[0]:
-                    raise IndexError(f"row {chosen} of {shape[0]}")
-                shape = shape[1:]
-                start += chosen * prod(shape) * dtype.itemsize
+                shape, start = _row(shape, start, dtype, chosen)
             arrays[name] = array = np.empty(shape, dtype)
             self._fill(array.reshape(-1).view(uint8), shard, begin + start)
         return Sample(self._known_meta(i), arrays)
+
+    def view(self, i: int, name: str, row: int | None = None) -> np.ndarray:
+        """An array of sample ``i``, or one row (first axis) of it, where it lies in the shard: read-only, and
+        mapped, so whoever copies it has the only copy. The system begins to read it at once; touching waits.
+
+        Shards are replaced, never rewritten: a file cut short after this call would end the process
+        (SIGBUS).
+
+        Raises:
+            IndexError: as above.
+            InputError: as above; or the sample has no such array, or the file is no longer whole.
+        """
+        layout = self._layouts[i] or self._learn(i)
+        field = next((field for field in layout if field.name == name), None)
+        if field is None:
+            raise self.bad(i, f"has no array '{name}'")
+        shape, start = field.shape, field.start
+        if row is not None:
+            shape, start = _row(shape, start, field.dtype, row)
+        shard = self._shard_of[i]
+        mapped = self._maps.get(shard) or self._map(shard)
+        start += self._begins[i]
+        out = ndarray(shape, field.dtype, mapped, start)  # type: ignore[call-overload]
+        if not _cached(self._open.get(shard), start + out.nbytes - 1):
+            if mapped.size() != self._shards[shard].bytes:
+                raise InputError("cut short while in use", file=self._shards[shard].name, remedy=DAMAGED)
+            page = start // PAGESIZE * PAGESIZE
+            mapped.madvise(MADV_WILLNEED, page, start - page + out.nbytes)
+        return out
+
+    def bad(self, i: int, message: str) -> InputError:
+        """What to raise about sample ``i``."""
+        shard, row = self._place(i)
+        where = f"{self._shards[shard].name}: {self._indexes[shard].keys[row]}"
+        return InputError(message, file=where, remedy=DAMAGED)
 
     def _known_meta(self, i: int) -> SampleMeta | Callable[[], SampleMeta]:
         """The sample's json, from memory if they are all there, else as a promise."""
@@ -230,17 +265,43 @@ class ShardDataset:
             self._open.setdefault(shard, descriptor)  # a thread that lost the race closes its own
         return descriptor
 
+    def _map(self, shard: int) -> mmap:
+        with (self.folder / self._shards[shard].name).open("rb") as file:
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+        if len(self._maps) < MAX_OPEN // 2:  # each holds a descriptor of its own
+            self._maps.setdefault(shard, mapped)
+        return mapped
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_maps": {}}
 
     def close(self) -> None:
-        """Close the files; the next read opens them again."""
+        """Close the files; the next read opens them again. A mapping stays while there are views of it."""
+        self._maps.clear()
         while self._open:
             os.close(self._open.popitem()[1])
 
     def __del__(self) -> None:
         if hasattr(self, "_open"):
             self.close()
+
+
+def _row(shape: tuple[int, ...], start: int, dtype: np.dtype, row: int) -> tuple[tuple[int, ...], int]:
+    """Shape and first byte of one row (first axis) of an array that begins at ``start``."""
+    if not 0 <= row < shape[0]:
+        raise IndexError(f"row {row} of {shape[0]}")
+    return shape[1:], start + row * prod(shape[1:]) * dtype.itemsize
+
+
+def _cached(descriptor: int | None, at: int) -> bool:
+    """Whether that byte of a file is in the page cache, in a tenth of the time that asking for the pages of a
+    clip takes; False beyond its end, and where the system does not tell."""
+    if descriptor is None or NOWAIT is None:
+        return False
+    try:
+        return preadv(descriptor, (bytearray(1),), at, NOWAIT) == 1
+    except OSError:
+        return False
 
 
 def _extents(indexes: Sequence[ShardIndex]) -> tuple[array, array, array]:

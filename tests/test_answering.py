@@ -21,7 +21,6 @@ from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_si
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.stages import question_stages
-from trainers.data import collate
 from trainers.predict import read_run
 
 pytestmark = pytest.mark.unit
@@ -55,7 +54,7 @@ def predictors(root) -> Callable[[str, str], QuestionPredictor]:
 def batch(root) -> AVQABatch:
     """Six complete samples with negative frames, and answers to choose from."""
     (stage,) = question_stages(AVQAConfig(**settings(root)))
-    found = collate([stage.train[i] for i in range(0, 36, 6)], AVQABatch)
+    found = stage.train.batch(range(0, 36, 6))
     assert isinstance(found, AVQABatch)
     allowed = torch.ones(6, len(stage.meta["vocabulary"]["answers"]), dtype=torch.bool)
     allowed[2:, 0] = False
@@ -169,7 +168,8 @@ def test_the_objective_is_eq_8(loss, batch):
         aux |= more
         chosen = logits.log_softmax(1)[torch.arange(6), batch.label]
         expected = expected - chosen.mean()
-    own = answerer.recovery.losses(batch.audio, batch.visual, batch.question)
+    whole = answerer.standardise(batch)
+    own = answerer.recovery.losses(whole.audio, whole.visual, whole.question)
     expected = expected + sum(x.mean() for x in own.values())
     if "match" in aux:
         expected = expected + 0.5 * aux["match"].mean()

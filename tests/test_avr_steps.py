@@ -10,6 +10,7 @@ import torch
 from benchmarks import avr_steps
 from shards.questions import load_questions
 from tests.asking import RECOVERY_SIZES, asking_world, saved_run, settings
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.exam import Exam, right_answers
 from trainers.avqa.predict import load_answerer
@@ -32,7 +33,7 @@ def test_accuracies_are_those_of_the_exam_at_each_number_of_steps(root, tmp_path
     wanted = ["--steps", "4,1", "--repeats", "1", "--batch-size", "8", "--out", str(tmp_path)]
     assert avr_steps.main([str(folder), *wanted]) == 0
     p = load_answerer(read_run(folder), torch.device("cpu"))
-    clips = p.clips(config.data)
+    clips = Clips(config.data)
     exam = Exam.of(load_questions(config.questions), "test", clips, 0)
     rows = json.loads((tmp_path / "avr-steps.json").read_text())["rows"]
     assert [row["steps"] for row in rows] == [4, 1]

@@ -226,24 +226,27 @@ def test_avqa_loading_end_to_end(tmp_path):
     options = ["--clips", "2", "--questions", "4", "--released-questions", "1", "--repeats", "1"]
     assert avqa_loading.main([*options, "--out", str(tmp_path), "--folder", str(tmp_path)]) == 0
     rows = written(tmp_path, "avqa-loading")["rows"]
-    assert [row["files"] for row in rows] == ["page cache"] * 3 + ["disk"] * 3
-    assert rows[2]["bytes"] > 60 * rows[0]["bytes"]
+    assert [row["files"] for row in rows] == ["page cache"] * 4 + ["disk"] * 2
+    assert rows[3]["bytes"] > 60 * rows[0]["bytes"]
     assert not list(tmp_path.glob("avqa-loading-*"))
 
 
 @pytest.mark.unit
-def test_both_ways_of_loading_hold_the_same_features(tmp_path, monkeypatch):
+def test_all_ways_of_loading_hold_the_same_features(tmp_path, monkeypatch):
     monkeypatch.setattr(avqa_loading, "SIDE", 2)
     avqa_loading.write(tmp_path, 3)
-    theirs = avqa_loading.Released(tmp_path, 3)[1]
-    ours, half = (avqa_loading.Ours(tmp_path / "shards", 3, half=half)[1] for half in (False, True))
-    places = theirs[1].flatten(2).transpose(1, 2)
-    torch.testing.assert_close(half[0].float(), theirs[0], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(half[1].float(), places, rtol=1e-3, atol=1e-3)
-    stored = {row.numpy().tobytes() for i in (0, 2) for row in _steps(tmp_path, i)}
-    assert all(row.numpy().tobytes() in stored for row in half[2])  # negatives are other clips' frames
-    assert float(ours[1].mean()) == pytest.approx(0, abs=0.2)
-
-
-def _steps(folder, i: int) -> torch.Tensor:
-    return avqa_loading.Ours(folder / "shards", 3, half=True)[i][1]
+    ways = avqa_loading.loaders(tmp_path, 3, 3)
+    theirs = next(ways[avqa_loading.RELEASED].epoch(3))
+    rows = {name: next(ways[name].epoch(3)) for name in (avqa_loading.OURS, avqa_loading.RESIDENT)}
+    for ours in rows.values():
+        audio, visual = (x[ours.index] for x in theirs[:2])  # in the order of training
+        torch.testing.assert_close(ours.audio.float(), audio, rtol=1e-3, atol=1e-3)
+        places = visual.flatten(3).transpose(2, 3)
+        torch.testing.assert_close(ours.visual.float(), places, rtol=1e-3, atol=1e-3)
+        for own, frames in zip(ours.visual, ours.negative, strict=True):
+            mine = {step.numpy().tobytes() for step in own}
+            stored = {step.numpy().tobytes() for step in ours.visual.flatten(0, 1)}
+            assert {frame.numpy().tobytes() for frame in frames} <= stored - mine
+    whole = next(ways[avqa_loading.STANDARDISED].epoch(3))
+    assert whole.visual.dtype == torch.float32
+    assert float(whole.visual.mean()) == pytest.approx(0, abs=0.05)

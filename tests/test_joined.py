@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.causes import Cause
 from shards.errors import InputError
 from shards.joined import JoinedDataset
 from shards.reader import ShardDataset
@@ -59,7 +60,7 @@ def test_missing_samples_are_named_or_left_out_when_asked(folders):
 
 def test_contradicting_presence_is_refused(folders):
     def lose_audio(members):
-        gone = members["json"].visual.model_copy(update={"present": False, "cause": "truncated"})
+        gone = members["json"].visual.model_copy(update={"present": False, "cause": Cause.TRUNCATED})
         if members.pop("audio.npy", None) is not None and "visual.npy" in members:
             members["json"] = members["json"].model_copy(update={"audio": gone})
 

@@ -12,20 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.avqa.batch import AVQABatch
 from models.batch import take_away
 from models.cavmae import MODALITIES
 from shards.errors import InputError
 from shards.questions import load_questions
 from tests.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
 from trainers.avqa.items import Asked, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
-from trainers.data import collate
 from trainers.evaluate import main
 from trainers.predict import read_run
 from trainers.tracking import PARENT, Store
@@ -99,14 +98,14 @@ def test_masks_are_saved_with_the_results(evaluated):
 def test_accuracy_at_a_rate_is_that_of_a_batch_with_those_clips_taken_away(runs, evaluated, name):
     """By hand: one mixed batch per rate, as data with so many gaps would come in."""
     p = load_answerer(read_run(runs[name]), torch.device("cpu"))
-    clips = p.clips(p.config.data)
+    clips = Clips(p.config.data)
     asked = [q for q in load_questions(p.config.questions) if q.split == "test"]
     items = QuestionItems(clips, asked, p.vocabulary, p.words)
     found = figures(evaluated[1], runs[name])
     for m in MODALITIES:
         left = [i for i, q in enumerate(asked) if clips.left(q.clip, m)]
         assert len(left) == 3 * (CLIPS - GONE["audio" if m == "visual" else "visual"])
-        batch = collate([items[i] for i in left], AVQABatch)
+        batch = items.batch(left)
         for rate in RATES:
             gone = torch.tensor([lost(draw(0, [asked[i].clip])[asked[i].clip][m], rate) for i in left])
             less = take_away(batch, m, gone)
@@ -275,7 +274,7 @@ def test_spreads_regained_shares_and_the_table_by_hand():
 @pytest.mark.parametrize("missing", [None, "audio", "visual"])
 def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missing):
     predictor = load_answerer(read_run(runs["rmm"]), torch.device("cpu"))
-    clips = predictor.clips(predictor.config.data)
+    clips = Clips(predictor.config.data)
     asked = Asked.of(load_questions(predictor.config.questions), "test", clips).questions
     told = answers_of(predictor, clips, asked, missing)
     right = [a == q.answer for a, q in zip(told, asked, strict=True) if clips.left(q.clip, missing)]

@@ -141,6 +141,41 @@ def test_chosen_rows_are_those_of_the_whole_arrays(folder, metas_known):
         data.rows(0, lambda name, shape: 2 if name == "frames" else None)
 
 
+def test_views_are_the_arrays_and_read_only(folder):
+    data = ShardDataset(folder, "train")
+    for i in range(len(data)):
+        for name, array in data[i].arrays.items():
+            view, last = data.view(i, name), data.view(i, name, len(array) - 1)
+            assert (view.dtype, view.shape) == (array.dtype, array.shape)
+            assert view.tobytes() == array.tobytes()
+            assert last.tobytes() == array[-1].tobytes()
+            assert not view.flags.writeable
+            with pytest.raises(IndexError, match=f"row {len(array)} of"):
+                data.view(i, name, len(array))
+    with pytest.raises(InputError, match="has no array 'melody'"):
+        data.view(0, "melody")
+    kept, bytes_ = data.view(0, "audio"), data[0].arrays["audio"].tobytes()
+    data.close()
+    assert kept.tobytes() == bytes_ == pickle.loads(pickle.dumps(data)).view(0, "audio").tobytes()
+
+
+def test_views_beyond_the_files_that_stay_open(folder, monkeypatch):
+    monkeypatch.setattr("shards.reader.MAX_OPEN", 0)
+    data = ShardDataset(folder, "train")
+    views = [data.view(i, next(iter(data[i].arrays))) for i in range(len(data))]
+    assert [v.tobytes() for v in views] == [next(iter(s.arrays.values())).tobytes() for s in data]
+    assert not data._maps
+
+
+def test_a_file_cut_short_in_use_is_found_before_its_pages_are_touched(folder):
+    data = ShardDataset(folder, "train")
+    name = next(iter(data[len(data) - 1].arrays))
+    data.view(len(data) - 1, name)
+    os.truncate(sorted(folder.rglob("*.tar"))[-1], 512)
+    with pytest.raises(InputError, match="cut short while in use"):
+        data.view(len(data) - 1, name)
+
+
 def test_rows_of_an_array_with_a_long_header_or_a_wrong_size(tmp_path):
     key, members = record(0, visual=False)
     good = npy_bytes(members["audio.npy"])

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.cavmae import MODALITIES, Modality
@@ -26,7 +24,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.resident import ResidentTokens
 
-Item = tuple[Tensor | None, ...]  # the fields of a batch, one row; None where the kind of batch allows it
+Item = tuple[Tensor, ...]  # the fields of a batch, one row
 
 
 @dataclass(frozen=True)
@@ -80,14 +78,12 @@ def masked(
 
 
 class Items(Dataset):
-    """What a stage trains on, by position.
+    """What a stage trains on, by position: one by one, or by the batch.
 
     Attributes:
-        kind: the batch that its items make; an item holds one row of every field, in order.
         epoch: what random draws depend on besides the seed and the sample.
     """
 
-    kind: type[AVBatch] = AVBatch
     epoch: int = 0
 
     def __len__(self) -> int:
@@ -95,6 +91,10 @@ class Items(Dataset):
 
     def __getitem__(self, i: int) -> Item:
         raise NotImplementedError
+
+    def batch(self, positions: Sequence[int]) -> AVBatch:
+        """The batch of these positions."""
+        return collate([self[i] for i in positions])
 
     def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
         """Batches that need no loader; None where items are read one by one."""
@@ -280,15 +280,9 @@ class FeatureItems(LabelledItems):
         return noisy[int(rng.integers(len(noisy)))] if rng.random() < self.missing else None
 
 
-def collate(items: Sequence[Item], kind: type[AVBatch] = AVBatch) -> AVBatch:
-    """Items to a batch of their kind; a field that the items leave out (None) stays out."""
-    return kind(*(_stack(column) for column in zip(*items, strict=True)))
-
-
-def _stack(column: tuple[Tensor | None, ...]) -> Any:
-    there = [x for x in column if x is not None]
-    assert len(there) in (0, len(column)), "a field is of all items or of none"
-    return torch.stack(there) if there else None
+def collate(items: Sequence[Item]) -> AVBatch:
+    """Items to a batch."""
+    return AVBatch(*(torch.stack(column) for column in zip(*items, strict=True)))
 
 
 def subset_size(size: int, proportion: float) -> int:
@@ -325,5 +319,18 @@ def batches(
         order = order[: len(order) // batch_size * batch_size]
     if (ready := items.gathered(order, batch_size)) is not None:
         return ready
-    to_batch = partial(collate, kind=items.kind)
-    return iter(DataLoader(Subset(items, order), batch_size, collate_fn=to_batch, num_workers=loaders))
+    parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    return iter(DataLoader(_Batches(items, parts), batch_size=None, num_workers=loaders))
+
+
+class _Batches(Dataset):
+    """Batches of `items` by number: what a loader process makes is the whole batch."""
+
+    def __init__(self, items: Items, parts: Sequence[Sequence[int]]):
+        self.items, self.parts = items, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, i: int) -> AVBatch:
+        return self.items.batch(self.parts[i])

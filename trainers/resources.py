@@ -24,8 +24,8 @@ class Meter:
     """Seconds and peak bytes since it was made or reset.
 
     On a GPU: allocated bytes. On a CPU: growth of the process's resident memory over where it stood at the
-        reset, which is
-    exact in a fresh process and a lower bound in one that has freed memory to reuse.
+        reset, which is exact in a fresh process, a lower bound in one that has freed memory to reuse, and
+        holds the pages of mapped shards (`trainers.avqa.clips`) that were read.
     """
 
     def __init__(self, device: torch.device):

@@ -6,15 +6,17 @@ import difflib
 import itertools
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from configs import PRESET_FOLDER, Config
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
+from trainers.avqa.config import QuestionConfig
 from trainers.config import CaseConfig, TrainConfig
 from trainers.recipes import RECIPES
+from tuning.asked import QuestionData, check_data
 from tuning.data import Corpus, build_recipe, recipe_kind
 from tuning.space import Axis, Params
 
@@ -28,7 +30,9 @@ class Data(Config):
     Attributes:
         corpus: clips to make and ingest.
         ingest: how clips become media shards.
-        media: folder of media shards that are there already, instead of `corpus`.
+        media: folder of media shards that are there already, instead of `corpus`; for recipes of question
+            answering that of sequence features, about which `settings.questions` asks.
+        asked: for recipes of question answering, instead of either: clips, their questions and features.
         before: setting of the recipe -> settings of the recipe whose run it names: `backbone: {recipe:
             finetune, ...}`. They are trained once, in this order; a later one that has an earlier one's
             setting gets it too.
@@ -38,13 +42,16 @@ class Data(Config):
     corpus: Corpus | None = None
     ingest: IngestConfig = IngestConfig()
     media: Path | None = None
+    asked: QuestionData | None = None
     before: dict[str, dict[str, Any]] = pydantic.Field(default_factory=dict)
     features: FeatureConfig = FeatureConfig()
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> Data:
-        if (self.corpus is None) == (self.media is None):
-            raise ValueError("give corpus (clips to make) or media (shards that are there)")
+        if sum(source is not None for source in (self.corpus, self.media, self.asked)) != 1:
+            raise ValueError(
+                "give one of corpus (clips to make), media (shards that are there), asked (questions)"
+            )
         return self
 
 
@@ -55,7 +62,8 @@ class Search(Config):
         method: every point of the grid; random draws; or Optuna's TPE, which learns from what it has seen.
         trials: how many draws (random: each crossed with the grid axes) or trials (tpe).
         seed: of the draws.
-        metric: what counts: a metric of the recipe's epochs, the mean over its stages of the last epoch's.
+        metric: what counts: a metric of the recipe's epochs, the mean over its stages of the last epoch's. Of
+            question answering also `val_accuracy_mean`: complete, without sound, without picture.
         mode: whether more or less of it is better.
         cost: with tpe, a second objective, to be small.
     """
@@ -80,6 +88,20 @@ class EarlyStop(Config):
     reduction: float = pydantic.Field(default=3.0, gt=1)
 
 
+class Exam(Config):
+    """What finished trials of `avqa` answer in the end; it chooses nothing.
+
+    Attributes:
+        split: whose questions.
+        steps: also with so many steps of the diffusion, instead of those trained with.
+        batch_size: of the forward passes.
+    """
+
+    split: str = "test"
+    steps: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = ()
+    batch_size: int = pydantic.Field(default=64, ge=1)
+
+
 class SweepConfig(Config):
     """All of a sweep.
 
@@ -87,7 +109,7 @@ class SweepConfig(Config):
         recipe: what is trained, as in `avmend train`.
         settings: of the recipe, over its defaults, the same for every trial.
         space: dotted setting -> its axis; the seed is a setting like any other.
-        data, search, early_stop: see there.
+        data, search, early_stop, exam: see there.
         gpus: GPUs per worker, where there are any; a share lets several trials use one.
         retries: how often a trial starts again, from its last epoch, after its process died.
     """
@@ -98,6 +120,7 @@ class SweepConfig(Config):
     data: Data
     search: Search = Search()
     early_stop: EarlyStop | None = None
+    exam: Exam = Exam()
     gpus: float = pydantic.Field(default=1.0, gt=0)
     retries: int = pydantic.Field(default=2, ge=0)
 
@@ -108,7 +131,7 @@ class SweepConfig(Config):
         cluster alone.
 
         Args:
-            given: settings that the sweep makes: data, and the runs of `data.before`.
+            given: settings that the sweep makes: data, questions, and the runs of `data.before`.
 
         Raises:
             InputError: an unknown recipe, or a setting that it has not.
@@ -136,6 +159,15 @@ class SweepConfig(Config):
         """Whether the trials need features of a backbone."""
         return issubclass(self.kind(), CaseConfig)
 
+    def asks(self) -> bool:
+        """Whether the trials answer questions, or recover for those who do."""
+        return issubclass(self.kind(), QuestionConfig)
+
+    def placeholders(self) -> dict[str, str]:
+        """Stand-ins for what the sweep makes, to build a trial's config before it is there."""
+        made = ("data", "questions") if self.data.asked is not None else ("data",)
+        return dict.fromkeys((*made, *self.data.before), ".")
+
 
 def _laid_over(settings: dict[str, Any], params: Params) -> dict[str, Any]:
     """Settings with dotted ones put in their places."""
@@ -152,11 +184,14 @@ def _laid_over(settings: dict[str, Any], params: Params) -> dict[str, Any]:
 
 def _in_space(error: InputError, params: Params) -> InputError:
     """The error of a trial's setting, said of the axis that it came from."""
-    name = (error.field or "").removeprefix("settings.")
+    name, said = (error.field or "").removeprefix("settings."), error.message
+    if name == "settings":  # of several together: "{...} does not fit: recovery_sizes: unknown size ..."
+        said = said.rpartition(" does not fit: ")[2]
+        name = next((axis for axis in params if said.startswith(f"{axis.partition('.')[0]}:")), name)
     axis = next((axis for axis in params if name == axis or name.startswith(f"{axis}.")), None)
     if axis is None:
         return error
-    return InputError(error.message, field=f"space.{axis}", remedy=error.remedy)
+    return InputError(said, field=f"space.{axis}", remedy=error.remedy)
 
 
 def find_sweep(name: str) -> Path:
@@ -185,16 +220,28 @@ def check(config: SweepConfig) -> None:
     Raises:
         InputError: as `SweepConfig.trial`; a search that does not go with the space; no such source.
     """
-    given = {"data": ".", **dict.fromkeys(config.data.before, ".")}
     config.kind()
+    _check_data(config)
     for name, settings in config.data.before.items():
         _check_before(config, name, settings)
     for params in corners(config):
-        config.trial(params, **given)
+        config.trial(params, **config.placeholders())
     _check_search(config)
     _check_early_stop(config)
     if config.data.corpus is not None:
         config.data.corpus.check_source("data.corpus")
+    if config.data.asked is not None:
+        check_data(config.data.asked, "data.asked.")
+
+
+def _check_data(config: SweepConfig) -> None:
+    """The kind of data that the recipe trains on."""
+    if config.asks() and config.data.corpus is not None:
+        remedy = "give data.asked: clips with questions, and how their features are made"
+        raise InputError(f"{config.recipe} trains on questions", field="data.corpus", remedy=remedy)
+    if not config.asks() and config.data.asked is not None:
+        remedy = "give data.corpus, or a recipe of question answering"
+        raise InputError(f"{config.recipe} asks no questions", field="data.asked", remedy=remedy)
 
 
 def corners(config: SweepConfig) -> list[Params]:
@@ -210,13 +257,11 @@ def _check_before(config: SweepConfig, name: str, settings: dict[str, Any]) -> N
         hint = f"did you mean '{close[0]}'? " if close else ""
         remedy = f"{hint}name a setting of {config.recipe} that takes a run's folder"
         raise InputError(f"{config.recipe} has no setting '{name}'", field="data.before", remedy=remedy)
-    build_before(config.data, name, settings, Path(), dict.fromkeys(config.data.before, Path()))
+    build_before(config.data, name, settings, {name: Path() for name in config.placeholders()})
 
 
-def build_before(
-    data: Data, name: str, settings: dict[str, Any], media: Path, made: dict[str, Path]
-) -> TrainConfig:
-    """The config of a run that the trials start from; `made` are the runs before it.
+def build_before(data: Data, name: str, settings: dict[str, Any], made: dict[str, Path]) -> TrainConfig:
+    """The config of a run that the trials start from; `made` are data, questions and the runs before it.
 
     Raises:
         InputError: an unknown recipe, or a setting that it has not.
@@ -225,8 +270,9 @@ def build_before(
     kind = RECIPES.get(str(settings.get("recipe", "finetune")))
     fields = kind.model_fields if kind is not None else {}
     earlier = itertools.takewhile(lambda n: n != name, data.before)
-    given = {n: made[n] for n in earlier if n in fields and n not in settings}
-    return build_recipe(field, {"recipe": "finetune", "data": media, **given, **settings})
+    there = [n for n in ("questions", *earlier) if n in made]
+    given = {n: made[n] for n in there if n in fields and n not in settings}
+    return build_recipe(field, {"recipe": "finetune", "data": made["data"], **given, **settings})
 
 
 def _check_search(config: SweepConfig) -> None:

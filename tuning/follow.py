@@ -14,6 +14,7 @@ from trainers.journal import append_metrics, read_metrics
 from trainers.recipes import stage_names
 from trainers.run import logs
 from trainers.train import CONFIG_FILE, free_workers
+from tuning.answers import answered, summary
 from tuning.config import Search
 from tuning.outcome import Outcome, Trial, failure, keep, kept, outcome
 from tuning.search import Stays
@@ -52,7 +53,7 @@ class Follow(Stays, Callback):
         if found is not None and is_closed(trial.place):
             self._count(found)
             return False
-        if found is None and not trial.job.finished:
+        if found is None and not trial.over:
             self._started[trial.number] = time.time()
             return True
         self._begin(trial)
@@ -126,7 +127,9 @@ class Follow(Stays, Callback):
         keep(trial.place, found)
         costs = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb", "epochs")
         best = {k: v for k, v in found.metrics.items() if k.startswith("best/")}
-        run.summary({**best, **{name: getattr(found, name) for name in costs}})
+        run.summary(
+            {**best, **summary(answered(trial.place)), **{name: getattr(found, name) for name in costs}}
+        )
         run.tag("outcome", found.status)
         run.artifact(job.folder / CONFIG_FILE)
         if error:

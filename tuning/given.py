@@ -1,4 +1,4 @@
-"""What a sweep's trials are given: media shards, runs to start from, features of every depth; made once."""
+"""What a sweep's trials are given, made once: shards, questions, runs to start from, features."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 from pipelines.features import extract
 from trainers.config import CaseConfig
 from trainers.train import train
+from tuning.asked import make_sequences
 from tuning.config import SweepConfig, build_before, corners
-from tuning.data import Stages, make_shards
+from tuning.data import make_shards
+from tuning.steps import Stages
 
 
 def make_given(
@@ -30,10 +32,12 @@ def make_given(
         InputError: whatever a step refuses.
     """
     sources = _features(config)
-    stages = Stages(2 * (config.data.corpus is not None) + len(config.data.before) + len(sources) + 1)
-    given = {"data": _media(config, data, stages)}
+    asked = config.data.asked
+    first = asked.stages if asked is not None else 2 * (config.data.corpus is not None)
+    stages = Stages(first + len(config.data.before) + len(sources) + 1)
+    given = _shards(config, data, runs, stages, parent)
     for name, settings in config.data.before.items():
-        recipe = build_before(config.data, name, settings, given["data"], given)
+        recipe = build_before(config.data, name, settings, given)
         given[name] = train(recipe, runs, stages.next(), parent)
     for backbone, depth in sources:
         wanted = config.data.features.model_copy(update={"depth": depth})
@@ -41,11 +45,16 @@ def make_given(
     return given, stages.next()
 
 
-def _media(config: SweepConfig, data: Path, stages: Stages) -> Path:
-    if config.data.corpus is not None:
-        return make_shards(config.data.corpus, config.data.ingest, data, stages)
-    assert config.data.media is not None
-    return config.data.media.absolute()
+def _shards(config: SweepConfig, data: Path, runs: Path, stages: Stages, parent: Any) -> dict[str, Path]:
+    """Media shards, or sequence features and questions."""
+    source = config.data
+    if source.asked is not None:
+        features, questions = make_sequences(source.asked, data, runs, stages, parent)
+        return {"data": features.absolute(), "questions": questions.absolute()}
+    if source.corpus is not None:
+        return {"data": make_shards(source.corpus, source.ingest, data, stages)}
+    assert source.media is not None
+    return {"data": source.media.absolute()}
 
 
 def _features(config: SweepConfig) -> list[tuple[str, int]]:
@@ -57,7 +66,7 @@ def _features(config: SweepConfig) -> list[tuple[str, int]]:
     found: set[tuple[str, int]] = set()
     for values in itertools.product(*axes.values()):
         params = {**first, **dict(zip(axes, values, strict=True))}
-        recipe = config.trial(params, data=".", **dict.fromkeys(config.data.before, "."))
+        recipe = config.trial(params, **config.placeholders())
         assert isinstance(recipe, CaseConfig)
         if recipe.features is None:
             named = "backbone" in space or "backbone" not in config.data.before

@@ -15,6 +15,7 @@ from trainers.journal import read_metrics
 from trainers.recipes import stage_names
 from trainers.run import logs
 from trainers.train import Job
+from tuning.answers import answered, sits
 from tuning.space import Params
 from tuning.told import tell
 from tuning.trial import FAILURE
@@ -35,6 +36,11 @@ class Trial:
     @property
     def name(self) -> str:
         return self.job.name
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to do: trained to the end, and the exam, if there is one, sat."""
+        return self.job.finished and (not sits(self.job.config) or bool(answered(self.place)))
 
 
 @dataclass(frozen=True)

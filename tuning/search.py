@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from configs import config_to_dict
 from tuning.capacity import need
-from tuning.config import EarlyStop, SweepConfig
+from tuning.config import EarlyStop, Exam, SweepConfig
 from tuning.outcome import Trial
 from tuning.trial import train_trial
 
@@ -41,9 +41,9 @@ class Stays:
 class Queue(Stays, Searcher):
     """Hands Tune the trials that are left, in order; what they are is decided elsewhere."""
 
-    def __init__(self, trials: Iterator[Trial]):
+    def __init__(self, trials: Iterator[Trial], exam: Exam):
         super().__init__()
-        self._trials = trials
+        self._trials, self._exam = trials, exam
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's job, or that there is none left."""
@@ -56,6 +56,7 @@ class Queue(Stays, Searcher):
             "settings": config_to_dict(trial.job.config),
             "folder": str(trial.job.folder),
             "place": str(trial.place),
+            "exam": config_to_dict(self._exam),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -135,7 +136,7 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(train_trial, held),
         tune_config=tune.TuneConfig(
-            search_alg=Queue(trials),
+            search_alg=Queue(trials, config.exam),
             scheduler=scheduler,
             num_samples=most,
             max_concurrent_trials=width,

@@ -25,10 +25,11 @@ from trainers.identity import git_commit, run_identity
 from trainers.recipes import stage_names
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
-from tuning.config import SweepConfig, check, corners, find_sweep
+from tuning.config import SweepConfig, check, corners, find_sweep, sweep_names
 from tuning.given import make_given
 from tuning.outcome import Outcome, Trial
 from tuning.plan import drawn, earlier, suggested
+from tuning.printed import as_printed
 from tuning.space import Params
 from tuning.tables import best, summarise, write_tables
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tuning.follow import Follow
 
 RECORD = "sweep.json"
-ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", RECORD)
+ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", "answers.csv", "answers.png", RECORD)
 
 
 def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path, list[Outcome]]:
@@ -128,9 +129,10 @@ def _todo(config: SweepConfig, given: dict[str, Path], out: Path, follow: Follow
 
 def _conclude(name: str, config: SweepConfig, outcomes: Sequence[Outcome], out: Path, parent: Run) -> None:
     """Tables and figure, on disk and in MLflow; the best trial's checkpoints go with them."""
-    write_tables(out, f"Sweep {name}", outcomes, config.space, config.search)
+    more = as_printed(out, outcomes, config)
+    write_tables(out, f"Sweep {name}", outcomes, config.space, config.search, more)
     parent.note((out / "sweep.md").read_text(encoding="utf-8"))
-    for file in ARTIFACTS:
+    for file in (file for file in ARTIFACTS if (out / file).exists()):
         parent.artifact(out / file)
     states = [found.status for found in outcomes]
     figures = {f"trials/{s}": float(states.count(s)) for s in ("finished", "stopped", "failed")}
@@ -155,7 +157,8 @@ def _best_run(params: Params, outcomes: Sequence[Outcome], out: Path, parent: Ru
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 if a trial failed; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="avmend sweep", description=__doc__)
-    parser.add_argument("sweep", help="preset in configs/sweeps/ (prompts), or a yaml file")
+    known = ", ".join(sweep_names())
+    parser.add_argument("sweep", help=f"preset in configs/sweeps/ ({known}), or a yaml file")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
     parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder for runs and results")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 COSTS = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb")
-SHARES = ("accuracy",)  # metrics that end so are shares, shown in percent
+SHARES = ("accuracy", "accuracy_mean", "accuracy_audio_missing", "accuracy_visual_missing")  # in percent
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,15 @@ def pareto(
     return out
 
 
-def write_tables(out: Path, title: str, outcomes: Sequence[Outcome], space: Space, search: Search) -> None:
-    """Write sweep.csv, sweep.md and sweep.png into `out`."""
+def write_tables(
+    out: Path, title: str, outcomes: Sequence[Outcome], space: Space, search: Search, more: str = ""
+) -> None:
+    """Write sweep.csv, sweep.md and sweep.png into `out`; `more` follows the table in sweep.md."""
     ordered = sorted(outcomes, key=lambda o: o.number)
     _write_csv(out / "sweep.csv", ordered, space)
     lines = summarise(ordered, search.metric)
-    write_text(out / "sweep.md", markdown(title, lines, ordered, space, search) + "\n")
+    parts = [markdown(title, lines, ordered, space, search), *([more] if more else [])]
+    write_text(out / "sweep.md", "\n\n".join(parts) + "\n")
     figure(lines, space, search, out / "sweep.png")
 
 

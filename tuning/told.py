@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from models.cavmae import MODALITIES
 from trainers.journal import read_metrics
 from trainers.run import logs
 
@@ -15,7 +16,8 @@ class Told:
 
     Epochs are counted over all stages, one after the other. A metric is the mean over the stages begun of
     each one's last epoch; `peak_memory_mb` the highest of all epochs. An epoch that comes again (workers
-    that were started anew) is told once.
+    that were started anew) is told once. Where questions are answered with a modality missing,
+    `val_accuracy_mean` is the mean of those accuracies and the complete one's.
     """
 
     def __init__(self) -> None:
@@ -32,7 +34,14 @@ class Told:
         self._peak = max(self._peak, metrics.get("peak_memory_mb", 0.0))
         shared = set.intersection(*(set(last) for last in self._last.values()))
         means = {k: statistics.fmean(last[k] for last in self._last.values()) for k in sorted(shared)}
-        return {**means, "peak_memory_mb": self._peak, "epoch": len(self._seen)}
+        return {**means, **_over_cases(means), "peak_memory_mb": self._peak, "epoch": len(self._seen)}
+
+
+def _over_cases(means: Mapping[str, float]) -> dict[str, float]:
+    cases = ["val_accuracy", *(f"val_accuracy_{m}_missing" for m in MODALITIES)]
+    if not all(name in means for name in cases):
+        return {}
+    return {"val_accuracy_mean": statistics.fmean(means[name] for name in cases)}
 
 
 def tell(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, float]]:

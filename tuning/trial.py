@@ -13,6 +13,8 @@ from trainers.config import TrainConfig
 from trainers.recipes import RECIPES
 from trainers.run import local_place, run
 from trainers.train import on_ray
+from tuning.answers import sit, sits
+from tuning.config import Exam
 from tuning.told import Told
 
 FAILURE = "failure.json"
@@ -24,13 +26,14 @@ def is_nested(config: TrainConfig) -> bool:
 
 
 def train_trial(job: dict[str, Any]) -> None:
-    """Train what an earlier process left, telling Tune every epoch, those of earlier processes too.
+    """Train what an earlier process left, telling Tune every epoch, those of earlier processes too; then have
+    the run of a network that answers questions sit its exam.
 
     What would fail again the same way (wrong input, a loss that is not finite) is written to the trial's
     folder and ends it; anything else is raised, so that Tune starts the trial again.
 
     Args:
-        job: `recipe`, `settings` (its config as json), `folder` of the run, `place` of the trial.
+        job: `recipe`, `settings` (its config as json), `folder` of the run, `place` of the trial, `exam`.
     """
     config = RECIPES[job["recipe"]].model_validate(job["settings"])
     try:
@@ -38,6 +41,8 @@ def train_trial(job: dict[str, Any]) -> None:
             on_ray(config, Path(job["folder"]), [_callback()], reserved=1)
         else:
             _alone(config, Path(job["folder"]))
+        if sits(config):
+            sit(Path(job["folder"]), Path(job["place"]), Exam.model_validate(job["exam"]), config.cpus or 1)
     except (InputError, FloatingPointError) as error:
         record = {"kind": type(error).__name__, "error": str(error)}
         write_text(Path(job["place"]) / FAILURE, json.dumps(record, indent=1) + "\n")

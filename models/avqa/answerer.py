@@ -1,4 +1,4 @@
-"""A recovery method with a network behind it, as one module.
+"""A recovery method with a network behind it, as one module that takes features as stored.
 
 Shapes: B questions, A answers.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.avqa.batch import AVQABatch, FeatureSpec
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
+from models.avqa.scale import Scale, Standardise
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,20 @@ class Design:
 
 
 class Answerer(nn.Module):
-    """Recovers what a batch lacks, then answers; parts are `recovery` and `network`.
+    """Standardises a batch, recovers what it lacks, then answers; parts are `recovery` and `network`.
+
+    Args:
+        design: of the parts.
+        scale: of the features.
 
     Raises:
         ValueError: a size that a part can't have.
     """
 
-    def __init__(self, design: Design):
+    def __init__(self, design: Design, scale: Scale):
         super().__init__()
-        self.design = design
+        self.design, self.scale = design, scale
+        self.standardise = Standardise(scale)
         self.recovery = RECOVERIES[design.recovery](design.spec, design.words, **design.recovery_sizes)
         self.network: nn.Module | None = None
         if design.network is not None:
@@ -63,6 +69,10 @@ class Answerer(nn.Module):
 
     def forward(self, batch: AVQABatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits [B, A], -inf where the batch does not allow an answer, and the network's own losses [B]."""
+        return self.answer(self.standardise(batch))
+
+    def answer(self, batch: AVQABatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of a batch that is standardised already."""
         assert self.network is not None, "a recovery method alone has no answers"
         whole = self.recovery(batch.audio, batch.visual, batch.present, batch.question)
         logits, aux = self.network(whole.audio, whole.visual, batch.question, batch.negative)

@@ -1,12 +1,13 @@
-"""Sequence features of clips by the clip's id, standardised at the loader's edge.
+"""Sequence features of clips by their number: float16 as stored, NaN where absent.
 
-Shapes: T time steps, R rows of a visual step, Da, Dv widths.
+Bytes go from the shards straight into the tensor that is asked for; small corpora stay in memory.
+Shapes: B clips, T time steps, R rows of a visual step, Da, Dv widths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +15,21 @@ import torch
 from torch import Tensor
 
 from models.avqa.batch import FeatureSpec
+from models.avqa.scale import Scale
 from models.cavmae import MODALITIES, Modality
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import sequence_spec
+from trainers.avqa.buffers import Buffers, huge_empty
 
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Mean and standard deviation per channel over the training clips.
-
-    Attributes:
-        audio, visual: (mean, std), each with as many values as the modality's width.
-    """
-
-    audio: tuple[tuple[float, ...], tuple[float, ...]]
-    visual: tuple[tuple[float, ...], tuple[float, ...]]
-
-    @classmethod
-    def of(cls, info: DatasetInfo) -> Scale:
-        """The statistics in dataset.json; a modality that the training split lacks stays as it is."""
-        spec = sequence_spec(info)
-        return cls(
-            _values(info.normalisation.audio, spec.audio), _values(info.normalisation.visual, spec.visual)
-        )
-
-    def tensors(self, modality: Modality) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / std, [D]; a channel that never varies is only centred."""
-        mean, std = (torch.tensor(x) for x in getattr(self, modality))
-        return mean, torch.where(std > 0, 1 / std, 1.0)
+def scale_of(info: DatasetInfo) -> Scale:
+    """The statistics in dataset.json; a modality that the training split lacks stays as it is."""
+    spec, found = sequence_spec(info), info.normalisation
+    return Scale(_values(found.audio, spec.audio), _values(found.visual, spec.visual))
 
 
 def _values(of: Statistics | None, width: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -71,70 +55,110 @@ class Clips:
 
     Args:
         folder: of the feature shards.
-        scale: what the features are standardised with; None: their own statistics.
-        resident: keep what was read in memory (float16); None: if the shards are below a GB.
+        resident: keep what was read in memory (float16); None: if the shards are below a GB. Otherwise the
+            shards are mapped: pages that were read count as the process's resident memory, and the system
+            takes them back when it needs them.
+
+    Attributes:
+        number: of each clip by its id, which the reading methods take.
+        present: which modalities each clip has at its source, bool [clips, 2], in the order of `MODALITIES`.
+        shapes: of one clip's features by modality, audio (T, Da) and visual (T, R, Dv).
 
     Raises:
         InputError: no sequence features there, or one id in two splits.
     """
 
-    def __init__(self, folder: Path, scale: Scale | None = None, resident: bool | None = None):
+    def __init__(self, folder: Path, resident: bool | None = None):
         self.folder, self.info = Path(folder), DatasetInfo.load(folder)
-        self.spec, self.scale = feature_spec(self.info), scale or Scale.of(self.info)
-        self._splits = {name: ShardDataset(folder, name, info=self.info) for name in self.info.splits}
-        self._place: dict[str, tuple[str, int]] = {}
-        for name, data in self._splits.items():
-            for i, meta in enumerate(data.metas):
-                if (other := self._place.setdefault(meta.id, (name, i))) != (name, i):
-                    message = f"clip '{meta.id}' is in split '{name}' and in split '{other[0]}'"
-                    raise InputError(message, file=folder, field="id", remedy="give every clip its own id")
+        self.spec = spec = feature_spec(self.info)
+        self.number: dict[str, int] = {}
+        self._places: list[tuple[ShardDataset, int]] = []
+        for name in self.info.splits:
+            self._add(ShardDataset(folder, name, info=self.info))
+        metas = [data.metas[i] for data, i in self._places]
+        there = [[getattr(meta, m).present for m in MODALITIES] for meta in metas]
+        self.present = np.array(there, bool).reshape(-1, len(MODALITIES))
+        self.shapes: dict[Modality, tuple[int, ...]] = {
+            "audio": (spec.steps, spec.audio),
+            "visual": (spec.steps, spec.rows, spec.visual),
+        }
         size = sum(shard.bytes for split in self.info.splits.values() for shard in split.shards)
-        self._kept: dict[str, dict[str, np.ndarray]] | None = (
-            {} if (size < RESIDENT if resident is None else resident) else None
-        )
-        self._scale = {m: self.scale.tensors(m) for m in MODALITIES}
+        self._kept: dict[Modality, Tensor] = {}
+        if size < RESIDENT if resident is None else resident:
+            self._kept = {m: huge_empty(len(metas), *shape) for m, shape in self.shapes.items()}
+        self._read, self._buffers = set[int](), Buffers()
+
+    def _add(self, data: ShardDataset) -> None:
+        """Number the clips of a split."""
+        for i, meta in enumerate(data.metas):
+            if (number := self.number.setdefault(meta.id, len(self._places))) != len(self._places):
+                other = self._places[number][0].split
+                message = f"clip '{meta.id}' is in split '{data.split}' and in split '{other}'"
+                raise InputError(message, file=self.folder, field="id", remedy="give every clip its own id")
+            self._places.append((data, i))
 
     def __contains__(self, clip: str) -> bool:
-        return clip in self._place
-
-    def present(self, clip: str) -> tuple[bool, bool]:
-        """Which modalities the clip has at its source, in the order of `MODALITIES`."""
-        split, i = self._place[clip]
-        meta = self._splits[split].metas[i]
-        return meta.audio.present, meta.visual.present
+        return clip in self.number
 
     def left(self, clip: str, absent: Modality | None = None) -> bool:
         """Whether the clip has anything besides `absent`."""
-        there = zip(MODALITIES, self.present(clip), strict=True)
+        there = zip(MODALITIES, self.present[self.number[clip]], strict=True)
         return any(present and m != absent for m, present in there)
 
-    def load(self, clips: Iterable[str]) -> None:
+    def load(self, clips: Iterable[int]) -> None:
         """Read clips now, if they are to be kept in memory: loader processes then share them."""
-        if self._kept is not None:
-            for clip in clips:
-                self._arrays(clip)
+        if self._kept and (new := sorted(set(clips) - self._read)):
+            for m, features in self._kept.items():
+                self._copy(m, new, [features[clip].numpy() for clip in new])
+            self._read.update(new)
+            self.close()
 
-    def features(self, clip: str) -> dict[Modality, Tensor]:
-        """Standardised features of the modalities that the clip has: audio [T, Da], visual [T, R, Dv]."""
-        arrays = self._arrays(clip)
-        return {m: self._standard(m, arrays[m]) for m in MODALITIES if m in arrays}
+    def close(self) -> None:
+        """Let go of the shards' files; the next read opens them again."""
+        for data in {id(data): data for data, _ in self._places}.values():
+            data.close()
 
-    def frame(self, clip: str, step: int) -> Tensor:
-        """One standardised visual step of a clip that has pictures, [R, Dv]; no more than that is read."""
-        if self._kept is not None:
-            return self._standard("visual", self._arrays(clip)["visual"][step])
-        split, i = self._place[clip]
-        return self._standard("visual", self._splits[split].rows(i, lambda *_: step).arrays["visual"])
+    def features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
+        """Features of one modality, float16 [B, ...] as stored; NaN for a clip that lacks it."""
+        out = self._buffers.empty(len(clips), *self.shapes[modality])
+        if self._kept:
+            self.load(clips)
+            return torch.index_select(self._kept[modality], 0, torch.tensor(clips), out=out)
+        self._copy(modality, clips, out.numpy())
+        return out
 
-    def _arrays(self, clip: str) -> dict[str, np.ndarray]:
-        if self._kept is not None and clip in self._kept:
-            return self._kept[clip]
-        split, i = self._place[clip]
-        arrays = self._splits[split][i].arrays
-        if self._kept is not None:
-            self._kept[clip] = arrays
-        return arrays
+    def frames(self, clips: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """One visual step of each clip, float16 [B, R, Dv]; no more than these are read."""
+        out = self._buffers.empty(len(clips), *self.shapes["visual"][1:])
+        if self._kept:
+            self.load(clips)
+            rows = torch.tensor(clips) * self.spec.steps + torch.tensor(steps)
+            return torch.index_select(self._kept["visual"].flatten(0, 1), 0, rows, out=out)
+        self._copy("visual", clips, out.numpy(), steps)
+        return out
 
-    def _standard(self, modality: Modality, x: np.ndarray) -> Tensor:
-        mean, inverse = self._scale[modality]
-        return (torch.from_numpy(x).float() - mean) * inverse
+    def _copy(
+        self,
+        modality: Modality,
+        clips: Sequence[int],
+        out: Iterable[np.ndarray],
+        steps: Iterable[int | None] = repeat(None),
+    ) -> None:
+        """Features of each clip, or one step of them, into the arrays of `out`, in order."""
+        views = [self._view(modality, clip, step) for clip, step in zip(clips, steps, strict=False)]
+        for room, view in zip(out, views, strict=True):  # all views first: the disk reads them side by side
+            if view is None:
+                room.fill(np.nan)
+            else:  # an arithmetic loop: memcpy is slower where the two are aligned differently to a page
+                np.positive(view.view(np.int16), out=room.view(np.int16))
+
+    def _view(self, modality: Modality, clip: int, step: int | None) -> np.ndarray | None:
+        """What the shards hold; None where the clip lacks the modality."""
+        if not self.present[clip, MODALITIES.index(modality)]:
+            return None
+        data, i = self._places[clip]
+        view = data.view(i, modality, step)
+        shape = self.shapes[modality][step is not None :]
+        if (view.shape, view.dtype) != (shape, np.float16):
+            raise data.bad(i, f"'{modality}' is {view.dtype} {view.shape}, not float16 {shape}")
+        return view

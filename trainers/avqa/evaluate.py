@@ -96,13 +96,15 @@ def evaluate_questions(
     predictors = [load_answerer(read_run(folder), device) for folder in runs]
     questions = load_questions(config.questions)
     _refuse_twins(predictors)
-    clips = {p.scale: p.clips(config.data, config.resident) for p in predictors}
-    exam = Exam.of(questions, config.split, clips[predictors[0].scale], config.seed)
+    clips = Clips(config.data, config.resident)
+    for p in predictors:
+        p.check(clips)
+    exam = Exam.of(questions, config.split, clips, config.seed)
     results = list(blind_results(questions, exam))
     total = sum(len(judged(p)) for p in predictors) * len(exam.asked.questions)
     with Progress("evaluate", total, "answers", stage=stage) as progress:
         for p in predictors:
-            answer = _Answers(p, clips[p.scale], exam, config, device, progress)
+            answer = _Answers(p, clips, exam, config, device, progress)
             results += results_of(p, exam, config.rates, answer)
     begin(out)
     write_tables(out, results, _notes(config, exam))

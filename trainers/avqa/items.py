@@ -1,7 +1,7 @@
-"""Questions with their clips' features as items: NaN where a modality is absent, negative frames, choices.
+"""Questions with their clips' features in batches: NaN where a modality is absent, negative frames, choices.
 
-An item depends on (seed, epoch, question) alone, never on its neighbours. Shapes: T time steps, R rows of a
-visual step, Dv width, L words, A answers.
+A row depends on (seed, epoch, question) alone, never on its neighbours. Shapes: B questions, T time steps, R
+rows of a visual step, Dv width, L words, A answers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from models.noise import generator
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips
-from trainers.data import Item, Items, masked
+from trainers.data import Items
 
 NO_ANSWER = -1  # label of an answer that training never gave: always wrong, and outside the loss
 
@@ -62,7 +63,7 @@ def longest(questions: Sequence[Question]) -> int:
 
 
 class QuestionItems(Items):
-    """Questions about clips; `kind` is AVQABatch.
+    """Questions about clips, by the batch.
 
     Args:
         clips: the features.
@@ -73,8 +74,6 @@ class QuestionItems(Items):
         absent: a modality that is taken away from every clip.
         negatives: draw a frame of another clip for every time step (AVST's match loss).
     """
-
-    kind = AVQABatch
 
     def __init__(
         self,
@@ -95,40 +94,57 @@ class QuestionItems(Items):
         self.allowed: Tensor | None = None
         if any(q.choices is not None for q in questions):
             self.allowed = torch.tensor([vocabulary.allowed(q) for q in questions])
-        spec = clips.spec
-        self._blank = {"audio": (spec.steps, spec.audio), "visual": (spec.steps, spec.rows, spec.visual)}
-        asked = dict.fromkeys(q.clip for q in questions)
-        self._pictures = [c for c in asked if clips.present(c)[1]] if negatives else []
-        if negatives and len(self._pictures) < 2:
-            remedy = "train on more clips, or a network without a match loss"
-            raise InputError("negative frames need two clips with pictures", file=clips.folder, remedy=remedy)
-        clips.load(asked)
+        self.numbers = [clips.number[q.clip] for q in questions]
+        self._pictures: np.ndarray | None = None
+        if negatives:
+            asked = np.unique(self.numbers)
+            self._pictures = asked[clips.present[asked, MODALITIES.index("visual")]]
+            if len(self._pictures) < 2:
+                message = "negative frames need two clips with pictures"
+                remedy = "train on more clips, or a network without a match loss"
+                raise InputError(message, file=clips.folder, remedy=remedy)
+        clips.load(self.numbers)
 
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, i: int) -> Item:
-        question = self.questions[i]
-        found = self.clips.features(question.clip)
-        values: dict[str, Tensor | None] = {m: found.get(m) if m != self.absent else None for m in MODALITIES}
-        negative = self._negative(question) if self._pictures else None
-        allowed = None if self.allowed is None else self.allowed[i]
-        return (
-            *masked(values, self._blank),
-            self.labels[i],
-            torch.tensor(i),
-            self.words[i],
-            negative,
-            allowed,
+    def batch(self, positions: Sequence[int]) -> AVQABatch:
+        """The questions at these positions, features in float16 as stored."""
+        index, clips = torch.tensor(positions), [self.numbers[i] for i in positions]
+        present = torch.from_numpy(self.clips.present[clips])
+        if self.absent is not None:
+            present[:, MODALITIES.index(self.absent)] = False
+        return AVQABatch(
+            self._features("audio", clips),
+            self._features("visual", clips),
+            present,
+            self.labels[index],
+            index,
+            self.words[index],
+            self._negative(positions),
+            None if self.allowed is None else self.allowed[index],
         )
 
-    def _negative(self, question: Question) -> Tensor:
-        """For every time step a frame of another clip, [T, R, Dv]."""
-        rng = generator("negative", self.seed, self.epoch, question.id)
-        steps, others = self.clips.spec.steps, len(self._pictures)
-        frames: list[Tensor] = []
-        while len(frames) < steps:
-            clip = self._pictures[int(rng.integers(others))]
-            if clip != question.clip:
-                frames.append(self.clips.frame(clip, int(rng.integers(steps))))
-        return torch.stack(frames)
+    def _features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
+        if modality != self.absent:
+            return self.clips.features(modality, clips)
+        shape = (len(clips), *self.clips.shapes[modality])
+        return torch.full(shape, float("nan"), dtype=torch.float16)
+
+    def _negative(self, positions: Sequence[int]) -> Tensor | None:
+        """For every time step a frame of another clip, [B, T, R, Dv]."""
+        if self._pictures is None:
+            return None
+        drawn = [self._drawn(i, self._pictures) for i in positions]
+        clips, steps = (np.concatenate(column) for column in zip(*drawn, strict=True))
+        return self.clips.frames(clips.tolist(), steps.tolist()).unflatten(0, (len(positions), -1))
+
+    def _drawn(self, i: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clips that have pictures and are another than that of question `i`, and a step of each, [T]."""
+        rng, steps = generator("negative", self.seed, self.epoch, self.questions[i].id), self.clips.spec.steps
+        own = int(np.searchsorted(pictures, self.numbers[i]))
+        among = own < len(pictures) and pictures[own] == self.numbers[i]
+        drawn, step = np.divmod(rng.integers((len(pictures) - among) * steps, size=steps), steps)
+        if among:
+            drawn += drawn >= own
+        return pictures[drawn], step

@@ -32,15 +32,16 @@ class OwnLosses(nn.Module):
 
     def __init__(self, answerer: Answerer, weights: Mapping[str, float]):
         super().__init__()
-        self.recovery, self.weights = answerer.recovery, weights
+        self.standardise, self.recovery, self.weights = answerer.standardise, answerer.recovery, weights
 
     def forward(self, batch: AVQABatch) -> tuple[Tensor, None, Figures]:
         """Their mean over the samples; there is nothing to classify."""
-        total, figures = self.of(batch)
+        total, figures = self.of(self.standardise(batch))
         return total, None, figures
 
     def of(self, batch: AVQABatch) -> tuple[Tensor, Figures]:
-        """Weighted sum of the means, and each one's sum and count; 0 and none without a complete sample."""
+        """Of a standardised batch the weighted sum of the means, and each one's sum and count; 0 and none
+        without a complete sample."""
         total = batch.label.new_zeros((), dtype=torch.float32)
         whole = batch.select(batch.present.all(dim=1))
         figures: Figures = {}
@@ -84,6 +85,7 @@ class AnswerLoss(nn.Module):
         return self
 
     def forward(self, batch: AVQABatch) -> tuple[Tensor, Tensor, Figures]:
+        batch = self.answerer.standardise(batch)
         total, logits, figures = self._answer(batch, "complete")
         for modality, rows in self._lacking(batch):
             less = replace(take_away(batch.select(rows), modality), negative=None)
@@ -103,7 +105,7 @@ class AnswerLoss(nn.Module):
                 yield modality, rows
 
     def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Figures]:
-        logits, aux = self.answerer(batch)
+        logits, aux = self.answerer.answer(batch)
         losses = F.cross_entropy(logits.float(), batch.label, ignore_index=NO_ANSWER, reduction="none")
         figures = {f"ce_{name}": told(losses)}
         total = losses.mean()

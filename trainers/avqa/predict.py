@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import AVQABatch
+from models.avqa.scale import Scale
 from models.batch import take_away
 from models.cavmae import Modality
 from shards.errors import InputError
 from shards.questions import Vocabulary
-from trainers.avqa.clips import Clips, Scale
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.start import answerer_checkpoint
 from trainers.predict import Trained
@@ -30,7 +30,6 @@ class QuestionPredictor:
         answerer: recovery method and network, in evaluation mode.
         vocabulary: its words and answers.
         words: length of a question.
-        scale: what its features are standardised with.
         extractor: fingerprint of the encoders that made them.
         trained, parameters: how many it trained, and has.
     """
@@ -40,7 +39,6 @@ class QuestionPredictor:
     answerer: Answerer
     vocabulary: Vocabulary
     words: int
-    scale: Scale
     extractor: str
     trained: int
     parameters: int
@@ -59,20 +57,18 @@ class QuestionPredictor:
         """Whether it is to be judged with `missing` taken away: a specialist knows only its own case."""
         return self.config.absent is None or self.config.absent == missing
 
-    def clips(self, folder: Path, resident: bool | None = None) -> Clips:
-        """Features as this run takes them.
+    def check(self, clips: Clips) -> None:
+        """Refuse features that this run can't be asked about.
 
         Raises:
             InputError: they are of other encoders or sizes.
         """
-        clips = Clips(folder, self.scale, resident)
         made_by = clips.info.backbone
         same = made_by is not None and made_by.fingerprint == self.extractor
         if not same or clips.spec != self.answerer.design.spec:
             remedy = "evaluate it on features of the extractor that it was trained on"
             message = f"made by another extractor than those of {self.run.folder.name}"
-            raise InputError(message, file=folder, field="data", remedy=remedy)
-        return clips
+            raise InputError(message, file=clips.folder, field="data", remedy=remedy)
 
 
 def load_answerer(run: Trained, device: torch.device) -> QuestionPredictor:
@@ -89,18 +85,17 @@ def load_answerer(run: Trained, device: torch.device) -> QuestionPredictor:
     checkpoint = answerer_checkpoint(run.folder)
     meta = checkpoint.meta
     try:
-        answerer = Answerer(Design.from_dict(meta["design"]))
+        scale = Scale(**{m: (tuple(mean), tuple(std)) for m, (mean, std) in meta["scale"].items()})
+        answerer = Answerer(Design.from_dict(meta["design"]), scale)
         answerer.load_state_dict(checkpoint.weights)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise InputError(f"can't be used: {error}", file=run.folder, remedy="train it again") from None
-    scale = Scale(**{m: (tuple(mean), tuple(std)) for m, (mean, std) in meta["scale"].items()})
     return QuestionPredictor(
         run,
         run.config,
         answerer.to(device).eval(),
         Vocabulary.model_validate(meta["vocabulary"]),
         meta["words"],
-        scale,
         meta["extractor"],
         meta["trained"],
         meta["parameters"],

@@ -14,7 +14,7 @@ from models.backbone import weights_fingerprint
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Vocabulary, load_questions
-from trainers.avqa.clips import Clips
+from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
 from trainers.avqa.items import Asked, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
@@ -118,7 +118,7 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
 
 def _build(config: QuestionConfig, world: World) -> Answerer:
     try:
-        return Answerer(design(config, world))
+        return Answerer(design(config, world), scale_of(world.clips.info))
     except (ValueError, TypeError) as error:
         remedy = "change the sizes to what these features and networks allow"
         raise InputError(str(error), file=config.data, field="sizes", remedy=remedy) from None
@@ -132,7 +132,7 @@ def _meta(world: World, answerer: Answerer) -> dict:
         "design": answerer.design.as_dict(),
         "vocabulary": world.vocabulary.model_dump(mode="json"),
         "words": world.words,
-        "scale": {"audio": world.clips.scale.audio, "visual": world.clips.scale.visual},
+        "scale": {"audio": answerer.scale.audio, "visual": answerer.scale.visual},
         "extractor": made_by.fingerprint if made_by is not None else "",
         "trained": sum(p.numel() for p in answerer.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in answerer.parameters()),

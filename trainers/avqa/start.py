@@ -13,7 +13,6 @@ from shards.checkpoint import Checkpoint, checkpoint_in, has_checkpoint, load_ch
 from shards.errors import InputError
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.items import QuestionItems
-from trainers.data import collate
 
 KIND = "avqa"  # of the checkpoints
 RECIPES = ("avqa", "rmm", "avr")  # whose stages make them
@@ -43,9 +42,9 @@ def memorise(answerer: Answerer, train: QuestionItems) -> None:
     if not hasattr(rmm, "memorise"):
         return
     order = generator("memorise", train.seed).permutation(len(train)).tolist()
-    whole = [i for i in order if all(train.clips.present(train.questions[i].clip))][:SAMPLES]
+    whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:SAMPLES]
     if whole:
-        batch = collate([train[i] for i in whole], train.kind)
+        batch = answerer.standardise(train.batch(whole))
         rmm.memorise(batch.audio, batch.visual, batch.question, train.seed)  # type: ignore[attr-defined]
 
 

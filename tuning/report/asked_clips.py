@@ -17,7 +17,6 @@ from trainers.avqa.clips import Clips
 from trainers.avqa.evaluate import QuestionEvaluation
 from trainers.avqa.items import Asked, QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.data import collate
 from trainers.predict import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
@@ -43,15 +42,13 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     assert config.questions is not None
     folders = [found.runs[run] for run in first_seed(found.results)]
     predictors = [load_answerer(read_run(folder), CPU) for folder in folders]
-    clips = {p.scale: p.clips(config.data, resident=False) for p in predictors}
-    asked = Asked.of(load_questions(config.questions), config.split, next(iter(clips.values())))
+    clips = Clips(config.data, resident=False)
+    for p in predictors:
+        p.check(clips)
+    asked = Asked.of(load_questions(config.questions), config.split, clips)
     chosen = choose_questions(asked.questions, count)
     said = {
-        missing: [
-            (_called(p), answers_of(p, clips[p.scale], chosen, missing))
-            for p in predictors
-            if p.sees(missing)
-        ]
+        missing: [(_called(p), answers_of(p, clips, chosen, missing)) for p in predictors if p.sees(missing)]
         for missing in CASES
     }
     media = Media(media_folder(config.data))
@@ -82,8 +79,7 @@ def answers_of(
     left = [i for i, q in enumerate(questions) if clips.left(q.clip, missing)]
     out = [""] * len(questions)
     if left:
-        batch = collate([items[i] for i in left], items.kind)
-        for i, answer in zip(left, p(batch).argmax(dim=1).tolist(), strict=True):  # type: ignore[arg-type]
+        for i, answer in zip(left, p(items.batch(left)).argmax(dim=1).tolist(), strict=True):
             out[i] = p.vocabulary.answers[answer]
     return out
 

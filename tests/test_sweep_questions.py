@@ -1,0 +1,195 @@
+"""Sweeps of question answering without Ray: what they refuse, the exam of a trial, the tables as papers print
+them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from shards.errors import InputError
+from shards.questions import load_questions
+from tests.asking import AVR, RMM, asking_world, saved_run, settings
+from tests.sweeps import an_outcome, sweep_config
+from trainers.avqa import exam as asking
+from trainers.avqa.clips import Clips
+from trainers.avqa.config import AVQAConfig
+from trainers.avqa.predict import load_answerer
+from trainers.predict import read_run
+from tuning.answers import BLIND, CASES, FILE, Answer, answered, sit, summary
+from tuning.config import Exam, check
+from tuning.given import _features
+from tuning.printed import as_printed, place_of
+from tuning.told import Told
+
+pytestmark = pytest.mark.unit
+ASKED = {
+    "corpus": {"clips": 20},
+    "solos": {"clips": 16},
+    "features": {"extractor": "cavmae"},
+}
+SWEEP = {
+    "recipe": "avqa",
+    "data": {"asked": ASKED},
+    "settings": {"recovery": "rmm_avr"},
+    "space": {"recovery_sizes.rmm.slots": [2, 4]},
+    "search": {"metric": "val_accuracy_mean"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (
+            {"space": {"recovery_sizes.rmm.slotss": [2]}},
+            ["'space.recovery_sizes.rmm.slotss'", "did you mean 'slots'"],
+        ),
+        ({"data": {"corpus": {"clips": 3}}}, ["trains on questions", "data.asked"]),
+        (
+            {"recipe": "finetune", "settings": {}, "space": {"lr": [1e-3]}},
+            ["asks no questions", "data.asked"],
+        ),
+        ({"data": {"asked": {**ASKED, "solos": None}}}, ["need solos"]),
+        ({"data": {"asked": {**ASKED, "features": {}}}}, ["features.extractor=cavmae"]),
+        (
+            {"data": {"asked": {**ASKED, "solos": {"clips": 3, "finetune": {"epoch": 1}}}}},
+            ["data.asked.solos.finetune.epoch", "did you mean 'epochs'"],
+        ),
+        ({"exam": {"steps": [0]}}, ["exam.steps"]),
+        ({"data": {"asked": ASKED, "media": "."}}, ["give one of"]),
+    ],
+)
+def test_what_can_not_be_is_refused_before_any_work(tmp_path, changes, parts):
+    with pytest.raises(InputError) as caught:
+        check(sweep_config(tmp_path, **{**SWEEP, **changes}))
+    assert [part for part in parts if part not in str(caught.value)] == [], caught.value
+
+
+@pytest.mark.parametrize("recipe", ["avqa", "rmm", "avr"])
+def test_question_recipes_take_data_and_questions_and_no_tokens(tmp_path, recipe):
+    changes = {"recipe": recipe, "settings": {}, "space": {"lr": [1e-3]}, "search": {}}
+    config = sweep_config(tmp_path, **{**SWEEP, **changes})
+    check(config)
+    assert _features(config) == []
+    made = config.trial({"lr": 1e-3}, data="d", questions="q")
+    assert (str(made.data), str(made.questions)) == ("d", "q")  # type: ignore[attr-defined]
+
+
+def test_a_run_before_the_trials_gets_data_and_questions_too(tmp_path):
+    before = {"network_from": {"recipe": "avqa", "recovery": "zero"}}
+    config = sweep_config(tmp_path, **{**SWEEP, "data": {"asked": ASKED, "before": before}})
+    check(config)
+    made = config.trial({"recovery_sizes.rmm.slots": 2}, data="d", questions="q", network_from="n")
+    assert isinstance(made, AVQAConfig)
+    assert str(made.network_from) == "n"
+
+
+def test_the_mean_over_cases_counts_all_three_equally():
+    told = Told()
+    case = {"val_accuracy": 0.9, "val_accuracy_audio_missing": 0.3}
+    assert "val_accuracy_mean" not in (told("avqa", 1, case) or {})
+    line = told("avqa", 2, {**case, "val_accuracy_visual_missing": 0.6})
+    assert line is not None
+    assert line["val_accuracy_mean"] == pytest.approx(0.6)
+
+
+@pytest.fixture(scope="module")
+def sat(tmp_path_factory) -> tuple[Path, Path]:
+    """A run of RMM + AVR, and the place of its trial after the exam."""
+    root = tmp_path_factory.mktemp("sat")
+    asking_world(root, {"train": 10, "val": 4, "test": 12})
+    sizes = {"rmm": RMM, "avr": {**AVR, "timesteps": 10}}
+    config = settings(root, recovery="rmm_avr", recovery_sizes=sizes)
+    run = saved_run(root, "run", AVQAConfig.model_validate(config))
+    place = root / "trial"
+    place.mkdir()
+    sit(run, place, Exam(steps=(1, 2, 3, 50)))
+    return run, place
+
+
+def _answer(predictor, clips, exam, missing):
+    return asking.right_answers(predictor, clips, exam, missing, 3, 0, torch.device("cpu"))
+
+
+def test_the_exam_says_what_evaluation_says(sat):
+    run, place = sat
+    predictor = load_answerer(read_run(run), torch.device("cpu"))
+    clips, questions = Clips(predictor.config.data), load_questions(predictor.config.questions)
+    exam = asking.Exam.of(questions, "test", clips, 0)
+    answer = partial(_answer, predictor, clips, exam)
+    theirs = [*asking.results_of(predictor, exam, (0, 100), answer), *asking.blind_results(questions, exam)]
+    cases = {"none": "complete", "audio": "audio missing", "visual": "visual missing"}
+    wanted = {
+        (cases[r.missing], r.kind): (r.accuracy, r.samples)
+        for r in theirs
+        if r.run and r.rate == (0 if r.missing == "none" else 100)
+    }
+    wanted |= {
+        (BLIND, r.kind): (r.accuracy, r.samples)
+        for r in theirs
+        if r.method == "question look-up" and r.missing == "none"
+    }
+    found = {(a.case, a.kind): (a.accuracy, a.samples) for a in answered(place) if not a.steps}
+    assert found == wanted
+    values = [found[case, "all"][0] for case in CASES]
+    assert summary(answered(place))["exam/mean"] == pytest.approx(sum(values) / 3)
+
+
+def test_other_steps_are_those_that_the_diffusion_can_take_besides_its_own(sat):
+    _, place = sat
+    assert {a.steps for a in answered(place)} == {0, 1, 2}, (
+        "from timestep 3, in 3 steps: its own; 50: too many"
+    )
+    assert {a.case for a in answered(place) if a.steps} <= set(CASES) - {"complete"}
+
+
+def test_an_exam_is_sat_once(sat):
+    run, place = sat
+    before = (place / FILE).stat().st_mtime_ns
+    sit(run, place, Exam())
+    assert (place / FILE).stat().st_mtime_ns == before
+
+
+def test_tables_as_printed(tmp_path):
+    config = sweep_config(
+        tmp_path, **{**SWEEP, "space": {"recovery_sizes.rmm.slots": [2, 4], "seed": [0, 1]}}
+    )
+    found = []
+    for number, (slots, seed) in enumerate([(2, 0), (2, 1), (4, 0), (4, 1)]):
+        value = 0.25 * slots / 2 + 0.1 * seed
+        metrics = {"val_accuracy_mean": value, "val_accuracy": value}
+        metrics |= {f"val_accuracy_{m}_missing": value for m in ("audio", "visual")}
+        params = {"recovery_sizes.rmm.slots": slots, "seed": seed}
+        found.append(an_outcome(number, params, value, metrics=metrics, curve=(value,)))
+        answers = [Answer(case, 0, "all", value, 8) for case in (*CASES, BLIND)]
+        answers += [
+            Answer("audio missing", 1, "all", 0.125, 8),
+            Answer("complete", 0, "Audio Naming", 1.0, 2),
+        ]
+        place = place_of(tmp_path, found[-1])
+        place.mkdir(parents=True)
+        (place / FILE).write_text(json.dumps([asdict(answer) for answer in answers]))
+    text = as_printed(tmp_path, found, config)
+    assert "| 2 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 |\n" in text, "validation"
+    assert "| **4** |" in text, "the exam's line that validation chose"
+    assert "| 2 | 1 | 12.5 ± 0.0 |  |" in text, "one step; without a figure for the picture"
+    assert "| recovery_sizes.rmm.slots | all | Audio Naming |" in text
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 4 * 6
+    assert (tmp_path / "answers.png").stat().st_size > 5000
+
+
+def test_two_parameters_are_crossed(tmp_path):
+    config = sweep_config(tmp_path, space={"length": [1, 2], "depth": [0, 1]})
+    points = [(length, depth) for length in (1, 2) for depth in (0, 1)]
+    found = [
+        an_outcome(n, {"length": a, "depth": b}, 0.1 * a + 0.5 * b, epoch_seconds=float(3 - b))
+        for n, (a, b) in enumerate(points)
+    ]
+    text = as_printed(tmp_path, found, config)
+    assert "| length | depth=0 | depth=1 | depth=0, s/epoch | depth=1, s/epoch |" in text
+    assert "| 2 | 20.0 | 70.0 | 3.00 | 2.00 |" in text
+    assert as_printed(tmp_path, found[:3], config) == "", "no whole grid"
