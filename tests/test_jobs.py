@@ -102,7 +102,9 @@ def test_a_job_gets_the_code_alone_and_may_not_write_its_runs_there(head, media,
     train = f"python -m trainers.train finetune data={media} {' '.join(SMALL)}"
     done = head.submit("bash", "-c", f"echo there: $(ls -A); {train}", cwd=checkout)
     assert done.returncode != 0
-    (there,) = (line for line in done.stdout.splitlines() if line.startswith("there:"))
+    (there,) = {
+        line for line in done.stdout.splitlines() if line.startswith("there:")
+    }  # Ray may tell it twice
     assert "trainers" in there
     assert not {"runs", "data", ".venv"} & set(there.split())
     assert "field '--runs': runs would be lost with the job's temporary working directory" in done.stdout
