@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,9 +24,8 @@ from benchmarks import report
 from benchmarks.report import Spread, positive
 from models.avqa.batch import AVQABatch
 from models.avqa.recovery.avr import AVR
-from models.avqa.recovery.both import RMMAVR
 from models.batch import take_away
-from models.cavmae import MODALITIES
+from models.cavmae import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import load_questions
 from trainers.avqa.clips import Clips
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     found = report.machine("cpu")
     try:
-        predictors = [load_answerer(read_run(run), CPU) for run in args.runs]
-        rows = measure(predictors, args)
+        rows = measure([Asked.of(run, args) for run in args.runs], args)
     except InputError as error:
         print(error)
         return 2
@@ -70,62 +69,65 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(predictors: Sequence[QuestionPredictor], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row per number of steps: accuracy by what is missing, of every run, and milliseconds a question."""
-    diffusions = [_diffusion(p) for p in predictors]
-    for p, avr in zip(predictors, diffusions, strict=True):
+@dataclass(frozen=True)
+class Asked:
+    """A run, its diffusion model, and what it is asked."""
+
+    predictor: QuestionPredictor
+    avr: AVR
+    clips: Clips
+    exam: Exam
+
+    @classmethod
+    def of(cls, run: Path, args: argparse.Namespace) -> Asked:
+        p = load_answerer(read_run(run), CPU)
+        avr = p.diffusion
+        if avr is None:
+            remedy = "give runs with recovery=avr or rmm_avr"
+            raise InputError(f"its recovery is {p.config.recovery}", file=run, remedy=remedy)
         if max(args.steps) > avr.start:
             message = f"starts at timestep {avr.start}, which allows no more steps than that"
-            raise InputError(message, file=p.run.folder, field="steps", remedy="give fewer to --steps")
+            raise InputError(message, file=run, field="steps", remedy="give fewer to --steps")
+        clips = Clips(p.config.data)
+        return cls(p, avr, clips, Exam.of(load_questions(p.config.questions), args.split, clips, seed=0))
+
+    def accuracy(self, missing: Modality, batch_size: int) -> float:
+        """Percent of right answers."""
+        right = right_answers(self.predictor, self.clips, self.exam, missing, batch_size, 0, CPU)
+        return 100 * float(right[self.exam.left[missing]].mean())
+
+    def batch(self, size: int) -> AVQABatch:
+        """Questions of clips that have sound, as the network gets them, with the sound taken away."""
+        p = self.predictor
+        items = QuestionItems(self.clips, self.exam.asked.questions, p.vocabulary, p.words)
+        order = self.exam.left["audio"].nonzero()[0].tolist()[:size]
+        batch: AVQABatch = next(iter(batches(items, order, size, 0, drop_last=False)))  # type: ignore[assignment]
+        return p.answerer.standardise(take_away(batch, "audio"))
+
+
+def measure(runs: Sequence[Asked], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per number of steps: accuracy by what is missing, of every run, and milliseconds a question."""
     accuracies: dict[int, dict[str, list[float]]] = {}
     for steps in args.steps:
-        for avr in diffusions:
-            avr.steps = steps
-        found = [_accuracies(p, args) for p in predictors]
-        accuracies[steps] = {m: [one[m] for one in found] for m in MODALITIES}
-    taken = report.alternate(_timings(predictors[0], diffusions[0], args), args.repeats)
+        for run in runs:
+            run.avr.steps = steps
+        accuracies[steps] = {m: [run.accuracy(m, args.batch_size) for run in runs] for m in MODALITIES}
+    taken = report.alternate(_timings(runs[0], args), args.repeats)
     return [{"steps": steps, **accuracies[steps], "ms": Spread.of(taken[str(steps)])} for steps in args.steps]
 
 
-def _diffusion(p: QuestionPredictor) -> AVR:
-    recovery = p.answerer.recovery
-    avr = recovery.avr if isinstance(recovery, RMMAVR) else recovery
-    if not isinstance(avr, AVR):
-        remedy = "give runs with recovery=avr or rmm_avr"
-        raise InputError(f"its recovery is {p.config.recovery}", file=p.run.folder, remedy=remedy)
-    return avr
-
-
-def _accuracies(p: QuestionPredictor, args: argparse.Namespace) -> Mapping[str, float]:
-    """Percent of right answers by what is missing."""
-    clips = Clips(p.config.data)
-    exam = Exam.of(load_questions(p.config.questions), args.split, clips, seed=0)
-    return {
-        m: 100 * float(right_answers(p, clips, exam, m, args.batch_size, 0, CPU)[exam.left[m]].mean())
-        for m in MODALITIES
-    }
-
-
-def _timings(p: QuestionPredictor, avr: AVR, args: argparse.Namespace) -> dict[str, Callable[[], float]]:
+def _timings(run: Asked, args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """For each number of steps: milliseconds per question of recovering the sound of one batch."""
-    batch = p.answerer.standardise(take_away(_batch(p, args), "audio"))
+    batch, recovery = run.batch(args.batch_size), run.predictor.answerer.recovery
 
     @torch.inference_mode()
     def recover(steps: int) -> float:
-        avr.steps = steps
+        run.avr.steps = steps
         start = time.perf_counter()
-        p.answerer.recovery(batch.audio, batch.visual, batch.present, batch.question)
+        recovery(batch.audio, batch.visual, batch.present, batch.question)
         return 1000 * (time.perf_counter() - start) / len(batch)
 
     return {str(steps): lambda steps=steps: recover(steps) for steps in args.steps}  # type: ignore[misc]
-
-
-def _batch(p: QuestionPredictor, args: argparse.Namespace) -> AVQABatch:
-    clips = Clips(p.config.data)
-    exam = Exam.of(load_questions(p.config.questions), args.split, clips, seed=0)
-    items = QuestionItems(clips, exam.asked.questions, p.vocabulary, p.words)
-    order = exam.left["audio"].nonzero()[0].tolist()[: args.batch_size]
-    return next(iter(batches(items, order, args.batch_size, 0, drop_last=False)))  # type: ignore[return-value]
 
 
 def _text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:

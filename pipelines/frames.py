@@ -157,26 +157,11 @@ def _key_frames(
     passed = "+".join(
         f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments
     )
-    graph = source(path, max_error_rate=0, skip_frame="nokey").output(
-        "pipe:",
-        map="0:v:0",
-        vf=f"select='isnan(prev_selected_t)+{passed}',showinfo=checksum=0",
-        fps_mode="passthrough",
-        pix_fmt="rgb24",
-        format="rawvideo",
-    )
-    out, err, status = run(graph, timeout)
-    size = re.search(r"Output #0.*?Video: rawvideo.*?, (\d+)x(\d+)", err, re.DOTALL)
-    shown_at = np.array([float(time) for time in re.findall(r"n: *\d+ pts:.*?pts_time:(-?[\d.]+)", err)])
-    if (
-        status != 0
-        or size is None
-        or READ_COMPLAINTS.search(err)
-        or _CONCEALED.search(err)
-        or not len(shown_at)
-    ):
-        raise from_stderr(err, f"video ({stream.codec})")
-    pictures = np.frombuffer(out, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3)
+    select = f"select='isnan(prev_selected_t)+{passed}',showinfo=checksum=0"
+    pictures, told = _raw(path, stream, select, timeout, skip_frame="nokey")
+    shown_at = np.array([float(time) for time in re.findall(r"n: *\d+ pts:.*?pts_time:(-?[\d.]+)", told)])
+    if not len(shown_at):
+        raise from_stderr(told, f"video ({stream.codec})")
     if len(pictures) != len(shown_at):
         raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(shown_at)}")
     return shown_at, pictures
@@ -202,17 +187,19 @@ def _pictures(path: str, stream: Stream, shown: np.ndarray, chosen: np.ndarray, 
     """Uint8 [chosen, H, W, 3]: the frames of those positions, full size."""
     near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
     windows = "+".join(f"between(t,{shown[i, 0] - near:.6f},{shown[i, 0] + near:.6f})" for i in chosen)
-    graph = source(path, max_error_rate=0).output(
-        "pipe:",
-        map="0:v:0",
-        vf=f"select='{windows}'",
-        fps_mode="passthrough",
-        pix_fmt="rgb24",
-        format="rawvideo",
-    )
+    return _raw(path, stream, f"select='{windows}'", timeout)[0]
+
+
+def _raw(path: str, stream: Stream, select: str, timeout: float, **options: str) -> tuple[np.ndarray, str]:
+    """Uint8 [selected, H, W, 3] at full size, and what ffmpeg said; ``options`` are the input's.
+
+    Raises:
+        DecodeError: something could not be read, or was concealed.
+    """
+    form = {"fps_mode": "passthrough", "pix_fmt": "rgb24", "format": "rawvideo"}
+    graph = source(path, max_error_rate=0, **options).output("pipe:", map="0:v:0", vf=select, **form)
     out, err, status = run(graph, timeout)
     size = re.search(r"Output #0.*?Video: rawvideo.*?, (\d+)x(\d+)", err, re.DOTALL)
     if status != 0 or size is None or READ_COMPLAINTS.search(err) or _CONCEALED.search(err):
         raise from_stderr(err, f"video ({stream.codec})")
-    width, height = int(size[1]), int(size[2])
-    return np.frombuffer(out, np.uint8).reshape(-1, height, width, 3)
+    return np.frombuffer(out, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3), err

@@ -19,6 +19,9 @@ LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosin
 }
 
 
+Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure: a method (and its way of choosing prompts), a seed, a condition.
@@ -48,13 +51,13 @@ class Line:
     """One line of the table: a method over its seeds.
 
     Attributes:
-        accuracy: condition -> (mean, standard deviation over seeds; 0 for one seed).
+        accuracy: by condition.
     """
 
     method: str
     selection: str
     seeds: int
-    accuracy: dict[str, tuple[float, float]]
+    accuracy: dict[str, Spread]
     trained: int
     parameters: int
     epoch_seconds: float
@@ -79,6 +82,11 @@ class Line:
         return out | ({"accuracy/noisy_mean": self.noisy} if self.noisy is not None else {})
 
 
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation; 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def summarise(rows: Sequence[Row]) -> list[Line]:
     """Means and standard deviations over seeds, one line per method and selection, in order of appearance."""
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -91,10 +99,7 @@ def _line(method: str, selection: str, rows: list[Row]) -> Line:
     by_condition: dict[str, list[float]] = {}
     for row in rows:
         by_condition.setdefault(row.condition, []).append(row.accuracy)
-    accuracy = {
-        c: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-        for c, values in by_condition.items()
-    }
+    accuracy = {c: spread(values) for c, values in by_condition.items()}
     seeds = len({row.seed for row in rows})
     mean = statistics.fmean
     return Line(

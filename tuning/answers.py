@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.avqa.recovery.avr import AVR
 from models.cavmae import Modality
 from shards.atomic import write_text
 from shards.baselines import look_up
@@ -111,11 +110,12 @@ def _blind(questions: Sequence[Question], asking: Asking) -> Iterator[Answer]:
 
 def _other_steps(predictor: QuestionPredictor, exam: Exam) -> Iterator[int]:
     """The wanted numbers of steps that this run's diffusion can take, each set while it is out."""
-    for part in predictor.answerer.recovery.modules():
-        if isinstance(part, AVR):
-            own = part.steps
-            for steps in exam.steps:
-                if steps <= part.start and steps != own:
-                    part.steps = steps
-                    yield steps
-            part.steps = own
+    avr = predictor.diffusion
+    if avr is None:
+        return
+    own = avr.steps
+    for steps in exam.steps:
+        if steps <= avr.start and steps != own:
+            avr.steps = steps
+            yield steps
+    avr.steps = own

@@ -13,6 +13,7 @@ from typing import Any
 
 from shards.atomic import replacing
 from trainers.avqa.accuracy import ALL
+from trainers.results import spread
 from tuning.answers import BLIND, CASES, Answer, answered
 from tuning.config import SweepConfig
 from tuning.outcome import Outcome
@@ -151,8 +152,10 @@ def _point(row: Row, names: Sequence[str]) -> list[str]:
 
 def _percent(values: Sequence[float]) -> str:
     """Mean and, of several, standard deviation."""
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.fmean(values):.1f}{spread}" if values else ""
+    if not values:
+        return ""
+    mean, sd = spread(values)
+    return f"{100 * mean:.1f} ± {100 * sd:.1f}" if len(values) > 1 else f"{100 * mean:.1f}"
 
 
 def _short(value: Any) -> str:
@@ -183,10 +186,9 @@ def figure(rows: Sequence[Row], name: str, path: Path) -> None:
     axes, at = page.subplots(), range(len(rows))
     for case in (*CASES, BLIND):
         values = [[100 * v for v in row.values(case)] for row in rows]
-        means = [statistics.fmean(v) if v else float("nan") for v in values]
-        spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
+        means, sds = zip(*(spread(v) if v else (float("nan"), 0.0) for v in values), strict=True)
         style = ":" if case == BLIND else "o-"
-        axes.errorbar(at, means, yerr=spread if any(spread) else None, fmt=style, label=case)
+        axes.errorbar(at, means, yerr=sds if any(sds) else None, fmt=style, label=case)
     axes.set_xticks(at, [_short(row.params[name]) for row in rows])
     axes.set(xlabel=name, ylabel="accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)

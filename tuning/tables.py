@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shards.atomic import replacing, write_text
+from trainers.results import spread
 from tuning.config import Search
 from tuning.outcome import Outcome
 from tuning.space import Params, Space
@@ -57,12 +58,13 @@ def summarise(outcomes: Sequence[Outcome], metric: str) -> list[Line]:
 def _line(group: list[Outcome], metric: str) -> Line:
     good = [o for o in group if o.status != "failed" and o.curve]
     values = [o.metrics[metric] for o in good]
+    mean, sd = spread(values) if values else (None, 0.0)
     odd = [o.status for o in group if o.status != "finished"]
     return Line(
         params={k: v for k, v in group[0].params.items() if k != "seed"},
         seeds=len(good),
-        mean=statistics.fmean(values) if values else None,
-        sd=statistics.stdev(values) if len(values) > 1 else 0.0,
+        mean=mean,
+        sd=sd,
         costs={name: statistics.fmean(o.cost(name) for o in good) for name in COSTS} if good else {},
         status=", ".join(f"{odd.count(s)} {s}" for s in dict.fromkeys(odd)),
     )
@@ -224,8 +226,8 @@ def _against(at: Any, lines: Sequence[Line], name: str, space: Space, search: Se
     for label, group in others.items() if joined else [("", list(lines))]:
         x = [line.params[name] if numbers else list(listed or ()).index(line.params[name]) for line in group]
         y = [_scale(search) * (line.mean or 0.0) for line in group]
-        spread = [_scale(search) * line.sd for line in group]
-        at.errorbar(x, y, yerr=spread if any(spread) else None, fmt="o-" if joined else "o", label=label)
+        sds = [_scale(search) * line.sd for line in group]
+        at.errorbar(x, y, yerr=sds if any(sds) else None, fmt="o-" if joined else "o", label=label)
     if space[name].log_range is not None:
         at.set_xscale("log")
     if listed is not None:

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.corpora.design import CLASSES
-from pipelines.corpora.scenes import SPLITS, class_of, random_background, random_object, rng_of
+from pipelines.corpora.scenes import SPLITS, check_ranges, class_of, random_background, random_object, rng_of
 from pipelines.corpora.sound import NOISES
 from pipelines.corpora.timbres import TIMBRES
-from shards.errors import InputError
 
 GENERATOR, SOLO_GENERATOR = "ensembles/1", "solos/1"  # change them with anything that changes the clips
 SOUNDS = 0.85  # probability that a class in the picture sounds
@@ -66,10 +65,7 @@ class EnsemblesConfig:
             "size": (self.size >= 64 and self.size % 2 == 0, "an even number of pixels, at least 64"),
             "fps": (1 <= self.fps <= 60, "1 to 60"),
         }
-        for field, (fine, wanted) in rules.items():
-            if not fine:
-                message = f"{getattr(self, field)} is out of range"
-                raise InputError(message, field=field, remedy=f"give {wanted}")
+        check_ranges(self, rules)
 
 
 def split_of(number: int) -> str:

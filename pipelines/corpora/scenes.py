@@ -61,11 +61,19 @@ class ScenesConfig:
             "size": (self.size >= 32 and self.size % 2 == 0, "an even number of pixels, at least 32"),
             "fps": (1 <= self.fps <= 60, "1 to 60"),
         }
-        for field, (fine, wanted) in rules.items():
-            if not fine:
-                raise InputError(
-                    f"{getattr(self, field)} is out of range", field=field, remedy=f"give {wanted}"
-                )
+        check_ranges(self, rules)
+
+
+def check_ranges(config: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first field of `config` whose rule (whether it holds, what is wanted) is broken.
+
+    Raises:
+        InputError: names the field.
+    """
+    for field, (fine, wanted) in rules.items():
+        if not fine:
+            message = f"{getattr(config, field)} is out of range"
+            raise InputError(message, field=field, remedy=f"give {wanted}")
 
 
 def build_scenes(

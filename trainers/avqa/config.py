@@ -49,13 +49,11 @@ class LossWeights(Config):
         rmmr: the slot generator's (Eq. 3-4).
         ave: the diffusion's (Eq. 7).
         match: AVST's, whether sound and picture belong together.
-        reconstruction: the enhanced features against the real ones (the released code's; not the paper's).
     """
 
     rmmr: float = pydantic.Field(default=1.0, ge=0)
     ave: float = pydantic.Field(default=1.0, ge=0)
     match: float = pydantic.Field(default=0.5, ge=0)
-    reconstruction: float = pydantic.Field(default=0.0, ge=0)
 
 
 class QuestionConfig(TrainConfig):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import AVQABatch
+from models.avqa.recovery.avr import AVR
 from models.avqa.scale import Scale
 from models.batch import take_away
 from models.cavmae import Modality
@@ -52,6 +53,11 @@ class QuestionPredictor:
         if self.config.absent is not None:
             batch = take_away(batch, self.config.absent)
         return self.answerer(batch)[0].float()
+
+    @property
+    def diffusion(self) -> AVR | None:
+        """The diffusion model of its recovery method, if it has one."""
+        return next((part for part in self.answerer.recovery.modules() if isinstance(part, AVR)), None)
 
     def sees(self, missing: Modality | None) -> bool:
         """Whether it is to be judged with `missing` taken away: a specialist knows only its own case."""

@@ -13,8 +13,8 @@ from models.cavmae import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
 from trainers.avqa.figure import figure
 from trainers.kept import write_rows
+from trainers.results import Spread, spread
 
-Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
 Case = tuple[str, int]  # what is missing, in what percent of the clips
 COMPLETE: Case = ("none", 0)
 CASES: dict[str, Case] = {
@@ -120,7 +120,7 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
     for r in results:
         figures.setdefault((r.missing, r.rate), {}).setdefault(r.kind, []).append(r.accuracy)
     accuracy = {
-        case: {kind: _spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()
+        case: {kind: spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()
     }
     return Line(
         method,
@@ -132,10 +132,6 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
         statistics.fmean(r.epoch_seconds for r in results),
         statistics.fmean(r.peak_memory_mb for r in results),
     )
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def regained(line: Line, zero: Line | None, case: Case) -> float | None:

@@ -28,8 +28,8 @@ def half_width(sd: float, count: int) -> float:
 
 def of_values(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half width."""
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return statistics.fmean(values), half_width(sd, len(values))
+    mean, sd = classified.spread(values)
+    return mean, half_width(sd, len(values))
 
 
 def one_per_seed(rows: Sequence[classified.Row]) -> list[classified.Row]:
