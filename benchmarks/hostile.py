@@ -378,7 +378,7 @@ def _draw(count: dict[tuple[str, str], int]):
                 axes.barh(kinds, values, left=left, label=code)
             left += values
         axes.invert_yaxis()
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside right center", fontsize="small")
         axes.set(xlabel="files", title="What became of ruined files")
 
     return draw

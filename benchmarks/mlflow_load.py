@@ -10,7 +10,6 @@ real server's REST search of runs, as the UI's runs page asks, and the report, i
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -231,10 +230,8 @@ def _wait(url: str, server: subprocess.Popen) -> None:
             time.sleep(0.2)
 
 
-def _report_seconds(root: Path) -> float | None:
+def _report_seconds(root: Path) -> float:
     """Seconds of `avmend report` on the whole store, its start included."""
-    if importlib.util.find_spec("tuning.report") is None:
-        return None
     command = ["-m", "tuning.report", "--runs", str(root), "--out", str(root / "report.html")]
     begin = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, cwd=report.RESULTS.parent.parent)
@@ -245,8 +242,7 @@ def _text(args: argparse.Namespace, row: dict[str, Any]) -> str:
     names = ("disk_seconds", "mlflow_seconds", "epoch_seconds", "run_seconds")
     written = [[*(row[name].text() for name in names), f"{row['growth']:.2f}"]]
     columns = ["disk, s/epoch", "MLflow, s/epoch", "both, s/epoch", "open + close, s/run"]
-    made = "-" if row["report_seconds"] is None else f"{row['report_seconds']:.1f}"
-    read = [[row["search_seconds"].text(), row["history_seconds"].text(), made]]
+    read = [[row["search_seconds"].text(), row["history_seconds"].text(), f"{row['report_seconds']:.1f}"]]
     share = row["epoch_seconds"].median
     return (
         f"{args.trials} trials x {args.epochs} epochs x {args.metrics} metrics, one batch per {args.batch} "
@@ -254,7 +250,7 @@ def _text(args: argparse.Namespace, row: dict[str, Any]) -> str:
         f"Logging takes {share:.2%} of an epoch of 1 s; wanted: below {WANTED:.0%}.\n\n"
         + report.table([*columns, "last tenth / first"], written)
         + f"\n\nOn that store, asked of a server as `avmend ui` starts it ({REPEATS} times each); the report "
-        "with its start, - where this version has none.\n\n"
+        "with its start.\n\n"
         + report.table([f"{row['listed']} runs by {METRIC}, s", "a curve, s", "avmend report, s"], read)
     )
 

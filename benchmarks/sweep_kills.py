@@ -150,7 +150,8 @@ def _ends(run: Marked) -> bool:
 
 
 def told(root: Path) -> dict[str, Any]:
-    """By trial: its row of the table, its epochs and its weights; nothing that time decides."""
+    """By trial's number: its row of the table, its epochs and its weights; nothing that time or the folder's
+    place decides (a run's name has the paths of its inputs in it)."""
     found = {}
     for path in root.glob("runs/*/sweep.csv"):
         for row in csv.DictReader(path.read_text().splitlines()):
@@ -160,8 +161,8 @@ def told(root: Path) -> dict[str, Any]:
             )
             lines = (place / "metrics.jsonl").read_text().splitlines()
             weights = sorted(run.glob("*/*.safetensors"))
-            found[f"{row['number']} {row['run']}"] = {
-                "row": {k: v for k, v in row.items() if k not in TIMED},
+            found[row["number"]] = {
+                "row": {k: v for k, v in row.items() if k not in TIMED and k != "run"},
                 "epochs": [_steady(json.loads(line)) for line in lines],
                 "weights": {str(p.relative_to(run)): sha256(p.read_bytes()).hexdigest() for p in weights},
             }

@@ -44,7 +44,7 @@ def test_a_trial_differs_by_a_metric_or_a_byte_of_its_weights(tmp_path):
         (run / "complete" / "weights.safetensors").write_bytes(byte)
         roots.append(root)
     calm = sweep_kills.told(roots[0])
-    assert list(calm) == ["0 prompt-1"]
+    assert list(calm) == ["0"]
     assert [sweep_kills.told(root) == calm for root in roots] == [True, True, False, False]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import statistics
 import sys
@@ -35,6 +36,8 @@ from trainers.run import local_place, logs, run
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_FILE = "config.json"
 GROUP_FILE = ".placement_group"
+POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+POLL_SECONDS = "0.25"  # a report waits until the one before was fetched: Ray's own 2 s are an epoch's time
 
 
 def recipe_name(config: TrainConfig) -> str:
@@ -230,6 +233,7 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
     from ray.train.torch import TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    os.environ.setdefault(POLL, POLL_SECONDS)
     resources = ray.cluster_resources()
     free = int(resources.get("CPU", 1)) - reserved
     cpus = config.cpus or max(1, free // config.workers)

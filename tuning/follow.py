@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Follow(Stays, Callback):
         self._open: dict[int, Run] = {}
         self._synced: dict[int, float] = {}
         self._started: dict[int, float] = {}
+        self._freed: deque[float] = deque()  # when places came free that no trial has taken yet
 
     def expect(self, trial: Trial) -> bool:
         """Note a trial that comes; False if nothing of it is left to train, its outcome is then known."""
@@ -67,7 +69,10 @@ class Follow(Stays, Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Also called when Tune starts a trial again."""
-        self._begin(self._trials[trial.config["number"]])
+        number = trial.config["number"]
+        if number not in self._open and number in self._started and self._freed:
+            self._started[number] = max(self._started[number], self._freed.popleft())
+        self._begin(self._trials[number])
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Copy what is new, at most every few seconds."""
@@ -80,11 +85,13 @@ class Follow(Stays, Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The trial returned, or was stopped early."""
         self._end(self._trials[trial.config["number"]])
+        self._freed.append(time.time())
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The trial's process failed more often than it may; or it did so once and starts again."""
         if trial.status == "ERROR":
             self._end(self._trials[trial.config["number"]], str(trial.get_error() or "its process died"))
+            self._freed.append(time.time())
 
     def close(self, status: str) -> None:
         """End the runs of trials that were not over."""

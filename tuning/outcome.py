@@ -56,8 +56,8 @@ class Outcome:
         train_seconds: sum over all epochs.
         peak_memory_mb: highest of all epochs.
         curve: the sweep's metric by epoch.
-        started, wall_seconds: when Tune was handed the trial (seconds since 1970) and for how long it had
-            it, in the call that ended it; 0 if nothing was left to train.
+        started, wall_seconds: when there was a place for the trial (seconds since 1970), and from then to its
+            end, the start of its process included, in the call that ended it; 0 if nothing was left to train.
     """
 
     number: int
