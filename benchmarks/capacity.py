@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         {"corpus": name, **need, "cost": need["exact"] * args.price, "plan": changes(need)}
         for name, need in found.items()
     ]
-    line = [f"{row['corpus']}: {row['exact']:,.0f} core-hours, {row['bytes'] / 1e9:,.0f} GB" for row in rows]
+    line = [f"{row['corpus']}: {few(row['exact'])} core-hours, {row['bytes'] / 1e9:,.0f} GB" for row in rows]
     record = {"machine": decode["machine"], "prices": [args.price, args.storage], "corpora": rows}
     report.save_folder(
         args.results,
@@ -103,6 +103,11 @@ def clip_bytes(seconds: float, config: IngestConfig) -> int:
     """Bytes of one clip in a media shard: log-mel float16 of 100 frames a second, frames uint8, headers."""
     members = (600, 128 + round(seconds * 100) * 128 * 2, 128 + config.frames * config.image_size**2 * 3)
     return sum(512 + -(-size // 512) * 512 for size in members)
+
+
+def few(value: float) -> str:
+    """Whole numbers, two digits of what is below 10."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def core_hours(corpus: Corpus, decode: dict[str, Any], way: str) -> float:
@@ -157,9 +162,9 @@ def page(decode: dict[str, Any], reading: dict[str, Any], price: float, storage:
                 f"{corpus.clips:,} x {corpus.seconds:g} s, {corpus.height}p",
                 f"{found['shards']:,.0f}",
                 f"{found['bytes'] / 1e9:,.0f} GB",
-                f"{found['exact']:,.0f}",
+                f"{few(found['exact'])}",
                 f"{found['exact'] * price:,.0f} + {found['bytes'] / 1e9 * storage:,.0f} a month",
-                f"{found['approximate']:,.0f}",
+                f"{few(found['approximate'])}",
                 f"{found['epoch_hours']:.2g}",
                 changes(found),
             ]
