@@ -220,7 +220,9 @@ def watch(run: Marked, limit: float) -> tuple[Looks, int]:
 
 
 def held(looks: Looks) -> Held:
-    """Medians over the second and over the last quarter of those looks in which a role was seen."""
+    """Medians over the second and over the last quarter of those looks in which a role was seen, from the
+    first decoder on (before, Ray starts)."""
+    looks = looks[next((i for i, look in enumerate(looks) if "decoder" in look), 0) :]
     out: Held = {}
     for role in sorted({role for look in looks for role in look}):
         seen = [look[role] for look in looks if role in look]
