@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import frames as picture
+from pipelines import packets
 from pipelines.audio import SAMPLE_RATE, SoundError, Span, check_extent, look, read_audio
 from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
 from pipelines.ffmpeg import Probe, Stream
@@ -25,6 +26,7 @@ class Request:
 
     Attributes:
         keep: where one stream fails and the other does not, that one is the clip.
+        in_process: the picture through FFmpeg's libraries where they can, which is faster; else by ffmpeg.
         lost: a stream (``audio`` or ``visual``) that is not to be tried (again), and the cause.
     """
 
@@ -38,7 +40,7 @@ class Request:
     max_pixels: int = 40_000_000
     max_seconds: float = 600.0
     timeout_s: float = 30.0
-    use_decord: bool = True
+    in_process: bool = True
     key_frames: bool = False
     keep: bool = False
     lost: tuple[str, str] | None = None
@@ -210,44 +212,27 @@ def _audio_info(probe: Probe, sound: np.ndarray | None) -> StreamInfo | None:
 
 
 def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
-    """Frames by decord if it can and has nothing to complain of; ffmpeg has the last word on all else."""
+    """Frames in this process if nothing is unusual; ffmpeg has the last word on all else."""
     assert request.path is not None
     if stream.codec == "none":
         raise DecodeError(UNSUPPORTED, "video of a codec that ffmpeg does not know")
     picture.check_size(stream.width, stream.height, request.max_pixels)
     arguments = (request.span, request.frames, request.size)
-    if request.key_frames:
-        return picture.by_key_frames(request.path, stream, *arguments, request.timeout_s)
-    if request.use_decord and picture.decord_can(probe):
-        with _Complaints() as complaints:
-            try:
-                found = picture.by_decord(request.path, probe, *arguments)
-            except (DecodeError, MemoryError):
-                raise
-            except Exception:  # every failure of decord is the same error; ffmpeg tells them apart
-                found = None
-        if found is not None and not complaints.any:
-            return found
-    return picture.by_ffmpeg(request.path, stream, *arguments, request.timeout_s)
-
-
-class _Complaints:
-    """Notices whether a C library wrote to standard error, which is the only place where decord's
-    decoders report damaged pictures."""
-
-    any = False
-
-    def __enter__(self) -> _Complaints:
-        self._file = open(os.memfd_create("complaints"), "wb")  # in memory: a full disk is no clip's fault
-        self._saved = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self.any = os.fstat(self._file.fileno()).st_size > 0
-        self._file.close()
+    if request.in_process and packets.can(probe):
+        try:
+            return packets.by_pyav(
+                request.path,
+                probe,
+                *arguments,
+                max_pixels=request.max_pixels,
+                key_frames=request.key_frames,
+            )
+        except (DecodeError, MemoryError):
+            raise
+        except Exception:  # whatever else it meets: ffmpeg tells the causes apart
+            pass
+    by_program = picture.by_key_frames if request.key_frames else picture.by_ffmpeg
+    return by_program(request.path, stream, *arguments, request.timeout_s)
 
 
 def _hash(paths: list[str]) -> str:
@@ -270,6 +255,6 @@ def _hash(paths: list[str]) -> str:
     return digest.hexdigest()
 
 
-def without_decord(request: Request) -> Request:
-    """The same clip through ffmpeg alone, for a second try after a crash."""
-    return replace(request, use_decord=False)
+def by_ffmpeg_alone(request: Request) -> Request:
+    """The same clip by ffmpeg alone, for a second try after a crash."""
+    return replace(request, in_process=False)

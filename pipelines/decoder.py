@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipelines.causes import TIMED_OUT, TOO_LARGE, UNDECODABLE, DecodeError, MachineError
-from pipelines.decode import Decoded, Request, without_decord
+from pipelines.decode import Decoded, Request, by_ffmpeg_alone
 from pipelines.ffmpeg import KILLED
 from shards.errors import InputError
 from shards.schema import StreamInfo
@@ -65,16 +65,16 @@ class Decoder:
         """Decode one clip; when the child dies of it, again in a new child, at most twice.
 
         A child that was killed or too slow may have met another's misfortune: the same once more, so that it
-        leaves no trace in the data. One that crashed, and whatever died twice, goes on without decord.
+        leaves no trace in the data. One that crashed, and whatever died twice, goes on by ffmpeg alone.
         """
         try:
             return self._try(request)
         except ChildDied as death:
-            again = request if death.by_chance else without_decord(request)
+            again = request if death.by_chance else by_ffmpeg_alone(request)
         with suppress(ChildDied):
             return self._try(again)
         try:
-            return self._try(without_decord(request))
+            return self._try(by_ffmpeg_alone(request))
         except ChildDied as death:
             raise GaveUp(death.cause, str(death)) from None
 

@@ -1,4 +1,4 @@
-"""Picture of a clip: N uniform frames, upright, scaled, cropped; by decord, by ffmpeg where it can't."""
+"""Picture of a clip: N uniform frames, upright, scaled, cropped; through ffmpeg."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from pipelines.causes import (
     from_stderr,
     machine_at_fault,
 )
-from pipelines.ffmpeg import Probe, Stream, run, source
+from pipelines.ffmpeg import Stream, run, source
 
-DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
 PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
 _CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+")
 
@@ -52,6 +51,12 @@ def uniform(shown: np.ndarray, span: Span, count: int) -> np.ndarray:
     middles = begin + (np.arange(count) + 0.5) * (end - begin) / count
     middles += 5e-3  # readers round times differently: a middle on a frame's edge belongs to that frame
     return np.clip(np.searchsorted(shown[:, 0], middles, side="right") - 1, 0, len(shown) - 1)
+
+
+def seconds(begins: np.ndarray, last: int, unit: float) -> np.ndarray:
+    """Float [frames, 2], ascending: when frames appear and go, the ``last`` after that many units of time."""
+    begins = np.sort(begins)
+    return np.stack([begins, np.append(begins[1:], begins[-1] + max(last, 1))], 1) * unit
 
 
 def fit(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
@@ -86,31 +91,6 @@ def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
             raise
         cause = TRUNCATED if "truncated" in str(error) else UNDECODABLE
         raise DecodeError(cause, f"picture: {error}") from None
-
-
-def decord_can(probe: Probe) -> bool:
-    """Rotated, several and newer streams go to ffmpeg."""
-    videos = [stream for stream in probe.streams if stream.kind == "video"]
-    return len(videos) == 1 and videos[0].codec in DECORD_CODECS and videos[0].rotation == 0
-
-
-def by_decord(path: str, probe: Probe, span: Span, count: int, size: int) -> Frames:
-    """Frames through decord, in this process, on one thread.
-
-    Raises:
-        Exception: whatever decord raises; it can also crash or hang, so call it where that may happen.
-    """
-    import decord
-
-    reader = decord.VideoReader(path, num_threads=1)
-    shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64) - probe.start
-    if shown[0, 0] < -1e-3:  # frames before an edit list's start: decord counts them, or not, as it seeks
-        raise ValueError("frames before the start")
-    chosen = uniform(shown, span, count)
-    distinct, back = np.unique(chosen, return_inverse=True)
-    pictures = reader.get_batch([int(i) for i in distinct]).asnumpy()
-    images = np.stack([fit(picture, size) for picture in pictures])[back]
-    return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
 
 
 def by_ffmpeg(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
@@ -176,10 +156,9 @@ def _times(path: str, stream: Stream, timeout: float, decoded: bool) -> np.ndarr
     rows = re.findall(rb"^0, *-?\d+, *(-?\d+), *(\d+),", out, re.MULTILINE)
     if status != 0 or unit is None or not rows or READ_COMPLAINTS.search(err):
         raise from_stderr(err, f"video ({stream.codec})")
-    begins = np.array(sorted(int(pts) for pts, _ in rows), np.float64)
+    begins = np.array([int(pts) for pts, _ in rows])
     last = max(rows, key=lambda row: int(row[0]))[1]
-    ends = np.append(begins[1:], begins[-1] + max(int(last), 1))
-    shown = np.stack([begins, ends], 1) * int(unit[1]) / int(unit[2])
+    shown = seconds(begins, int(last), int(unit[1]) / int(unit[2]))
     return shown[shown[:, 0] >= -1e-3]
 
 

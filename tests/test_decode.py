@@ -33,10 +33,12 @@ def request(path: Path, **more: object) -> Request:
     return Request(path=str(path), size=32, **more)  # type: ignore[arg-type]
 
 
-def test_approximate_frames_are_key_frames_near_the_exact_ones_and_say_when(tmp_path):
+@pytest.mark.parametrize("in_process", [True, False])
+def test_approximate_frames_are_key_frames_near_the_exact_ones_and_say_when(tmp_path, in_process):
     coded = ("-g", "5", "-keyint_min", "5", "-sc_threshold", "0", "-bf", "0")  # a key frame every half second
     clip = make_clip(tmp_path / "keys.mp4", seconds=2, options=coded)
-    exact, near = (decode(request(clip, frames=8, key_frames=keys)) for keys in (False, True))
+    exact = decode(request(clip, frames=8))
+    near = decode(request(clip, frames=8, key_frames=True, in_process=in_process))
     every = decode(request(clip, frames=20))  # all frames of the clip
     assert near.frames.shape == exact.frames.shape
     assert np.abs(np.subtract(near.frame_times, exact.frame_times)).max() < 0.31
@@ -44,7 +46,7 @@ def test_approximate_frames_are_key_frames_near_the_exact_ones_and_say_when(tmp_
         assert shown in (0.0, 0.5, 1.0, 1.5)
         np.testing.assert_allclose(picture, every.frames[every.frame_times.index(shown)], atol=6)
     np.testing.assert_array_equal(near.audio, exact.audio)
-    part = decode(request(clip, frames=2, key_frames=True, start=1.0, duration=1.0))
+    part = decode(request(clip, frames=2, key_frames=True, start=1.0, duration=1.0, in_process=in_process))
     assert part.frame_times == (0.0, 0.5)
 
 
@@ -70,16 +72,16 @@ def test_the_tone_is_the_tone(clip):
     assert abs(np.abs(np.fft.rfft(sound)).argmax() * 16000 / len(sound) - 440) < 1
 
 
-def test_decord_and_ffmpeg_give_the_same_frames(clip):
-    both = [decode(request(clip, use_decord=use)) for use in (True, False)]
+def test_pyav_and_ffmpeg_give_the_same_frames(clip):
+    both = [decode(request(clip, in_process=use)) for use in (True, False)]
     assert both[0].frame_times == both[1].frame_times
     assert np.abs(both[0].frames.astype(int) - both[1].frames).mean() < 2
 
 
-@pytest.mark.parametrize("use_decord", [True, False])
-def test_a_part_of_a_file(clip, use_decord):
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_part_of_a_file(clip, in_process):
     whole = decode(request(clip, frames=20))
-    part = decode(request(clip, frames=5, start=0.5, duration=1.0, use_decord=use_decord))
+    part = decode(request(clip, frames=5, start=0.5, duration=1.0, in_process=in_process))
     assert len(part.audio) == 16000
     np.testing.assert_allclose(part.frame_times, np.arange(5) * 0.2 + 0.1, atol=1e-3)
     assert np.abs(part.frames.astype(int) - whole.frames[6:16:2]).mean() < 2
@@ -233,7 +235,7 @@ class TestChild:
         fast = ("-preset", "ultrafast")
         path = make_clip(tmp_path / "a.mp4", size=(1280, 720), rate=50, seconds=3, audio=False, options=fast)
         small = Decoder(memory_mb=450)
-        found = cause_of(lambda: small.decode(request(path, frames=400)))
+        found = cause_of(lambda: small.decode(request(path, frames=400, in_process=False)))
         small.close()
         assert found == causes.TOO_LARGE
 

@@ -85,7 +85,7 @@ def test_a_child_that_is_killed_leaves_no_trace_in_the_data(sounds, tmp_path):
     os.kill(decoder._process.pid, signal.SIGKILL)
     again = decoder.decode(Request(path=path, size=32))
     decoder.close()
-    assert (calm.frames == again.frames).all()  # by decord again: ffmpeg's frames differ a little
+    assert (calm.frames == again.frames).all()  # by PyAV again: ffmpeg's frames differ a little
 
 
 def test_an_ffmpeg_that_is_killed_is_run_again(sounds, monkeypatch):

@@ -97,7 +97,7 @@ def check_ffmpeg() -> list[Finding]:
 
 
 def check_decoders() -> list[Finding]:
-    """A clip made here and now, decoded as ingestion decodes it: by decord and by ffmpeg."""
+    """A clip made here and now, decoded as ingestion decodes it: by PyAV and by ffmpeg."""
     from pipelines.causes import DecodeError
     from pipelines.decode import Request, decode
     from pipelines.ffmpeg import executable
@@ -113,14 +113,14 @@ def check_decoders() -> list[Finding]:
             told = str(error)
         if told or not Path(clip).is_file():
             return [fail("decoders", f"no clip could be made: {told}", "see the check of ffmpeg")]
-        for name, by_decord in (("decord", True), ("ffmpeg", False)):
+        for name, in_process in (("av", True), ("imageio-ffmpeg", False)):
             try:
-                got = decode(Request(path=clip, frames=2, size=32, use_decord=by_decord))
+                got = decode(Request(path=clip, frames=2, size=32, in_process=in_process))
             except (DecodeError, OSError, ImportError) as error:
                 return [fail("decoders", f"{name}: {error}", f"pip install --force-reinstall {name}")]
             if got.frames is None or got.audio is None or not got.frames.any() or not got.audio.any():
                 return [fail("decoders", f"{name} decodes nothing", INSTALL)]
-    return [ok("decoders", "decord and ffmpeg decode H.264 and AAC")]
+    return [ok("decoders", "PyAV and ffmpeg decode H.264 and AAC")]
 
 
 def check_gpu() -> list[Finding]:

@@ -1,0 +1,160 @@
+"""Frames through FFmpeg's libraries in this process: only what the wanted ones need is decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from pipelines.audio import Span
+from pipelines.ffmpeg import Probe
+from pipelines.frames import Frames, check_size, fit, seconds, uniform
+
+CODECS = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
+DISPOSABLE = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}  # no frame at all refers to those marked so
+HELD = 64 << 20  # bytes: smaller files are read once
+
+
+class Undecided(Exception):
+    """Something is unusual or damaged: ffmpeg has the last word on this file."""
+
+
+def can(probe: Probe) -> bool:
+    """Rotated, several and rarer streams go to ffmpeg."""
+    videos = [stream for stream in probe.streams if stream.kind == "video"]
+    return len(videos) == 1 and videos[0].codec in CODECS and videos[0].rotation == 0
+
+
+def by_pyav(
+    path: str, probe: Probe, span: Span, count: int, size: int, *, max_pixels: int, key_frames: bool = False
+) -> Frames:
+    """Uniform frames, to the bit those of decoding everything, or the key frames nearest to them; one thread.
+
+    Groups of pictures without a wanted frame are left out, and so are other frames to which none refers.
+    ``by_ffmpeg`` gives the same bits for colours of 8 bits; it rounds deeper ones otherwise.
+
+    Raises:
+        Exception: Undecided, or whatever FFmpeg meets; it can also crash or hang: call it where it may.
+    """
+    av.logging.set_level(av.logging.ERROR)
+    options = {"protocol_whitelist": "file"}
+    with (
+        av.logging.Capture() as complaints,
+        av.open(f"file:{path}", options=options, metadata_errors="ignore") as file,
+    ):
+        (stream,) = (s for s in file.streams.video if not s.disposition & Disposition.attached_pic)
+        check_size(stream.width, stream.height, max_pixels)
+        packets = _Packets(file, stream, hold=os.path.getsize(path) <= HELD)
+        shown = packets.shown() - probe.start
+        chosen = uniform(shown, span, count)
+        pts = np.sort(packets.pts[~packets.hidden])
+        if key_frames:
+            places = np.flatnonzero(np.isin(pts, packets.pts[packets.keys]))
+            chosen = places[np.abs(np.subtract.outer(shown[chosen, 0], shown[places, 0])).argmin(axis=1)]
+        times = pts[chosen]
+        pictures = {f.pts: fit(_rgb(f), size) for f in _decoded(packets, np.unique(times))}
+    if complaints or len(pictures) != len(set(times)):
+        raise Undecided(str(complaints[:1] or "a frame that is listed is not shown"))
+    images = np.stack([pictures[at] for at in times])
+    return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # as the ffmpeg program does
+
+
+class _Packets:
+    """All packets of a stream in decoding order; their data too, of a small file.
+
+    Attributes:
+        pts: int [packets], when each is shown.
+        keys: bool [packets], whether everything after it can be decoded without what came before.
+        hidden: bool [packets], outside of an edit list: to be decoded, not shown.
+    """
+
+    def __init__(self, file: Any, stream: Any, hold: bool):
+        self.file, self.stream, self.held = file, stream, []
+        facts = []
+        for packet in file.demux(stream):
+            if packet.size:
+                facts.append((packet.pts, packet.is_keyframe, packet.is_discard, packet.duration))
+                self.held += [packet] if hold else []
+                if packet.is_corrupt or packet.pts is None:
+                    raise Undecided("a damaged packet, or one without a time")
+        if not facts:
+            raise Undecided("no packets")
+        pts, keys, hidden, durations = zip(*facts, strict=True)
+        self.pts, self.keys, self.hidden = np.array(pts), np.array(keys, bool), np.array(hidden, bool)
+        self.durations = np.array(durations)
+        if len(set(pts)) < len(pts) or self.hidden.all():
+            raise Undecided("packets that share a time, or are all hidden")
+
+    def shown(self) -> np.ndarray:
+        """Float [frames, 2], ascending: seconds of the file's clock at which each frame appears and goes."""
+        pts = np.where(self.hidden, -np.inf, self.pts)
+        last = self.durations[pts.argmax()]
+        return seconds(self.pts[~self.hidden], int(last or 0), float(self.stream.time_base))
+
+    def since(self, begin: int) -> Iterator[tuple[int, Any]]:
+        """The packets from that one on, with their positions.
+
+        Raises:
+            Undecided: the container does not lead there.
+        """
+        if self.held:
+            yield from enumerate(self.held[begin:], begin)
+            return
+        self.file.seek(int(self.pts[begin]), stream=self.stream)
+        place = {int(time): i for i, time in enumerate(self.pts)}
+        due = None
+        for packet in self.file.demux(self.stream):
+            at = place.get(packet.pts)
+            if at is None or at != (due if due is not None else min(at, begin)):
+                raise Undecided("seeking leads elsewhere")
+            due = at + 1
+            if at >= begin:
+                yield at, packet
+
+
+def needed(pts: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:
+    """First and last packet (positions in decoding order) of the runs to decode for the ``wanted`` times.
+
+    A frame needs all from its key frame on; one shown before that key frame needs the one before, too.
+    """
+    runs: list[tuple[int, int]] = []
+    starts = np.flatnonzero(keys)
+    for end in np.flatnonzero(np.isin(pts, wanted)):
+        before = starts[(starts <= end) & (pts[starts] <= pts[end])]
+        begin = int(before[-1]) if len(before) else 0
+        while runs and begin <= runs[-1][1] + 1:
+            begin = min(begin, runs.pop()[0])
+        runs.append((begin, int(end)))
+    return runs
+
+
+def _decoded(packets: _Packets, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
+    """The frames of these times, ascending within each run."""
+    stream, times = packets.stream, set(wanted.tolist())
+    codec, thin = stream.codec_context, stream.codec_context.name in DISPOSABLE
+    codec.thread_count = 1
+    runs = needed(packets.pts, packets.keys, wanted)
+    for at, packet in packets.since(runs[0][0]):
+        if at < runs[0][0]:
+            continue
+        codec.skip_frame = "NONREF" if thin and packet.pts not in times else "DEFAULT"
+        shown = codec.decode(packet)
+        if at == runs[0][1]:
+            shown += codec.decode(None)
+            codec.flush_buffers()
+            runs.pop(0)
+        for frame in shown:
+            if frame.pts in times:
+                if frame.is_corrupt or (frame.width, frame.height) != (stream.width, stream.height):
+                    raise Undecided("a damaged frame, or one of another size")
+                yield frame
+        if not runs:
+            return
