@@ -24,9 +24,9 @@ class Undecided(Exception):
 
 
 def can(probe: Probe) -> bool:
-    """Rotated, several and rarer streams go to ffmpeg."""
+    """Tilted, several and rarer streams go to ffmpeg."""
     videos = [stream for stream in probe.streams if stream.kind == "video"]
-    return len(videos) == 1 and videos[0].codec in CODECS and videos[0].rotation == 0
+    return len(videos) == 1 and videos[0].codec in CODECS and videos[0].rotation % 90 == 0
 
 
 def by_pyav(
@@ -56,15 +56,21 @@ def by_pyav(
             places = np.flatnonzero(np.isin(pts, packets.pts[packets.keys]))
             chosen = places[np.abs(np.subtract.outer(shown[chosen, 0], shown[places, 0])).argmin(axis=1)]
         times = pts[chosen]
-        pictures = {f.pts: fit(_rgb(f), size) for f in _decoded(packets, np.unique(times))}
+        turns = probe.first("video").rotation // 90  # type: ignore[union-attr]
+        pictures = {f.pts: fit(_upright(f, turns), size) for f in _decoded(packets, np.unique(times))}
     if complaints or len(pictures) != len(set(times)):
         raise Undecided(str(complaints[:1] or "a frame that is listed is not shown"))
     images = np.stack([pictures[at] for at in times])
     return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
 
 
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # as the ffmpeg program does
+def _upright(frame: av.VideoFrame, turns: int) -> np.ndarray:
+    """Uint8 [H, W, 3], turned counterclockwise by so many right angles."""
+    if matrix := frame.side_data.get("DISPLAYMATRIX"):
+        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+        if a * d < b * c:
+            raise Undecided("mirrored")
+    return np.rot90(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), turns)  # bicubic as ffmpeg's
 
 
 class _Packets:

@@ -102,12 +102,16 @@ def test_a_stream_absent_at_source(tmp_path, missing):
     assert (found.audio if missing == "audio" else found.frames) is None
 
 
-@pytest.mark.parametrize("turn", [90, 180, 270])
-def test_rotated_clips_are_upright(tmp_path, turn):
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_turned_and_mirrored_clips_are_upright(tmp_path, turn, mirror):
     plain = make_clip(tmp_path / "plain.mp4", seconds=0.3, size=(64, 64), audio=False)
-    run_ffmpeg("-display_rotation", turn, "-i", plain, "-c", "copy", tmp_path / "turned.mp4")
+    how = ("-display_rotation", str(turn), *(["-display_hflip"] if mirror else []))
+    run_ffmpeg(*how, "-i", plain, "-c", "copy", tmp_path / "turned.mp4")
+    one, other = (decode(request(tmp_path / "turned.mp4", in_process=use)).frames for use in (True, False))
+    np.testing.assert_array_equal(one, other)
     upright = np.rot90(decode(request(plain)).frames, k=turn // 90, axes=(1, 2))
-    assert np.abs(decode(request(tmp_path / "turned.mp4")).frames.astype(int) - upright).mean() < 8
+    assert (np.abs(one.astype(int) - upright).mean() < 8) == (not mirror)
 
 
 def test_frames_before_an_edit_list_are_not_shown(tmp_path):
