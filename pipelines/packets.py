@@ -66,8 +66,9 @@ def by_pyav(
 
 def _upright(frame: av.VideoFrame, turns: int) -> np.ndarray:
     """Uint8 [H, W, 3], turned counterclockwise by so many right angles."""
-    if matrix := frame.side_data.get("DISPLAYMATRIX"):
-        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
         if a * d < b * c:
             raise Undecided("mirrored")
     return np.rot90(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), turns)  # bicubic as ffmpeg's
