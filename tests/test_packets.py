@@ -30,13 +30,13 @@ CODINGS = {
     "vp8.webm": ("-c:v", "libvpx", "-g", "12", "-deadline", "realtime"),
     "av1.mp4": ("-c:v", "libsvtav1", "-g", "12", "-preset", "12", "-svtav1-params", "lp=1"),
 }
-SPANS = (Span(), Span(0.613, 0.371), Span(1.207))
+SPANS = (Span(), Span(0.613, 0.371))
 
 
 @pytest.fixture(scope="module", params=CODINGS)
 def coded(request, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("coded") / request.param
-    moving = "testsrc2=size=96x64:rate=20:duration=1.8,rotate=t"
+    moving = "testsrc2=size=64x48:rate=20:duration=1.8,rotate=t"
     run_ffmpeg("-f", "lavfi", "-i", moving, "-pix_fmt", "yuv420p", *CODINGS[request.param], path)
     return path
 
@@ -59,15 +59,15 @@ def test_the_same_bits_as_of_decoding_everything(coded, hold, monkeypatch):
     pictures, shown = everything(coded, probe.start)
     assert packets.can(probe)
     for span in SPANS:
-        for count in (1, 4, 40):
+        for count in (3, 30):
             try:
-                found = by_pyav(str(coded), probe, span, count, 64, max_pixels=10**6)
+                found = by_pyav(str(coded), probe, span, count, 48, max_pixels=10**6)
             except Undecided:  # after a jump to an open group the decoder misses what came before
                 assert not hold or coded.stem == "open"
-                found = by_ffmpeg(str(coded), probe.first("video"), span, count, 64, 30)
+                found = by_ffmpeg(str(coded), probe.first("video"), span, count, 48, 30)
             chosen = uniform(shown, span, count)
             np.testing.assert_allclose(found.times, shown[chosen, 0], atol=1e-3)
-            np.testing.assert_array_equal(found.images, [fit(pictures[i], 64) for i in chosen])
+            np.testing.assert_array_equal(found.images, [fit(pictures[i], 48) for i in chosen])
 
 
 def test_frames_hidden_by_an_edit_list_are_no_frames(tmp_path):
