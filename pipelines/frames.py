@@ -54,9 +54,14 @@ def uniform(shown: np.ndarray, span: Span, count: int) -> np.ndarray:
 
 
 def seconds(begins: np.ndarray, last: int, unit: float) -> np.ndarray:
-    """Float [frames, 2], ascending: when frames appear and go, the ``last`` after that many units of time."""
-    begins = np.sort(begins)
+    """Float [frames, 2]: when frames appear (``begins``, ascending) and go; the last stays ``last`` units."""
     return np.stack([begins, np.append(begins[1:], begins[-1] + max(last, 1))], 1) * unit
+
+
+def nearest(shown_at: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions in ``shown_at`` (ascending) of the moments nearest to the wanted ones; of two, the later."""
+    away = np.abs(np.subtract.outer(wanted, shown_at[::-1]))
+    return len(shown_at) - 1 - away.argmin(axis=1)
 
 
 def fit(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
@@ -113,8 +118,7 @@ def by_ffmpeg(path: str, stream: Stream, span: Span, count: int, size: int, time
 def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
     """Approximate: key frames near those of the exact mode; nothing else is decoded.
 
-    One may stand for several moments; ``times`` are those of the frames taken. (Leaving out only the frames
-    that no other refers to saved nothing on H.264: measured, so not offered.)
+    One may stand for several moments; ``times`` are those of the frames taken.
 
     Raises:
         DecodeError: the stream can't be decoded without errors.
@@ -122,10 +126,7 @@ def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, 
     shown = _times(path, stream, timeout, decoded=False)
     wanted = shown[uniform(shown, span, count), 0]
     shown_at, pictures = _key_frames(path, stream, np.append(max(span.start, 0.0), wanted), timeout)
-    place = np.clip(np.searchsorted(shown_at, wanted - 1e-3), 0, len(shown_at) - 1)
-    before = np.maximum(place - 1, 0)
-    nearer = np.abs(shown_at[before] - wanted) < np.abs(shown_at[place] - wanted)
-    chosen = np.where(nearer, before, place)
+    chosen = nearest(shown_at, wanted)
     images = np.stack([fit(picture, size) for picture in pictures])[chosen]
     return Frames(images, tuple(float(shown_at[i]) for i in chosen), float(shown[-1, 1]))
 
@@ -156,7 +157,7 @@ def _times(path: str, stream: Stream, timeout: float, decoded: bool) -> np.ndarr
     rows = re.findall(rb"^0, *-?\d+, *(-?\d+), *(\d+),", out, re.MULTILINE)
     if status != 0 or unit is None or not rows or READ_COMPLAINTS.search(err):
         raise from_stderr(err, f"video ({stream.codec})")
-    begins = np.array([int(pts) for pts, _ in rows])
+    begins = np.array(sorted(int(pts) for pts, _ in rows))
     last = max(rows, key=lambda row: int(row[0]))[1]
     shown = seconds(begins, int(last), int(unit[1]) / int(unit[2]))
     return shown[shown[:, 0] >= -1e-3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import dropwhile
 from typing import Any
 
 import av
@@ -12,7 +13,7 @@ from av.stream import Disposition
 
 from pipelines.audio import Span
 from pipelines.ffmpeg import Probe
-from pipelines.frames import Frames, check_size, fit, seconds, uniform
+from pipelines.frames import Frames, check_size, fit, nearest, seconds, uniform
 
 CODECS = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
 DISPOSABLE = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}  # no frame at all refers to those marked so
@@ -51,16 +52,15 @@ def by_pyav(
         packets = _Packets(file, stream, hold=os.path.getsize(path) <= HELD)
         shown = packets.shown() - probe.start
         chosen = uniform(shown, span, count)
-        pts = np.sort(packets.pts[~packets.hidden])
         if key_frames:
-            places = np.flatnonzero(np.isin(pts, packets.pts[packets.keys]))
-            chosen = places[np.abs(np.subtract.outer(shown[chosen, 0], shown[places, 0])).argmin(axis=1)]
-        times = pts[chosen]
+            keys = np.flatnonzero(np.isin(packets.listed, packets.pts[packets.keys]))
+            chosen = keys[nearest(shown[keys, 0], shown[chosen, 0])]
+        distinct, back = np.unique(packets.listed[chosen], return_inverse=True)
         turns = probe.first("video").rotation // 90  # type: ignore[union-attr]
-        pictures = {f.pts: fit(_upright(f, turns), size) for f in _decoded(packets, np.unique(times))}
-    if complaints or len(pictures) != len(set(times)):
+        pictures = {f.pts: fit(_upright(f, turns), size) for f in _decoded(packets, distinct)}
+    if complaints or len(pictures) != len(distinct):
         raise Undecided(str(complaints[:1] or "a frame that is listed is not shown"))
-    images = np.stack([pictures[at] for at in times])
+    images = np.stack([pictures[at] for at in distinct])[back]
     return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
 
 
@@ -80,7 +80,7 @@ class _Packets:
     Attributes:
         pts: int [packets], when each is shown.
         keys: bool [packets], whether everything after it can be decoded without what came before.
-        hidden: bool [packets], outside of an edit list: to be decoded, not shown.
+        listed: int [frames], ascending: the ``pts`` inside an edit list; what is outside is only decoded.
     """
 
     def __init__(self, file: Any, stream: Any, hold: bool):
@@ -88,23 +88,21 @@ class _Packets:
         facts = []
         for packet in file.demux(stream):
             if packet.size:
-                facts.append((packet.pts, packet.is_keyframe, packet.is_discard, packet.duration))
+                facts.append((packet.pts, packet.is_keyframe, packet.is_discard, packet.duration or 0))
                 self.held += [packet] if hold else []
                 if packet.is_corrupt or packet.pts is None:
                     raise Undecided("a damaged packet, or one without a time")
         if not facts:
             raise Undecided("no packets")
-        pts, keys, hidden, durations = zip(*facts, strict=True)
-        self.pts, self.keys, self.hidden = np.array(pts), np.array(keys, bool), np.array(hidden, bool)
-        self.durations = np.array(durations)
-        if len(set(pts)) < len(pts) or self.hidden.all():
+        self.pts, self.keys, hidden, self.durations = map(np.array, zip(*facts, strict=True))
+        self.listed = np.sort(self.pts[~hidden])
+        if len(set(self.pts)) < len(self.pts) or not len(self.listed):
             raise Undecided("packets that share a time, or are all hidden")
 
     def shown(self) -> np.ndarray:
         """Float [frames, 2], ascending: seconds of the file's clock at which each frame appears and goes."""
-        pts = np.where(self.hidden, -np.inf, self.pts)
-        last = self.durations[pts.argmax()]
-        return seconds(self.pts[~self.hidden], int(last or 0), float(self.stream.time_base))
+        (last,) = self.durations[self.pts == self.listed[-1]]
+        return seconds(self.listed, int(last), float(self.stream.time_base))
 
     def since(self, begin: int) -> Iterator[tuple[int, Any]]:
         """The packets from that one on, with their positions.
@@ -112,19 +110,14 @@ class _Packets:
         Raises:
             Undecided: the container does not lead there.
         """
-        if self.held:
-            yield from enumerate(self.held[begin:], begin)
-            return
-        self.file.seek(int(self.pts[begin]), stream=self.stream)
-        place = {int(time): i for i, time in enumerate(self.pts)}
-        due = None
-        for packet in self.file.demux(self.stream):
-            at = place.get(packet.pts)
-            if at is None or at != (due if due is not None else min(at, begin)):
+        coming: Iterator[Any] = iter(self.held[begin:])
+        if not self.held:
+            self.file.seek(int(self.pts[begin]), stream=self.stream)
+            coming = dropwhile(lambda packet: packet.pts != self.pts[begin], self.file.demux(self.stream))
+        for at, packet in enumerate(coming, begin):
+            if packet.pts != self.pts[at]:
                 raise Undecided("seeking leads elsewhere")
-            due = at + 1
-            if at >= begin:
-                yield at, packet
+            yield at, packet
 
 
 def needed(pts: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:
@@ -150,7 +143,7 @@ def _decoded(packets: _Packets, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
     codec.thread_count = 1
     runs = needed(packets.pts, packets.keys, wanted)
     for at, packet in packets.since(runs[0][0]):
-        if at < runs[0][0]:
+        if at < runs[0][0]:  # between two runs
             continue
         codec.skip_frame = "NONREF" if thin and packet.pts not in times else "DEFAULT"
         shown = codec.decode(packet)
