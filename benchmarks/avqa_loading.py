@@ -38,14 +38,14 @@ from benchmarks import report
 from benchmarks.corpus import sample_meta
 from benchmarks.report import Spread, positive
 from models.avqa.scale import Standardise
-from pipelines.moments import add, channel_moments, statistics
+from pipelines.running_stats import add, channel_moments, statistics
 from shards.questions import Question, Vocabulary
 from shards.schema import BackboneInfo, DatasetInfo, Normalisation, SplitInfo
 from shards.sequence import SEQUENCE, SequenceSpec
 from shards.writer import Record, write_shard
 from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.items import QuestionItems, longest
-from trainers.position import Position, epoch_batches
+from trainers.sampler_state import Position, epoch_batches
 
 SECONDS, STRIDE, SIDE, DIM, AUDIO = 60, 6, 14, 512, 128  # of a video; every sixth second is used
 STEPS = SECONDS // STRIDE
@@ -74,9 +74,7 @@ class Way:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.avqa_loading", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.avqa_loading", description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=positive, default=24, help="videos of 24 MB each (default 24)")
     parser.add_argument("--questions", type=positive, default=96, help="that ours loads a round")
     parser.add_argument("--released-questions", type=positive, default=4, help="that the other loads a round")
@@ -104,9 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "folder")}
     record = {"machine": found, "settings": settings, "rows": rows}
     text = _text(args, rows)
-    report.save(
-        args.out, "avqa-loading", "Loading for question answering", text, record, lambda f: _draw(f, rows)
-    )
+    report.save(args.out, "avqa-loading", "Loading for question answering", text, record, lambda f: _draw(f, rows))
     return 0
 
 

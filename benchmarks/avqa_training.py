@@ -44,9 +44,7 @@ class Objective(nn.Module):
         for modality in MODALITIES:
             away = take_away(batch, modality)
             filled = self.recovery(away.audio, away.visual, away.present, away.question)
-            loss = loss + F.cross_entropy(
-                self.network(filled.audio, filled.visual, batch.question)[0], batch.label
-            )
+            loss = loss + F.cross_entropy(self.network(filled.audio, filled.visual, batch.question)[0], batch.label)
         own = self.recovery.losses(batch.audio, batch.visual, batch.question)
         return loss + sum(v.mean() for v in own.values())
 

@@ -29,9 +29,9 @@ from models.cavmae import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import load_questions
 from trainers.avqa.clips import Clips
-from trainers.avqa.exam import Exam, right_answers
 from trainers.avqa.items import QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.avqa.protocol import EvaluationProtocol, right_answers
 from trainers.data import batches
 from trainers.predict import read_run
 
@@ -39,9 +39,7 @@ CPU = torch.device("cpu")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.avr_steps", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.avr_steps", description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument("--steps", type=_numbers, default=(10, 5, 3, 2, 1), help="default 10,5,3,2,1")
     parser.add_argument("--split", default="test", help="whose questions (default test)")
@@ -58,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     found = report.machine("cpu")
     try:
-        rows = measure([Asked.of(run, args) for run in args.runs], args)
+        rows = measure([AnswerableQuestions.of(run, args) for run in args.runs], args)
     except InputError as error:
         print(error)
         return 2
@@ -70,16 +68,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerableQuestions:
     """A run, its diffusion model, and what it is asked."""
 
     predictor: QuestionPredictor
     avr: AVR
     clips: Clips
-    exam: Exam
+    protocol: EvaluationProtocol
 
     @classmethod
-    def of(cls, run: Path, args: argparse.Namespace) -> Asked:
+    def of(cls, run: Path, args: argparse.Namespace) -> AnswerableQuestions:
         p = load_answerer(read_run(run), CPU)
         avr = p.diffusion
         if avr is None:
@@ -89,23 +87,28 @@ class Asked:
             message = f"starts at timestep {avr.start}, which allows no more steps than that"
             raise InputError(message, file=run, field="steps", remedy="give fewer to --steps")
         clips = Clips(p.config.data)
-        return cls(p, avr, clips, Exam.of(load_questions(p.config.questions), args.split, clips, seed=0))
+        return cls(
+            p,
+            avr,
+            clips,
+            EvaluationProtocol.of(load_questions(p.config.questions), args.split, clips, seed=0),
+        )
 
     def accuracy(self, missing: Modality, batch_size: int) -> float:
         """Percent of right answers."""
-        right = right_answers(self.predictor, self.clips, self.exam, missing, batch_size, 0, CPU)
-        return 100 * float(right[self.exam.left[missing]].mean())
+        right = right_answers(self.predictor, self.clips, self.protocol, missing, batch_size, 0, CPU)
+        return 100 * float(right[self.protocol.left[missing]].mean())
 
     def batch(self, size: int) -> AVQABatch:
         """Questions of clips that have sound, as the network gets them, with the sound taken away."""
         p = self.predictor
-        items = QuestionItems(self.clips, self.exam.asked.questions, p.vocabulary, p.words)
-        order = self.exam.left["audio"].nonzero()[0].tolist()[:size]
+        items = QuestionItems(self.clips, self.protocol.asked.questions, p.vocabulary, p.words)
+        order = self.protocol.left["audio"].nonzero()[0].tolist()[:size]
         batch: AVQABatch = next(iter(batches(items, order, size, 0, drop_last=False)))  # type: ignore[assignment]
         return p.answerer.standardise(take_away(batch, "audio"))
 
 
-def measure(runs: Sequence[Asked], args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(runs: Sequence[AnswerableQuestions], args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row per number of steps: accuracy by what is missing, of every run, and milliseconds a question."""
     accuracies: dict[int, dict[str, list[float]]] = {}
     for steps in args.steps:
@@ -116,7 +119,7 @@ def measure(runs: Sequence[Asked], args: argparse.Namespace) -> list[dict[str, A
     return [{"steps": steps, **accuracies[steps], "ms": Spread.of(taken[str(steps)])} for steps in args.steps]
 
 
-def _timings(run: Asked, args: argparse.Namespace) -> dict[str, Callable[[], float]]:
+def _timings(run: AnswerableQuestions, args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """For each number of steps: milliseconds per question of recovering the sound of one batch."""
     batch, recovery = run.batch(args.batch_size), run.predictor.answerer.recovery
 

@@ -44,9 +44,7 @@ CORPORA = (
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.capacity", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder of the measured rates")
     parser.add_argument("--price", type=float, default=0.04, help="of a core-hour (default 0.04)")
     parser.add_argument("--storage", type=float, default=0.02, help="of a GB and month (default 0.02)")

@@ -39,9 +39,7 @@ def write_media(folder: Path, preset: str, clips: int) -> DatasetInfo:
         audio=Statistics(mean=(-5.0,), std=(2.0,), samples=clips),
         visual=Statistics(mean=(0.5,) * 3, std=(0.3,) * 3, samples=clips),
     )
-    info = DatasetInfo(
-        kind="media", preprocessing={}, labels=LABELS, splits={"train": split}, normalisation=statistics
-    )
+    info = DatasetInfo(kind="media", preprocessing={}, labels=LABELS, splits={"train": split}, normalisation=statistics)
     info.save(folder)
     return info
 

@@ -71,19 +71,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.splitlines()[0])
     report.common_arguments(parser)
     parser.add_argument("--batch-size", type=positive)
-    parser.add_argument(
-        "--epochs", type=positive, default=2, help="measured epochs of a training (default 2)"
-    )
+    parser.add_argument("--epochs", type=positive, default=2, help="measured epochs of a training (default 2)")
     parser.add_argument("--warmup", type=int, default=1, help="epochs before those (default 1)")
     parser.add_argument("--loaders", type=int, default=0, help="loader processes (default 0)")
     parser.add_argument("--length", type=positive, default=4, help="prompt tokens (default 4)")
-    parser.add_argument(
-        "--depths", type=lambda text: [int(k) for k in text.split(",")], help="such as 0,5,10"
-    )
+    parser.add_argument("--depths", type=lambda text: [int(k) for k in text.split(",")], help="such as 0,5,10")
     parser.add_argument("--methods", type=lambda text: tuple(text.split(",")), default=METHODS)
-    parser.add_argument(
-        "--quick", action="store_true", help="first and last depth, one epoch, one repetition"
-    )
+    parser.add_argument("--quick", action="store_true", help="first and last depth, one epoch, one repetition")
     parser.add_argument(
         "--isolate", action=argparse.BooleanOptionalAction, help="a process per training (default: on a CPU)"
     )
@@ -191,9 +185,7 @@ def summarise(args: argparse.Namespace, runs: list[dict[str, Any]]) -> list[dict
     for method in args.methods:
         size = args.length if method == "prompt" else SIZES[method]
         for depth in args.depths:
-            own, other = (
-                [r for r in runs if r["method"] == m and r["depth"] == depth] for m in (method, "finetune")
-            )
+            own, other = ([r for r in runs if r["method"] == m and r["depth"] == depth] for m in (method, "finetune"))
             count = flops.step(method, config, classes, depth, size)
             rows.append(_row(method, depth, own, other, count, whole))
     return rows
@@ -262,9 +254,7 @@ def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
         axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
         axes.set(xlabel="first live block k", title=f"{title} / full fine-tuning", ylim=(0, None))
     own = [row for row in rows if row["method"] == "prompt"]
-    left.plot(
-        [row["depth"] for row in own], [row["flops_ratio"] for row in own], "k--", label="prompt, by FLOPs"
-    )
+    left.plot([row["depth"] for row in own], [row["flops_ratio"] for row in own], "k--", label="prompt, by FLOPs")
     left.legend()
 
 

@@ -75,23 +75,16 @@ def main(argv: list[str] | None = None) -> int:
         | {text: row[name].median for name, text in names.items()}
         for row in rows
     ]
-    line = [
-        f"{row['height']}p: " + ", ".join(f"{t} {row[n].text(2)}" for n, t in names.items()) for row in rows
-    ]
+    line = [f"{row['height']}p: " + ", ".join(f"{t} {row[n].text(2)}" for n, t in names.items()) for row in rows]
     text = _text(args, rows)
     report.save_folder(args.out, "decode", "Decoding", text, record, lambda f: _draw(f, rows), flat, line)
     return 0
 
 
-def _measured_once(
-    args: argparse.Namespace, settings: dict[str, Any], work: Path, height: int
-) -> dict[str, Any]:
+def _measured_once(args: argparse.Namespace, settings: dict[str, Any], work: Path, height: int) -> dict[str, Any]:
     """One resolution; what an earlier call with the same settings left in the work folder is read."""
     kept = work / f"{height}.json"
-    if (
-        kept.exists()
-        and (record := json.loads(kept.read_text(), object_hook=_spread))["settings"] == settings
-    ):
+    if kept.exists() and (record := json.loads(kept.read_text(), object_hook=_spread))["settings"] == settings:
         return record["row"]
     shutil.rmtree(work / str(height), ignore_errors=True)
     row = measure(args, work / str(height), height)
@@ -319,10 +312,7 @@ def compare_frames(folder: Path) -> dict[str, float]:
     """Frames of the approximate mode against the exact ones: distance in seconds, share that is the same."""
     exact, approximate = (ShardDataset(folder / mode, "train") for mode in ("exact", "approximate"))
     away = np.array(
-        [
-            np.abs(np.subtract(a.frame_times, b.frame_times))
-            for a, b in zip(exact.metas, approximate.metas, strict=True)
-        ]
+        [np.abs(np.subtract(a.frame_times, b.frame_times)) for a, b in zip(exact.metas, approximate.metas, strict=True)]
     )
     distinct = [len(set(meta.frame_times)) for meta in approximate.metas]
     return {

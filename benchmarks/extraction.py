@@ -32,9 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description=about)
     report.common_arguments(parser, threads=False)
-    parser.add_argument(
-        "--draws", type=positive, default=1, help="noisy draws of either severity (default 1)"
-    )
+    parser.add_argument("--draws", type=positive, default=1, help="noisy draws of either severity (default 1)")
     parser.add_argument("--batch-size", type=positive, default=FeatureConfig().batch_size)
     parser.add_argument("--depths", type=lambda text: [int(k) for k in text.split(",")], help="such as 0,10")
     args = parser.parse_args(argv)
@@ -83,9 +81,7 @@ def _extraction(
     args: argparse.Namespace, backbone: Backbone, info: DatasetInfo, folder: Path, depth: int
 ) -> Callable[[], float]:
     """Clips per second of `extract_shard` over all media shards."""
-    config = FeatureConfig(
-        depth=depth, draws=args.draws, eval_draws=args.draws, batch_size=args.batch_size, workers=0
-    )
+    config = FeatureConfig(depth=depth, draws=args.draws, eval_draws=args.draws, batch_size=args.batch_size, workers=0)
 
     extractor = TokenExtractor(backbone, config)
     extractor.to(args.device)

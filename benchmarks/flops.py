@@ -98,11 +98,7 @@ def lora_step(config: BackboneConfig, classes: int, depth: int, rank: int) -> fl
     tokens = sum(config.tokens.values())
     first = 2 * tokens * 3 * config.dim**2  # nothing that trains lies before it
     width = config.dim * rank + rank * 3 * config.dim
-    return (
-        live.times(2, 3)
-        - first
-        + _bypasses(config, depth, 2 * tokens * width, 2 * tokens * config.dim * rank)
-    )
+    return live.times(2, 3) - first + _bypasses(config, depth, 2 * tokens * width, 2 * tokens * config.dim * rank)
 
 
 def adapter_step(config: BackboneConfig, classes: int, depth: int, width: int) -> float:

@@ -166,9 +166,7 @@ def write_batch(folder: Path, count: int, work: Path, data: Path, rng: np.random
     return made
 
 
-def _ruined(
-    kind: str, source: Path, files: Sequence[Path], work: Path, rng: np.random.Generator
-) -> tuple[str, bytes]:
+def _ruined(kind: str, source: Path, files: Sequence[Path], work: Path, rng: np.random.Generator) -> tuple[str, bytes]:
     """Suffix and content."""
     if kind == "bomb":
         choices = bombs(work / "sources")
@@ -196,9 +194,7 @@ def one_batch(number: int, args: argparse.Namespace, work: Path) -> Batch:
         looks, resident = watch(run, limit=count * 100.0)
         status, leaked = run.process.wait(), tuple(run.left(20.0 if mode == "ray" else 5.0))
     RUNNING.remove(run)
-    record = replace(
-        _account(number, made, out, status, leaked, looks, resident, time.monotonic() - begin), mode=mode
-    )
+    record = replace(_account(number, made, out, status, leaked, looks, resident, time.monotonic() - begin), mode=mode)
     if not args.keep:
         shutil.rmtree(folder)
         shutil.rmtree(out, ignore_errors=True)
@@ -344,10 +340,7 @@ def write(out: Path, batches: Sequence[Batch], record: dict[str, Any]) -> None:
     }
     lines = [table(["mutation", "files", *shown], rows), "", table(["", "found"], list(total.items()))]
     found = {**record, "batches": list(batches)}
-    flat = [
-        {"mutation": k, "files": sum(count[k, c] for c in codes), **{c: count[k, c] for c in codes}}
-        for k in kinds
-    ]
+    flat = [{"mutation": k, "files": sum(count[k, c] for c in codes), **{c: count[k, c] for c in codes}} for k in kinds]
     files = sum(sum(counts.values()) for b in batches for counts in b.outcomes.values())
     line = [
         f"{files:,} ruined files",

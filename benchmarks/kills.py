@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.processes import ROOT, Kill, Marked, kill_after, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
-from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
 from pipelines.manifest import read_manifest, write_manifest
 from shards.reader import ShardDataset
 from shards.verify import verify
@@ -180,9 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--times", type=positive, default=100, help="kills in all (default 100)")
     parser.add_argument("--ray-every", type=positive, default=5, help="each Nth round on Ray (default 5)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="real clips, or none"
-    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="real clips, or none")
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
@@ -200,9 +198,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(args: argparse.Namespace, work: Path) -> list[Round]:
     """Rounds until there are enough kills; those of earlier calls on the same folder count."""
     manifest, journal = build_corpus(work, args.data if args.data.is_dir() else None), work / "rounds.jsonl"
-    rounds = (
-        [_round(json.loads(line)) for line in journal.read_text().splitlines()] if journal.exists() else []
-    )
+    rounds = [_round(json.loads(line)) for line in journal.read_text().splitlines()] if journal.exists() else []
     calm: dict[str, tuple[Path, float]] = {}
     while sum(len(r.kills) for r in rounds) < args.times:
         number = len(rounds)

@@ -40,9 +40,7 @@ PER_ITEM = "jpg + wav per item"
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.splitlines()[0])
     report.common_arguments(parser, device=False)
-    parser.add_argument(
-        "--draws", type=positive, default=4, help="noisy draws of either severity (default 4)"
-    )
+    parser.add_argument("--draws", type=positive, default=4, help="noisy draws of either severity (default 4)")
     parser.add_argument("--batch-size", type=positive, default=32)
     parser.add_argument("--loaders", type=int, default=0, help="loader processes of every way (default 0)")
     args = parser.parse_args(argv)
@@ -136,11 +134,7 @@ def _webdataset(args: argparse.Namespace, data: Path) -> dict[str, Callable[[], 
         return {}
     import webdataset
 
-    urls = [
-        str(path)
-        for path in sorted(data.rglob("train-*.tar"))
-        if "features" not in path.parts[len(data.parts) :]
-    ]
+    urls = [str(path) for path in sorted(data.rglob("train-*.tar")) if "features" not in path.parts[len(data.parts) :]]
 
     def decode(sample: dict[str, Any]) -> dict[str, np.ndarray]:
         return {

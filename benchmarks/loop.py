@@ -26,7 +26,7 @@ from models.batch import AVBatch
 from models.cavmae import BACKBONES
 from trainers.config import TrainConfig
 from trainers.data import batches, epoch_order
-from trainers.fit import Place, Stage, arithmetic, fit
+from trainers.loop import Rank, Stage, arithmetic, fit
 from trainers.recipes import stages
 
 
@@ -61,10 +61,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Per training: seconds of an epoch in the loop and bare, alternating."""
     deepest = BACKBONES[args.preset].depth - 1
     depths = sorted({0, deepest})
-    prepare(
-        {"folder": folder, "depths": depths, **{k: getattr(args, k) for k in ("preset", "clips", "device")}}
-    )
-    place = Place(torch.device(args.device))
+    prepare({"folder": folder, "depths": depths, **{k: getattr(args, k) for k in ("preset", "clips", "device")}})
+    place = Rank(torch.device(args.device))
     rows = []
     for method, depth in [("finetune", 0), *(("prompt", k) for k in depths)]:
         config = train_config(_job(args, folder, method, depth))
@@ -89,7 +87,7 @@ def _job(args: argparse.Namespace, folder: Path, method: str, depth: int) -> Job
     )
 
 
-def _measure(stage: Stage, config: TrainConfig, place: Place, args: argparse.Namespace) -> dict[str, Any]:
+def _measure(stage: Stage, config: TrainConfig, place: Rank, args: argparse.Namespace) -> dict[str, Any]:
     waits: list[float] = []
     ways = {"loop": lambda: _loop(stage, config, place, waits), "bare": _bare(stage, config, place)}
     taken = report.alternate(ways, args.repeats)
@@ -104,8 +102,8 @@ def _measure(stage: Stage, config: TrainConfig, place: Place, args: argparse.Nam
     }
 
 
-def _loop(stage: Stage, config: TrainConfig, place: Place, waits: list[float]) -> float:
-    """Seconds of one epoch in `trainers.fit.fit`."""
+def _loop(stage: Stage, config: TrainConfig, place: Rank, waits: list[float]) -> float:
+    """Seconds of one epoch in `trainers.loop.fit`."""
     seconds = 0.0
 
     def record(_: str, epoch: int, metrics: dict[str, float]) -> None:
@@ -119,7 +117,7 @@ def _loop(stage: Stage, config: TrainConfig, place: Place, waits: list[float]) -
     return seconds
 
 
-def _bare(stage: Stage, config: TrainConfig, place: Place) -> Callable[[], float]:
+def _bare(stage: Stage, config: TrainConfig, place: Rank) -> Callable[[], float]:
     """Seconds of forward, backward and AdamW over the same batches, all of them in memory before."""
     order = epoch_order(len(stage.train), config.seed, 0)
     loaded = batches(stage.train, order, config.batch_size, 0, drop_last=True)
@@ -144,7 +142,7 @@ def _bare(stage: Stage, config: TrainConfig, place: Place) -> Callable[[], float
     return run
 
 
-def _synchronise(place: Place) -> None:
+def _synchronise(place: Rank) -> None:
     if place.device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -35,9 +35,7 @@ METRIC = "val_accuracy"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.mlflow_load", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mlflow_load", description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=positive, default=200)
     parser.add_argument("--epochs", type=positive, default=50)
     parser.add_argument("--metrics", type=positive, default=10)
@@ -113,7 +111,7 @@ def _write_record(out: Path, args: argparse.Namespace) -> None:
 
 
 def _keep_outcome(place: Path, trial: int, args: argparse.Namespace) -> None:
-    from tuning.outcome import Outcome, keep
+    from tuning.trial_result import Outcome, keep
 
     curve = tuple(_value(epoch, 0) for epoch in range(1, args.epochs + 1))
     found = Outcome(
@@ -196,9 +194,7 @@ def _server(root: Path) -> Iterator[Callable[..., Any]]:
         port = free.getsockname()[1]
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = (root / "server.log").open("wb")
-    server = subprocess.Popen(
-        ui_command(root, port), env=env, stdout=log, stderr=log, start_new_session=True, cwd=root
-    )
+    server = subprocess.Popen(ui_command(root, port), env=env, stdout=log, stderr=log, start_new_session=True, cwd=root)
 
     def ask(path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(

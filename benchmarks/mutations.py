@@ -20,9 +20,7 @@ Box = tuple[int, int]  # begin and end, bytes
 def truncated(data: bytes, rng: np.random.Generator) -> bytes:
     """Cut anywhere; one in three near an end, where the headers are."""
     near = int(rng.integers(1, 200))
-    cut = [int(rng.integers(1, len(data))), near, len(data) - near][
-        int(rng.choice(3, p=[2 / 3, 1 / 6, 1 / 6]))
-    ]
+    cut = [int(rng.integers(1, len(data))), near, len(data) - near][int(rng.choice(3, p=[2 / 3, 1 / 6, 1 / 6]))]
     return data[: max(cut, 1)]
 
 

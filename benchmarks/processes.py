@@ -37,9 +37,7 @@ class Marked:
         env = {**os.environ, "OMP_NUM_THREADS": "1", **environment, _NAME: mark}
         command = [sys.executable, *arguments]
         with log.open("ab") as file:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
-            )
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True)
         return cls(process, mark)
 
     def pids(self, what: str = "") -> list[int]:

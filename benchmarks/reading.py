@@ -67,9 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         for kind, samples in zip(VALUES, (args.samples, args.large), strict=True):
             folder = Path(name) / kind.replace(" ", "")
             info = write_features(folder, samples, VALUES[kind])
-            rows += _compare(
-                kind, sum(s.bytes for s in info.splits["train"].shards), samples, folder, args.repeats
-            )
+            rows += _compare(kind, sum(s.bytes for s in info.splits["train"].shards), samples, folder, args.repeats)
             memory[kind] = memory_by_epoch(folder, samples)
         rows += _media(args, Path(name))
     settings = {k: v for k, v in vars(args).items() if k != "out"}
@@ -80,15 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         | {"GB/s": row["rate"].median * row["bytes"] / 1e9, "our reader over it": row["ours_over_it"].median}
         for row in rows
     ]
-    line = [
-        f"{row['samples']}: {row['ours_over_it'].text(2)} times {row['way']}"
-        for row in rows
-        if row["way"] != OURS
-    ]
+    line = [f"{row['samples']}: {row['ours_over_it'].text(2)} times {row['way']}" for row in rows if row["way"] != OURS]
     cells = ["; ".join(line), f"memory over {EPOCHS} epochs: {_growth(memory)}"]
-    report.save_folder(
-        args.out, "reading", "Reading", text, record, lambda figure: _draw(figure, rows), flat, cells
-    )
+    report.save_folder(args.out, "reading", "Reading", text, record, lambda figure: _draw(figure, rows), flat, cells)
     return 0
 
 
@@ -106,9 +98,7 @@ def write_features(folder: Path, samples: int, values: int) -> DatasetInfo:
     )
     split = SplitInfo(samples=samples, present={"audio": samples, "visual": samples}, shards=shards)
     backbone = BackboneInfo(id="random", fingerprint="0" * 64, depth=0, variants=("clean",))
-    info = DatasetInfo(
-        kind="features", preprocessing={}, labels=("x",), splits={"train": split}, backbone=backbone
-    )
+    info = DatasetInfo(kind="features", preprocessing={}, labels=("x",), splits={"train": split}, backbone=backbone)
     info.save(folder)
     return info
 

@@ -71,9 +71,7 @@ def machine(device: str) -> dict[str, Any]:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine()
-    )
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -84,9 +82,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def save(
-    out: Path, name: str, title: str, text: str, record: dict[str, Any], draw: Callable[[Any], None]
-) -> None:
+def save(out: Path, name: str, title: str, text: str, record: dict[str, Any], draw: Callable[[Any], None]) -> None:
     """Print the report and write NAME.json, NAME.md and NAME.png.
 
     Args:
@@ -105,9 +101,7 @@ def save(
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         draw(figure)
         figure.savefig(out / f"{name}.png", dpi=120)
-    print(
-        f"written: {name}.json, {name}.md, {name}.png" if (out / f"{name}.png").exists() else f"{name}.json"
-    )
+    print(f"written: {name}.json, {name}.md, {name}.png" if (out / f"{name}.png").exists() else f"{name}.json")
 
 
 def save_folder(

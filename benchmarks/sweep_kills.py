@@ -197,9 +197,7 @@ def undisturbed(sweep: Path, work: Path) -> tuple[Path, float]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 1 if a trial differs, an MLflow run says RUNNING, a process was left, a driver hung."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep_kills", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep_kills", description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=positive, default=10, help="kills in all (default 10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
@@ -227,9 +225,7 @@ def measure(times: int, seed: int, work: Path) -> tuple[list[Round], float]:
         rounds.append(one_round(number, sweep, calm, seconds, seed, min(PER_ROUND, times - done)))
         with journal.open("a") as file:
             file.write(json.dumps(asdict(rounds[-1])) + "\n")
-        print(
-            f"{done + len(rounds[-1].kills)} of {times} kills, {_unsound(rounds)} sweeps differ", flush=True
-        )
+        print(f"{done + len(rounds[-1].kills)} of {times} kills, {_unsound(rounds)} sweeps differ", flush=True)
     return rounds, seconds
 
 

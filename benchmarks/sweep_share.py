@@ -23,9 +23,7 @@ WANTED = 0.8
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep_share", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep_share", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=positive, default=60, help="of training per one-worker trial")
     parser.add_argument("--trials", type=positive, default=3, help="per route, one at a time")
     parser.add_argument("--clips", type=positive, default=128, help="clips in the synthetic dataset")

@@ -19,7 +19,7 @@ from benchmarks import corpus
 from benchmarks.cost import DRAWS, Job
 from models.batch import AVBatch
 from models.cavmae import CAVMAE, BackboneConfig
-from trainers.augment import augment
+from trainers.classification.augment import augment
 from trainers.config import (
     AdapterConfig,
     Augment,
@@ -30,7 +30,7 @@ from trainers.config import (
     TrainConfig,
 )
 from trainers.data import batches
-from trainers.fit import Place, Stage, arithmetic, fit
+from trainers.loop import Rank, Stage, arithmetic, fit
 from trainers.recipes import CompetentLoss, stages
 from trainers.resources import Meter
 
@@ -59,7 +59,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     job = Job(**values)
     if job.threads:
         torch.set_num_threads(job.threads)
-    place = Place(torch.device(job.device))
+    place = Rank(torch.device(job.device))
     _warm_up(place.device)
     _settle()
     meter = Meter(place.device)
@@ -136,7 +136,7 @@ def _settle() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def breakdown(stage: Stage, config: TrainConfig, place: Place) -> dict[str, float]:
+def breakdown(stage: Stage, config: TrainConfig, place: Rank) -> dict[str, float]:
     """Bytes that must be there at the peak, counted from tensors: the network's parameters, gradients and
     AdamW's moments of what trains, what one batch's forward keeps for backward, and the batch."""
     objective = stage.objective.train()

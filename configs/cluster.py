@@ -75,9 +75,7 @@ def check_address(address: str) -> None:
         InputError: so, or the address is the dashboard's, where jobs are submitted.
     """
     if address.startswith(("http://", "https://")):
-        remedy = (
-            "for 'ray job submit' name it with --address; on a node set RAY_ADDRESS to the head's host:port"
-        )
+        remedy = "for 'ray job submit' name it with --address; on a node set RAY_ADDRESS to the head's host:port"
         message = f"{address} is the address of a dashboard, where jobs are submitted"
         raise InputError(message, field="RAY_ADDRESS", remedy=remedy)
     if ":" not in address or "://" in address or os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
@@ -105,9 +103,7 @@ def lasting(path: Path, field: str) -> Path:
     path = Path(path).absolute()
     here = Path.cwd()
     if in_job() and path.resolve().is_relative_to(here):
-        message = (
-            f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"
-        )
+        message = f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"
         remedy = "give an absolute path, on storage that every node mounts"
         raise InputError(message, field=field, remedy=remedy)
     return path

@@ -28,9 +28,7 @@ class Config(pydantic.BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def load_config(
-    cls: type[ConfigT], preset: str | Path | None = None, overrides: Sequence[str] = ()
-) -> ConfigT:
+def load_config(cls: type[ConfigT], preset: str | Path | None = None, overrides: Sequence[str] = ()) -> ConfigT:
     """A validated ``cls`` from a preset (name in configs/, or path) with ``key.sub=value`` overrides on top.
 
     A preset may name another one as its ``base`` and is then laid over it, mapping by mapping; so no config
@@ -74,15 +72,11 @@ def _explain(cls: type[Config], error: pydantic.ValidationError, sources: Source
         remedy = f"add it to the preset or give {field}=VALUE"
         return InputError("is required and was not given", file=place, field=field or None, remedy=remedy)
     wish = re.sub(r"^(Input should be|Value error,) ?|, (unable|got) .*$", "", problem["msg"])
-    remedy = (
-        f"give {field or 'it'} a value that fits" if kind == "value_error" else f"give a value that is {wish}"
-    )
+    remedy = f"give {field or 'it'} a value that fits" if kind == "value_error" else f"give a value that is {wish}"
     expected = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
     if close := difflib.get_close_matches(str(problem["input"]), expected, n=1):
         remedy = f"did you mean '{close[0]}'? {remedy}"
-    return InputError(
-        f"{problem['input']!r} does not fit: {wish}", file=place, field=field or None, remedy=remedy
-    )
+    return InputError(f"{problem['input']!r} does not fit: {wish}", file=place, field=field or None, remedy=remedy)
 
 
 def _source(parts: list[str], sources: Sources) -> str | None:
@@ -106,13 +100,7 @@ def _nearest_remedy(cls: type[Config], parts: list[str]) -> str:
 def _names_at(cls: type[Config], parts: list[str]) -> list[str]:
     models = [cls]
     for part in parts:  # a part that is no field is an index, a key or a union's tag: stay where we are
-        inner = [
-            m
-            for model in models
-            for f, info in model.model_fields.items()
-            if f == part
-            for m in _models(info)
-        ]
+        inner = [m for model in models for f, info in model.model_fields.items() if f == part for m in _models(info)]
         models = inner or models
     return [name for model in models for name in model.model_fields]
 

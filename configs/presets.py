@@ -27,9 +27,7 @@ class _Yaml12Loader(yaml.SafeLoader):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name, (key, _) in zip(names, node.value, strict=True):
             if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is given twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 

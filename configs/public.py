@@ -43,9 +43,7 @@ class PublicFile:
 
 
 VGGISH = PublicFile("vggish-*.pth", "vggish-10086976.pth (release v0.1 of harritaylor/torchvggish)")
-VGGISH_PCA = PublicFile(
-    "vggish_pca_params*.npz", "AudioSet's vggish_pca_params.npz (storage.googleapis.com/audioset)"
-)
+VGGISH_PCA = PublicFile("vggish_pca_params*.npz", "AudioSet's vggish_pca_params.npz (storage.googleapis.com/audioset)")
 RESNET18 = PublicFile("resnet18-*.pth", "torchvision's resnet18-f37072fd.pth (download.pytorch.org/models)")
 CLIP = PublicFile("ViT-B-32*.pt", "OpenAI's ViT-B-32.pt (the address is in clip/clip.py of openai/CLIP)")
 

@@ -49,9 +49,7 @@ class AVBatch:
         out = []
         for pattern in self.present.unique(dim=0):
             rows = (self.present == pattern).all(dim=1).nonzero().squeeze(1)
-            out.append(
-                (tuple(m for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there), rows)
-            )
+            out.append((tuple(m for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there), rows))
         return out
 
 

@@ -283,9 +283,7 @@ class CAVMAE(nn.Module):
         logits = self.modality_a.new_empty(len(present), self.classes)
         for pattern in present.unique(dim=0):
             rows = (present == pattern).all(dim=1).nonzero().squeeze(1)
-            group = {
-                m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there
-            }
+            group = {m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there}
             logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
         return logits
 
@@ -312,9 +310,7 @@ class CAVMAE(nn.Module):
             out.append(tokens)
         return out[0], out[1]
 
-    def _forward_group(
-        self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None
-    ) -> Tensor:
+    def _forward_group(self, inputs: dict[Modality, Tensor], depth: int | None, hook: TokenHook | None) -> Tensor:
         tokens = {}
         for modality, x in inputs.items():
             x = self.embed(modality, x) if depth is None else x

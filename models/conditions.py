@@ -34,9 +34,7 @@ class Condition:
         return noise.both if len(self.noisy) == 2 else noise.alone
 
 
-ConditionName = Literal[
-    "complete", "noisy_audio", "noisy_visual", "noisy_both", "audio_missing", "visual_missing"
-]
+ConditionName = Literal["complete", "noisy_audio", "noisy_visual", "noisy_both", "audio_missing", "visual_missing"]
 CONDITIONS: dict[str, Condition] = {
     c.name: c
     for c in (

@@ -41,10 +41,7 @@ class QualityDetector(nn.Module):
         super().__init__()
         self.dim = dim
         self.probes = nn.ModuleDict(
-            {
-                m: nn.Sequential(nn.Linear(3 * dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1))
-                for m in MODALITIES
-            }
+            {m: nn.Sequential(nn.Linear(3 * dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1)) for m in MODALITIES}
         )
         for m in MODALITIES:
             self.register_buffer(f"mean_{m}", torch.zeros(3 * dim))

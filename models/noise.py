@@ -114,9 +114,7 @@ class NoiseConfig:
             kinds: Sequence[str] = getattr(self, modality)
             unknown = [k for k in kinds if k not in KINDS[modality]]
             if unknown or not kinds:
-                raise ValueError(
-                    f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}"
-                )
+                raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
         for name in ("alone", "both"):
             if getattr(self, name) not in SEVERITIES:
                 raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")

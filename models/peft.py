@@ -42,9 +42,7 @@ class _Bypasses(CaseModule):
         self.depth = depth
         self.bypass = nn.ModuleDict()
 
-    def run(
-        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
-    ) -> Tensor:
+    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
         self.check_depth(depth, self.depth)
         with ExitStack() as stack:
             for name, bypass in self.bypass.items():

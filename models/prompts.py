@@ -58,16 +58,12 @@ class DualPrompts(CaseModule):
     def __init__(self, config: BackboneConfig, size: PromptSize):
         super().__init__()
         if not 0 <= size.depth < config.depth:
-            raise ValueError(
-                f"prompt depth {size.depth}: the backbone's encoder blocks are 0..{config.depth - 1}"
-            )
+            raise ValueError(f"prompt depth {size.depth}: the backbone's encoder blocks are 0..{config.depth - 1}")
         self.size = size
         layers = config.depth - size.depth if size.deep else 1
 
         def tokens(*shape: int) -> nn.ParameterDict:
-            return nn.ParameterDict(
-                {m: nn.Parameter(0.02 * torch.randn(*shape, config.dim)) for m in MODALITIES}
-            )
+            return nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(*shape, config.dim)) for m in MODALITIES})
 
         self.input_tokens = tokens(layers, size.length) if size.input_level else nn.ParameterDict()
         self.attention_tokens = tokens(size.length) if size.attention_level else nn.ParameterDict()
@@ -89,9 +85,7 @@ class DualPrompts(CaseModule):
         """Attention-level prompts [B, m, D] for the queries of `modality`, None without that level."""
         return self.attention_tokens[modality].expand(batch, -1, -1) if self.size.attention_level else None
 
-    def run(
-        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
-    ) -> Tensor:
+    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
         self.check_depth(depth, self.size.depth)
         return backbone(audio, visual, present, depth, hook=self)
 

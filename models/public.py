@@ -31,9 +31,7 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
     state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
     own = model.state_dict()
-    if any(
-        name in own and name.startswith(_HEAD) and _shape(t) != own[name].shape for name, t in state.items()
-    ):
+    if any(name in own and name.startswith(_HEAD) and _shape(t) != own[name].shape for name, t in state.items()):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
     absent = [name for name in own if name not in state]
     fresh = _OWN if any(name.startswith(_HEAD) for name in state) else (*_OWN, _HEAD)
@@ -41,9 +39,7 @@ def import_state_dict(model: CAVMAE, state: Mapping[str, Tensor]) -> list[str]:
     return absent
 
 
-def load_exactly(
-    model: nn.Module, state: Mapping[str, Tensor], what: str, fresh: tuple[str, ...] = ()
-) -> None:
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], what: str, fresh: tuple[str, ...] = ()) -> None:
     """Load `state` into `model`, in place, only when every tensor fits; `model` may keep those whose names
     begin with one of `fresh`.
 

@@ -15,9 +15,7 @@ from models.cavmae import CAVMAE
 class CaseModule(nn.Module):
     """What is trained for one case. The backbone itself is never changed, so all cases share one copy."""
 
-    def run(
-        self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None
-    ) -> Tensor:
+    def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
         """Logits [B, C] of the backbone with this module's parameters in effect; arguments as
         `CAVMAE.forward`.
 
@@ -71,9 +69,7 @@ class Tuned(nn.Module):
             for name, parameter in own.items():
                 parameter.copy_(weights[name])
 
-    def forward(
-        self, audio: Tensor, visual: Tensor, present: Tensor | None = None, depth: int | None = None
-    ) -> Tensor:
+    def forward(self, audio: Tensor, visual: Tensor, present: Tensor | None = None, depth: int | None = None) -> Tensor:
         if self.head is None:
             return self.module.run(self.backbone, audio, visual, present, depth)
         head = self.head

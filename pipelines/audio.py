@@ -47,9 +47,7 @@ class Span:
         return min(ends) if ends else None
 
 
-def read_audio(
-    path: str, span: Span, *, max_seconds: float, timeout: float
-) -> tuple[Probe, np.ndarray | None]:
+def read_audio(path: str, span: Span, *, max_seconds: float, timeout: float) -> tuple[Probe, np.ndarray | None]:
     """What the container holds, and its first audio stream as int16 [samples] at 16 kHz, if it has one.
 
     Raises:

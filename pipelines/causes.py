@@ -53,9 +53,7 @@ def machine_at_fault(error: OSError, *programs: str) -> bool:
 def from_stderr(stderr: str, what: str) -> DecodeError:
     """The cause behind ffmpeg's messages, with its last telling line."""
     lines = [line for line in stderr.splitlines() if re.search(r"\[(error|fatal)\]", line)]
-    detail = (
-        re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", lines[0]) if lines else "no message"
-    )
+    detail = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", lines[0]) if lines else "no message"
     for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (TRUNCATED, READ_COMPLAINTS), (UNSUPPORTED, _NO_CODEC)):
         if pattern.search(stderr):
             return DecodeError(cause, f"{what}: {detail}")

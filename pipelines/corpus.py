@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.cluster import lasting
-from pipelines.corpora import avqa, music_avqa
-from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
-from pipelines.corpora.cavmae_json import MIDDLE_FRAME, cavmae_manifest, vggsound_manifest
-from pipelines.corpora.ensemble_corpus import build_ensembles, build_solos
-from pipelines.corpora.ensembles import EnsemblesConfig
-from pipelines.corpora.folders import build_folders
+from pipelines.corpora.public import avqa, music_avqa
+from pipelines.corpora.public.avdigits import build_avdigits, choose, find_recordings
+from pipelines.corpora.public.cavmae_json import MIDDLE_FRAME, cavmae_manifest, vggsound_manifest
+from pipelines.corpora.public.folders import build_folders
 from pipelines.corpora.question_report import table
-from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from pipelines.corpora.synthetic.ensemble_corpus import build_ensembles, build_solos
+from pipelines.corpora.synthetic.ensembles import EnsemblesConfig
+from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
 from shards.errors import InputError
 from shards.progress import Progress
 
@@ -143,12 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     scenes.add_argument("--fps", type=int, default=8, help="frames per second")
     scenes.set_defaults(run=_scenes)
 
-    ensembles = commands.add_parser(
-        "ensembles", help="scenes of several performers, with questions about them"
-    )
-    ensembles.add_argument(
-        "--clips", type=int, required=True, help="how many (multiples of 10: exact splits)"
-    )
+    ensembles = commands.add_parser("ensembles", help="scenes of several performers, with questions about them")
+    ensembles.add_argument("--clips", type=int, required=True, help="how many (multiples of 10: exact splits)")
     ensembles.add_argument("--questions", type=int, default=5, help="most questions about a clip")
     ensembles.add_argument("--seconds", type=float, default=5.0, help="length of a clip, whole seconds")
     ensembles.set_defaults(run=_ensembles)

@@ -1,4 +1,4 @@
-"""One clip to decoded streams, in this process: ``pipelines.decoder`` runs it where it may crash or hang."""
+"""One clip to decoded streams, in this process: ``pipelines.decoder_process`` runs it where it may crash or hang."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import frames as picture
-from pipelines import packets
+from pipelines import pyav_frames
 from pipelines.audio import SAMPLE_RATE, SoundError, Span, check_extent, look, read_audio
 from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
 from pipelines.ffmpeg import Probe, Stream
@@ -206,9 +206,7 @@ def _audio_info(probe: Probe, sound: np.ndarray | None) -> StreamInfo | None:
     stream = probe.first("audio")
     if stream is None or sound is None:
         return None
-    return StreamInfo(
-        present=True, codec=stream.codec, rate=stream.rate, duration=round(len(sound) / SAMPLE_RATE, 3)
-    )
+    return StreamInfo(present=True, codec=stream.codec, rate=stream.rate, duration=round(len(sound) / SAMPLE_RATE, 3))
 
 
 def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
@@ -218,9 +216,9 @@ def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
         raise DecodeError(UNSUPPORTED, "video of a codec that ffmpeg does not know")
     picture.check_size(stream.width, stream.height, request.max_pixels)
     arguments = (request.span, request.frames, request.size)
-    if request.in_process and packets.can(probe):
+    if request.in_process and pyav_frames.is_supported(probe):
         try:
-            return packets.by_pyav(
+            return pyav_frames.by_pyav(
                 request.path,
                 probe,
                 *arguments,

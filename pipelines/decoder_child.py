@@ -1,4 +1,4 @@
-"""The child of ``pipelines.decoder``: reads requests from standard input, answers on standard output."""
+"""The child of ``pipelines.decoder_process``: reads requests from standard input, answers on standard output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 from pipelines.causes import TOO_LARGE, UNDECODABLE, DecodeError, machine_at_fault
 from pipelines.decode import Request, decode
-from pipelines.decoder import pack, read_message, write_message
+from pipelines.decoder_process import pack, read_message, write_message
 from pipelines.ffmpeg import executable
 
 

@@ -22,9 +22,7 @@ from shards.errors import InputError
 from shards.schema import DatasetInfo
 
 
-def build_extractor(
-    config: FeatureConfig, info: DatasetInfo, backbone: Path | None, weights: Path | None
-) -> Extractor:
+def build_extractor(config: FeatureConfig, info: DatasetInfo, backbone: Path | None, weights: Path | None) -> Extractor:
     """The frozen networks that the config names; never with random weights.
 
     Args:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from models.cavmae import MODALITIES, Modality
-from pipelines.moments import Moments, add, channel_moments
 from pipelines.resume import Ledger, read_ledger, write_ledger
+from pipelines.running_stats import Moments, add, channel_moments
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
@@ -203,7 +203,5 @@ def _refuse_overflow(modality: Modality, sample: Sample, values: Tensor) -> None
     peak = float(values.abs().max())
     if not peak <= LARGEST:  # NaN too
         remedy = "look at this sample and at the weights; choose another depth or network"
-        message = (
-            f"sample '{sample.meta.id}': {modality} features reach {peak:g}, float16 ends at {LARGEST:g}"
-        )
+        message = f"sample '{sample.meta.id}': {modality} features reach {peak:g}, float16 ends at {LARGEST:g}"
         raise InputError(message, field="depth", remedy=remedy)

@@ -26,9 +26,9 @@ from pipelines.feature_shard import (
     feature_plan,
     read_features_ledger,
 )
-from pipelines.moments import add, statistics
 from pipelines.on_ray import run_in_slots
-from pipelines.resume import alone, keep_plan, split_info, sweep
+from pipelines.resume import alone, keep_plan, remove_partial_files, split_info
+from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.progress import Progress
@@ -70,7 +70,7 @@ def extract(
     try:
         with alone(out, "extraction"):
             _keep(out, plan, info, extractor, config)
-            sweep(out, "ledger")
+            remove_partial_files(out, "ledger")
             results = _work(plan, extractor, config, data, out, stage)
             _assemble(plan, results, info, extractor, config).save(out)
     except OSError as error:

@@ -75,9 +75,7 @@ def run(output, timeout: float) -> tuple[bytes, str, int]:
 
 
 def _run(command: list[str], timeout: float) -> tuple[bytes, str, int]:
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         limit = int(timeout) + 1  # ends it even if we are killed and nobody waits any more
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit))
         try:

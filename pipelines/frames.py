@@ -131,13 +131,9 @@ def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, 
     return Frames(images, tuple(float(shown_at[i]) for i in chosen), float(shown[-1, 1]))
 
 
-def _key_frames(
-    path: str, stream: Stream, moments: np.ndarray, timeout: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _key_frames(path: str, stream: Stream, moments: np.ndarray, timeout: float) -> tuple[np.ndarray, np.ndarray]:
     """Seconds and pictures of the first key frame, and of the first at or after each of the moments."""
-    passed = "+".join(
-        f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments
-    )
+    passed = "+".join(f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments)
     select = f"select='isnan(prev_selected_t)+{passed}',showinfo=checksum=0"
     pictures, told = _raw(path, stream, select, timeout, skip_frame="nokey")
     shown_at = np.array([float(time) for time in re.findall(r"n: *\d+ pts:.*?pts_time:(-?[\d.]+)", told)])

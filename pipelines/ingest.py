@@ -15,12 +15,12 @@ from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.causes import REMEDIES, MachineError
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
-from pipelines.growth import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
+from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
-from pipelines.moments import add, statistics
 from pipelines.on_ray import run_in_slots
 from pipelines.plan import ShardPlan, label_vocabulary
-from pipelines.resume import alone, read_ledger, split_info, sweep
+from pipelines.resume import alone, read_ledger, remove_partial_files, split_info
+from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import write_text
@@ -73,7 +73,7 @@ def _keep_plan(
 ) -> tuple[KeptPlan, dict[str, ShardResult]]:
     """The folder's plan, grown by what the manifest has gained, and the results so far."""
     before = read_plan(out, config)
-    sweep(out, "media", "ledger")
+    remove_partial_files(out, "media", "ledger")
     found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
     done = {name: result for name, result in found.items() if result is not None}
     failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
@@ -127,9 +127,7 @@ def _run(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator
         yield from _run_on_ray(plan, config, out)
 
 
-def _run_on_ray(
-    plan: Sequence[ShardPlan], config: IngestConfig, out: Path
-) -> Iterator[tuple[str, ShardResult]]:
+def _run_on_ray(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
     """One task per shard, never more in flight than can run soon, results as they come."""
     import ray
 
@@ -176,7 +174,7 @@ def _assemble(
     info.save(out)
     if complete != kept:
         complete.save(out)
-    sweep(out, "media", "ledger")  # of workers that outlived the driver that was killed
+    remove_partial_files(out, "media", "ledger")  # of workers that outlived the driver that was killed
     return info
 
 

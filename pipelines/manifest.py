@@ -116,9 +116,7 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
     except OSError as error:
-        raise InputError(
-            f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path"
-        ) from None
+        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path") from None
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
@@ -151,9 +149,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
         try:
             row = json.loads(content)
         except ValueError as error:
-            raise InputError(
-                f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line"
-            ) from None
+            raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line") from None
         if not isinstance(row, dict):
             raise InputError(
                 f"a {type(row).__name__}, not an object",
@@ -240,9 +236,7 @@ def _text(where: str, row: Row, name: str, *, required: bool = False) -> str:
     if required and not text:
         raise InputError("empty", file=where, field=name, remedy=f"give every clip a '{name}'")
     if _UNWRITABLE.search(text):
-        raise InputError(
-            f"{text!r} holds a control character", file=where, field=name, remedy="remove the character"
-        )
+        raise InputError(f"{text!r} holds a control character", file=where, field=name, remedy="remove the character")
     return text
 
 
@@ -293,7 +287,5 @@ def _seconds(where: str, row: Row, name: str) -> float | None:
         value = math.nan
     if not math.isfinite(value) or value < 0 or (name == "duration" and value == 0):
         wanted = "seconds above 0" if name == "duration" else "seconds from 0 up"
-        raise InputError(
-            f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}"
-        )
+        raise InputError(f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}")
     return value

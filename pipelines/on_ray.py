@@ -42,9 +42,7 @@ def run_in_slots(
     import ray
 
     waiting, free = list(reversed(items)), list(slots)
-    running: dict[Any, tuple[Submit[ItemT], str | None]] = {
-        ref: (slot, None) for ref, slot in (starting or {}).items()
-    }
+    running: dict[Any, tuple[Submit[ItemT], str | None]] = {ref: (slot, None) for ref, slot in (starting or {}).items()}
     left = len(items)
     while left:
         while waiting and free:

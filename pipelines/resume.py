@@ -91,7 +91,7 @@ def alone(out: Path, work: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sweep(out: Path, *folders: str) -> None:
+def remove_partial_files(out: Path, *folders: str) -> None:
     """Remove what killed jobs left half-written in ``out`` and its ``folders``."""
     for folder in (out, *(out / name for name in folders)):
         for path in folder.glob(".*.tmp*"):

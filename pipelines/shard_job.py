@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pipelines.causes import ABSENT, REMEDIES, TOO_SHORT, DecodeError
 from pipelines.decode import Decoded, Request, lost
-from pipelines.decoder import Decoder
+from pipelines.decoder_process import Decoder
 from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
 from pipelines.manifest import Clip
-from pipelines.moments import Moments, add, audio_moments, visual_moments
 from pipelines.plan import ShardPlan
 from pipelines.resume import Ledger, read_ledger, write_ledger
+from pipelines.running_stats import Moments, add, audio_moments, visual_moments
 from pipelines.settings import IngestConfig
 from shards.causes import Cause
 from shards.errors import InputError

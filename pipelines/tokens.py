@@ -56,9 +56,7 @@ class TokenExtractor:
         for row, name in enumerate(variants[1:], start=1):
             kind, _, draw = name.partition("-")
             severity = noise.both if kind == "both" else noise.alone
-            out[row], _ = ruin(
-                x, modality, severity, noise, self.config.seed, key, int(draw), floor=self.black
-            )
+            out[row], _ = ruin(x, modality, severity, noise, self.config.seed, key, int(draw), floor=self.black)
         return out
 
     def _clean(self, modality: Modality, sample: Sample) -> Tensor:

@@ -81,9 +81,7 @@ def load_checkpoint(folder: Path, kind: str | None = None) -> Checkpoint:
     """
     folder = _whole(Path(folder))
     if kind is not None and (found := _read_record(folder)["meta"].get("kind")) != kind:
-        raise InputError(
-            f"is a checkpoint of '{found}', not of '{kind}'", file=folder, remedy=f"give one of '{kind}'"
-        )
+        raise InputError(f"is a checkpoint of '{found}', not of '{kind}'", file=folder, remedy=f"give one of '{kind}'")
     record = _read_record(folder)
     path = _checked(folder, WEIGHTS, record)
     try:
@@ -181,9 +179,7 @@ def _whole(folder: Path) -> Path:
         if (place / META).is_file():
             return place
     what = f"has no {META}" if folder.is_dir() else "no such folder"
-    raise InputError(
-        f"is no checkpoint: {what}", file=folder, remedy="give a checkpoint's folder, or train first"
-    )
+    raise InputError(f"is no checkpoint: {what}", file=folder, remedy="give a checkpoint's folder, or train first")
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -195,9 +191,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise _damaged(path, repr(error)) from None
     if version != FORMAT:
         remedy = "load it with the version of avmend that wrote it"
-        raise InputError(
-            f"is of format {version}, this is {FORMAT}", file=path, field="format", remedy=remedy
-        )
+        raise InputError(f"is of format {version}, this is {FORMAT}", file=path, field="format", remedy=remedy)
     return record
 
 

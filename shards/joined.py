@@ -60,9 +60,7 @@ class JoinedDataset:
                 other = data.metas[i]
                 if (meta.audio.present, meta.visual.present) != (other.audio.present, other.visual.present):
                     message = f"'{meta.key}' has other modalities than in {next(iter(self.parts))}"
-                    raise InputError(
-                        message, file=data.folder, remedy="make this dataset again from the other"
-                    )
+                    raise InputError(message, file=data.folder, remedy="make this dataset again from the other")
 
 
 def _same_keys(parts: dict[str, ShardDataset]) -> None:

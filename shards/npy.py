@@ -11,9 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 MAGIC = b"\x93NUMPY\x01\x00"
-DESCR = re.compile(
-    r"<f[248]|<[iu][248]|\|[iub]1"
-)  # plain little-endian numbers, nothing that holds an object
+DESCR = re.compile(r"<f[248]|<[iu][248]|\|[iub]1")  # plain little-endian numbers, nothing that holds an object
 LONGEST = 1 << 48  # of an axis: beyond any file
 
 

@@ -178,7 +178,5 @@ def _parse(where: str, content: str) -> Question:
     except pydantic.ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"]) or None
-        remedy = (
-            'a line is {"id": ..., "clip": ..., "question": ..., "answer": ..., "type": ..., "split": ...}'
-        )
+        remedy = 'a line is {"id": ..., "clip": ..., "question": ..., "answer": ..., "type": ..., "split": ...}'
         raise InputError(problem["msg"], file=where, field=field, remedy=remedy) from None

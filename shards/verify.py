@@ -62,9 +62,7 @@ def _bytes(folder: Path, shard: ShardInfo) -> Iterator[Problem]:
             yield Problem(shard.name, None, f"sha256 is {digest[:12]}..., not {shard.sha256[:12]}...")
 
 
-def _split(
-    folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: dict[str, str]
-) -> Iterator[Problem]:
+def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: dict[str, str]) -> Iterator[Problem]:
     """Problems inside the shards of a split; shard by shard, so that one bad shard hides no other."""
     present, metas = dict.fromkeys(split.present, 0), []
     whole = True
@@ -88,18 +86,14 @@ def _split(
             present = {m: n + getattr(found, m).present for m, n in present.items()}
             metas.append(found)
     if whole and present != split.present:
-        yield Problem(
-            "dataset.json", None, f"split {name}: present {split.present}, the shards say {present}"
-        )
+        yield Problem("dataset.json", None, f"split {name}: present {split.present}, the shards say {present}")
     absent = count_absent(metas)
     if whole and split.absent and absent != split.absent:
         said, found = (json.dumps(counts) for counts in (split.absent, absent))
         yield Problem("dataset.json", None, f"split {name}: absent {said}, the shards say {found}")
 
 
-def _samples(
-    folder: Path, info: DatasetInfo, split: str, shard: ShardInfo
-) -> Iterator[tuple[str, SampleMeta | str]]:
+def _samples(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> Iterator[tuple[str, SampleMeta | str]]:
     """(key, its meta or what is wrong with it) of one shard."""
     alone = SplitInfo(samples=shard.samples, present={}, shards=(shard,))
     data = ShardDataset(folder, split, info=info.model_copy(update={"splits": {split: alone}}))

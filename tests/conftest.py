@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from tests.worlds import World
+    from tests.fixtures.worlds import World
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
 TIERS = ("unit", "ray", "slow", "gpu")  # in the order in which they run
@@ -69,7 +69,7 @@ def mlflow_root(_mlflow_schema: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.fixture(scope="session")
 def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Trained runs of every recipe on a small dataset; for reading only."""
-    from tests.worlds import build_world
+    from tests.fixtures.worlds import build_world
 
     with pytest.MonkeyPatch.context() as patch, _shared(tmp_path_factory, "world") as folder:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

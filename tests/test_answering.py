@@ -16,7 +16,7 @@ from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
 from shards.errors import InputError
-from tests.asking import RECOVERY_SIZES, SIZES, asking_world, saved_run, settings
+from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, saved_run, settings
 from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_sizes
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
@@ -182,7 +182,7 @@ def test_the_objective_is_eq_8(loss, batch):
 
 def test_in_turns_every_sample_loses_one_modality(loss, batch):
     """Even rows the sound, odd rows the picture, as when these are trained on by themselves."""
-    loss.in_turns = True
+    loss.alternate_missing = True
     _, _, figures = loss(batch)
     turns = {"audio": torch.tensor([0, 2, 4]), "visual": torch.tensor([1, 3, 5])}
     for modality, rows in turns.items():
@@ -228,7 +228,7 @@ def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
         ),
         ({"recovery": "rmm", "recovery_sizes": {}, "absent": "audio"}, ["specialist"]),
         ({"network": "avstt"}, ["'avst'"]),
-        ({"recovery": "rmm", "in_turns": True, "batch_size": 1}, ["batch_size", "at least 2"]),
+        ({"recovery": "rmm", "alternate_missing": True, "batch_size": 1}, ["batch_size", "at least 2"]),
     ],
 )
 def test_a_config_that_can_not_be_is_refused(root, changes, parts):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.corpora.avdigits import Recording, build_avdigits, choose, find_recordings, pair
 from pipelines.corpora.encode import write_wav
+from pipelines.corpora.public.avdigits import Recording, build_avdigits, choose, find_recordings, pair
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
-from tests.decoding import decode_frames, decode_sound, describe_file
+from tests.fixtures.decoding import decode_frames, decode_sound, describe_file
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.avqa import build_avqa, official_files
+from pipelines.corpora.public.avqa import build_avqa, official_files
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError

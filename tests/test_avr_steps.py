@@ -1,4 +1,4 @@
-"""The measurement of AVR in fewer steps: figures against the exam's own, and what it refuses."""
+"""The measurement of AVR in fewer steps: figures against the protocol's own, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from benchmarks import avr_steps
 from shards.questions import load_questions
-from tests.asking import RECOVERY_SIZES, asking_world, saved_run, settings
+from tests.fixtures.asking import RECOVERY_SIZES, asking_world, saved_run, settings
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.exam import Exam, right_answers
 from trainers.avqa.predict import load_answerer
+from trainers.avqa.protocol import EvaluationProtocol, right_answers
 from trainers.predict import read_run
 
 pytestmark = pytest.mark.unit
@@ -34,13 +34,13 @@ def test_accuracies_are_those_of_the_exam_at_each_number_of_steps(root, tmp_path
     assert avr_steps.main([str(folder), *wanted]) == 0
     p = load_answerer(read_run(folder), torch.device("cpu"))
     clips = Clips(config.data)
-    exam = Exam.of(load_questions(config.questions), "test", clips, 0)
+    protocol = EvaluationProtocol.of(load_questions(config.questions), "test", clips, 0)
     rows = json.loads((tmp_path / "avr-steps.json").read_text())["rows"]
     assert [row["steps"] for row in rows] == [4, 1]
     for row in rows:
         p.answerer.recovery.steps = row["steps"]
         for m in ("audio", "visual"):
-            right = right_answers(p, clips, exam, m, 8, 0, torch.device("cpu"))[exam.left[m]]
+            right = right_answers(p, clips, protocol, m, 8, 0, torch.device("cpu"))[protocol.left[m]]
             assert row[m] == [pytest.approx(100 * right.mean())]
         assert row["ms"]["median"] > 0
     assert "4 steps" in (tmp_path / "avr-steps.md").read_text()

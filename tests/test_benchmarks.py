@@ -31,9 +31,7 @@ from models.tuned import Tuned
 from pipelines.settings import IngestConfig
 from trainers.recipes import CaseLoss, CompetentLoss
 
-CONFIG = BackboneConfig(
-    dim=32, heads=2, mlp_ratio=2.0, depth=3, joint_depth=2, target_length=32, image_size=32
-)
+CONFIG = BackboneConfig(dim=32, heads=2, mlp_ratio=2.0, depth=3, joint_depth=2, target_length=32, image_size=32)
 CLASSES, SIZE = 5, 3
 BUILD = {
     "prompt": lambda net, k: DualPrompts(CONFIG, PromptSize(SIZE, k)),
@@ -71,9 +69,7 @@ def test_the_forward_of_base_is_what_is_published_for_its_size():
 
 @pytest.mark.unit
 def test_finetuning_is_counted_as_torch_counts_it():
-    assert counted(CompetentLoss(CAVMAE(CONFIG, CLASSES), 1.0), batch(False)) == flops.step(
-        "finetune", CONFIG, CLASSES
-    )
+    assert counted(CompetentLoss(CAVMAE(CONFIG, CLASSES), 1.0), batch(False)) == flops.step("finetune", CONFIG, CLASSES)
 
 
 @pytest.mark.unit
@@ -171,9 +167,7 @@ def test_capacity_follows_from_the_rates():
 def test_a_clips_bytes_are_those_of_the_writer(tmp_path):
     info = corpus.write_media(tmp_path, "base", 4)
     config = IngestConfig(frames=corpus.FRAMES)
-    assert 4 * capacity.clip_bytes(10.24, config) == pytest.approx(
-        info.splits["train"].shards[0].bytes, rel=0.01
-    )
+    assert 4 * capacity.clip_bytes(10.24, config) == pytest.approx(info.splits["train"].shards[0].bytes, rel=0.01)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from models.cavmae import BACKBONES, CAVMAE, BackboneConfig, sincos_positions
 from models.prompts import DualPrompts, PromptSize
 from models.public import import_state_dict
 from shards.errors import InputError
-from tests.builders import SMALL, small_inputs, small_net
+from tests.fixtures.builders import SMALL, small_inputs, small_net
 from trainers.recipes import _import_public
 
 State = dict[str, Tensor]

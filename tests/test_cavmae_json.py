@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.cavmae_json import cavmae_manifest, read_labels, vggsound_manifest
+from pipelines.corpora.public.cavmae_json import cavmae_manifest, read_labels, vggsound_manifest
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
 

@@ -11,9 +11,9 @@ import yaml
 
 from shards.errors import InputError
 from tests.conftest import ROOT
+from tuning.checks.cluster_file import Cluster, placeholders, problems, read_cluster
+from tuning.checks.gpu_counts import gpus_of
 from tuning.checks.machine import read_pins
-from tuning.instances import gpus_of
-from tuning.launcher import Cluster, placeholders, problems, read_cluster
 
 pytestmark = pytest.mark.unit
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "configs" / "clusters" / "local.yaml"
@@ -134,9 +134,7 @@ def test_storage_that_one_type_of_node_does_not_mount_is_refused(aws):
     assert found.field == "available_node_types.gpu"
     assert "/shared/runs" in found.message
     cluster = copy.deepcopy(aws)
-    cluster["setup_commands"] = [
-        c for c in cluster["setup_commands"] if "fstab" not in c and "mount" not in c
-    ]
+    cluster["setup_commands"] = [c for c in cluster["setup_commands"] if "fstab" not in c and "mount" not in c]
     assert {problem.field for problem in problems(cluster)} == {
         "setup_commands (head)",
         "available_node_types.gpu",

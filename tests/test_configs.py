@@ -48,9 +48,7 @@ def preset(tmp_path):
 def test_defaults_preset_and_overrides_are_laid_over_each_other(preset):
     path = preset("# command: x\nepochs: 5\noptim: {lr: 0.1}\nsizes: [4]\n")
     config = load_config(Train, path, ["optim.lr=2e-4", "tag=no", "extra_optim.name=sgd"])
-    assert config == Train(
-        epochs=5, optim=Optim(lr=2e-4), sizes=(4,), tag="no", extra_optim=Optim(name="sgd")
-    )
+    assert config == Train(epochs=5, optim=Optim(lr=2e-4), sizes=(4,), tag="no", extra_optim=Optim(name="sgd"))
     assert load_config(Train) == Train()
 
 
@@ -138,8 +136,6 @@ def test_hash_changes_with_every_value_and_only_with_values():
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_carries_its_command_expectation_and_time_on_top(name):
     lines = (PRESET_FOLDER / f"{name}.yaml").read_text().splitlines()
-    header = [
-        line for i, line in enumerate(lines) if all(before.startswith("#") for before in lines[: i + 1])
-    ]
+    header = [line for i, line in enumerate(lines) if all(before.startswith("#") for before in lines[: i + 1])]
     for word in ("command", "expected", "time"):
         assert word in "\n".join(header).lower(), f"configs/{name}.yaml: no '{word}' in the comments on top"

@@ -16,10 +16,10 @@ from pipelines import causes, frames
 from pipelines.audio import Span
 from pipelines.causes import DecodeError
 from pipelines.decode import Request, decode
-from pipelines.decoder import Decoder
+from pipelines.decoder_process import Decoder
 from pipelines.ffmpeg import executable, parse_probe
 from shards.schema import ABSENT
-from tests.media import make_clip, run_ffmpeg
+from tests.fixtures.media import make_clip, run_ffmpeg
 
 pytestmark = pytest.mark.unit
 
@@ -227,7 +227,7 @@ class TestChild:
         assert decoder.decode(request(clip)).frames is not None
 
     def test_a_child_that_hangs_is_given_up(self, decoder, clip, monkeypatch):
-        monkeypatch.setattr("pipelines.decoder.GRACE", 0.5)
+        monkeypatch.setattr("pipelines.decoder_process.GRACE", 0.5)
         decoder.decode(request(clip))
         os.kill(decoder._process.pid, signal.SIGSTOP)
         start = time.monotonic()

@@ -35,9 +35,7 @@ def picture(i: int) -> Tensor:
     """A synthetic picture, normalised: a coloured gradient with rectangles and some grain."""
     rng = np.random.default_rng([i, 1])
     y, x = np.mgrid[:96, :96] / 96
-    image = np.stack(
-        [128 + 90 * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1)) for _ in range(3)], axis=-1
-    )
+    image = np.stack([128 + 90 * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1)) for _ in range(3)], axis=-1)
     for _ in range(5):
         top, left = rng.integers(0, 80, 2)
         high, wide = rng.integers(8, 40, 2)
@@ -151,8 +149,8 @@ def test_one_class_alone_is_refused():
 
 def test_a_fitted_detector_goes_to_disk_and_back(tmp_path):
     from shards.reader import ShardDataset
-    from tests.builders import SMALL, feature_dataset
-    from trainers.detector import fit_detector, load_detector, save_detector
+    from tests.fixtures.builders import SMALL, feature_dataset
+    from trainers.classification.detector import fit_detector, load_detector, save_detector
 
     feature_dataset(tmp_path / "features", {"train": 12}, SMALL, "f" * 64)
     detector, accuracy = fit_detector(ShardDataset(tmp_path / "features", "train"), seed=0)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import SMALL, feature_dataset, media_dataset
 from tests.conftest import ROOT
+from tests.fixtures.builders import SMALL, feature_dataset, media_dataset
 from tuning.checks import cluster, machine, stored
 from tuning.checks.finding import Finding, guarded
 from tuning.doctor import main

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.corpora import ensembles
-from pipelines.corpora.ask import KINDS, NUMBERS, TEMPLATES, Facts, Part
-from pipelines.corpora.balance import ask_all
-from pipelines.corpora.design import CLASSES
-from pipelines.corpora.drawing import draw
-from pipelines.corpora.ensemble_corpus import build_ensembles, build_solos
-from pipelines.corpora.ensembles import EnsemblesConfig, describe_ensemble, describe_solo, split_of
-from pipelines.corpora.sound import synthesise
+from pipelines.corpora.synthetic import ensembles
+from pipelines.corpora.synthetic.balance import ask_all
+from pipelines.corpora.synthetic.design import CLASSES
+from pipelines.corpora.synthetic.drawing import draw
+from pipelines.corpora.synthetic.ensemble_corpus import build_ensembles, build_solos
+from pipelines.corpora.synthetic.ensembles import EnsemblesConfig, describe_ensemble, describe_solo, split_of
+from pipelines.corpora.synthetic.question_templates import KINDS, NUMBERS, TEMPLATES, Facts, Part
+from pipelines.corpora.synthetic.sound import synthesise
 from pipelines.manifest import read_manifest
 from shards.baselines import accuracies, chances, look_up
 from shards.errors import InputError
 from shards.questions import load_questions
-from tests.decoding import decode_sound
+from tests.fixtures.decoding import decode_sound
 
 pytestmark = pytest.mark.unit
 

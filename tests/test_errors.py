@@ -17,9 +17,9 @@ from pipelines.features import main as features
 from pipelines.ingest import main as ingest
 from shards.checkpoint import save_checkpoint
 from shards.reader import ShardDataset
-from tests.builders import LABELS, media_dataset, small_net
-from tests.media import make_clip
-from tests.worlds import QUICK, World
+from tests.fixtures.builders import LABELS, media_dataset, small_net
+from tests.fixtures.media import make_clip
+from tests.fixtures.worlds import QUICK, World
 from trainers.evaluate import main as evaluate
 from trainers.train import main as train
 from tuning.study import main as study
@@ -129,9 +129,7 @@ def test_ids_with_dots_slashes_and_unicode_work(tmp_path, capsys):
         (study, ["demmo", "--data", "OUT", "--runs", "OUT"], ["no preset 'demmo'", "'demo'"]),
     ],
 )
-def test_a_typo_is_answered_with_the_nearest_name(
-    refused, world, tmp_path, monkeypatch, main, arguments, parts
-):
+def test_a_typo_is_answered_with_the_nearest_name(refused, world, tmp_path, monkeypatch, main, arguments, parts):
     monkeypatch.chdir(tmp_path)
     given = [world.backbone if argument == "RUN" else argument for argument in arguments]
     said(refused(main, *given), "did you mean", *parts)
@@ -259,7 +257,7 @@ def test_data_that_are_not_there_and_a_split_that_is_not(refused, tmp_path, worl
 
 def test_features_without_noisy_draws_under_a_noisy_case(tmp_path):
     from shards.errors import InputError
-    from tests.builders import SMALL, feature_dataset
+    from tests.fixtures.builders import SMALL, feature_dataset
     from trainers.data import FeatureItems
 
     feature_dataset(tmp_path, {"train": 5}, SMALL, "f" * 64, draws=0)

@@ -22,8 +22,8 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
-from tests.builders import LABELS, absent, media_records, split_info
-from tests.worlds import CASE_WISE, SIZES, World
+from tests.fixtures.builders import LABELS, absent, media_records, split_info
+from tests.fixtures.worlds import CASE_WISE, SIZES, World
 from trainers.config import CaseConfig, PromptConfig
 from trainers.data import MediaItems, batches
 from trainers.evaluate import EvaluateConfig, evaluate
@@ -31,9 +31,9 @@ from trainers.predict import Predictor, Trained, detect, load_predictor, read_ru
 from trainers.recipes import build_case_module, input_spec
 from trainers.results import Row, markdown, recovered, summarise
 from trainers.tracking import read_runs
-from tuning.report.chosen import choose
 from tuning.report.clips import clip_blocks
 from tuning.report.evaluations import Evaluation, evaluations
+from tuning.report.run_selection import choose
 
 pytestmark = pytest.mark.unit
 CPU, TEST = torch.device("cpu"), SIZES["test"]
@@ -225,9 +225,7 @@ def evaluated(world, tmp_path_factory, _mlflow_schema) -> tuple[Path, list[Row]]
     shutil.copy(_mlflow_schema, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return root / "results", evaluate(
-            world.all, EvaluateConfig(data=world.media, batch_size=7), root / "results"
-        )
+        return root / "results", evaluate(world.all, EvaluateConfig(data=world.media, batch_size=7), root / "results")
 
 
 def test_rows_are_methods_times_selections_times_conditions(evaluated):
@@ -324,9 +322,7 @@ def test_the_same_evaluation_again_is_kept_and_another_is_not(world, evaluated):
 def test_a_condition_that_leaves_nothing_is_refused(world, tmp_path):
     """A split of silent clips, without their pictures."""
     info = DatasetInfo.load(world.media)
-    silent = [
-        r for i, r in enumerate(media_records("test", TEST, lambda i: info.labels[0])) if not absent(i)[0]
-    ]
+    silent = [r for i, r in enumerate(media_records("test", TEST, lambda i: info.labels[0])) if not absent(i)[0]]
     split = split_info(tmp_path / "silent", "test", silent, 9)
     info.model_copy(update={"splits": {"test": split}}).save(tmp_path / "silent")
     config = EvaluateConfig(data=tmp_path / "silent", conditions=("visual_missing",))

@@ -22,7 +22,7 @@ from shards.reader import Sample, ShardDataset
 from shards.schema import DatasetInfo
 from shards.sequence import sequence_spec
 from shards.verify import verify
-from tests.builders import meta, randomise
+from tests.fixtures.builders import meta, randomise
 from tests.test_sequences import STEPS, records, write_media
 
 pytestmark = pytest.mark.unit
@@ -99,9 +99,7 @@ def test_vggish_is_the_published_network():
     net, x = vggish.import_vggish(state), torch.randn(3, 96, 64, generator=torch.Generator().manual_seed(0))
     y = x[:, None]
     for index in (0, 3, 6, 8, 11, 13):
-        y = nn.functional.conv2d(
-            y, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1
-        )
+        y = nn.functional.conv2d(y, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
         y = y.relu()
         y = y if index in (6, 11) else nn.functional.max_pool2d(y, 2)
     y = y.transpose(1, 3).transpose(1, 2).reshape(3, -1)

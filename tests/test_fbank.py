@@ -28,9 +28,7 @@ def test_equals_cav_maes_recipe():
 
 def test_a_tone_is_where_it_should_be():
     times = np.arange(16000) / 16000
-    peaks = [
-        log_mel((np.sin(2 * np.pi * f * times) * 9000).astype(np.int16)).mean(0).argmax() for f in (300, 3000)
-    ]
+    peaks = [log_mel((np.sin(2 * np.pi * f * times) * 9000).astype(np.int16)).mean(0).argmax() for f in (300, 3000)]
     mel = lambda f: 1127 * np.log(1 + f / 700)  # noqa: E731
     expected = [(mel(f) - mel(20)) / (mel(8000) - mel(20)) * 129 - 1 for f in (300, 3000)]
     np.testing.assert_allclose(peaks, expected, atol=1.5)

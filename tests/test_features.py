@@ -67,8 +67,7 @@ def make_media(folder: Path, counts: dict[str, int], per_shard: int = 5) -> Path
         records = [record(split, i) for i in range(count)]
         parts = [records[at : at + per_shard] for at in range(0, count, per_shard)]
         shards = tuple(
-            write_shard(folder / "media" / f"{split}-{n:06d}.tar", part, root=folder)
-            for n, part in enumerate(parts)
+            write_shard(folder / "media" / f"{split}-{n:06d}.tar", part, root=folder) for n, part in enumerate(parts)
         )
         members = [members for _, members in records]
         present = {
@@ -162,8 +161,7 @@ def test_tokens_are_those_of_the_inputs_that_training_sees(media, run, depth):
                 assert all(torch.equal(live[2], stored[2]) for live, stored in pairs)
                 for m, name in enumerate(MODALITIES):
                     live, stored = (
-                        torch.stack([item[m] for item in items if item[2][m]])
-                        for items in zip(*pairs, strict=True)
+                        torch.stack([item[m] for item in items if item[2][m]]) for items in zip(*pairs, strict=True)
                     )
                     with reproducible(), torch.inference_mode():
                         want = backbone.net.encode(name, backbone.net.embed(name, live), 0, depth)
@@ -405,7 +403,7 @@ def test_an_actor_that_always_dies_ends_the_job(media, run, ray_cluster, monkeyp
 @on_ray
 def test_ingestion_and_extraction_in_one_pass(run, tmp_path, capsys, ray_cluster):
     from pipelines.ingest import main as ingest
-    from tests.media import make_clip
+    from tests.fixtures.media import make_clip
 
     make_clip(tmp_path / "both.mp4")
     make_clip(tmp_path / "silent.mp4", audio=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 from tests.test_ingest import write_manifest
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.folders import build_folders, scan
+from pipelines.corpora.public.folders import build_folders, scan
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
 

@@ -11,7 +11,7 @@ from benchmarks import hostile
 from benchmarks.mutations import MUTATIONS, boxes, png_bomb
 from pipelines.causes import TOO_LARGE, DecodeError
 from pipelines.decode import Request, decode
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 
 
 @pytest.mark.unit

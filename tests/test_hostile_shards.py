@@ -21,7 +21,7 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SplitInfo
 from shards.verify import verify
 from shards.writer import write_shard
-from tests.builders import media_dataset, meta
+from tests.fixtures.builders import media_dataset, meta
 
 pytestmark = pytest.mark.unit
 DTYPES = ("<f2", "<f4", "|u1", "<i2", "<i8", "|b1")
@@ -29,9 +29,7 @@ arrays = st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 5), min_size
 
 
 def save(folder: Path, *shards: list) -> None:
-    infos = tuple(
-        write_shard(folder / f"train-{i}.tar", shard, root=folder) for i, shard in enumerate(shards)
-    )
+    infos = tuple(write_shard(folder / f"train-{i}.tar", shard, root=folder) for i, shard in enumerate(shards))
     metas = [members["json"] for shard in shards for _, members in shard]
     present = {m: sum(getattr(x, m).present for x in metas) for m in ("audio", "visual")}
     split = SplitInfo(samples=len(metas), present=present, shards=infos)
@@ -67,9 +65,7 @@ def test_what_is_written_is_read_by_us_and_by_tarfile(tmp_path_factory, parts, p
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
             names += tar.getnames()
-    assert names == [
-        f"{k}.{m}" for k, members in all_records for m in ("json", *sorted(set(members) - {"json"}))
-    ]
+    assert names == [f"{k}.{m}" for k, members in all_records for m in ("json", *sorted(set(members) - {"json"}))]
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from configs import load_config
 from pipelines import ingest as ingestion
 from pipelines.ingest import ingest, main
 from pipelines.manifest import read_manifest
-from pipelines.moments import add, audio_moments, statistics
 from pipelines.plan import make_plan
+from pipelines.running_stats import add, audio_moments, statistics
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import ingest_shard
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.verify import verify
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 
 pytestmark = pytest.mark.unit
 CONFIG = IngestConfig(frames=2, image_size=16, samples_per_shard=2, workers=0)
@@ -92,9 +92,7 @@ def test_statistics_are_those_of_the_present_train_samples(dataset):
 
 
 def test_statistics_do_not_depend_on_grouping():
-    parts = [
-        audio_moments(np.random.default_rng(i).normal(size=(9, 128)).astype(np.float16)) for i in range(9)
-    ]
+    parts = [audio_moments(np.random.default_rng(i).normal(size=(9, 128)).astype(np.float16)) for i in range(9)]
     assert statistics(add(parts)) == statistics(add([add(parts[:4]), add(parts[4:])]))
     assert statistics(add([])) is None
 

@@ -20,7 +20,7 @@ from pipelines.settings import IngestConfig
 from shards.reader import ShardDataset
 from shards.verify import verify
 from tests.conftest import ROOT
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 
 pytestmark = pytest.mark.ray
 

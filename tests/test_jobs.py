@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import media_dataset
 from tests.conftest import ROOT
-from tests.heads import Head, ray_head
-from tests.media import make_clip
-from tests.sweeps import SWEEP, sweep_file
+from tests.fixtures.builders import media_dataset
+from tests.fixtures.heads import Head, ray_head
+from tests.fixtures.media import make_clip
+from tests.fixtures.sweeps import SWEEP, sweep_file
 from tests.test_ingest import write_manifest
 from tuning.checks.cluster import check_address, check_token
 from tuning.checks.finding import guarded
@@ -74,9 +74,7 @@ def test_without_the_token_a_job_is_refused(head, tmp_path):
 @pytest.mark.ray
 def test_clips_are_ingested_where_only_the_dependencies_are_installed(head, tmp_path):
     python = [head.bin / "python", "-c"]
-    alone = subprocess.run(
-        [*python, "import avmend"], env=head.env, cwd=tmp_path, capture_output=True, text=True
-    )
+    alone = subprocess.run([*python, "import avmend"], env=head.env, cwd=tmp_path, capture_output=True, text=True)
     assert "No module named 'avmend'" in alone.stderr
     subprocess.run([*python, "import ray, torch, mlflow"], env=head.env, cwd=tmp_path, check=True)
     make_clip(tmp_path / "a.mp4", seconds=0.5)
@@ -102,9 +100,7 @@ def test_a_job_gets_the_code_alone_and_may_not_write_its_runs_there(head, media,
     train = f"python -m trainers.train finetune data={media} {' '.join(SMALL)}"
     done = head.submit("bash", "-c", f"echo there: $(ls -A); {train}", cwd=checkout)
     assert done.returncode != 0
-    (there,) = {
-        line for line in done.stdout.splitlines() if line.startswith("there:")
-    }  # Ray may tell it twice
+    (there,) = {line for line in done.stdout.splitlines() if line.startswith("there:")}  # Ray may tell it twice
     assert "trainers" in there
     assert not {"runs", "data", ".venv"} & set(there.split())
     assert "field '--runs': runs would be lost with the job's temporary working directory" in done.stdout
@@ -114,9 +110,7 @@ def test_a_job_gets_the_code_alone_and_may_not_write_its_runs_there(head, media,
 @pytest.mark.ray
 def test_the_doctor_finds_a_sound_cluster_sound(head, tmp_path):
     found = doctor(head, tmp_path)
-    checked = {
-        name: found[name]["status"] for name in ("token", "ray address", "state api", "nodes", "storage")
-    }
+    checked = {name: found[name]["status"] for name in ("token", "ray address", "state api", "nodes", "storage")}
     assert set(checked.values()) == {"ok"}, found
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
 

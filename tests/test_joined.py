@@ -12,7 +12,7 @@ from shards.errors import InputError
 from shards.joined import JoinedDataset
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
-from tests.builders import SMALL, absent, feature_dataset, feature_records, media_dataset, split_info
+from tests.fixtures.builders import SMALL, absent, feature_dataset, feature_records, media_dataset, split_info
 
 pytestmark = pytest.mark.unit
 

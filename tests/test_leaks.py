@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.mutations import MUTATIONS
 from pipelines import shard_job
-from pipelines.decoder import Decoder
+from pipelines.decoder_process import Decoder
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 
 CONFIG = IngestConfig(frames=2, image_size=16, samples_per_shard=14, timeout_s=20, workers=0)
 FILES = 28

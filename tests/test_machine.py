@@ -15,12 +15,12 @@ import pytest
 from pipelines import shard_job
 from pipelines.causes import MachineError, machine_at_fault
 from pipelines.decode import Request
-from pipelines.decoder import Decoder
+from pipelines.decoder_process import Decoder
 from pipelines.ffmpeg import executable, run, source
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 from tests.test_ingest import write_manifest
 
 pytestmark = pytest.mark.unit

@@ -16,7 +16,7 @@ from models.detector import QualityDetector
 from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts, PromptSize, concatenate
 from models.tuned import CaseModule, Tuned
-from tests.builders import SMALL, randomise, small_inputs, small_net
+from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 from trainers.recipes import CompetentLoss
 
 pytestmark = pytest.mark.unit
@@ -112,16 +112,12 @@ def test_absent_content_reaches_no_output(name, pattern):
     assert_blind(method(name), audio, visual, torch.tensor(PATTERNS[pattern], dtype=torch.bool))
 
 
-@pytest.mark.parametrize(
-    "name", ["backbone", "prompts, both levels, k=1", "lora, k=1", "adapter, k=1 + head"]
-)
+@pytest.mark.parametrize("name", ["backbone", "prompts, both levels, k=1", "lora, k=1", "adapter, k=1 + head"])
 @torch.no_grad()
 def test_absent_tokens_reach_no_output(name):
     """The same on cached tokens, as case-wise training reads them."""
     model, net = method(name), small_net()
-    audio, visual = (
-        net.encode(m, net.embed(m, x), stop=1) for m, x in zip(MODALITIES, small_inputs(6), strict=True)
-    )
+    audio, visual = (net.encode(m, net.embed(m, x), stop=1) for m, x in zip(MODALITIES, small_inputs(6), strict=True))
     present = torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
     assert_blind(lambda a, v, p: model(a, v, p, 1), audio, visual, present)
 

@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.processes import Marked
 from tests.conftest import ROOT
-from tests.heads import free_ports
+from tests.fixtures.heads import free_ports
 from trainers.tracking import Store, probe_store
-from tuning.launcher import read_cluster
+from tuning.checks.cluster_file import read_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(tmp_path):
     """Its address; the command is the file's, but for folder and port."""
-    (line,) = (
-        c for c in read_cluster(ROOT / "cluster.yaml")["head_start_ray_commands"] if "mlflow server" in c
-    )
+    (line,) = (c for c in read_cluster(ROOT / "cluster.yaml")["head_start_ray_commands"] if "mlflow server" in c)
     (port,) = free_ports(1)
     (tmp_path / "mlflow").mkdir()
     program = Path(sys.executable).with_name("mlflow")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.music_avqa import ANSWERS, build_music_avqa, fill, official_files
+from pipelines.corpora.public.music_avqa import ANSWERS, build_music_avqa, fill, official_files
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
@@ -56,9 +56,7 @@ def test_all_three_forms_are_read(tmp_path: Path):
         "video_id": "a-B_flip",
     }
     mixed = added | {"video_id": "00000003", "unmatch_audio": "00000001", "type": '["Audio", "Counting"]'}
-    told, questions, _ = build(
-        tmp_path, train=[original, added, mixed], test=[entry(9, question_deleted=1)] * 2
-    )
+    told, questions, _ = build(tmp_path, train=[original, added, mixed], test=[entry(9, question_deleted=1)] * 2)
     assert [(q.id, q.clip, q.type) for q in questions] == [
         ("1", "00000001", "Audio-Visual Comparative"),
         ("avqa-train-1", "a-B_flip", "Audio-Visual Comparative"),

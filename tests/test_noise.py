@@ -28,9 +28,7 @@ def sample(modality: str, seed: int = 0) -> Tensor:
         x = np.cos(t + rng.uniform(0, 6)) * rng.normal(1, 0.3, 128) + rng.normal(0, 0.5, 128)
     else:
         y, x = np.mgrid[:128, :128] / 128
-        x = np.stack(
-            [np.sin(9 * x * rng.uniform(0.5, 1) + c) + (y > rng.uniform(0.3, 0.7)) for c in range(3)]
-        )
+        x = np.stack([np.sin(9 * x * rng.uniform(0.5, 1) + c) + (y > rng.uniform(0.3, 0.7)) for c in range(3)])
     return torch.from_numpy(np.asarray(x, dtype=np.float32))
 
 
@@ -70,9 +68,7 @@ def test_the_global_state_is_left_alone(modality, kind):
 @pytest.mark.parametrize("kind", ["gaussian", "time_mask", "time_shift"])
 def test_seed_sample_and_draw_each_change_the_noise(kind):
     x = sample("audio")
-    outs = [
-        one("audio", kind, 4, x, seed=s, key=k, draw=d) for s in (0, 1) for k in ("a", "b") for d in range(3)
-    ]
+    outs = [one("audio", kind, 4, x, seed=s, key=k, draw=d) for s in (0, 1) for k in ("a", "b") for d in range(3)]
     different = {out.numpy().tobytes() for out in outs}
     assert len(different) > len(outs) // 2  # two masks or shifts may fall alike, noise never
     assert kind != "gaussian" or len(different) == len(outs)
@@ -132,9 +128,7 @@ def test_black_ends_at_the_floor():
     assert torch.equal(one("visual", "black", 5, x), FLOOR.expand_as(x))
     torch.testing.assert_close(one("visual", "black", 1, x), (x + FLOOR) / 2)
     norm = Normalisation(visual_mean=(0.1, 0.2, 0.3), visual_std=(0.5, 0.6, 0.7))
-    torch.testing.assert_close(
-        norm.picture(np.zeros((1, 8, 8, 3), np.uint8), 0, 8), norm.black.expand(3, 8, 8)
-    )
+    torch.testing.assert_close(norm.picture(np.zeros((1, 8, 8, 3), np.uint8), 0, 8), norm.black.expand(3, 8, 8))
 
 
 @pytest.mark.parametrize("modality", KINDS)
@@ -152,9 +146,7 @@ def test_every_severity_of_blur_differs_in_small_pictures_too(side):
     x = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
     blurred = [one("visual", "blur", severity, x) for severity in SEVERITIES]
     rough = [float(b.diff(dim=2).std()) for b in blurred]
-    assert all(
-        later < 0.95 * before for before, later in itertools.pairwise([float(x.diff(dim=2).std()), *rough])
-    )
+    assert all(later < 0.95 * before for before, later in itertools.pairwise([float(x.diff(dim=2).std()), *rough]))
 
 
 @pytest.mark.parametrize(("severity", "half"), [(1, 1), (3, 7), (5, 25)])

@@ -11,7 +11,7 @@ import pytest
 from pipelines import ingest as ingestion
 from pipelines.causes import MISSING_FILE, TIMED_OUT, TOO_SHORT, UNSUPPORTED, DecodeError
 from pipelines.decode import Request, decode
-from pipelines.decoder import ChildDied, Decoder
+from pipelines.decoder_process import ChildDied, Decoder
 from pipelines.ingest import ingest, main
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
@@ -19,7 +19,7 @@ from shards.inspect import main as shards
 from shards.reader import ShardDataset
 from shards.schema import ABSENT, DatasetInfo, SplitInfo
 from shards.verify import verify
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
 
 pytestmark = pytest.mark.unit
 QUARANTINE = IngestConfig(frames=2, image_size=16, samples_per_shard=3, workers=0)

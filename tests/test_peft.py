@@ -12,7 +12,7 @@ from models.cavmae import BACKBONES, CAVMAE, MODALITIES
 from models.peft import Adapter, LoRA, parameter_share
 from models.prompts import DualPrompts, PromptSize
 from models.tuned import CaseModule, Tuned, replaced_output
-from tests.builders import SMALL, randomise, small_inputs, small_net
+from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 
 pytestmark = pytest.mark.unit
 

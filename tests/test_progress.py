@@ -81,8 +81,6 @@ def test_failure_says_stopped_not_done():
     assert stream.getvalue() == "ingest  0/? clips  0 clips/s  stopped after 0:00\n"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0:00"), (75.2, "1:15"), (59.9, "1:00"), (4000, "1:06:40")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (75.2, "1:15"), (59.9, "1:00"), (4000, "1:06:40")])
 def test_format_seconds(seconds, text):
     assert format_seconds(seconds) == text

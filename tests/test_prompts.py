@@ -9,7 +9,7 @@ from models.cavmae import BACKBONES, CAVMAE, MODALITIES
 from models.peft import parameter_share
 from models.prompts import DualPrompts, PromptSize, concatenate
 from models.tuned import Tuned
-from tests.builders import SMALL, randomise, small_inputs, small_net
+from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 
 pytestmark = pytest.mark.unit
 
@@ -140,9 +140,7 @@ def test_a_set_joined_alone_is_itself():
     assert torch.equal(run(concatenate([one], SMALL), net), run(one, net))
 
 
-@pytest.mark.parametrize(
-    "other", [PromptSize(2, depth=1), PromptSize(2, deep=True), PromptSize(2, input_level=False)]
-)
+@pytest.mark.parametrize("other", [PromptSize(2, depth=1), PromptSize(2, deep=True), PromptSize(2, input_level=False)])
 def test_sets_of_another_build_are_not_joined(other):
     with pytest.raises(ValueError, match="differ in more than their length"):
         concatenate([prompts(PromptSize(2)), prompts(other)], SMALL)

@@ -16,12 +16,12 @@ from models.batch import take_away
 from models.cavmae import MODALITIES
 from shards.errors import InputError
 from shards.questions import load_questions
-from tests.asking import KINDS, RMM, asking_world, saved_run, settings
+from tests.fixtures.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
-from trainers.avqa.items import Asked, QuestionItems
+from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
@@ -74,9 +74,7 @@ def test_masks_are_nested_in_the_rate_and_depend_on_seed_and_clip_alone():
         assert gone[0] == set()
         assert gone[-1] == set(clips)
         assert all(less < more for less, more in itertools.pairwise(gone))
-        assert all(
-            abs(len(g) / 400 - r) < 0.08 for g, r in zip(gone, (0, 0.2, 0.4, 0.6, 0.8, 1), strict=True)
-        )
+        assert all(abs(len(g) / 400 - r) < 0.08 for g, r in zip(gone, (0, 0.2, 0.4, 0.6, 0.8, 1), strict=True))
     assert draw(0, reversed(clips[:9])) == {c: draws[c] for c in clips[:9]}
     assert draw(1, clips) != draws
     both = [lost(draws[c]["audio"], 50) == lost(draws[c]["visual"], 50) for c in clips]
@@ -88,9 +86,7 @@ def test_masks_are_saved_with_the_results(evaluated):
         rows = {row["clip"]: row for row in csv.DictReader(file)}
     draws = draw(0, rows)
     assert len(rows) == CLIPS
-    assert all(
-        float(rows[c][f"{m}_missing_above_percent"]) == 100 * draws[c][m] for c in rows for m in MODALITIES
-    )
+    assert all(float(rows[c][f"{m}_missing_above_percent"]) == 100 * draws[c][m] for c in rows for m in MODALITIES)
 
 
 @torch.inference_mode()
@@ -149,9 +145,7 @@ def test_kinds_add_up_to_averages_over_questions(evaluated, runs):
 def test_averages_weigh_questions_not_kinds():
     questions = [
         q.model_copy(update={"type": kind})
-        for q, kind in zip(
-            load_some(5), ["Audio Counting"] * 3 + ["Audio Comparative"] + ["Why"], strict=True
-        )
+        for q, kind in zip(load_some(5), ["Audio Counting"] * 3 + ["Audio Comparative"] + ["Why"], strict=True)
     ]
     found = scores(questions, np.array([1, 1, 0, 0, 1], bool), np.array([1, 1, 1, 1, 1], bool))
     told = {s.kind: (s.accuracy, s.samples) for s in found}
@@ -163,7 +157,7 @@ def test_averages_weigh_questions_not_kinds():
 
 
 def load_some(n: int) -> list:
-    from tests.asking import questions_about
+    from tests.fixtures.asking import questions_about
 
     return list(questions_about({"test": n}))[:n]
 
@@ -223,7 +217,7 @@ def test_what_can_not_be_evaluated_is_refused(runs, tmp_path, settings_, chosen,
 
 
 def test_features_of_another_extractor_are_refused(runs, tmp_path):
-    from tests.asking import sequence_dataset
+    from tests.fixtures.asking import sequence_dataset
 
     info = sequence_dataset(tmp_path / "other", {"train": 9, "test": CLIPS})
     other = info.backbone.model_copy(update={"fingerprint": "0" * 64})  # type: ignore[union-attr]
@@ -262,9 +256,7 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert regained(rmm, None, ("audio", 100)) is None
     text = markdown(table(), NOTES).splitlines()
     cost = "| 50 | 2.0 | 100 |"
-    assert (
-        text[2] == f"| avst | zero | 75.0 ± 7.1 | 45.0 ± 7.1 | -25.0 | 0 % | 40.0 ± 0.0 | -20.0 | 0 % {cost}"
-    )
+    assert text[2] == f"| avst | zero | 75.0 ± 7.1 | 45.0 ± 7.1 | -25.0 | 0 % | 40.0 ± 0.0 | -20.0 | 0 % {cost}"
     assert text[3] == f"| avst | rmm | 75.0 | 70.0 | +0.0 | 83 % | 52.0 | -8.0 | 34 % {cost}"
     assert text[4] == f"| avst | specialist |  | 70.0 |  | 83 % | 60.0 |  | 57 % {cost}"
     assert text[5] == "|  | question look-up | 30.0 | 30.0 |  |  | 30.0 |  |  |  |  |  |"
@@ -275,7 +267,7 @@ def test_spreads_regained_shares_and_the_table_by_hand():
 def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missing):
     predictor = load_answerer(read_run(runs["rmm"]), torch.device("cpu"))
     clips = Clips(predictor.config.data)
-    asked = Asked.of(load_questions(predictor.config.questions), "test", clips).questions
+    asked = AnswerableQuestions.of(load_questions(predictor.config.questions), "test", clips).questions
     told = answers_of(predictor, clips, asked, missing)
     right = [a == q.answer for a, q in zip(told, asked, strict=True) if clips.left(q.clip, missing)]
     case = (missing, 100) if missing else ("none", 0)

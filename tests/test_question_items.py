@@ -13,7 +13,7 @@ from models.avqa.batch import AVQABatch
 from models.avqa.scale import Scale, Standardise
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, load_questions
-from tests.asking import (
+from tests.fixtures.asking import (
     AUDIO,
     KINDS,
     PLACES,
@@ -24,9 +24,9 @@ from tests.asking import (
     sequence_dataset,
     there,
 )
-from tests.builders import LABELS
+from tests.fixtures.builders import LABELS
 from trainers.avqa.clips import Clips, scale_of
-from trainers.avqa.items import NO_ANSWER, Asked, QuestionItems, longest
+from trainers.avqa.items import NO_ANSWER, AnswerableQuestions, QuestionItems, longest
 from trainers.data import batches
 
 pytestmark = pytest.mark.unit
@@ -105,7 +105,7 @@ def test_a_channel_that_never_varies_is_only_centred():
 
 def test_a_specialist_never_gets_its_absent_modality(data):
     clips = Clips(data)
-    asked = Asked.of(QUESTIONS, "train", clips, "audio")
+    asked = AnswerableQuestions.of(QUESTIONS, "train", clips, "audio")
     assert {q.clip for q in TRAIN} - {q.clip for q in asked.questions} == {"clip train007", "clip train016"}
     assert len(asked.lost) == 6  # of the two dark clips nothing is left
     made = items(clips, list(asked.questions), absent="audio")
@@ -213,23 +213,23 @@ def test_choices_allow_only_themselves_and_unknown_answers_are_none(data):
 
 def test_questions_about_clips_that_are_not_here_are_told_and_none_at_all_refused(data):
     stray = TRAIN[0].model_copy(update={"id": "stray", "clip": "clip elsewhere"})
-    asked = Asked.of([*QUESTIONS, stray], "train", Clips(data))
+    asked = AnswerableQuestions.of([*QUESTIONS, stray], "train", Clips(data))
     assert asked.lost == ("stray",)
     assert len(asked.questions) == len(TRAIN)
     with pytest.raises(InputError, match="all questions of split 'train' ask about clips that are not here"):
-        Asked.of([stray], "train", Clips(data))
+        AnswerableQuestions.of([stray], "train", Clips(data))
     with pytest.raises(InputError, match="all questions of split 'final' do not exist"):
-        Asked.of(QUESTIONS, "final", Clips(data))
+        AnswerableQuestions.of(QUESTIONS, "final", Clips(data))
 
 
 def test_a_question_of_another_split_than_its_clips_finds_it(data):
     """MUSIC-AVQA asks about one clip in several splits: the question's split decides."""
-    asked = Asked.of([TRAIN[0].model_copy(update={"split": "test"})], "test", Clips(data))
+    asked = AnswerableQuestions.of([TRAIN[0].model_copy(update={"split": "test"})], "test", Clips(data))
     assert [q.clip for q in asked.questions] == ["clip train000"]
 
 
 def test_features_of_another_kind_are_refused(tmp_path):
-    from tests.builders import SMALL, feature_dataset
+    from tests.fixtures.builders import SMALL, feature_dataset
 
     feature_dataset(tmp_path, SIZES, SMALL, "f" * 64)
     with pytest.raises(InputError, match="not sequence features"):

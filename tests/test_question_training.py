@@ -12,14 +12,14 @@ from torch import Tensor
 from configs import load_config
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
-from tests.asking import AVR, RMM, asking_world, questions_about, saved_run, settings
-from tests.test_fit import STEPS, Killed, Log, assert_equal, without_time
-from tests.test_fit import train as fit_stage
+from tests.fixtures.asking import AVR, RMM, asking_world, questions_about, saved_run, settings
+from tests.test_loop import STEPS, Killed, Log, assert_equal, without_time
+from tests.test_loop import train as fit_stage
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.avqa.stages import question_stages
-from trainers.avqa.start import answerer_checkpoint
-from trainers.fit import Place, fit
+from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.journal import read_metrics
+from trainers.loop import Rank, fit
 from trainers.recipes import fingerprints, stage_names
 from trainers.train import main, train
 
@@ -97,7 +97,7 @@ def test_dropout_is_seeded_by_the_step(root, tmp_path):
 
 def weights_after(config: QuestionConfig, folder: Path) -> dict[str, Tensor]:
     (stage,) = question_stages(config)
-    fit(stage, config, Place(), folder, Log())
+    fit(stage, config, Rank(), folder, Log())
     return load_checkpoint(folder / stage.name).weights
 
 
@@ -157,9 +157,7 @@ def test_a_start_that_does_not_fit_is_refused(root, tmp_path, changes, parts):
     if "words_of" in changes:
         from shards.questions import save_questions
 
-        asked = [
-            q.model_copy(update={"question": f"Well, {q.question}"}) for q in questions_about({"train": 8})
-        ]
+        asked = [q.model_copy(update={"question": f"Well, {q.question}"}) for q in questions_about({"train": 8})]
         values["questions"] = save_questions(tmp_path / "q.jsonl", asked)
     with pytest.raises(InputError) as error:
         question_stages(AVQAConfig(**values))
@@ -168,9 +166,7 @@ def test_a_start_that_does_not_fit_is_refused(root, tmp_path, changes, parts):
 
 def test_slots_start_from_training_samples_if_asked(root):
     config = alone(RMMConfig, root, **RMM)
-    (memory,), (normal,) = (
-        question_stages(c) for c in (config.model_copy(update={"memorise": True}), config)
-    )
+    (memory,), (normal,) = (question_stages(c) for c in (config.model_copy(update={"memorise": True}), config))
     slots = memory.weights()["recovery.slots.audio"]
     audio = memory.objective.standardise(memory.train.batch(range(24))).audio.flatten(0, 1)  # type: ignore
     assert all(any(torch.equal(slot, step) for step in audio) for slot in slots)

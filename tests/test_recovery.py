@@ -13,7 +13,7 @@ from models.avqa.batch import FeatureSpec, Recovered
 from models.avqa.recovery import RECOVERIES
 from models.avqa.recovery.avr import AVR
 from models.avqa.recovery.filling import filled
-from tests.builders import randomise
+from tests.fixtures.builders import randomise
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from shards.reader import ShardDataset
 from shards.remote import fetch
 from shards.schema import DatasetInfo
 from shards.verify import verify
-from tests.builders import media_dataset
+from tests.fixtures.builders import media_dataset
 
 pytestmark = pytest.mark.unit
 
@@ -56,9 +56,7 @@ def remote(tmp_path: Path) -> Path:
     store = fsspec.filesystem("memory")
     store.store.clear()
     for name, samples in (("a", 20), ("b", 20)):
-        media_dataset(
-            tmp_path / name, {"train": samples, "val": 5}, lambda i, n=name: "bell" if n == "a" else "drum"
-        )
+        media_dataset(tmp_path / name, {"train": samples, "val": 5}, lambda i, n=name: "bell" if n == "a" else "drum")
         upload(tmp_path / name)
     return tmp_path
 

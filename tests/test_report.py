@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from shards.errors import InputError
-from tests.reporting import a_row, a_sweep, ended_run, evaluation, trained_run
-from tests.sweeps import an_outcome, sweep_config
+from tests.fixtures.reporting import a_row, a_sweep, ended_run, evaluation, trained_run
+from tests.fixtures.sweeps import an_outcome, sweep_config
 from trainers.avqa.results import Result
 from trainers.tracking import Store
 from tuning.report import intervals, main
-from tuning.report.chosen import choose, without_password
 from tuning.report.command import report
 from tuning.report.parts import spread
+from tuning.report.run_selection import choose, without_password
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import Configurations, trained_blocks
 from tuning.tables import pareto
@@ -142,9 +142,7 @@ def test_the_pareto_front_of_a_small_case():
     assert front == ["cheap", "middle", "equal", "dear"]
 
 
-def an_answer(
-    method: str, missing: str, rate: int, accuracy: float, kind: str = "all", seed: int = 0
-) -> Result:
+def an_answer(method: str, missing: str, rate: int, accuracy: float, kind: str = "all", seed: int = 0) -> Result:
     costs = {"trained": 5, "parameters": 5, "epoch_seconds": 1.0, "peak_memory_mb": 2.0}
     return Result(method, "avst", seed, missing, rate, kind, accuracy, 40, run=f"avqa-{seed}", **costs)
 
@@ -175,9 +173,7 @@ def test_a_sweep_shows_what_differs_its_grid_its_best_and_its_failures(store, tm
     config = sweep_config(tmp_path, space=space)
     points = [(n, d, s) for n in (2, 4) for d in (0, 1) for s in (0, 1)]
     outcomes = [
-        an_outcome(
-            i, {"length": n, "depth": d, "head": False, "seed": s}, 0.1 * n + 0.1 * d + 0.02 * s, seed=s
-        )
+        an_outcome(i, {"length": n, "depth": d, "head": False, "seed": s}, 0.1 * n + 0.1 * d + 0.02 * s, seed=s)
         for i, (n, d, s) in enumerate(points)
     ]
     failed = {"status": "failed", "curve": (), "metrics": {}, "error": "nan"}
@@ -251,9 +247,7 @@ def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path)
 def test_hostile_names_are_escaped_and_nothing_is_loaded_from_elsewhere(store, tmp_path):
     rows = [a_row(f"$x_{HOSTILE}", s, "complete", 0.5, run=HOSTILE) for s in (0, 1)]
     rows += [a_row("prompt", 0, "complete", 0.4)]
-    evaluation(
-        store, "demo-aaaaaaaaaaaa", rows, {"conditions": [], "split": HOSTILE, "data": f"/x/{HOSTILE}"}
-    )
+    evaluation(store, "demo-aaaaaaaaaaaa", rows, {"conditions": [], "split": HOSTILE, "data": f"/x/{HOSTILE}"})
     params = {
         "recipe": "prompt",
         "seed": 0,
@@ -295,9 +289,7 @@ def test_names_choose_runs_with_what_belongs_to_them(store):
         "demo-aaaaaaaaaaaa",
         "prompt-000000000001",
     ]
-    assert [run.name for run in choose(store.root, ["runs/prompt-000000000002"]).runs] == [
-        "prompt-000000000002"
-    ]
+    assert [run.name for run in choose(store.root, ["runs/prompt-000000000002"]).runs] == ["prompt-000000000002"]
     assert len(choose(store.root, ["prompt"]).runs) == 2
     assert len(choose(store.root, experiments=["study-t"]).runs) == 3
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.corpora import design
-from pipelines.corpora.drawing import draw
-from pipelines.corpora.looks import HUES, LOOKS
-from pipelines.corpora.scenes import ScenesConfig, build_scenes, class_of, describe, split_of
-from pipelines.corpora.sound import synthesise
-from pipelines.corpora.timbres import TIMBRES
+from pipelines.corpora.synthetic import design
+from pipelines.corpora.synthetic.appearance import HUES, LOOKS
+from pipelines.corpora.synthetic.drawing import draw
+from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes, class_of, describe, split_of
+from pipelines.corpora.synthetic.sound import synthesise
+from pipelines.corpora.synthetic.timbres import TIMBRES
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
-from tests.decoding import decode_frames, decode_sound, describe_file
+from tests.fixtures.decoding import decode_frames, decode_sound, describe_file
 
 pytestmark = pytest.mark.unit
 

@@ -25,7 +25,7 @@ from shards.schema import DatasetInfo, SplitInfo
 from shards.sequence import sequence_folder, sequence_spec
 from shards.verify import verify
 from shards.writer import Record, write_shard
-from tests.builders import LABELS, meta, randomise
+from tests.fixtures.builders import LABELS, meta, randomise
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 SIZES = BackboneConfig(dim=24, heads=2, depth=2, target_length=32, image_size=32)

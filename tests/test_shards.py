@@ -54,9 +54,7 @@ def parse_npy(buffer: np.ndarray) -> np.ndarray:
 
 
 def save(folder: Path, *shards: list[Record]) -> list[ShardInfo]:
-    infos = [
-        write_shard(folder / f"media/train-{i:06d}.tar", shard, root=folder) for i, shard in enumerate(shards)
-    ]
+    infos = [write_shard(folder / f"media/train-{i:06d}.tar", shard, root=folder) for i, shard in enumerate(shards)]
     metas = [members["json"] for shard in shards for _, members in shard]
     present = {m: sum(getattr(meta, m).present for meta in metas) for m in ("audio", "visual")}
     split = SplitInfo(samples=len(metas), present=present, shards=tuple(infos))

@@ -97,9 +97,7 @@ def more(config: StudyConfig, name: str) -> dict[str, str]:
 @unit
 def test_a_recipe_by_another_name_keeps_its_settings():
     config = load_config(StudyConfig, None, ["corpus={kind: scenes, clips: 8}", "recipes={finetune: {}}"])
-    wide = config.model_copy(
-        update={"recipes": {"wide": {"recipe": "lora", "rank": 7, "noise": {"both": 3}}}}
-    )
+    wide = config.model_copy(update={"recipes": {"wide": {"recipe": "lora", "rank": 7, "noise": {"both": 3}}}})
     made = wide.recipe("wide", data=Path("d"), backbone=Path("b"), seed=5)
     assert (made.recipe, made.rank, made.noise.both, made.seed) == ("lora", 7, 3, 5)  # type: ignore[attr-defined]
 

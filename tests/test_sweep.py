@@ -9,17 +9,17 @@ import pytest
 
 from configs import load_config
 from shards.errors import InputError
-from tests.sweeps import SWEEP, an_outcome, sweep_config, sweep_file
+from tests.fixtures.sweeps import SWEEP, an_outcome, sweep_config, sweep_file
 from trainers.config import FinetuneConfig, PromptConfig
 from trainers.journal import append_metrics
 from tuning.capacity import concurrency, need
 from tuning.config import SWEEPS, SweepConfig, check, find_sweep, sweep_names
-from tuning.outcome import keep, kept
 from tuning.plan import record, recorded, suggest
 from tuning.space import Axis, draw
 from tuning.sweep import main
 from tuning.tables import best, front, summarise, write_tables
-from tuning.told import Told, tell
+from tuning.trial_metrics import Told, tell
+from tuning.trial_result import keep, kept
 
 pytestmark = pytest.mark.unit
 BEFORE = SWEEP["data"]["before"]["backbone"]
@@ -187,9 +187,7 @@ def test_width_comes_from_the_cluster_own_cpu_of_nested_trials_counted(workers, 
     if width:
         assert concurrency(wanted, there) == width
     else:
-        with pytest.raises(
-            InputError, match=r"a trial needs 1 CPU for itself and \d x \d CPU for its workers"
-        ):
+        with pytest.raises(InputError, match=r"a trial needs 1 CPU for itself and \d x \d CPU for its workers"):
             concurrency(wanted, there)
 
 
@@ -275,7 +273,7 @@ def test_halving_stops_the_worse_finishes_the_last_and_remembers_an_earlier_call
 
 
 def test_finetune_sweeps_need_no_features(tmp_path):
-    from tuning.given import _features
+    from tuning.prerequisites import _features
 
     space = {"lr": [1e-3], "backbone.dim": [48, 96]}
     config = sweep_config(tmp_path, recipe="finetune", settings={}, space=space, data={"media": "."})

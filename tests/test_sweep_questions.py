@@ -1,4 +1,4 @@
-"""Sweeps of question answering without Ray: what they refuse, the exam of a trial, the tables as papers print
+"""Sweeps of question answering without Ray: what they refuse, the protocol of a trial, the tables as papers print
 them."""
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 
 from shards.errors import InputError
 from shards.questions import load_questions
-from tests.asking import AVR, RMM, asking_world, saved_run, settings
-from tests.sweeps import an_outcome, sweep_config
-from trainers.avqa import exam as asking
+from tests.fixtures.asking import AVR, RMM, asking_world, saved_run, settings
+from tests.fixtures.sweeps import an_outcome, sweep_config
+from trainers.avqa import protocol as avqa_protocol
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import load_answerer
 from trainers.predict import read_run
-from tuning.answers import BLIND, CASES, FILE, Answer, answered, sit, summary
-from tuning.config import Exam, check
-from tuning.given import _features
-from tuning.printed import as_printed, place_of
-from tuning.told import Told
+from tuning.config import AnswerProtocol, check
+from tuning.paper_tables import as_printed, place_of
+from tuning.prerequisites import _features
+from tuning.test_answers import BLIND, CASES, FILE, Answer, answered, run_protocol, summary
+from tuning.trial_metrics import Told
 
 pytestmark = pytest.mark.unit
 ASKED = {
@@ -59,7 +59,7 @@ SWEEP = {
             {"data": {"asked": {**ASKED, "solos": {"clips": 3, "finetune": {"epoch": 1}}}}},
             ["data.asked.solos.finetune.epoch", "did you mean 'epochs'"],
         ),
-        ({"exam": {"steps": [0]}}, ["exam.steps"]),
+        ({"protocol": {"steps": [0]}}, ["protocol.steps"]),
         ({"data": {"asked": ASKED, "media": "."}}, ["give one of"]),
     ],
 )
@@ -99,7 +99,7 @@ def test_the_mean_over_cases_counts_all_three_equally():
 
 @pytest.fixture(scope="module")
 def sat(tmp_path_factory) -> tuple[Path, Path]:
-    """A run of RMM + AVR, and the place of its trial after the exam."""
+    """A run of RMM + AVR, and the place of its trial after the protocol."""
     root = tmp_path_factory.mktemp("sat")
     asking_world(root, {"train": 10, "val": 4, "test": 12})
     sizes = {"rmm": RMM, "avr": {**AVR, "timesteps": 10}}
@@ -107,21 +107,24 @@ def sat(tmp_path_factory) -> tuple[Path, Path]:
     run = saved_run(root, "run", AVQAConfig.model_validate(config))
     place = root / "trial"
     place.mkdir()
-    sit(run, place, Exam(steps=(1, 2, 3, 50)))
+    run_protocol(run, place, AnswerProtocol(steps=(1, 2, 3, 50)))
     return run, place
 
 
-def _answer(predictor, clips, exam, missing):
-    return asking.right_answers(predictor, clips, exam, missing, 3, 0, torch.device("cpu"))
+def _answer(predictor, clips, protocol, missing):
+    return avqa_protocol.right_answers(predictor, clips, protocol, missing, 3, 0, torch.device("cpu"))
 
 
 def test_the_exam_says_what_evaluation_says(sat):
     run, place = sat
     predictor = load_answerer(read_run(run), torch.device("cpu"))
     clips, questions = Clips(predictor.config.data), load_questions(predictor.config.questions)
-    exam = asking.Exam.of(questions, "test", clips, 0)
-    answer = partial(_answer, predictor, clips, exam)
-    theirs = [*asking.results_of(predictor, exam, (0, 100), answer), *asking.blind_results(questions, exam)]
+    protocol = avqa_protocol.EvaluationProtocol.of(questions, "test", clips, 0)
+    answer = partial(_answer, predictor, clips, protocol)
+    theirs = [
+        *avqa_protocol.results_of(predictor, protocol, (0, 100), answer),
+        *avqa_protocol.blind_results(questions, protocol),
+    ]
     cases = {"none": "complete", "audio": "audio missing", "visual": "visual missing"}
     wanted = {
         (cases[r.missing], r.kind): (r.accuracy, r.samples)
@@ -136,28 +139,24 @@ def test_the_exam_says_what_evaluation_says(sat):
     found = {(a.case, a.kind): (a.accuracy, a.samples) for a in answered(place) if not a.steps}
     assert found == wanted
     values = [found[case, "all"][0] for case in CASES]
-    assert summary(answered(place))["exam/mean"] == pytest.approx(sum(values) / 3)
+    assert summary(answered(place))["protocol/mean"] == pytest.approx(sum(values) / 3)
 
 
 def test_other_steps_are_those_that_the_diffusion_can_take_besides_its_own(sat):
     _, place = sat
-    assert {a.steps for a in answered(place)} == {0, 1, 2}, (
-        "from timestep 3, in 3 steps: its own; 50: too many"
-    )
+    assert {a.steps for a in answered(place)} == {0, 1, 2}, "from timestep 3, in 3 steps: its own; 50: too many"
     assert {a.case for a in answered(place) if a.steps} <= set(CASES) - {"complete"}
 
 
 def test_an_exam_is_sat_once(sat):
     run, place = sat
     before = (place / FILE).stat().st_mtime_ns
-    sit(run, place, Exam())
+    run_protocol(run, place, AnswerProtocol())
     assert (place / FILE).stat().st_mtime_ns == before
 
 
 def test_tables_as_printed(tmp_path):
-    config = sweep_config(
-        tmp_path, **{**SWEEP, "space": {"recovery_sizes.rmm.slots": [2, 4], "seed": [0, 1]}}
-    )
+    config = sweep_config(tmp_path, **{**SWEEP, "space": {"recovery_sizes.rmm.slots": [2, 4], "seed": [0, 1]}})
     found = []
     for number, (slots, seed) in enumerate([(2, 0), (2, 1), (4, 0), (4, 1)]):
         value = 0.25 * slots / 2 + 0.1 * seed
@@ -175,7 +174,7 @@ def test_tables_as_printed(tmp_path):
         (place / FILE).write_text(json.dumps([asdict(answer) for answer in answers]))
     text = as_printed(tmp_path, found, config)
     assert "| 2 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 |\n" in text, "validation"
-    assert "| **4** |" in text, "the exam's line that validation chose"
+    assert "| **4** |" in text, "the protocol's line that validation chose"
     assert "| 2 | 1 | 12.5 ± 0.0 |  |" in text, "one step; without a figure for the picture"
     assert "| recovery_sizes.rmm.slots | all | Audio Naming |" in text
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 4 * 6

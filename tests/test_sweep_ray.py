@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.asking import asking_world
-from tests.asking import settings as settings_of
-from tests.builders import media_dataset
 from tests.conftest import ROOT
-from tests.sweeps import SWEEP, sweep_file
+from tests.fixtures.asking import asking_world
+from tests.fixtures.asking import settings as settings_of
+from tests.fixtures.builders import media_dataset
+from tests.fixtures.sweeps import SWEEP, sweep_file
 from trainers.tracking import PARENT, Store
 
 pytestmark = pytest.mark.ray
@@ -118,9 +118,7 @@ def test_the_same_command_again_trains_nothing(whole, media):
     assert len(mlflow_runs(whole)) == 5, "the sweep, its backbone, three trials"
 
 
-def test_killed_in_mid_trial_and_resumed_gives_the_same_trials_and_metrics(
-    whole, media, new_runs, ray_cluster
-):
+def test_killed_in_mid_trial_and_resumed_gives_the_same_trials_and_metrics(whole, media, new_runs, ray_cluster):
     import ray
 
     from tuning.sweep import main
@@ -182,15 +180,12 @@ def test_trials_that_answer_questions_sit_an_exam_and_its_tables_follow(whole, t
         settings=given,
         space={"recovery_sizes.rmm.slots": [3, 6]},
         search={"metric": "val_accuracy_mean"},
-        exam={"steps": [1, 9]},
+        protocol={"steps": [1, 9]},
     ).rename(tmp_path / "asking.yaml")
     (tmp_path / "mini.yaml").unlink(missing_ok=True)
     assert main(command(str(path), whole)) == 0
     text = capsys.readouterr().out
-    assert (
-        "| recovery_sizes.rmm.slots | audio missing | visual missing | complete | mean | question alone |"
-        in text
-    )
+    assert "| recovery_sizes.rmm.slots | audio missing | visual missing | complete | mean | question alone |" in text
     assert "### By kind of question, visual missing" in text
     (folder,) = whole.glob("asking-*")
     with (folder / "answers.csv").open() as file:
@@ -198,9 +193,9 @@ def test_trials_that_answer_questions_sit_an_exam_and_its_tables_follow(whole, t
     assert {(row["case"], row["steps"]) for row in rows} >= {("complete", ""), ("audio missing", "")}
     assert (folder / "answers.png").stat().st_size > 5000
     children = [r for r in mlflow_runs(whole, "asking") if "outcome" in r.data.tags]
-    assert all({"exam/audio_missing", "exam/mean"} <= run.data.metrics.keys() for run in children)
+    assert all({"protocol/audio_missing", "protocol/mean"} <= run.data.metrics.keys() for run in children)
     (folder / "sweep.md").unlink()
-    lost = next(folder.glob("trials/000-*"))  # as if killed between the end of training and the exam
+    lost = next(folder.glob("trials/000-*"))  # as if killed between the end of training and the protocol
     for name in ("answers.json", "outcome.json"):
         (lost / name).unlink()
     before = (folder / "answers.csv").read_bytes()

@@ -16,9 +16,9 @@ import torch
 
 from configs import load_config
 from shards.checkpoint import has_checkpoint, load_checkpoint
-from tests.builders import media_dataset
 from tests.conftest import ROOT
-from tests.worlds import NET
+from tests.fixtures.builders import media_dataset
+from tests.fixtures.worlds import NET
 from trainers.config import FinetuneConfig
 from trainers.journal import read_metrics
 from trainers.tracking import PARENT, Store

@@ -14,8 +14,8 @@ from models.inputs import Normalisation
 from models.noise import KINDS
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from tests.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
-from trainers.augment import augment
+from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
+from trainers.classification.augment import augment
 from trainers.config import Augment
 from trainers.data import FeatureItems, InputSpec, Items, MediaItems, batches, collate, epoch_order
 from trainers.recipes import dataset_normalisation
@@ -50,11 +50,7 @@ def feature_items(folder: Path, case: str, split: str = "train", **kwargs) -> Fe
 
 def same(x: Tensor, y: Tensor) -> bool:
     """Equal to the bit, NaN included."""
-    return (
-        x.dtype == y.dtype
-        and torch.equal(x.isnan(), y.isnan())
-        and torch.equal(x.nan_to_num(), y.nan_to_num())
-    )
+    return x.dtype == y.dtype and torch.equal(x.isnan(), y.isnan()) and torch.equal(x.nan_to_num(), y.nan_to_num())
 
 
 def rows(items: Items, order: list[int], size: int = 4, loaders: int = 0) -> dict[int, tuple[Tensor, ...]]:
@@ -156,12 +152,12 @@ def test_noise_ruins_what_the_condition_says_and_nothing_else(media):
 
 
 def test_fate_tells_what_happens_to_a_sample(media):
-    assert media_items(media).fate(0) == ("clean", "clean")
-    assert media_items(media, "audio_missing").fate(0) == ("missing", "clean")
-    audio, visual = media_items(media, "noisy_both").fate(3)  # sample 3 has no sound
+    assert media_items(media).corruption(0) == ("clean", "clean")
+    assert media_items(media, "audio_missing").corruption(0) == ("missing", "clean")
+    audio, visual = media_items(media, "noisy_both").corruption(3)  # sample 3 has no sound
     assert audio == "absent"
     assert visual in KINDS["visual"]
-    black = [i for i in range(23) if media_items(media, "noisy_visual").fate(i)[1] == "black"]
+    black = [i for i in range(23) if media_items(media, "noisy_visual").corruption(i)[1] == "black"]
     floor = SPEC.normalisation.black.expand(3, 32, 32)
     assert black
     for i in range(23):  # what it says is what the item got
@@ -208,9 +204,7 @@ def test_a_share_of_the_ruined_modality_is_taken_away(features):
         whole, gone = whole + len(both), gone + sum(not items[i][2][0] for i in both)
     assert 0.35 < gone / whole < 0.65
     assert all(items[i][2][1] == absent(i)[1] for i in range(23))
-    assert all(
-        feature_items(features, "complete", missing=1.0)[i][2].tolist() == list(absent(i)) for i in range(23)
-    )
+    assert all(feature_items(features, "complete", missing=1.0)[i][2].tolist() == list(absent(i)) for i in range(23))
 
 
 def test_taking_away_never_leaves_a_sample_with_nothing(features):

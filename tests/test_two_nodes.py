@@ -11,9 +11,9 @@ import pytest
 from pipelines.ingest import ingest
 from shards.verify import verify
 from tests.conftest import ROOT
-from tests.media import make_clip
+from tests.fixtures.media import make_clip
+from tests.fixtures.two_nodes import CONFIG, SHARDS
 from tests.test_ingest import digests, write_manifest
-from tests.two_nodes import CONFIG, SHARDS
 
 pytestmark = pytest.mark.ray
 
@@ -22,7 +22,7 @@ def test_a_killed_node_costs_only_time(tmp_path):
     make_clip(tmp_path / "a.mp4", seconds=0.5)
     manifest = write_manifest(tmp_path, *(f"c{i},a.mp4,x,train" for i in range(2 * SHARDS)))
     ingest(manifest, tmp_path / "calm", CONFIG.model_copy(update={"workers": 0}))
-    command = [sys.executable, "-m", "tests.two_nodes", str(manifest), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tests.fixtures.two_nodes", str(manifest), str(tmp_path / "out")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     env.pop("RAY_ADDRESS", None)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)

@@ -65,15 +65,11 @@ def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
     return torch.tensor(out)
 
 
-def masked(
-    values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]
-) -> tuple[Tensor, Tensor, Tensor]:
+def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
     """The mask at the loader's edge: sound and picture, NaN of the shape in `blank` where there is none, and
     which are there, bool [2]."""
     present = torch.tensor([values[m] is not None for m in MODALITIES])
-    audio, visual = (
-        x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES
-    )
+    audio, visual = (x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES)
     return audio, visual, present
 
 
@@ -153,14 +149,12 @@ class MediaItems(LabelledItems):
         """The condition of a sample in this epoch."""
         if len(self.conditions) == 1:
             return self.conditions[0]
-        return self.conditions[
-            int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))
-        ]
+        return self.conditions[int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))]
 
     def __getitem__(self, i: int) -> Item:
         return self._item(i, self._values(i), self._blank)
 
-    def fate(self, i: int) -> tuple[str, str]:
+    def corruption(self, i: int) -> tuple[str, str]:
         """What happens to each modality of a sample: "clean", a noise kind, "missing", or "absent" at
         source."""
         meta, key = self.data.metas[i], self.keys[i]
@@ -180,9 +174,7 @@ class MediaItems(LabelledItems):
 
     def _values(self, i: int) -> dict[str, Tensor | None]:
         key = self.keys[i]
-        sample = self.data.rows(
-            i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None
-        )
+        sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
         condition = self.condition(key)
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
         norm = self.spec.normalisation
@@ -214,9 +206,7 @@ class FeatureItems(LabelledItems):
             altogether.
     """
 
-    def __init__(
-        self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0
-    ):
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
         super().__init__(data, vocabulary, seed)
         assert case in CASES
         assert data.info.backbone is not None
@@ -225,9 +215,7 @@ class FeatureItems(LabelledItems):
         self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
         if self.condition.noisy and data.info.backbone.variants == ("clean",):
             remedy = "extract the features again with draws of at least 1"
-            raise InputError(
-                f"hold no noisy draws for {case}", file=data.folder, field="draws", remedy=remedy
-            )
+            raise InputError(f"hold no noisy draws for {case}", file=data.folder, field="draws", remedy=remedy)
 
     def keep(self, device: torch.device | None) -> None:
         """Hold all tokens on a device from now on; None: read them from disk again."""
@@ -308,9 +296,7 @@ def epoch_order(
     return np.concatenate([rest, evening])[rank::world].tolist()
 
 
-def batches(
-    items: Items, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool
-) -> Iterator[AVBatch]:
+def batches(items: Items, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool) -> Iterator[AVBatch]:
     """Batches of `items` in the given order."""
     drop_last = drop_last and len(order) >= batch_size
     if not order:

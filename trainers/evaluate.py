@@ -28,8 +28,8 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
 from trainers.avqa.config import QuestionConfig
 from trainers.data import MediaItems, batches
+from trainers.evaluation_cache import begin, keep, read_kept
 from trainers.identity import git_commit
-from trainers.kept import begin, keep, read_kept
 from trainers.predict import Predictor, describe, load_predictor, read_run, tell_apart
 from trainers.recipes import input_spec
 from trainers.results import Row, summarise, write_tables
@@ -122,7 +122,7 @@ def rows_drawn(
         for condition in _conditions(config):
             items = items_under(predictor, condition, data, config)
             for i, meta in enumerate(data.metas):
-                yield predictor.run.config.seed, condition.name, meta.id, *items.fate(i)
+                yield predictor.run.config.seed, condition.name, meta.id, *items.corruption(i)
 
 
 def write_draws(path: Path, drawn: Iterator[tuple[int, str, str, str, str]]) -> None:
@@ -156,9 +156,7 @@ def _conditions(config: EvaluateConfig) -> list[Condition]:
     return [CONDITIONS[c] for c in config.conditions]
 
 
-def items_under(
-    predictor: Predictor, condition: Condition, data: ShardDataset, config: EvaluateConfig
-) -> MediaItems:
+def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, config: EvaluateConfig) -> MediaItems:
     """The samples of `data` as a run meets them under a condition."""
     trained = predictor.run.config
     noise = (config.noise or trained.noise).build()
@@ -212,9 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="avmend evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument(
-        "--data", type=Path, help="folder of the shards (avqa: that of the runs, if not given)"
-    )
+    parser.add_argument("--data", type=Path, help="folder of the shards (avqa: that of the runs, if not given)")
     parser.add_argument("--out", type=Path, default=runs_folder() / "results", help="folder of the results")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
     args = parser.parse_args(argv)

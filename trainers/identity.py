@@ -11,14 +11,12 @@ from pathlib import Path
 from configs import Config, config_to_dict
 
 UNKNOWN = "unknown"
-PLACE = frozenset({"seed", "workers", "cpus", "gpu", "loaders", "retries"})  # settings of a repetition alone
+EXECUTION_FIELDS = frozenset({"seed", "workers", "cpus", "gpu", "loaders", "retries"})  # settings of a repetition alone
 ROOMS = ("configs", "models", "pipelines", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 
 
-def run_identity(
-    config: Config, dataset_fingerprint: str, backbone_fingerprint: str | None, commit: str
-) -> str:
+def run_identity(config: Config, dataset_fingerprint: str, backbone_fingerprint: str | None, commit: str) -> str:
     """12 hex digits that change with the resolved config, the dataset, the backbone or the code.
 
     Args:

@@ -21,12 +21,12 @@ from models.prompts import DualPrompts, concatenate
 from models.tuned import Tuned
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
+from trainers.classification.detector import load_detector
 from trainers.config import CaseConfig, TrainConfig
-from trainers.detector import load_detector
-from trainers.identity import PLACE
+from trainers.identity import EXECUTION_FIELDS
 from trainers.recipes import RECIPES, build_case_module
 
-_SAME_METHOD = PLACE | {"depth"}
+_SAME_METHOD = EXECUTION_FIELDS | {"depth"}
 SELECTIONS = ("situation", "concat", "detected")
 
 
@@ -93,9 +93,7 @@ def _differing(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
     return " ".join(f"{key}={own[key]}" for key in keys)
 
 
-Predict = Callable[
-    [AVBatch, Condition], dict[str, Tensor]
-]  # logits [B, C] per selection ("" : none to choose)
+Predict = Callable[[AVBatch, Condition], dict[str, Tensor]]  # logits [B, C] per selection ("" : none to choose)
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,7 @@ def load_predictor(run: Trained, device: torch.device) -> Predictor:
 
 def _case_wise(run: Trained, config: CaseConfig, device: torch.device) -> Predictor:
     backbone = load_backbone(config.backbone)
-    tuned: dict[str, Tuned] = {
-        case: _load_case(run, config, backbone, case).to(device).eval() for case in config.cases
-    }
+    tuned: dict[str, Tuned] = {case: _load_case(run, config, backbone, case).to(device).eval() for case in config.cases}
     if missing := [case for case in CASES if case not in tuned]:
         message = f"was not trained on {', '.join(missing)}"
         raise InputError(message, file=run.folder, field="cases", remedy="train all four cases")
@@ -152,9 +148,7 @@ def _load_case(run: Trained, config: CaseConfig, backbone: Backbone, case: str) 
     checkpoint = load_checkpoint(run.folder / case, kind=config.recipe)  # type: ignore[attr-defined]
     if checkpoint.meta["backbone_fingerprint"] != backbone.fingerprint:
         remedy = "train it again on this backbone, or put the old backbone back"
-        raise InputError(
-            f"was trained on another backbone than {config.backbone}", file=run.folder, remedy=remedy
-        )
+        raise InputError(f"was trained on another backbone than {config.backbone}", file=run.folder, remedy=remedy)
     tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
     try:
         tuned.load_trained(checkpoint.weights)
@@ -216,9 +210,7 @@ def describe(run: Trained) -> dict[str, Any]:
     from trainers.recipes import stage_names
     from trainers.run import logs
 
-    lines = [
-        line.metrics for part in stage_names(run.config) for line in read_metrics(logs(run.folder, part))
-    ]
+    lines = [line.metrics for part in stage_names(run.config) for line in read_metrics(logs(run.folder, part))]
     if not lines:
         remedy = "give the folder that 'avmend train' made, logs and all"
         raise InputError("has no metrics of its training", file=run.folder / "logs", remedy=remedy)

@@ -24,12 +24,12 @@ from models.tuned import CaseModule, Tuned
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
-from trainers.augment import augment
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.avqa.stages import question_fingerprints, question_stages
+from trainers.classification.augment import augment
 from trainers.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig, TrainConfig
 from trainers.data import FeatureItems, InputSpec, MediaItems
-from trainers.fit import Stage
+from trainers.loop import Stage
 
 
 class CompetentLoss(nn.Module):
@@ -138,9 +138,7 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
 
     def items(split: str, random_frame: bool) -> MediaItems:
         data = ShardDataset(config.data, split, info=info)
-        return MediaItems(
-            data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame
-        )
+        return MediaItems(data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame)
 
     return [
         Stage(
@@ -187,15 +185,11 @@ def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, Dataset
     folder = config.features or feature_folder(config.data, backbone.fingerprint, config.depth)
     command = f"avmend features --data {config.data} --backbone {config.backbone} --depth {config.depth}"
     if not (folder / "dataset.json").is_file():
-        raise InputError(
-            "no feature shards here", file=folder, field="features", remedy=f"make them: {command}"
-        )
+        raise InputError("no feature shards here", file=folder, field="features", remedy=f"make them: {command}")
     info = DatasetInfo.load(folder)
     made = info.backbone
     if made is None or made.fingerprint != backbone.fingerprint:
-        raise InputError(
-            "made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}"
-        )
+        raise InputError("made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}")
     if made.depth != config.depth:
         message = f"hold tokens at depth {made.depth}, the run asks for {config.depth}"
         raise InputError(message, file=folder, field="depth", remedy=f"set depth={made.depth}, or {command}")
@@ -219,9 +213,7 @@ def _case_stage(
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
 
     def items(split: str, missing: float) -> FeatureItems:
-        return FeatureItems(
-            ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing
-        )
+        return FeatureItems(ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing)
 
     meta = {
         "kind": config.recipe,  # type: ignore[attr-defined]

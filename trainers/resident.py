@@ -29,8 +29,7 @@ class ResidentTokens:
         variants = len(data.info.backbone.variants)
         self.device = device
         self.tokens: dict[str, Tensor] = {
-            m: torch.zeros(len(data), variants, *shapes[m], dtype=torch.float16, device=device)
-            for m in MODALITIES
+            m: torch.zeros(len(data), variants, *shapes[m], dtype=torch.float16, device=device) for m in MODALITIES
         }
         self.stored: list[dict[str, int]] = []
         for i in range(len(data)):
@@ -39,9 +38,7 @@ class ResidentTokens:
             for modality, array in arrays.items():
                 self.tokens[modality][i, : len(array)] = torch.from_numpy(array)
 
-    def gather(
-        self, positions: Sequence[int], rows: Sequence[Mapping[str, int]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gather(self, positions: Sequence[int], rows: Sequence[Mapping[str, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of both modalities, float32 [B, N, D], NaN where absent, and present [B, 2].
 
         Args:

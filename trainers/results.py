@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.conditions import CONDITIONS, NOISY_CASES
-from trainers.kept import write_rows
+from trainers.evaluation_cache import write_rows
 
 LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
     "": {},

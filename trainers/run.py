@@ -14,10 +14,10 @@ from configs.backbone import load_backbone
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
+from trainers.classification.detector import fit_detector, save_detector
 from trainers.config import CaseConfig, TrainConfig
-from trainers.detector import fit_detector, save_detector
-from trainers.fit import Place, Report, finished_epochs, fit
 from trainers.journal import append_metrics, keep_until, read_metrics
+from trainers.loop import Rank, Report, finished_epochs, fit
 from trainers.recipes import find_features, stages
 
 LOCK = ".training.lock"
@@ -30,14 +30,19 @@ def logs(folder: Path, stage: str) -> Path:
 
 
 def run(
-    config: TrainConfig, folder: Path, place: Place, report: Report | None = None, *, retell: bool = False
+    config: TrainConfig,
+    folder: Path,
+    place: Rank,
+    report: Report | None = None,
+    *,
+    replay_reports: bool = False,
 ) -> None:
     """Train every stage of `config` that is not finished in `folder`, then, case-wise, the detector.
 
     Metrics go to `folder`/logs/<stage>/metrics.jsonl (rank 0) and to `report` (all ranks, equally often).
 
     Args:
-        retell: report the epochs that an earlier process finished, too.
+        replay_reports: report the epochs that an earlier process finished, too.
 
     Raises:
         InputError: another process trains there.
@@ -57,8 +62,8 @@ def run(
             if place.rank == 0:
                 logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
                 keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
-            if retell and report is not None:
-                _retell(folder, stage.name, place, report)
+            if replay_reports and report is not None:
+                _replay_reports(folder, stage.name, place, report)
             fit(stage, config, place, folder, record)
         if isinstance(config, CaseConfig) and place.rank == 0 and not has_checkpoint(folder / "detector"):
             features, info = find_features(config, load_backbone(config.backbone))
@@ -82,7 +87,7 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _retell(folder: Path, stage: str, place: Place, report: Report) -> None:
+def _replay_reports(folder: Path, stage: str, place: Rank, report: Report) -> None:
     """Report the lines of the stage's journal: rank 0 has them, the others report as often."""
     lines = read_metrics(logs(folder, stage)) if place.rank == 0 else []
     (count,) = place.total(len(lines))
@@ -90,9 +95,9 @@ def _retell(folder: Path, stage: str, place: Place, report: Report) -> None:
         report(stage, lines[i].step if lines else i + 1, lines[i].metrics if lines else {})
 
 
-def local_place(threads: int | None = None) -> Place:
+def local_place(threads: int | None = None) -> Rank:
     """This process alone: its GPU if there is one, else `threads` CPU threads."""
     if torch.cuda.is_available():
-        return Place(torch.device("cuda", 0))
+        return Rank(torch.device("cuda", 0))
     torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
-    return Place()
+    return Rank()

@@ -75,9 +75,7 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     store = Store(runs)
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(
-                job.name, _experiment(config), config_to_dict(config), job.tags, parent, folder=mirrored
-            )
+            store.run(job.name, _experiment(config), config_to_dict(config), job.tags, parent, folder=mirrored)
         )
         for part in names if several else ():
             stack.enter_context(_child(store, config, job.name, part, main_run, folder))
@@ -249,11 +247,9 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
             "config": config,
             "folder": str(folder),
             "threads": cpus,
-            "retell": bool(callbacks),
+            "replay_reports": bool(callbacks),
         },
-        scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}
-        ),
+        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(place),
@@ -283,11 +279,11 @@ def _worker(job: dict[str, Any]) -> None:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
-    from trainers.fit import Place
+    from trainers.loop import Rank
 
     torch.set_num_threads(job["threads"])
     context = ray_train.get_context()
-    place = Place(get_device(), context.get_world_rank(), context.get_world_size())
+    place = Rank(get_device(), context.get_world_rank(), context.get_world_size())
     folder = Path(job["folder"])
     if place.rank == 0:
         _note_placement_group(folder)
@@ -295,7 +291,7 @@ def _worker(job: dict[str, Any]) -> None:
     def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
         ray_train.report({"stage": stage, "epoch": epoch, **metrics})
 
-    run(job["config"], folder, place, report, retell=job["retell"])
+    run(job["config"], folder, place, report, replay_reports=job["replay_reports"])
 
 
 def _note_placement_group(folder: Path) -> None:

@@ -32,8 +32,8 @@ def ui_command(root: Path, port: int) -> list[str]:
 
 def links(root: Path, port: int) -> list[str]:
     """Links to the views of the experiments that ran last, which are kept in the store for it."""
+    from trainers.mlflow_views import views
     from trainers.tracking import Recorded, read_runs, tag_experiments
-    from trainers.views import views
 
     runs: dict[str, list[Recorded]] = {}
     for run in reversed(read_runs(root)):
@@ -51,9 +51,7 @@ def links(root: Path, port: int) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; becomes the server, which Ctrl-C ends."""
     parser = argparse.ArgumentParser(prog="avmend ui", description=__doc__)
-    parser.add_argument(
-        "--store", type=Path, default=runs_folder(), help="folder of mlflow.db (default: runs)"
-    )
+    parser.add_argument("--store", type=Path, default=runs_folder(), help="folder of mlflow.db (default: runs)")
     parser.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args(argv)
     try:

@@ -18,8 +18,8 @@ from configs.cluster import ray_session
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
 from trainers.train import train
-from tuning.asked import QuestionData, check_data, make_sequences
-from tuning.steps import Stages, within
+from tuning.question_data import QuestionData, check_data, make_sequences
+from tuning.steps import Stages, config_at
 
 
 class QuestionStudyConfig(QuestionData):
@@ -53,7 +53,7 @@ class QuestionStudyConfig(QuestionData):
             for seed in seeds:
                 for row, settings in self.rows.items():
                     values = laid_over({"network": network, "label": row, **shared}, settings)
-                    yield within(
+                    yield config_at(
                         f"networks.{network} with rows.{row}", AVQAConfig, {**values, **given, "seed": seed}
                     )
 
@@ -75,7 +75,7 @@ def check(config: QuestionStudyConfig) -> None:
         InputError: a setting that is none; a source that is not there.
     """
     list(config.runs(data=".", questions="."))
-    within("evaluate", QuestionEvaluation, config.evaluate)
+    config_at("evaluate", QuestionEvaluation, config.evaluate)
     check_data(config)
 
 
@@ -95,7 +95,7 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
             train(run, runs, stages.next(), parent)
             for run in config.runs(data=features.absolute(), questions=questions.absolute())
         ]
-        settings = within("evaluate", QuestionEvaluation, config.evaluate)
+        settings = config_at("evaluate", QuestionEvaluation, config.evaluate)
         evaluate_questions(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out

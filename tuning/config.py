@@ -16,8 +16,8 @@ from shards.errors import InputError
 from trainers.avqa.config import QuestionConfig
 from trainers.config import CaseConfig, TrainConfig
 from trainers.recipes import RECIPES
-from tuning.asked import QuestionData, check_data
 from tuning.data import Corpus, build_recipe, recipe_kind
+from tuning.question_data import QuestionData, check_data
 from tuning.space import Axis, Params
 
 SWEEPS = PRESET_FOLDER / "sweeps"
@@ -49,9 +49,7 @@ class Data(Config):
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> Data:
         if sum(source is not None for source in (self.corpus, self.media, self.asked)) != 1:
-            raise ValueError(
-                "give one of corpus (clips to make), media (shards that are there), asked (questions)"
-            )
+            raise ValueError("give one of corpus (clips to make), media (shards that are there), asked (questions)")
         return self
 
 
@@ -88,7 +86,7 @@ class EarlyStop(Config):
     reduction: float = pydantic.Field(default=3.0, gt=1)
 
 
-class Exam(Config):
+class AnswerProtocol(Config):
     """What finished trials of `avqa` answer in the end; it chooses nothing.
 
     Attributes:
@@ -109,7 +107,7 @@ class SweepConfig(Config):
         recipe: what is trained, as in `avmend train`.
         settings: of the recipe, over its defaults, the same for every trial.
         space: dotted setting -> its axis; the seed is a setting like any other.
-        data, search, early_stop, exam: see there.
+        data, search, early_stop, protocol: see there.
         gpus: GPUs per worker, where there are any; a share lets several trials use one.
         retries: how often a trial starts again, from its last epoch, after its process died.
     """
@@ -120,7 +118,7 @@ class SweepConfig(Config):
     data: Data
     search: Search = Search()
     early_stop: EarlyStop | None = None
-    exam: Exam = Exam()
+    protocol: AnswerProtocol = AnswerProtocol()
     gpus: float = pydantic.Field(default=1.0, gt=0)
     retries: int = pydantic.Field(default=2, ge=0)
 

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import pydantic
 
 from configs import Config, config_hash
-from pipelines.corpora.avdigits import build_avdigits, choose, find_recordings
-from pipelines.corpora.scenes import ScenesConfig, build_scenes
+from pipelines.corpora.public.avdigits import build_avdigits, choose, find_recordings
+from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
 from trainers.config import TrainConfig
 from trainers.recipes import RECIPES
-from tuning.steps import Stages, within
+from tuning.steps import Stages, config_at
 
 
 class Corpus(Config):
@@ -54,9 +54,7 @@ class Corpus(Config):
         """
         if self.source is not None and not self.source.exists():
             remedy = "correct the path, or fetch the data"
-            raise InputError(
-                "there is nothing here", file=self.source, field=f"{field}.source", remedy=remedy
-            )
+            raise InputError("there is nothing here", file=self.source, field=f"{field}.source", remedy=remedy)
 
 
 def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stages) -> Path:
@@ -107,7 +105,7 @@ def build_recipe(field: str, settings: dict[str, Any], name: str = "") -> TrainC
     """
     settings = dict(settings)
     kind = settings.pop("recipe", name)
-    return within(field, recipe_kind(field, kind), settings)
+    return config_at(field, recipe_kind(field, kind), settings)
 
 
 def recipe_kind(field: str, name: Any) -> type[TrainConfig]:

@@ -25,9 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONNECTED = ("state api", "nodes", "storage")
 
 
-def examine(
-    runs: Path, datasets: list[Path], cluster_file: Path | None, gigabytes: float
-) -> Iterator[Finding]:
+def examine(runs: Path, datasets: list[Path], cluster_file: Path | None, gigabytes: float) -> Iterator[Finding]:
     """All findings, each as soon as it is known.
 
     Args:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from models.noise import generator
 from trainers.train import Job
 from tuning.config import Search
-from tuning.outcome import Outcome, Trial
 from tuning.space import Axis, Params, Space, draw
+from tuning.trial_result import Outcome, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -54,8 +54,7 @@ def record(folder: Path, params: Params) -> None:
     """Append a point to plan.jsonl, on the disk before its trial begins."""
     known = recorded(folder)
     text = "".join(
-        json.dumps({"number": number, "params": point}) + "\n"
-        for number, point in enumerate([*known, params])
+        json.dumps({"number": number, "params": point}) + "\n" for number, point in enumerate([*known, params])
     )
     new = folder / f".{FILE}.new"
     with new.open("w", encoding="utf-8") as file:

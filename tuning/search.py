@@ -21,11 +21,11 @@ from ray.tune.search import Searcher
 
 from configs import config_to_dict
 from tuning.capacity import need
-from tuning.config import EarlyStop, Exam, SweepConfig
-from tuning.outcome import Trial
+from tuning.config import AnswerProtocol, EarlyStop, SweepConfig
 from tuning.trial import train_trial
+from tuning.trial_result import Trial
 
-PLACE = "ray"  # folder of Tune's own state, of no use afterwards
+EXECUTION_FIELDS = "ray"  # folder of Tune's own state, of no use afterwards
 
 
 class Stays:
@@ -41,9 +41,9 @@ class Stays:
 class Queue(Stays, Searcher):
     """Hands Tune the trials that are left, in order; what they are is decided elsewhere."""
 
-    def __init__(self, trials: Iterator[Trial], exam: Exam):
+    def __init__(self, trials: Iterator[Trial], protocol: AnswerProtocol):
         super().__init__()
-        self._trials, self._exam = trials, exam
+        self._trials, self._protocol = trials, protocol
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's job, or that there is none left."""
@@ -56,7 +56,7 @@ class Queue(Stays, Searcher):
             "settings": config_to_dict(trial.job.config),
             "folder": str(trial.job.folder),
             "place": str(trial.place),
-            "exam": config_to_dict(self._exam),
+            "protocol": config_to_dict(self._protocol),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -72,9 +72,7 @@ class Queue(Stays, Searcher):
 class Halving(ASHAScheduler):
     """ASHA that lets a trial after its last epoch finish, and knows the trials of an earlier call."""
 
-    def __init__(
-        self, stop: EarlyStop, metric: str, mode: str, epochs: int, curves: Sequence[Sequence[float]]
-    ):
+    def __init__(self, stop: EarlyStop, metric: str, mode: str, epochs: int, curves: Sequence[Sequence[float]]):
         super().__init__(
             time_attr="epoch",
             metric=metric,
@@ -124,7 +122,7 @@ def run_trials(
     """
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    shutil.rmtree(folder / PLACE, ignore_errors=True)
+    shutil.rmtree(folder / EXECUTION_FIELDS, ignore_errors=True)
 
     def held(job: dict[str, Any]) -> tune.PlacementGroupFactory:
         recipe = config.kind().model_validate(job["settings"])
@@ -136,7 +134,7 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(train_trial, held),
         tune_config=tune.TuneConfig(
-            search_alg=Queue(trials, config.exam),
+            search_alg=Queue(trials, config.protocol),
             scheduler=scheduler,
             num_samples=most,
             max_concurrent_trials=width,
@@ -145,11 +143,11 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder / PLACE),
+            storage_path=str(folder / EXECUTION_FIELDS),
             callbacks=[follow],
             failure_config=tune.FailureConfig(max_failures=config.retries),
             verbose=0,
         ),
     )
     tuner.fit()
-    shutil.rmtree(folder / PLACE, ignore_errors=True)
+    shutil.rmtree(folder / EXECUTION_FIELDS, ignore_errors=True)

@@ -11,7 +11,7 @@ from shards.errors import InputError
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def within(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> ConfigT:
+def config_at(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> ConfigT:
     """A config from the study's settings at `field`, which errors then name."""
     try:
         return load_config(kind, None, as_overrides(settings))

@@ -27,7 +27,7 @@ from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.recipes import RECIPES
 from trainers.train import train
 from tuning.data import Corpus, build_recipe, make_shards
-from tuning.steps import Stages, within
+from tuning.steps import Stages, config_at
 
 
 class StudyConfig(Config):
@@ -72,7 +72,7 @@ def check(config: StudyConfig) -> None:
     if config.recipes[first].get("recipe", first) != "finetune":
         remedy = "put one first: it makes the backbone"
         raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
-    within("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
+    config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
 
 
 def _case_wise(config: StudyConfig, name: str) -> bool:
@@ -107,7 +107,7 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
         trained = []
         for seed in config.seeds:
             trained += _train_all(config, seed, shards, runs, stages, parent)
-        settings = within("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
+        settings = config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
         evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
@@ -121,9 +121,7 @@ def _stages_per_seed(config: StudyConfig) -> int:
     return len(config.recipes) + len(_depths(config))
 
 
-def _train_all(
-    config: StudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any
-) -> list[Path]:
+def _train_all(config: StudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any) -> list[Path]:
     """Every recipe with one seed; features once per depth."""
     first, *others = config.recipes
     backbone = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)

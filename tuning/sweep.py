@@ -26,16 +26,16 @@ from trainers.recipes import stage_names
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
 from tuning.config import SweepConfig, check, corners, find_sweep, sweep_names
-from tuning.given import make_given
-from tuning.outcome import Outcome, Trial
+from tuning.paper_tables import as_printed
 from tuning.plan import drawn, earlier, suggested
-from tuning.printed import as_printed
+from tuning.prerequisites import make_given
 from tuning.space import Params
 from tuning.tables import best, summarise, write_tables
+from tuning.trial_result import Outcome, Trial
 
 if TYPE_CHECKING:
     from trainers.tracking import Run, Store
-    from tuning.follow import Follow
+    from tuning.tune_callback import Follow
 
 RECORD = "sweep.json"
 ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", "answers.csv", "answers.png", RECORD)
@@ -84,8 +84,8 @@ def _run(
     stage: str,
 ) -> list[Outcome]:
     """All trials that are left; the outcomes of all."""
-    from tuning.follow import Follow
     from tuning.search import run_trials
+    from tuning.tune_callback import Follow
 
     nodes = cluster_nodes()
     gpu_there = any(node["GPU"] for node in nodes)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shards.atomic import replacing, write_text
 from trainers.results import spread
 from tuning.config import Search
-from tuning.outcome import Outcome
 from tuning.space import Params, Space
+from tuning.trial_result import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,18 +84,12 @@ def front(lines: Sequence[Line], search: Search, cost: str) -> list[Line]:
     return pareto(good, lambda line: line.costs[cost], lambda line: sign * (line.mean or 0.0))
 
 
-def pareto(
-    items: Sequence[ItemT], cost: Callable[[ItemT], float], gain: Callable[[ItemT], float]
-) -> list[ItemT]:
+def pareto(items: Sequence[ItemT], cost: Callable[[ItemT], float], gain: Callable[[ItemT], float]) -> list[ItemT]:
     """The Pareto front, cheapest first: no other item costs no more and gains no less, and is better in one
     of the two. Equal items are all on it."""
     out: list[ItemT] = []
     for item in sorted(items, key=lambda x: (cost(x), -gain(x))):
-        if (
-            not out
-            or gain(item) > gain(out[-1])
-            or (cost(item), gain(item)) == (cost(out[-1]), gain(out[-1]))
-        ):
+        if not out or gain(item) > gain(out[-1]) or (cost(item), gain(item)) == (cost(out[-1]), gain(out[-1])):
             out.append(item)
     return out
 
@@ -125,9 +119,7 @@ def _write_csv(path: Path, outcomes: Sequence[Outcome], space: Space) -> None:
             writer.writerow([*row, *(found.cost(name) for name in COSTS), found.name, found.error])
 
 
-def markdown(
-    title: str, lines: Sequence[Line], outcomes: Sequence[Outcome], space: Space, search: Search
-) -> str:
+def markdown(title: str, lines: Sequence[Line], outcomes: Sequence[Outcome], space: Space, search: Search) -> str:
     """The table by parameters, the best line in bold, and what failed."""
     names = [name for name in space if name != "seed"]
     several = max((line.seeds for line in lines), default=0) > 1
@@ -239,9 +231,7 @@ def _against(at: Any, lines: Sequence[Line], name: str, space: Space, search: Se
 
 def _cost(at: Any, lines: Sequence[Line], search: Search, cost: str) -> None:
     scale = _scale(search)
-    at.plot(
-        [line.costs[cost] for line in lines], [scale * (line.mean or 0.0) for line in lines], "o", alpha=0.5
-    )
+    at.plot([line.costs[cost] for line in lines], [scale * (line.mean or 0.0) for line in lines], "o", alpha=0.5)
     edge = front(lines, search, cost)
     at.plot(
         [line.costs[cost] for line in edge],

@@ -13,9 +13,9 @@ from trainers.config import TrainConfig
 from trainers.recipes import RECIPES
 from trainers.run import local_place, run
 from trainers.train import on_ray
-from tuning.answers import sit, sits
-from tuning.config import Exam
-from tuning.told import Told
+from tuning.config import AnswerProtocol
+from tuning.test_answers import run_protocol, sits
+from tuning.trial_metrics import Told
 
 FAILURE = "failure.json"
 
@@ -27,13 +27,13 @@ def is_nested(config: TrainConfig) -> bool:
 
 def train_trial(job: dict[str, Any]) -> None:
     """Train what an earlier process left, telling Tune every epoch, those of earlier processes too; then have
-    the run of a network that answers questions sit its exam.
+    the run of a network that answers questions sit its protocol.
 
     What would fail again the same way (wrong input, a loss that is not finite) is written to the trial's
     folder and ends it; anything else is raised, so that Tune starts the trial again.
 
     Args:
-        job: `recipe`, `settings` (its config as json), `folder` of the run, `place` of the trial, `exam`.
+        job: `recipe`, `settings` (its config as json), `folder` of the run, `place` of the trial, `protocol`.
     """
     config = RECIPES[job["recipe"]].model_validate(job["settings"])
     try:
@@ -42,7 +42,12 @@ def train_trial(job: dict[str, Any]) -> None:
         else:
             _alone(config, Path(job["folder"]))
         if sits(config):
-            sit(Path(job["folder"]), Path(job["place"]), Exam.model_validate(job["exam"]), config.cpus or 1)
+            run_protocol(
+                Path(job["folder"]),
+                Path(job["place"]),
+                AnswerProtocol.model_validate(job["protocol"]),
+                config.cpus or 1,
+            )
     except (InputError, FloatingPointError) as error:
         record = {"kind": type(error).__name__, "error": str(error)}
         write_text(Path(job["place"]) / FAILURE, json.dumps(record, indent=1) + "\n")
@@ -57,7 +62,7 @@ def _alone(config: TrainConfig, folder: Path) -> None:
         if (line := told(stage, epoch, metrics)) is not None:
             tune.report(line)
 
-    run(config, folder, local_place(config.cpus), report, retell=True)
+    run(config, folder, local_place(config.cpus), report, replay_reports=True)
 
 
 def _callback() -> Any:

@@ -42,9 +42,7 @@ def encode_clip(
     with replacing(out) as temporary:
         command = _command(frames.shape, Fraction(fps), sound, size, temporary)
         try:
-            done = subprocess.run(
-                command, input=frames.tobytes(), capture_output=True, timeout=TIMEOUT_SECONDS
-            )
+            done = subprocess.run(command, input=frames.tobytes(), capture_output=True, timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"ffmpeg took over {TIMEOUT_SECONDS:.0f} s for {out}") from None
         if done.returncode:

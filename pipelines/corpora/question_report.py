@@ -50,9 +50,7 @@ def table(told: dict[str, Any]) -> str:
     ]
     for name, accuracy in blind["look_up"].items():
         chance = f"{100 * blind['chance'][name]:8.1f}" if name in blind["chance"] else ""
-        lines.append(
-            f"{name:28} {counts.get(name, sum(counts.values())):6} {100 * accuracy:8.1f} {chance}".rstrip()
-        )
+        lines.append(f"{name:28} {counts.get(name, sum(counts.values())):6} {100 * accuracy:8.1f} {chance}".rstrip())
     return "\n".join(lines)
 
 

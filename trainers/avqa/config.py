@@ -90,7 +90,7 @@ class AVQAConfig(QuestionConfig):
         recovery_sizes: of the method, over its defaults (addressing, slots, steps, ...).
         missing: the modalities that are taken away, one at a time, besides training on what is there; None:
             none for zero fill, either for the other methods.
-        in_turns: each sample of a batch loses one of `missing`, in turns, instead of being seen without
+        alternate_missing: each sample of a batch loses one of `missing`, in turns, instead of being seen without
             each of them: the same expectation of Eq. 8 for less work.
         absent: this modality is never there, in training or after: the *specialist* for its absence.
         network_from, recovery_from: runs whose network or recovery method to start from; several recovery
@@ -105,7 +105,7 @@ class AVQAConfig(QuestionConfig):
     recovery: RecoveryName = "zero"
     recovery_sizes: dict[str, Any] = pydantic.Field(default_factory=dict)
     missing: tuple[Modality, ...] | None = None
-    in_turns: bool = False
+    alternate_missing: bool = False
     absent: Modality | None = None
     network_from: Path | None = None
     recovery_from: tuple[Path, ...] = ()
@@ -118,8 +118,8 @@ class AVQAConfig(QuestionConfig):
         _sized("recovery_sizes", RECOVERIES[self.recovery], self.recovery_sizes)
         if self.absent is not None and (self.recovery != "zero" or self.missing):
             raise ValueError("absent is for a specialist: it has nothing to recover or to take away")
-        if self.in_turns and self.batch_size < len(self.taken):
-            raise ValueError(f"in_turns: batch_size is at least {len(self.taken)}, a sample for each turn")
+        if self.alternate_missing and self.batch_size < len(self.taken):
+            raise ValueError(f"alternate_missing: batch_size is at least {len(self.taken)}, a sample for each turn")
         return self
 
     @property

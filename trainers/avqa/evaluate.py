@@ -1,6 +1,6 @@
 """Question answering with missing modalities: complete, without sound, without picture, at missing rates.
 
-What is asked and how it is judged is in `trainers.avqa.exam`; here runs, results and their keeping.
+What is asked and how it is judged is in `trainers.avqa.protocol`; here runs, results and their keeping.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from shards.progress import Progress
 from shards.questions import load_questions
 from shards.schema import DatasetInfo, canonical_json
 from trainers.avqa.clips import Clips, media_name
-from trainers.avqa.exam import Exam, blind_results, judged, results_of, right_answers
 from trainers.avqa.masks import write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.avqa.protocol import EvaluationProtocol, blind_results, judged, results_of, right_answers
 from trainers.avqa.results import Result, summarise, write_tables
+from trainers.evaluation_cache import begin, keep, read_kept
 from trainers.identity import git_commit
-from trainers.kept import begin, keep, read_kept
 from trainers.predict import read_run
 from trainers.run import local_place
 
@@ -99,16 +99,16 @@ def evaluate_questions(
     clips = Clips(config.data, config.resident)
     for p in predictors:
         p.check(clips)
-    exam = Exam.of(questions, config.split, clips, config.seed)
-    results = list(blind_results(questions, exam))
-    total = sum(len(judged(p)) for p in predictors) * len(exam.asked.questions)
+    protocol = EvaluationProtocol.of(questions, config.split, clips, config.seed)
+    results = list(blind_results(questions, protocol))
+    total = sum(len(judged(p)) for p in predictors) * len(protocol.asked.questions)
     with Progress("evaluate", total, "answers", stage=stage) as progress:
         for p in predictors:
-            answer = _Answers(p, clips, exam, config, device, progress)
-            results += results_of(p, exam, config.rates, answer)
+            answer = _Answers(p, clips, protocol, config, device, progress)
+            results += results_of(p, protocol, config.rates, answer)
     begin(out)
-    write_tables(out, results, _notes(config, exam))
-    write_masks(out / "masks.csv", exam.draws)
+    write_tables(out, results, _notes(config, protocol))
+    write_masks(out / "masks.csv", protocol.draws)
     place = out / "mlflow" / sha256(canonical_json(made_of).encode()).hexdigest()[:12]
     _mirror(out, place, runs_folder or out.parent, config, results, parent)
     keep(out, made_of, results)
@@ -148,31 +148,31 @@ def _made_of(runs: Sequence[Path], config: QuestionEvaluation) -> dict[str, Any]
     }
 
 
-def _notes(config: QuestionEvaluation, exam: Exam) -> dict[str, Any]:
+def _notes(config: QuestionEvaluation, protocol: EvaluationProtocol) -> dict[str, Any]:
     """What the table says about what was asked."""
     return {
-        "questions": len(exam.asked.questions),
-        "clips": len(exam.draws),
+        "questions": len(protocol.asked.questions),
+        "clips": len(protocol.draws),
         "split": config.split,
         "seed": config.seed,
-        "unasked": len(exam.asked.lost),
+        "unasked": len(protocol.asked.lost),
     }
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """A run at the exam, with progress told."""
+    """A run at the protocol, with progress told."""
 
     predictor: QuestionPredictor
     clips: Clips
-    exam: Exam
+    protocol: EvaluationProtocol
     config: QuestionEvaluation
     device: torch.device
     progress: Progress
 
     def __call__(self, missing: Modality | None) -> np.ndarray:
         size, loaders = self.config.batch_size, self.config.loaders
-        out = right_answers(self.predictor, self.clips, self.exam, missing, size, loaders, self.device)
+        out = right_answers(self.predictor, self.clips, self.protocol, missing, size, loaders, self.device)
         self.progress.advance(len(out), method=self.predictor.config.method)
         return out
 
@@ -185,9 +185,7 @@ def _mirror(
 
     assert config.data is not None
     store, experiment = Store(runs), media_name(config.data)
-    with store.run(
-        f"evaluate-{out.name}", experiment, config_to_dict(config), None, parent, folder=folder
-    ) as top:
+    with store.run(f"evaluate-{out.name}", experiment, config_to_dict(config), None, parent, folder=folder) as top:
         for line in summarise(results):
             place = folder / line.name.replace(" ", "_")
             params = {"network": line.network, "method": line.method, "seeds": line.seeds}

@@ -25,7 +25,7 @@ NO_ANSWER = -1  # label of an answer that training never gave: always wrong, and
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerableQuestions:
     """The questions of one split that can be asked.
 
     Attributes:
@@ -39,7 +39,7 @@ class Asked:
     @classmethod
     def of(
         cls, questions: Sequence[Question], split: str, clips: Clips, absent: Modality | None = None
-    ) -> Asked:
+    ) -> AnswerableQuestions:
         """The questions of `split` about `clips`, from which `absent` is taken away.
 
         Raises:
@@ -50,9 +50,7 @@ class Asked:
         if not there:
             what = "ask about clips that are not here" if mine else "do not exist"
             message = f"all questions of split '{split}' {what}"
-            raise InputError(
-                message, file=clips.folder, field="questions", remedy="give questions about these clips"
-            )
+            raise InputError(message, file=clips.folder, field="questions", remedy="give questions about these clips")
         kept = {q.id for q in there}
         return cls(there, tuple(q.id for q in mine if q.id not in kept))
 

@@ -58,7 +58,7 @@ class AnswerLoss(nn.Module):
 
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
     keeps it, and the network's own losses (match) are those of complete samples. The logits are those of what
-    is there. `in_turns`: the rows of a batch take turns in which modality they lose, so each term is the mean
+    is there. `alternate_missing`: the rows of a batch take turns in which modality they lose, so each term is the mean
     of a part of them: the same expectation for a fraction of the work.
     """
 
@@ -68,11 +68,11 @@ class AnswerLoss(nn.Module):
         taken: Sequence[Modality],
         weights: Mapping[str, float],
         frozen: Sequence[str] = (),
-        in_turns: bool = False,
+        alternate_missing: bool = False,
     ):
         super().__init__()
         self.answerer, self.taken, self.weights, self.frozen = answerer, taken, weights, frozen
-        self.in_turns = in_turns
+        self.alternate_missing = alternate_missing
         self.own = OwnLosses(answerer, weights)
         for name in frozen:
             getattr(answerer, name).requires_grad_(False)
@@ -100,7 +100,7 @@ class AnswerLoss(nn.Module):
         """What is taken away, and from which complete rows [R]."""
         both = batch.present.all(dim=1).nonzero().squeeze(1)
         for turn, modality in enumerate(self.taken):
-            rows = both[turn :: len(self.taken)] if self.in_turns else both
+            rows = both[turn :: len(self.taken)] if self.alternate_missing else both
             if len(rows):
                 yield modality, rows
 

@@ -17,7 +17,7 @@ from shards.errors import InputError
 from shards.questions import Vocabulary
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.start import answerer_checkpoint
+from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.predict import Trained
 
 
@@ -85,9 +85,7 @@ def load_answerer(run: Trained, device: torch.device) -> QuestionPredictor:
     """
     if not isinstance(run.config, AVQAConfig):
         remedy = "give runs of 'avmend train avqa'"
-        raise InputError(
-            f"is a run of '{run.recipe}': it answers no questions", file=run.folder, remedy=remedy
-        )
+        raise InputError(f"is a run of '{run.recipe}': it answers no questions", file=run.folder, remedy=remedy)
     checkpoint = answerer_checkpoint(run.folder)
     meta = checkpoint.meta
     try:

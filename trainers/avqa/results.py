@@ -12,7 +12,7 @@ from typing import Any
 from models.cavmae import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
 from trainers.avqa.figure import figure
-from trainers.kept import write_rows
+from trainers.evaluation_cache import write_rows
 from trainers.results import Spread, spread
 
 Case = tuple[str, int]  # what is missing, in what percent of the clips
@@ -119,9 +119,7 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
     figures: dict[Case, dict[str, list[float]]] = {}
     for r in results:
         figures.setdefault((r.missing, r.rate), {}).setdefault(r.kind, []).append(r.accuracy)
-    accuracy = {
-        case: {kind: spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()
-    }
+    accuracy = {case: {kind: spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()}
     return Line(
         method,
         network,

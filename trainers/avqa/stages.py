@@ -16,10 +16,10 @@ from shards.errors import InputError
 from shards.questions import Vocabulary, load_questions
 from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
-from trainers.avqa.items import Asked, QuestionItems, longest
+from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
-from trainers.avqa.start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
-from trainers.fit import Stage
+from trainers.avqa.warm_start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
+from trainers.loop import Stage
 
 MATCHING = frozenset({"avst"})  # networks with a match loss, which takes negative frames
 
@@ -36,8 +36,8 @@ class World:
     """
 
     clips: Clips
-    train: Asked
-    val: Asked | None
+    train: AnswerableQuestions
+    val: AnswerableQuestions | None
     vocabulary: Vocabulary
     words: int
 
@@ -51,27 +51,23 @@ class World:
         clips = Clips(config.data, resident=config.resident)
         questions = load_questions(config.questions)
         absent = config.absent if isinstance(config, AVQAConfig) else None
-        train = Asked.of(questions, "train", clips, absent)
+        train = AnswerableQuestions.of(questions, "train", clips, absent)
         validates = any(q.split == "val" for q in questions)
-        val = Asked.of(questions, "val", clips, absent) if validates else None
+        val = AnswerableQuestions.of(questions, "val", clips, absent) if validates else None
         words = config.words or longest([q for q in questions if q.split == "train"])
         return cls(clips, train, val, Vocabulary.of(questions), words)
 
-    def items(self, config: QuestionConfig, asked: Asked, negatives: bool = False) -> QuestionItems:
+    def items(self, config: QuestionConfig, asked: AnswerableQuestions, negatives: bool = False) -> QuestionItems:
         """Questions as items of this run."""
         absent = config.absent if isinstance(config, AVQAConfig) else None
-        return QuestionItems(
-            self.clips, asked.questions, self.vocabulary, self.words, config.seed, absent, negatives
-        )
+        return QuestionItems(self.clips, asked.questions, self.vocabulary, self.words, config.seed, absent, negatives)
 
 
 def design(config: QuestionConfig, world: World) -> Design:
     """The module that a run trains."""
     sizes = (len(world.vocabulary.words), len(world.vocabulary.answers))
     if isinstance(config, AVQAConfig):
-        return Design(
-            world.clips.spec, *sizes, config.network, config.sizes, config.recovery, config.recovery_sizes
-        )
+        return Design(world.clips.spec, *sizes, config.network, config.sizes, config.recovery, config.recovery_sizes)
     assert isinstance(config, RecoveryConfig)
     return Design(world.clips.spec, *sizes, None, {}, config.recovery, config.sizes)
 
@@ -91,7 +87,7 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
     weights = config.weights.model_dump()
     negatives = False
     if isinstance(config, AVQAConfig):
-        objective = AnswerLoss(answerer, config.taken, weights, config.freeze, config.in_turns)
+        objective = AnswerLoss(answerer, config.taken, weights, config.freeze, config.alternate_missing)
         negatives = config.network in MATCHING and config.weights.match > 0 and config.absent is None
     else:
         objective = OwnLosses(answerer, weights)

@@ -118,9 +118,7 @@ class Store:
             run_id = self.client.create_run(place, tags=tags, run_name=name).info.run_id
             record.begin(folder, run_id, self.uri)
         data = self.client.get_run(run_id).data
-        run = Run(
-            self.client, run_id, folder, self._pushed(run_id, data.metrics), mirrors or {"": folder}, lock
-        )
+        run = Run(self.client, run_id, folder, self._pushed(run_id, data.metrics), mirrors or {"": folder}, lock)
         try:
             self._log_params(run, flatten(params or {}), data.params)
         except BaseException:

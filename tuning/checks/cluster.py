@@ -38,15 +38,9 @@ def check_token() -> list[Finding]:
         remedy = f"{COPY_TOKEN}; for a new cluster: ray get-auth-token --generate"
         return [fail("token", "there is none", remedy)]
     if token.path is not None and (bits := token.path.stat().st_mode & 0o777) & 0o077:
-        return [
-            fail("token", f"{token.path} is open to other users (mode {bits:o})", f"chmod 600 {token.path}")
-        ]
+        return [fail("token", f"{token.path} is open to other users (mode {bits:o})", f"chmod 600 {token.path}")]
     if mode is None:
-        return [
-            warn(
-                "token", f"{token.source}, but {MODE} is not set", f"set {MODE}=token, here and on every node"
-            )
-        ]
+        return [warn("token", f"{token.source}, but {MODE} is not set", f"set {MODE}=token, here and on every node")]
     return [ok("token", f"from {token.source}, for this user alone")]
 
 

@@ -81,9 +81,7 @@ def check_ffmpeg() -> list[Finding]:
         told = subprocess.run([path, "-hide_banner", "-decoders"], capture_output=True, text=True, timeout=20)
         first = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20).stdout
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-        return [
-            fail("ffmpeg", f"does not run: {error}", "unset IMAGEIO_FFMPEG_EXE, or name a working ffmpeg")
-        ]
+        return [fail("ffmpeg", f"does not run: {error}", "unset IMAGEIO_FFMPEG_EXE, or name a working ffmpeg")]
     there = set(re.findall(r"^ [VA]\S{5} (\S+)", told.stdout, re.MULTILINE))
     missing = {"h264", "hevc", "vp9", "av1", "aac", "mp3", "opus"} - there
     if told.returncode or missing & {"h264", "aac"}:
@@ -182,7 +180,5 @@ def check_shared_memory(place: Path = Path("/dev/shm"), gigabytes: float = 2.0) 
     free = shutil.disk_usage(place).free / GB
     if free < gigabytes:
         remedy = "start the container with --shm-size=8g, or mount a larger tmpfs"
-        return [
-            warn("shared memory", f"{place} has {free:.2f} GB free: Ray's objects go to the disk", remedy)
-        ]
+        return [warn("shared memory", f"{place} has {free:.2f} GB free: Ray's objects go to the disk", remedy)]
     return [ok("shared memory", f"{place} has {free:.1f} GB free")]

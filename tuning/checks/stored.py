@@ -7,8 +7,8 @@ from pathlib import Path
 from shards.errors import InputError
 from shards.schema import DATASET_FILE, DatasetInfo
 from shards.verify import verify
+from tuning.checks.cluster_file import placeholders, problems, read_cluster
 from tuning.checks.finding import Finding, fail, ok, refused, skip, warn
-from tuning.launcher import placeholders, problems, read_cluster
 
 
 def check_store(runs: Path) -> list[Finding]:
@@ -58,7 +58,5 @@ def check_cluster_file(path: Path | None) -> list[Finding]:
     if found := problems(cluster):
         return [fail("cluster file", f"{path}: {problem}", problem.remedy) for problem in found]
     if left := placeholders(path):
-        return [
-            warn("cluster file", f"{path}: still to fill in: {', '.join(left)}", "put your own values there")
-        ]
+        return [warn("cluster file", f"{path}: still to fill in: {', '.join(left)}", "put your own values there")]
     return [ok("cluster file", f"{path}: takes the token, closed, storage shared")]

@@ -24,9 +24,7 @@ def answer_blocks(results: Sequence[Result], tag: str) -> tuple[Block, ...]:
     blocks: list[Block] = [_overview(lines, results)]
     if any(line.network for line in lines):
         caption = "Accuracy over all questions against the share of clips that lack a modality."
-        blocks.append(
-            Drawing(drawings.svg(lambda: drawings.within_percent(drawing(lines)), f"{tag} rates"), caption)
-        )
+        blocks.append(Drawing(drawings.svg(lambda: drawings.within_percent(drawing(lines)), f"{tag} rates"), caption))
     blocks.append(Folded("Accuracy by missing rate, figures", tuple(t for t in rates if t.rows)))
     blocks += [table for table in kinds if table.rows]
     return tuple(blocks)
@@ -64,9 +62,7 @@ def _by_rate(lines: Sequence[Line], modality: str) -> Table:
     judged = [line for line in lines if len(line.curve(modality)) > 1]
     body = [(text(line.name), *(_cell(line, (modality, rate)) for rate in rates)) for line in judged]
     head = ("method", *(f"{rate} %" for rate in rates))
-    return Table(
-        head, tuple(body), 1, f"{modality} missing in so many percent of the clips: accuracy, percent"
-    )
+    return Table(head, tuple(body), 1, f"{modality} missing in so many percent of the clips: accuracy, percent")
 
 
 def _by_kind(lines: Sequence[Line], name: str, case: Case) -> Table:

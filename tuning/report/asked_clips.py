@@ -15,14 +15,14 @@ from shards.reader import Sample, ShardDataset
 from shards.schema import DatasetInfo
 from trainers.avqa.clips import Clips
 from trainers.avqa.evaluate import QuestionEvaluation
-from trainers.avqa.items import Asked, QuestionItems
+from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.predict import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
 from tuning.report.pictures import heat, photo
 from tuning.report.provenance import media_folder
-from tuning.steps import within
+from tuning.steps import config_at
 
 CASES: tuple[Modality | None, ...] = (None, *MODALITIES)
 
@@ -37,7 +37,7 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
 
     if not found.config:
         raise InputError("the evaluation's folder is not here", file=found.name)
-    config = within("evaluation", QuestionEvaluation, found.config)
+    config = config_at("evaluation", QuestionEvaluation, found.config)
     assert config.data is not None
     assert config.questions is not None
     folders = [found.runs[run] for run in first_seed(found.results)]
@@ -45,7 +45,7 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     clips = Clips(config.data, resident=False)
     for p in predictors:
         p.check(clips)
-    asked = Asked.of(load_questions(config.questions), config.split, clips)
+    asked = AnswerableQuestions.of(load_questions(config.questions), config.split, clips)
     chosen = choose_questions(asked.questions, count)
     said = {
         missing: [(_called(p), answers_of(p, clips, chosen, missing)) for p in predictors if p.sees(missing)]

@@ -81,9 +81,7 @@ def _note(rows: Sequence[Row], gains: bool) -> str:
     said = f"On {clips} clips; {intervals.SAID if several else 'one seed, so no interval'}. "
     said += "An absent modality is left out, never filled. "
     if any(row.selection for row in rows):
-        said += (
-            "situation knows what is ruined, detected does not, concat uses the sets of all cases at once. "
-        )
+        said += "situation knows what is ruined, detected does not, concat uses the sets of all cases at once. "
     if len(intervals.one_per_seed(rows)) < len(rows):
         said += "Several runs of one method and seed were averaged first. "
     if len({line.seeds for line in intervals.of_rows(rows)}) > 1:
@@ -115,9 +113,7 @@ def _mean(line: Line) -> float:
     return statistics.fmean(mean for mean, _ in line.accuracy.values())
 
 
-def cost_part(
-    points: Sequence[tuple[str, float, tuple[float, ...]]], gain: str, tag: str
-) -> tuple[Block, ...]:
+def cost_part(points: Sequence[tuple[str, float, tuple[float, ...]]], gain: str, tag: str) -> tuple[Block, ...]:
     """Table and figure of a gain against `COSTS`.
 
     Args:

@@ -23,7 +23,7 @@ from trainers.predict import Predictor, load_predictor, read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View
 from tuning.report.pictures import heat, photo
-from tuning.steps import within
+from tuning.steps import config_at
 
 CPU = torch.device("cpu")
 LEAD = (
@@ -56,7 +56,7 @@ def first_seed(rows: Sequence[object]) -> dict[str, str]:
 def _classified(found: Evaluation, count: int) -> tuple[Clip, ...]:
     if not found.config:
         raise InputError("the evaluation's folder is not here", file=found.name)
-    config = within("evaluation", EvaluateConfig, found.config)
+    config = config_at("evaluation", EvaluateConfig, found.config)
     data = ShardDataset(config.data, config.split)
     chosen = choose_clips(data, [CONDITIONS[c] for c in config.conditions], count)
     predictors = {}
@@ -123,7 +123,7 @@ class _Shown:
                 labels = [predictor.backbone.labels[j] for j in logits.argmax(dim=1).tolist()]
                 said[f"{method}, {selection}" if selection else method] = labels
         first = next(iter(predictors))
-        fates = [items_under(predictors[first], condition, data, config).fate(i) for i in chosen]
+        fates = [items_under(predictors[first], condition, data, config).corruption(i) for i in chosen]
         truth = [data.metas[i].labels[0] for i in chosen]
         return cls(condition, predictors[first], batches[first], fates, truth, said)
 
@@ -146,10 +146,7 @@ class _Shown:
                     f"{m}: {fate.replace('_', ' ')}"
                     for m, fate in zip(("sound", "picture"), self.fates[i], strict=True)
                 ),
-                tuple(
-                    _answer(name, labels[i], self.truth[i], hears or sees)
-                    for name, labels in self.said.items()
-                ),
+                tuple(_answer(name, labels[i], self.truth[i], hears or sees) for name, labels in self.said.items()),
             )
 
 

@@ -16,7 +16,6 @@ from shards.atomic import write_text
 from shards.errors import InputError
 from tuning.report.answering import answer_blocks
 from tuning.report.answering import cost_blocks as answer_costs
-from tuning.report.chosen import Chosen, base_name, choose
 from tuning.report.classification import accuracy_blocks, cost_blocks
 from tuning.report.clips import clip_blocks
 from tuning.report.evaluations import Evaluation, evaluations
@@ -24,6 +23,7 @@ from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
 from tuning.report.parts import Block, Part, Text, plural
 from tuning.report.provenance import datasets, provenance_blocks
+from tuning.report.run_selection import Chosen, base_name, choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import trained_blocks
 
@@ -35,7 +35,7 @@ def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (
 
     Args:
         runs: folder of the runs and their MLflow store.
-        names, experiments: as `tuning.report.chosen.choose`.
+        names, experiments: as `tuning.report.run_selection.choose`.
         clips: how many clips of each evaluation are shown with every method's answer.
 
     Raises:

@@ -175,9 +175,7 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str, chosen: int
     for i, (name, values) in enumerate(lines):
         look = {"color": f"C{i % 10}"} if few else {"color": INK, "alpha": 0.25, "linewidth": 0.7}
         if few or i != chosen:
-            axes.plot(
-                range(1, len(values) + 1), values, label=name if few else "_", rasterized=not few, **look
-            )
+            axes.plot(range(1, len(values) + 1), values, label=name if few else "_", rasterized=not few, **look)
     if not few and chosen is not None:
         name, values = lines[chosen]
         axes.plot(range(1, len(values) + 1), values, color="C1", linewidth=2, label=f"best: {name}")

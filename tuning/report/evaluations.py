@@ -10,9 +10,9 @@ from typing import Any
 
 from trainers import results as classified
 from trainers.avqa import results as asked
-from trainers.kept import DONE, rows_of
+from trainers.evaluation_cache import DONE, rows_of
 from trainers.tracking import Recorded, read_artifact
-from tuning.report.chosen import Chosen
+from tuning.report.run_selection import Chosen
 
 TABLE = "results.csv"
 

@@ -11,9 +11,9 @@ import pydantic
 from pipelines.ingest import QUARANTINE_FILE
 from pipelines.shard_job import Quarantined
 from trainers.tracking import ERROR, NOTE, Recorded
-from tuning.report.chosen import Chosen
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, text
-from tuning.report.when import moment
+from tuning.report.run_selection import Chosen
+from tuning.report.timestamps import moment
 
 SHOWN = 20
 
@@ -28,8 +28,7 @@ def _runs(chosen: Chosen) -> tuple[Block, ...]:
     wrong = [
         run
         for run in chosen.runs
-        if run.status != "FINISHED"
-        and not (run.kind in ("case", "method") and ended.get(run.parent) == run.status)
+        if run.status != "FINISHED" and not (run.kind in ("case", "method") and ended.get(run.parent) == run.status)
     ]
     if not wrong:
         return ()

@@ -31,9 +31,7 @@ class Page:
 
 def html(page: Page) -> str:
     """One self-contained HTML document."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = _breakable
     environment.filters["drawn"] = Markup  # matplotlib's SVG, which escapes what it is given
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))

@@ -9,10 +9,10 @@ from pathlib import Path
 from shards.errors import InputError
 from shards.schema import DatasetInfo
 from trainers.tracking import COMMAND, VERSIONS, Recorded
-from tuning.report.chosen import Chosen
 from tuning.report.failures import quarantined
 from tuning.report.parts import Block, Cell, Folded, Table, figure, text
-from tuning.report.when import moment
+from tuning.report.run_selection import Chosen
+from tuning.report.timestamps import moment
 
 SHORTENED = "Fingerprints are sha256; the first 12 digits of them."
 LISTED = ("study", "sweep", "training", "evaluation")
@@ -35,9 +35,7 @@ def provenance_blocks(chosen: Chosen) -> tuple[Block, ...]:
 
 
 def _code(chosen: Chosen) -> Iterator[Block]:
-    made = Counter(
-        (run.tags["commit"], run.tags.get(VERSIONS, "")) for run in chosen.runs if run.tags.get("commit")
-    )
+    made = Counter((run.tags["commit"], run.tags.get(VERSIONS, "")) for run in chosen.runs if run.tags.get("commit"))
     if made:
         rows = tuple(
             (

@@ -12,7 +12,6 @@ import pydantic
 
 from shards.errors import InputError
 from tuning.config import Search, SweepConfig
-from tuning.outcome import Outcome, outcomes
 from tuning.report import drawings, intervals
 from tuning.report.parts import (
     Block,
@@ -31,6 +30,7 @@ from tuning.report.parts import (
 from tuning.space import Space
 from tuning.sweep import RECORD
 from tuning.tables import SHARES, Line, best, drawing, front, summarise
+from tuning.trial_result import Outcome, outcomes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,9 +84,7 @@ def read_sweep(folder: Path) -> SweepConfig:
         raise InputError(f"Its folder is not here: {folder}", remedy="bring it here") from None
     except (ValueError, KeyError, pydantic.ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(
-            f"Its {RECORD} can't be read by this version: {first}", remedy="use its version"
-        ) from None
+        raise InputError(f"Its {RECORD} can't be read by this version: {first}", remedy="use its version") from None
 
 
 def _said(found: Sequence[Outcome], config: SweepConfig, lines: Sequence[Line]) -> str:

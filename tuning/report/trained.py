@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainers.identity import PLACE
+from trainers.identity import EXECUTION_FIELDS
 from trainers.tracking import Recorded
 from tuning.report import intervals
-from tuning.report.chosen import Chosen, base_name
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, spread, text
+from tuning.report.run_selection import Chosen, base_name
 
-WHERE = PLACE | {"resident", "save_steps"}  # the seed, and where and how it ran
+WHERE = EXECUTION_FIELDS | {"resident", "save_steps"}  # the seed, and where and how it ran
 SHOWN = 24
 _A_RUN = re.compile(r'[^"\s,\[\]]*/([\w.+-]+-[0-9a-f]{12})(?![\w-])')
 _REFERENCE = re.compile(r"⟨([^@⟩]+)@([0-9a-f]{8})⟩")
@@ -176,9 +176,7 @@ def run_figures(run: Recorded) -> dict[str, float]:
     """What a training run is compared by: accuracies (or losses) in validation, time and memory."""
     told = {k: v for k, v in run.metrics.items() if not k.startswith("best/")}
     stages = {k: v for k, v in told.items() if k.endswith("/val_accuracy")}
-    out = (
-        stages if len(stages) > 1 else {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
-    )
+    out = stages if len(stages) > 1 else {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
     out = out or stages or {k: v for k, v in told.items() if k in ("val_loss", "loss")}
     seconds = [v for k, v in told.items() if k.endswith("/epoch_seconds")]
     seconds = seconds or [v for k, v in told.items() if k == "epoch_seconds"]

@@ -66,9 +66,7 @@ class FactorGraphAttention(nn.Module):
         self.pairs = nn.ModuleDict(
             {f"{i}-{j}": Pairwise(dim) for i, j in combinations_with_replacement(range(utilities), 2)}
         )
-        self.reduce = nn.ModuleList(
-            nn.Linear(utilities + 1 + (i == 0), 1, bias=False) for i in range(utilities)
-        )
+        self.reduce = nn.ModuleList(nn.Linear(utilities + 1 + (i == 0), 1, bias=False) for i in range(utilities))
 
     def forward(self, utilities: list[Tensor], masks: list[Tensor], prior: Tensor) -> list[Tensor]:
         """Utilities [B, n, D] with masks bool [B, n], the first's prior [B, n] -> attended, [B, D] each."""
@@ -77,9 +75,7 @@ class FactorGraphAttention(nn.Module):
 
     def weights(self, utilities: list[Tensor], masks: list[Tensor], prior: Tensor) -> list[Tensor]:
         """Attention over each utility's elements, [B, n] each, 0 where masked."""
-        potentials: list[list[Tensor]] = [
-            [unary(u)[..., 0]] for unary, u in zip(self.unary, utilities, strict=True)
-        ]
+        potentials: list[list[Tensor]] = [[unary(u)[..., 0]] for unary, u in zip(self.unary, utilities, strict=True)]
         for name, pair in self.pairs.items():
             i, j = map(int, name.split("-"))
             of_i, of_j = pair(utilities[i], utilities[j], masks[i], masks[j])
@@ -121,9 +117,7 @@ class AVSD(nn.Module):
         self.visual = nn.Linear(spec.visual, dim)
         self.attend = FactorGraphAttention(dim, len(self.chosen) + 2, dropout)
         self.sequence = nn.LSTM(dim, dim, batch_first=True)
-        self.head = nn.Sequential(
-            nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, answers)
-        )
+        self.head = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, answers))
 
     def forward(
         self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None

@@ -196,9 +196,7 @@ class AVR(nn.Module):
         order = torch.rand(samples, count, generator=rng, device=like.device).argsort(dim=1)
         offset = torch.randint(self.diffusion.timesteps, (samples, 1), generator=rng, device=like.device)
         timestep = (levels[order] - 1 + offset) % self.diffusion.timesteps + 1
-        return timestep.flatten(), torch.randn(
-            like.shape, generator=rng, device=like.device, dtype=like.dtype
-        )
+        return timestep.flatten(), torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
 
     def _joined(self, audio: Tensor, visual: Tensor) -> Tensor:
         """[B, T, Da] and [B, T, rows, Dv] -> [B T, Da (+ Dv) + Dv, w, w]."""

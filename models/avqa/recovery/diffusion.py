@@ -104,9 +104,7 @@ class Diffusion(nn.Module):
             x = self._step(x, clean, now, then, eta, noise[step] if eta else None)
         return x
 
-    def _step(
-        self, x: Tensor, clean: Tensor, now: int, then: int, eta: float, noise: Tensor | None
-    ) -> Tensor:
+    def _step(self, x: Tensor, clean: Tensor, now: int, then: int, eta: float, noise: Tensor | None) -> Tensor:
         """From x at `now` to x at `then`, given what is believed clean."""
         a, b = self.signal[now], self.signal[then]
         eps = (x - a.sqrt() * clean) / (1 - a).sqrt()

@@ -47,14 +47,10 @@ class UNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, time), nn.GELU(), nn.Linear(time, time))
         leave = [nn.Conv2d(i, o, 2, stride=2) for i, o in steps[:-1]]
         leave += [nn.Conv2d(i, o, 3, padding=1) for i, o in steps[-1:]]
-        self.downs = nn.ModuleList(
-            Level(i, i, time, head, change) for (i, _), change in zip(steps, leave, strict=True)
-        )
+        self.downs = nn.ModuleList(Level(i, i, time, head, change) for (i, _), change in zip(steps, leave, strict=True))
         self.middle = nn.ModuleList([Residual(widths[-1], widths[-1], time) for _ in range(2)])
         self.attention = Attention(widths[-1], head)
-        self.ups = nn.ModuleList(
-            Level(i + o, o, time, head, nn.Conv2d(o, i, 3, padding=1)) for i, o in reversed(steps)
-        )
+        self.ups = nn.ModuleList(Level(i + o, o, time, head, nn.Conv2d(o, i, 3, padding=1)) for i, o in reversed(steps))
         self.last = Residual(2 * width, width, time)
         self.out = nn.Conv2d(width, channels, 1)
         nn.init.zeros_(self.out.weight)

@@ -1,0 +1,1 @@
+"""Published corpora, from the files people have."""

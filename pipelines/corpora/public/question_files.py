@@ -1,0 +1,121 @@
+"""What the adapters of public question sets share: their JSON files, and the corpus that is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from pipelines.corpora.question_report import report
+from pipelines.manifest import write_manifest
+from shards.atomic import write_text
+from shards.errors import InputError
+from shards.questions import Question, save_questions
+
+ORDER = ("train", "val", "test")
+
+
+def find_files(source: str | Path, names: Mapping[str, Sequence[str]]) -> list[tuple[str, Path]]:
+    """(split, file) for the first pattern of each split that matches files in ``source``.
+
+    Raises:
+        InputError: none of them is there.
+    """
+    source = Path(source)
+    found = []
+    for split, patterns in names.items():
+        matches = (sorted(source.glob(pattern)) for pattern in patterns)
+        found += [(split, path) for path in next((paths for paths in matches if paths), [])]
+    if not found:
+        wanted = ", ".join(patterns[0] for patterns in names.values())
+        raise InputError("no question files here", file=source, remedy=f"give the folder of {wanted}")
+    return found
+
+
+def entries(path: str | Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(where, number, entry) of a JSON file that holds a list of objects.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the path") from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", file=path, remedy="download it again") from None
+    if not isinstance(content, list) or not content:
+        raise InputError("no list of questions", file=path, remedy="the form is [{...}, ...]")
+    for number, entry in enumerate(content):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict):
+            raise InputError("no object", file=where, remedy="the form is [{...}, ...]")
+        yield where, number, entry
+
+
+def text_of(where: str, entry: Mapping[str, Any], field: str) -> str:
+    """A field that must be a string, or a whole number, that is not empty.
+
+    Raises:
+        InputError: it is not.
+    """
+    value = entry.get(field)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise InputError("missing, empty, or no text", file=where, field=field, remedy=f"give '{field}'")
+    return str(value).strip()
+
+
+def question_of(where: str, **fields: Any) -> Question:
+    """The question of these fields.
+
+    Raises:
+        InputError: they are no question.
+    """
+    try:
+        return Question(**fields)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or None
+        raise InputError(problem["msg"], file=where, field=field, remedy="correct or delete it") from None
+
+
+def write_corpus(
+    out: str | Path,
+    name: str,
+    sets: Mapping[str, Sequence[Question]],
+    rows: Mapping[str, Mapping[str, Any]] | None,
+    told: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write ``questions*.jsonl``, ``corpus.json`` (returned) and, given ``rows``, ``manifest*.csv``.
+
+    Args:
+        out: folder to make.
+        name: of the corpus.
+        sets: ending of the file names ("" for the official splits) -> questions.
+        rows: clip -> the manifest's columns that name its media; None: there are no videos here.
+        told: what else ``corpus.json`` says.
+    """
+    out = Path(out)
+    content: dict[str, Any] = {"name": name, **told}
+    for ending, questions in sets.items():
+        save_questions(out / f"questions{ending}.jsonl", questions)
+        if rows is not None:
+            write_manifest(out / f"manifest{ending}.csv", _manifest(questions, rows))
+        content[f"splits{ending}"] = report(questions)
+    write_text(out / "corpus.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return content
+
+
+def _manifest(questions: Sequence[Question], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One row per clip, labelled by its questions' types; of several splits it gets the first of `ORDER`."""
+    splits: dict[str, set[str]] = {}
+    types: dict[str, set[str]] = {}
+    for question in questions:
+        splits.setdefault(question.clip, set()).add(question.split)
+        types.setdefault(question.clip, set()).add(question.type)
+    for clip, those in splits.items():
+        split = next((split for split in ORDER if split in those), min(those))
+        yield {"id": clip, **rows[clip], "label": sorted(types[clip]), "split": split}

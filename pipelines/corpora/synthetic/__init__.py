@@ -1,0 +1,1 @@
+"""Drawn corpora, whose ground truth is known exactly."""

@@ -1,0 +1,148 @@
+"""A folder whose manifest grows, and clips that are tried again: shards are added, none is rewritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import ingest as ingestion
+from pipelines.ingest import ingest
+from pipelines.settings import IngestConfig
+from pipelines.shard_job import ingest_shard
+from shards.errors import InputError
+from shards.reader import ShardDataset
+from shards.verify import verify
+from tests.fixtures.media import make_clip
+from tests.test_ingest import digests, write_manifest
+
+pytestmark = pytest.mark.unit
+CONFIG = IngestConfig(samples_per_shard=2, workers=0)
+FIRST = ["a,a.wav,x,train", "bad,bad.wav,x,train", "c,a.wav,y,train", "t,a.wav,x,test"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Sounds, of which bad.wav is empty; a dataset of ``FIRST`` in out/."""
+    make_clip(tmp_path / "a.wav", video=False, seconds=0.1)
+    (tmp_path / "bad.wav").touch()
+    ingest(write_manifest(tmp_path, *FIRST), tmp_path / "out", CONFIG)
+    return tmp_path
+
+
+def again(folder: Path, *rows: str, out: str = "out", retry: bool = False) -> dict[str, list[str]]:
+    """Ingest other rows into the same folder; the ids of each split afterwards."""
+    ingest(write_manifest(folder, *rows), folder / out, CONFIG, retry_quarantined=retry)
+    assert verify(folder / out) == []
+    info = ShardDataset(folder / out, "train").info
+    return {split: [meta.id for meta in ShardDataset(folder / out, split).metas] for split in info.splits}
+
+
+def quarantined(folder: Path) -> list[tuple[str, str]]:
+    lines = (folder / "out/quarantine.jsonl").read_text().splitlines()
+    return [(line["id"], line["error"]) for line in map(json.loads, lines)]
+
+
+def tars(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "out/media").iterdir()}
+
+
+def test_rows_that_are_added_make_further_shards(folder):
+    before = tars(folder)
+    assert set(before) == {"train-000000.tar", "train-000001.tar", "test-000000.tar"}
+    found = again(folder, "new0,a.wav,x,train", *FIRST[:2], "new1,a.wav,y,test", *FIRST[2:], "v,a.wav,x,val")
+    assert found == {"train": ["a", "c", "new0"], "test": ["t", "new1"], "val": ["v"]}
+    after = tars(folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"train-000002.tar", "test-000001.tar", "val-000000.tar"}
+    assert quarantined(folder) == [("bad", "truncated")]
+    assert again(folder, *FIRST, "new0,a.wav,x,train", "new1,a.wav,y,test", "v,a.wav,x,val") == found
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a,a.wav,y,train", *FIRST[1:]], "clip 'a' of shard train-000000 has another row"),
+        (FIRST[1:], "clip 'a' of shard train-000000 is gone"),
+        ([*FIRST[:1], "bad,a.wav,x,train", *FIRST[2:]], "clip 'bad', which is in quarantine, was changed"),
+    ],
+)
+def test_rows_of_the_plan_may_not_change(folder, rows, message):
+    before = digests(folder / "out")
+    with pytest.raises(InputError, match=message):
+        again(folder, *rows)
+    assert digests(folder / "out") == before
+
+
+def test_a_clip_in_quarantine_may_be_taken_out(folder):
+    assert again(folder, FIRST[0], *FIRST[2:])["train"] == ["a", "c"]
+    assert quarantined(folder) == []
+
+
+def test_what_failed_is_tried_again_on_demand(folder):
+    before = tars(folder)
+    (folder / "bad.wav").write_bytes((folder / "a.wav").read_bytes())
+    assert again(folder, *FIRST)["train"] == ["a", "c"]
+    assert again(folder, *FIRST, retry=True)["train"] == ["a", "c", "bad"]
+    assert quarantined(folder) == []
+    assert {name: tars(folder)[name] for name in before} == before
+    assert again(folder, *FIRST, retry=True)["train"] == ["a", "c", "bad"]  # nothing left to try
+
+
+def test_a_corrected_row_is_tried_again(folder):
+    rows = [FIRST[0], "bad,a.wav,x,test", *FIRST[2:]]
+    assert again(folder, *rows, retry=True) == {"train": ["a", "c"], "test": ["t", "bad"]}
+    assert quarantined(folder) == []
+
+
+def test_who_fails_again_stays_in_quarantine_once(folder):
+    for _ in range(2):
+        again(folder, *FIRST, retry=True)
+        assert quarantined(folder) == [("bad", "truncated")]
+
+
+def test_all_failed_may_be_tried_again(tmp_path):
+    (tmp_path / "bad.wav").touch()
+    with pytest.raises(InputError, match="no clip could be ingested"):
+        again(tmp_path, FIRST[1])
+    make_clip(tmp_path / "bad.wav", video=False, seconds=0.1)
+    assert again(tmp_path, FIRST[1], retry=True) == {"train": ["bad"]}
+
+
+@pytest.mark.parametrize("stop_after", range(3))
+def test_a_retry_that_died_goes_on(folder, monkeypatch, stop_after):
+    """Two clips fail again, one does not; the shards are the same whenever the retry was killed."""
+    rows = [*FIRST, *(f"bad{i},bad.wav,x,train" for i in range(2)), "gone,gone.wav,x,train"]
+    again(folder, *rows)
+    again(folder, *rows, out="calm")
+    make_clip(folder / "gone.wav", video=False, seconds=0.2)
+    expected = again(folder, *rows, out="calm", retry=True)
+    left = [stop_after]
+
+    def dying(*arguments):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return ingest_shard(*arguments)
+
+    monkeypatch.setattr(ingestion, "ingest_shard" if stop_after < 2 else "_assemble", dying)
+    left[0] *= stop_after < 2
+    with pytest.raises(KeyboardInterrupt):
+        again(folder, *rows, retry=True)
+    monkeypatch.undo()
+    assert again(folder, *rows, retry=True) == expected
+    assert [name for name, _ in quarantined(folder)] == ["bad", "bad0", "bad1"]
+    assert not json.loads((folder / "out/ingest.json").read_text())["shards"].get("train-000006")
+
+
+def test_a_plan_that_was_kept_without_rows_goes_on(folder):
+    path = folder / "out/ingest.json"
+    plan = json.loads(path.read_text())
+    del plan["assembled"]
+    plan["shards"] = {name: shard["digest"] for name, shard in plan["shards"].items()}
+    path.write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="shard train-000000 differs"):
+        again(folder, "a,a.wav,y,train", *FIRST[1:])
+    assert again(folder, *FIRST)["train"] == ["a", "c"]
+    assert again(folder, *FIRST, "d,a.wav,x,train")["train"] == ["a", "c", "d"]

@@ -1,0 +1,248 @@
+"""The loop: interrupted and resumed training ends in the same bits; what is not finite stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.backbone import load_backbone
+from models.backbone import Backbone
+from models.batch import AVBatch
+from models.cavmae import BackboneConfig
+from models.inputs import Normalisation
+from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
+from trainers.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes, TrainConfig
+from trainers.loop import Rank, Stage, cosine, fit, steps_per_epoch
+from trainers.recipes import stage_names, stages
+
+pytestmark = pytest.mark.unit
+
+NET = BackboneConfig(dim=32, heads=2, mlp_ratio=2.0, depth=1, target_length=32, image_size=32)
+SIZES = Sizes(dim=32, heads=2, mlp_ratio=2.0, depth=1, target_length=32, image_size=32)
+SAMPLES = {"train": 24, "val": 8}
+STEPS = 3  # an epoch's batches of 8
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Media shards, a backbone's checkpoint and its feature shards."""
+    root = tmp_path_factory.mktemp("world")
+    media_dataset(root / "media", SAMPLES)
+    backbone = Backbone(small_net(NET, len(LABELS)), LABELS, Normalisation())
+    save_checkpoint(root / "run" / "finetune", backbone.net.state_dict(), backbone.meta())
+    fingerprint = load_backbone(root / "run").fingerprint
+    feature_dataset(root / "features", SAMPLES, NET, fingerprint)
+    return root
+
+
+def finetune(world: Path, **changes) -> FinetuneConfig:
+    values = {"data": world / "media", "backbone": SIZES, "epochs": 3, "batch_size": 8, "noisy": True}
+    return FinetuneConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def case_wise(kind: type, world: Path, **changes) -> TrainConfig:
+    values = {
+        "data": world / "media",
+        "backbone": world / "run",
+        "features": world / "features",
+        "cases": ("noisy_audio",),
+        "epochs": 3,
+        "batch_size": 8,
+        "missing": 0.3,
+    }
+    return kind(**{**values, **changes})
+
+
+MAKERS: dict[str, Callable[[Path], TrainConfig]] = {
+    "finetune": finetune,
+    "prompt": lambda world: case_wise(PromptConfig, world),
+    "prompt with head": lambda world: case_wise(PromptConfig, world, head=True, deep=True),
+    "lora": lambda world: case_wise(LoraConfig, world),
+}
+
+
+class Log(list):
+    """Reports, as the driver of a run would keep them."""
+
+    def __call__(self, stage: str, epoch: int, metrics: dict[str, float]) -> None:
+        self.append((stage, epoch, metrics))
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def at_step(stage: Stage, step: int, act: Callable[[], None]) -> Stage:
+    """The stage, with something that happens as a step begins, counted from 1 over this process's epochs."""
+    left = iter(range(step - 1, -1, -1))
+
+    def augment(batch: AVBatch, rng: torch.Generator) -> AVBatch:
+        if next(left) == 0:
+            act()
+        return batch if stage.augment is None else stage.augment(batch, rng)
+
+    return dataclasses.replace(stage, augment=augment)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def train(config: TrainConfig, folder: Path, killed_at: int | None = None) -> tuple[dict[str, Tensor], Log]:
+    """One fresh process's worth of training: stages built anew, global random state of its own."""
+    torch.manual_seed(id(folder) % 1000)
+    log = Log()
+    (stage,) = stages(config)
+    run = stage if killed_at is None else at_step(stage, killed_at, kill)
+    fit(run, config, Rank(), folder, log)
+    return {n: t.detach().clone() for n, t in stage.weights().items()}, log
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+
+
+def without_time(log: Log) -> list:
+    measured = ("epoch_seconds", "peak_memory_mb", "data_wait_seconds")
+    return [(s, e, {k: v for k, v in m.items() if k not in measured}) for s, e, m in log]
+
+
+@pytest.mark.parametrize("recipe", MAKERS)
+def test_half_and_resume_equals_the_whole(world, tmp_path, recipe):
+    config = MAKERS[recipe](world)
+    whole, log = train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "halves", STEPS + 2)  # in the midst of the second epoch
+    resumed, later = train(config, tmp_path / "halves")
+    assert_equal(whole, resumed)
+    assert [epoch for _, epoch, _ in later] == [2, 3]
+    assert without_time(later) == without_time(log)[1:]
+    name = stage_names(config)[0]
+    assert_equal(load_checkpoint(tmp_path / "whole" / name).weights, whole)
+
+
+@pytest.mark.parametrize(("recipe", "every", "redone"), [("prompt", 2, 2), ("lora", 1, 1)])
+def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, redone):
+    config = MAKERS[recipe](world).model_copy(update={"epochs": 2, "save_steps": every})
+    whole, log = train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "parts", STEPS + 2)
+    more = 2 * STEPS - (STEPS + 2 - redone) + 1  # a step beyond those that are left: it never comes
+    resumed, later = train(config, tmp_path / "parts", more)
+    assert_equal(whole, resumed)
+    assert without_time(later) == without_time(log)[1:]
+
+
+def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
+    config = finetune(world, epochs=2)
+    with pytest.raises(Killed):
+        train(config, tmp_path / "killed", 2)
+    assert_equal(train(config, tmp_path / "killed")[0], train(config, tmp_path / "whole")[0])
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "prompt"])
+def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_path, recipe):
+    """Between the last epoch's resumable state and the result."""
+    config = MAKERS[recipe](world)
+    name = stage_names(config)[0]
+    whole, _ = train(config, tmp_path)
+    before = load_checkpoint(tmp_path / name)
+    shutil.rmtree(tmp_path / name)
+    again, log = train(config, tmp_path)
+    after = load_checkpoint(tmp_path / name)
+    assert log == []
+    assert_equal(again, whole)
+    assert_equal(after.weights, before.weights)
+    assert after.meta == before.meta
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "prompt"])
+def test_a_finished_stage_returns_at_once_with_its_weights(world, tmp_path, recipe):
+    config = MAKERS[recipe](world)
+    whole, _ = train(config, tmp_path)
+    again, log = train(config, tmp_path, 1)
+    assert log == []
+    assert_equal(again, whole)
+
+
+def test_training_learns_and_the_seed_decides(world, tmp_path):
+    """Clean data whose class is plain to hear and see: the loss falls, and another seed ends elsewhere."""
+    config = finetune(world, noisy=False, epochs=6, lr=3e-3)
+    _, log = train(config, tmp_path / "a")
+    losses = [metrics["loss"] for *_, metrics in log]
+    assert losses[-1] < 0.7 * losses[0]
+    assert log[-1][2]["val_accuracy"] > 0.6
+    one, other = (train(finetune(world, epochs=1, seed=s), tmp_path / f"{s}")[0] for s in (0, 1))
+    assert not torch.equal(one["mlp_head.1.weight"], other["mlp_head.1.weight"])
+
+
+def test_the_result_is_a_backbone_that_loads(world, tmp_path):
+    weights, _ = train(finetune(world, epochs=1), tmp_path)
+    backbone = load_backbone(tmp_path)
+    assert backbone.labels == LABELS
+    assert backbone.net.config == NET
+    assert_equal(dict(backbone.net.state_dict()), weights)
+    assert len(backbone.fingerprint) == 64
+
+
+def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
+    config = case_wise(PromptConfig, world, epochs=1)
+    (stage,) = stages(config)
+    backbone = stage.objective.tuned.backbone  # type: ignore[union-attr]
+    before = {n: t.clone() for n, t in backbone.state_dict().items()}
+    fit(stage, config, Rank(), tmp_path, Log())
+    assert_equal(dict(backbone.state_dict()), before)
+    saved = load_checkpoint(tmp_path / "noisy_audio")
+    assert all(name.startswith("module.") for name in saved.weights)
+    assert saved.meta["trained"] == sum(t.numel() for t in saved.weights.values())
+    assert saved.meta["case"] == "noisy_audio"
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "lora"])
+def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, recipe):
+    config = MAKERS[recipe](world)
+    name = stage_names(config)[0]
+    with pytest.raises(Killed):
+        train(config, tmp_path, STEPS + 1)  # one good epoch
+    good = load_checkpoint(tmp_path / "last" / name).weights
+    (stage,) = stages(config)
+
+    def explode() -> None:
+        with torch.no_grad():
+            next(p for p in stage.objective.parameters() if p.requires_grad).fill_(math.inf)
+
+    with pytest.raises(FloatingPointError, match=rf"{name}: loss is (nan|inf) in epoch 2, step 2"):
+        fit(at_step(stage, 2, explode), config, Rank(), tmp_path, Log())
+    assert_equal(load_checkpoint(tmp_path / "last" / name).weights, good)
+    assert not has_checkpoint(tmp_path / name)
+
+
+def test_steps_and_learning_rate(world):
+    config = finetune(world)
+    (stage,) = stages(config)
+    steps = [steps_per_epoch(stage, config, Rank(rank=0, world=w)) for w in (1, 2)]
+    assert steps == [3, 3]
+    rate = cosine(100, 0.1)
+    assert rate(0) == pytest.approx(0.1)
+    assert rate(9) == rate(10) == pytest.approx(1.0)
+    assert rate(55) == pytest.approx(0.5)
+    assert rate(100) == pytest.approx(0.0, abs=1e-9)
+    assert rate(1000) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_stage_without_validation_reports_training_alone(world, tmp_path):
+    config = finetune(world, epochs=1)
+    (stage,) = stages(config)
+    log = Log()
+    fit(dataclasses.replace(stage, val=None), config, Rank(), tmp_path, log)
+    assert {"loss", "train_accuracy", "lr", "epoch_seconds", "peak_memory_mb"} <= set(log[0][2])
+    assert not any(name.startswith("val_") for name in log[0][2])

@@ -1,0 +1,112 @@
+"""Frames of which only the needed packets were decoded, against decoding everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipelines import pyav_frames
+from pipelines.audio import Span, look
+from pipelines.decode import Request, decode
+from pipelines.frames import by_ffmpeg, fit, uniform
+from pipelines.pyav_frames import Undecided, by_pyav, needed
+from tests.fixtures.media import make_clip, run_ffmpeg
+
+pytestmark = pytest.mark.unit
+
+OPEN = "keyint=12:min-keyint=12:bframes=3:b-pyramid=normal:open-gop=1:scenecut=0"
+CODINGS = {
+    "h264.mp4": ("-c:v", "libx264", "-bf", "3", "-g", "15"),
+    "open.mp4": ("-c:v", "libx264", "-x264-params", OPEN),
+    "open.mkv": ("-c:v", "libx264", "-x264-params", OPEN),
+    "fields.mp4": ("-c:v", "libx264", "-flags", "+ildct+ilme", "-bf", "2", "-g", "15"),
+    "hevc.mp4": ("-c:v", "libx265", "-x265-params", "log-level=none:keyint=12:bframes=4:open-gop=1"),
+    "mpeg4.avi": ("-c:v", "mpeg4", "-bf", "2", "-g", "12"),
+    "mpeg2.mkv": ("-c:v", "mpeg2video", "-bf", "2", "-g", "12"),
+    "vp9.webm": ("-c:v", "libvpx-vp9", "-g", "12", "-deadline", "realtime"),
+    "vp8.webm": ("-c:v", "libvpx", "-g", "12", "-deadline", "realtime"),
+    "av1.mp4": ("-c:v", "libsvtav1", "-g", "12", "-preset", "12", "-svtav1-params", "lp=1"),
+}
+SPANS = (Span(), Span(0.613, 0.371))
+
+
+@pytest.fixture(scope="module", params=CODINGS)
+def coded(request, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("coded") / request.param
+    moving = "testsrc2=size=64x48:rate=20:duration=1.8,rotate=t"
+    run_ffmpeg("-f", "lavfi", "-i", moving, "-pix_fmt", "yuv420p", *CODINGS[request.param], path)
+    return path
+
+
+def everything(path: Path, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """All frames of a file [frames, H, W, 3], and float [frames, 2]: when they are shown."""
+    with av.open(str(path)) as file:
+        found = [(f.time - start, f.to_ndarray(format="rgb24", interpolation="BICUBIC")) for f in file.decode(video=0)]
+    begins, pictures = zip(*found, strict=True)
+    return np.stack(pictures), np.stack([begins, [*begins[1:], begins[-1] + 0.05]], 1)
+
+
+@pytest.mark.parametrize("hold", [True, False], ids=["held", "sought"])
+def test_the_same_bits_as_of_decoding_everything(coded, hold, monkeypatch):
+    monkeypatch.setattr(pyav_frames, "HELD", pyav_frames.HELD if hold else 0)
+    probe = look(str(coded), 30)
+    pictures, shown = everything(coded, probe.start)
+    assert pyav_frames.is_supported(probe)
+    for span in SPANS:
+        for count in (3, 30):
+            try:
+                found = by_pyav(str(coded), probe, span, count, 48, max_pixels=10**6)
+            except Undecided:  # after a jump to an open group the decoder misses what came before
+                assert not hold or coded.stem == "open"
+                found = by_ffmpeg(str(coded), probe.first("video"), span, count, 48, 30)
+            chosen = uniform(shown, span, count)
+            np.testing.assert_allclose(found.times, shown[chosen, 0], atol=1e-3)
+            np.testing.assert_array_equal(found.images, [fit(pictures[i], 48) for i in chosen])
+
+
+def test_frames_hidden_by_an_edit_list_are_no_frames(tmp_path):
+    whole = make_clip(tmp_path / "whole.mp4", seconds=2, options=("-g", "20"))
+    run_ffmpeg("-ss", "0.55", "-i", whole, "-c", "copy", tmp_path / "cut.mp4")
+    cut = look(str(tmp_path / "cut.mp4"), 30)
+    found = by_pyav(str(tmp_path / "cut.mp4"), cut, Span(), 5, 64, max_pixels=10**6)
+    truth = by_ffmpeg(str(tmp_path / "cut.mp4"), cut.first("video"), Span(), 5, 64, 30)
+    assert found.times == truth.times
+    np.testing.assert_array_equal(found.images, truth.images)
+    assert min(found.times) >= 0
+
+
+def test_what_a_frame_needs():
+    #       key      key                key (open: two shown before it)
+    pts = np.array([0, 2, 1, 3, 5, 4, 8, 6, 7, 10, 9])
+    keys = np.isin(np.arange(11), [0, 3, 6])
+
+    def of(*wanted: int) -> list[tuple[int, int]]:
+        return needed(pts, keys, np.array(wanted))
+
+    assert of(1) == [(0, 2)]
+    assert of(4) == [(3, 5)]
+    assert of(7) == [(3, 8)]  # shown before its key frame: needs the group before
+    assert of(9) == [(6, 10)]
+    assert of(0, 10) == [(0, 0), (6, 9)]
+    assert of(1, 3) == [(0, 3)]
+    assert of(10, 7) == [(3, 9)]
+
+
+def test_a_group_without_a_wanted_frame_is_not_decoded(tmp_path):
+    """Damage in such a group is therefore not met; where a wanted frame is damaged, it is."""
+    path = make_clip(tmp_path / "a.mkv", seconds=3, audio=False, options=("-g", "10", "-bf", "0"))
+    with av.open(str(path)) as file:
+        places = [(float(p.pts * p.time_base), p.pos, p.size) for p in file.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for time, at, size in places:
+        if 1.0 <= time < 2.0:
+            data[at + size // 2 : at + size - 8] = b"\xff" * (size - 8 - size // 2)
+    (tmp_path / "damaged.mkv").write_bytes(data)
+    probe = look(str(tmp_path / "damaged.mkv"), 30)
+    found = by_pyav(str(tmp_path / "damaged.mkv"), probe, Span(), 2, 64, max_pixels=10**6)
+    np.testing.assert_array_equal(found.images, decode(Request(path=str(path), frames=2, size=64)).frames)
+    with pytest.raises((Undecided, av.FFmpegError)):
+        by_pyav(str(tmp_path / "damaged.mkv"), probe, Span(), 3, 64, max_pixels=10**6)

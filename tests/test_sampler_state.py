@@ -1,0 +1,89 @@
+"""Resuming between any two batches, with other ranks and loader processes: the same samples to the bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.batch import AVBatch
+from shards.reader import ShardDataset
+from tests.fixtures.builders import LABELS, SMALL, feature_dataset
+from trainers.data import FeatureItems, Items, epoch_order
+from trainers.sampler_state import Position, epoch_batches, last_taken
+
+pytestmark = pytest.mark.unit
+BATCH, EPOCHS = 4, 2
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Items:
+    folder = tmp_path_factory.mktemp("features")
+    feature_dataset(folder, {"train": 19}, SMALL, "f" * 64)
+    return FeatureItems(ShardDataset(folder, "train"), LABELS, "noisy_both", missing=0.3)
+
+
+def ranks_together(items: Items, position: Position, world: int, loaders: int = 0) -> list[tuple]:
+    """The rest of an epoch: per global batch its rows, sample by sample, and the position after it."""
+    own = [
+        list(epoch_batches(items, position, seed=0, batch_size=BATCH, rank=r, world=world, loaders=loaders))
+        for r in range(world)
+    ]
+    assert len({len(batches) for batches in own}) == 1
+    out = []
+    for step in zip(*own, strict=True):
+        assert len({(len(batch), reached) for batch, reached in step}) == 1
+        rows = {int(batch.index[i]): row(batch, i) for batch, _ in step for i in range(len(batch))}
+        out.append((rows, step[0][1]))
+    return out
+
+
+def row(batch: AVBatch, i: int) -> tuple[bytes, ...]:
+    """To the bit, NaN included."""
+    return tuple(x[i].numpy().tobytes() for x in (batch.audio, batch.visual, batch.present, batch.label))
+
+
+def run(items: Items, position: Position, world: int, loaders: int = 0) -> list[tuple]:
+    out: list[tuple] = []
+    while position.epoch < EPOCHS:
+        out += ranks_together(items, position, world, loaders)
+        position = out[-1][1]
+    return out
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_k_batches_and_the_rest_are_all_batches_for_every_k_and_world(items, world):
+    whole = run(items, Position(), 1)
+    assert len(whole) == EPOCHS * (19 // BATCH)
+    for k, (_, reached) in enumerate(whole, 1):
+        assert run(items, Position(**reached.state()), world) == whole[k:]
+
+
+def test_loader_processes_change_nothing(items):
+    whole = run(items, Position(), 1)
+    assert run(items, whole[5][1], 2, loaders=2) == whole[6:]
+
+
+@given(
+    size=st.integers(1, 60),
+    batch=st.integers(1, 20),
+    worlds=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    cut=st.integers(0, 20),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_sample_twice_and_ranks_are_even_under_any_change(size, batch, worlds, cut):
+    taken: list[int] = []
+    for world, steps in ((worlds[0], cut), (worlds[1], None)):
+        whole = max(1, batch // world) * world
+        at = len(taken)
+        end = last_taken(size, 1.0, whole, at)
+        orders = [epoch_order(size, 0, 3, rank=r, world=world, taken=at) for r in range(world)]
+        assert len({len(order) for order in orders}) == 1
+        mixed = [i for step in zip(*orders, strict=True) for i in step][: end - at]
+        taken += mixed if steps is None else mixed[: steps * whole]
+        if len(taken) == size:
+            break
+    assert len(set(taken)) == len(taken) <= size
+    assert taken == epoch_order(size, 0, 3)[: len(taken)]
+    assert torch.tensor(taken).numel() > 0

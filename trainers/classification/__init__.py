@@ -1,0 +1,1 @@
+"""Classification: items, objectives, stages, prediction, evaluation, results."""
