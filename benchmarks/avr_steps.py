@@ -33,7 +33,7 @@ from trainers.avqa.items import QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.protocol import EvaluationProtocol, right_answers
 from trainers.data import batches
-from trainers.predict import read_run
+from trainers.runs import read_run
 
 CPU = torch.device("cpu")
 

@@ -30,8 +30,9 @@ from models.cavmae import BACKBONES, BackboneConfig
 from models.inputs import Normalisation
 from pipelines.tokens import frozen_backbone
 from shards.reader import ShardDataset
-from trainers.data import FeatureItems, InputSpec, Items, MediaItems, batches, epoch_order
-from trainers.recipes import input_spec
+from trainers.classification.items import FeatureItems, InputSpec, MediaItems
+from trainers.classification.stages import input_spec
+from trainers.data import Items, batches, epoch_order
 
 CLIPS = {"tiny": 256, "base": 64}
 PER_ITEM = "jpg + wav per item"

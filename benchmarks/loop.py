@@ -26,8 +26,8 @@ from models.batch import AVBatch
 from models.cavmae import BACKBONES
 from trainers.config import TrainConfig
 from trainers.data import batches, epoch_order
-from trainers.loop import Rank, Stage, arithmetic, fit
-from trainers.recipes import stages
+from trainers.loop import Rank, Stage, arithmetic, train_stage
+from trainers.recipes import recipe_of
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -66,7 +66,9 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for method, depth in [("finetune", 0), *(("prompt", k) for k in depths)]:
         config = train_config(_job(args, folder, method, depth))
-        rows.append({"method": method, "depth": depth, **_measure(stages(config)[0], config, place, args)})
+        rows.append(
+            {"method": method, "depth": depth, **_measure(recipe_of(config).stages(config)[0], config, place, args)}
+        )
     return rows
 
 
@@ -103,7 +105,7 @@ def _measure(stage: Stage, config: TrainConfig, place: Rank, args: argparse.Name
 
 
 def _loop(stage: Stage, config: TrainConfig, place: Rank, waits: list[float]) -> float:
-    """Seconds of one epoch in `trainers.loop.fit`."""
+    """Seconds of one epoch in `trainers.loop.train_stage`."""
     seconds = 0.0
 
     def record(_: str, epoch: int, metrics: dict[str, float]) -> None:
@@ -113,7 +115,7 @@ def _loop(stage: Stage, config: TrainConfig, place: Rank, waits: list[float]) ->
         raise Enough
 
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
-        fit(stage, config, place, Path(folder), record)
+        train_stage(stage, config, place, Path(folder), record)
     return seconds
 
 

@@ -111,7 +111,7 @@ def _write_record(out: Path, args: argparse.Namespace) -> None:
 
 
 def _keep_outcome(place: Path, trial: int, args: argparse.Namespace) -> None:
-    from tuning.trial_result import Outcome, keep
+    from tuning.trial_result import Outcome, save_outcome
 
     curve = tuple(_value(epoch, 0) for epoch in range(1, args.epochs + 1))
     found = Outcome(
@@ -128,7 +128,7 @@ def _keep_outcome(place: Path, trial: int, args: argparse.Namespace) -> None:
         peak_memory_mb=100.0,
         curve=curve,
     )
-    keep(place, found)
+    save_outcome(place, found)
 
 
 def _value(epoch: int, number: int) -> float:

@@ -32,7 +32,8 @@ from models.inputs import Normalisation
 from shards.reader import ShardDataset
 from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, SplitInfo, StreamInfo
 from shards.writer import Record, write_shard
-from trainers.data import InputSpec, epoch_order
+from trainers.classification.items import InputSpec
+from trainers.data import epoch_order
 
 VALUES = {"25 KB": 12_000, "1.9 MB": 950_000}  # float16 values of a sample, in two arrays
 MEDIA = "base media"

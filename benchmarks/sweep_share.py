@@ -82,8 +82,7 @@ def _trials(
     args: argparse.Namespace, root: Path, name: str, workers: int, epochs: int, trials: int
 ) -> list[dict[str, float]]:
     """Seconds of every trial of a sweep over seeds."""
-    from trainers.journal import read_metrics
-    from trainers.run import logs
+    from trainers.journal import logs, read_metrics
     from tuning.config import SweepConfig
     from tuning.sweep import sweep
 

@@ -20,18 +20,12 @@ from benchmarks.cost import DRAWS, Job
 from models.batch import AVBatch
 from models.cavmae import CAVMAE, BackboneConfig
 from trainers.classification.augment import augment
-from trainers.config import (
-    AdapterConfig,
-    Augment,
-    FinetuneConfig,
-    LoraConfig,
-    PromptConfig,
-    Sizes,
-    TrainConfig,
-)
+from trainers.classification.config import AdapterConfig, Augment, FinetuneConfig, LoraConfig, PromptConfig, Sizes
+from trainers.classification.objective import CompetentLoss
+from trainers.config import TrainConfig
 from trainers.data import batches
-from trainers.loop import Rank, Stage, arithmetic, fit
-from trainers.recipes import CompetentLoss, stages
+from trainers.loop import Rank, Stage, arithmetic, train_stage
+from trainers.recipes import recipe_of
 from trainers.resources import Meter
 
 CASE = "noisy_both"
@@ -64,7 +58,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     _settle()
     meter = Meter(place.device)
     config = train_config(job)
-    stage = stages(config)[0]
+    stage = recipe_of(config).stages(config)[0]
     _settle()  # what reading the checkpoint left behind is not the training's
     epochs: list[dict[str, float]] = []
     memory: dict[str, float] = {}
@@ -78,7 +72,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
             raise Enough
 
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
-        fit(stage, config, place, Path(folder), record)
+        train_stage(stage, config, place, Path(folder), record)
     return {
         "epoch_seconds": statistics.median(e["epoch_seconds"] for e in epochs),
         "wait_share": statistics.median(e["data_wait_seconds"] / e["epoch_seconds"] for e in epochs),
@@ -120,9 +114,9 @@ def _warm_up(device: torch.device) -> None:
         torch.arange(2),
     ).to(device)
     optimizer = torch.optim.AdamW(net.parameters())
-    with arithmetic(TrainConfig(data=Path()), device):
-        loss, _ = CompetentLoss(net, 1.0)(augment(batch, Augment(), torch.Generator()))
-    loss.backward()
+    with arithmetic(TrainConfig(recipe="", data=Path()), device):
+        output = CompetentLoss(net, 1.0)(augment(batch, Augment(), torch.Generator()))
+    output.loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()
 

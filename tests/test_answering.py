@@ -21,7 +21,7 @@ from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_si
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.stages import question_stages
-from trainers.predict import read_run
+from trainers.runs import read_run
 
 pytestmark = pytest.mark.unit
 PAIRS = [(n, r) for n in SIZES for r in RECOVERY_SIZES]

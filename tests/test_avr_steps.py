@@ -14,7 +14,7 @@ from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.protocol import EvaluationProtocol, right_answers
-from trainers.predict import read_run
+from trainers.runs import read_run
 
 pytestmark = pytest.mark.unit
 

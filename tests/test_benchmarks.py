@@ -29,7 +29,7 @@ from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts, PromptSize
 from models.tuned import Tuned
 from pipelines.settings import IngestConfig
-from trainers.recipes import CaseLoss, CompetentLoss
+from trainers.classification.objective import CaseLoss, CompetentLoss
 
 CONFIG = BackboneConfig(dim=32, heads=2, mlp_ratio=2.0, depth=3, joint_depth=2, target_length=32, image_size=32)
 CLASSES, SIZE = 5, 3

@@ -258,7 +258,7 @@ def test_data_that_are_not_there_and_a_split_that_is_not(refused, tmp_path, worl
 def test_features_without_noisy_draws_under_a_noisy_case(tmp_path):
     from shards.errors import InputError
     from tests.fixtures.builders import SMALL, feature_dataset
-    from trainers.data import FeatureItems
+    from trainers.classification.items import FeatureItems
 
     feature_dataset(tmp_path, {"train": 5}, SMALL, "f" * 64, draws=0)
     data = ShardDataset(tmp_path, "train")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from trainers.predict import load_predictor
 
 from configs import load_config
 from models.batch import AVBatch
@@ -24,12 +25,17 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
-from trainers.config import CaseConfig, PromptConfig
-from trainers.data import MediaItems, batches
-from trainers.evaluate import EvaluateConfig, evaluate
-from trainers.predict import Predictor, Trained, detect, load_predictor, read_run, tell_apart
-from trainers.recipes import build_case_module, input_spec
-from trainers.results import Row, markdown, recovered, summarise
+from trainers.classification.config import CaseConfig, PromptConfig
+from trainers.classification.evaluate import EvaluateConfig
+from trainers.classification.items import MediaItems
+from trainers.classification.predict import Predictor, detect
+from trainers.classification.results import Row, markdown, recovered, summarise
+from trainers.classification.stages import build_case_module, input_spec
+from trainers.data import batches
+from trainers.distinguish import distinguish
+from trainers.evaluate import evaluate
+from trainers.recipe import FinishedRun
+from trainers.runs import read_run
 from trainers.tracking import read_runs
 from tuning.report.clips import clip_blocks
 from tuning.report.evaluations import Evaluation, evaluations
@@ -331,19 +337,19 @@ def test_a_condition_that_leaves_nothing_is_refused(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def run_of(seed: int, **settings: object) -> Trained:
+def run_of(seed: int, **settings: object) -> FinishedRun:
     config = load_config(
         PromptConfig, None, [f"{k}={v}" for k, v in {"data": "d", "backbone": f"b{seed}", **settings}.items()]
     ).model_copy(update={"seed": seed})
-    return Trained(Path(f"prompt-{seed}-{settings}"), "prompt", config)
+    return FinishedRun(Path(f"prompt-{seed}-{settings}"), "prompt", config)
 
 
 def test_methods_of_one_recipe_are_told_apart_by_what_differs():
     runs = [run_of(seed, length=length, workers=1 + seed) for seed in (0, 1) for length in (4, 8)]
-    assert [r.method for r in tell_apart(runs)] == ["prompt length=4", "prompt length=8"] * 2
-    assert {r.method for r in tell_apart(runs[::2])} == {"prompt"}
+    assert [r.method for r in distinguish(runs)] == ["prompt length=4", "prompt length=8"] * 2
+    assert {r.method for r in distinguish(runs[::2])} == {"prompt"}
     with pytest.raises(InputError, match="same method with the same seed"):
-        tell_apart([run_of(0), run_of(0, workers=2)])
+        distinguish([run_of(0), run_of(0, workers=2)])
 
 
 # By hand: seeds 0 and 1 of a clean model, one of a noisy and of prompts.

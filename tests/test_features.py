@@ -144,7 +144,7 @@ def test_feature_shards_mirror_the_media_shards(whole, run):
 @unit
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_tokens_are_those_of_the_inputs_that_training_sees(media, run, depth):
-    from trainers.data import FeatureItems, InputSpec, MediaItems
+    from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 
     config = FeatureConfig(depth=depth, draws=2, eval_draws=2, seed=5, batch_size=9, workers=0)
     backbone, out = frozen_backbone(run), extract(media, run, config)

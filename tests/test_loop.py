@@ -19,8 +19,9 @@ from models.cavmae import BackboneConfig
 from models.inputs import Normalisation
 from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
-from trainers.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes, TrainConfig
-from trainers.loop import Rank, Stage, cosine, fit, steps_per_epoch
+from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes
+from trainers.config import TrainConfig
+from trainers.loop import Rank, Stage, cosine, steps_per_epoch, train_stage
 from trainers.recipes import stage_names, stages
 
 pytestmark = pytest.mark.unit
@@ -102,7 +103,7 @@ def train(config: TrainConfig, folder: Path, killed_at: int | None = None) -> tu
     log = Log()
     (stage,) = stages(config)
     run = stage if killed_at is None else at_step(stage, killed_at, kill)
-    fit(run, config, Rank(), folder, log)
+    train_stage(run, config, Rank(), folder, log)
     return {n: t.detach().clone() for n, t in stage.weights().items()}, log
 
 
@@ -199,7 +200,7 @@ def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
     (stage,) = stages(config)
     backbone = stage.objective.tuned.backbone  # type: ignore[union-attr]
     before = {n: t.clone() for n, t in backbone.state_dict().items()}
-    fit(stage, config, Rank(), tmp_path, Log())
+    train_stage(stage, config, Rank(), tmp_path, Log())
     assert_equal(dict(backbone.state_dict()), before)
     saved = load_checkpoint(tmp_path / "noisy_audio")
     assert all(name.startswith("module.") for name in saved.weights)
@@ -221,7 +222,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, re
             next(p for p in stage.objective.parameters() if p.requires_grad).fill_(math.inf)
 
     with pytest.raises(FloatingPointError, match=rf"{name}: loss is (nan|inf) in epoch 2, step 2"):
-        fit(at_step(stage, 2, explode), config, Rank(), tmp_path, Log())
+        train_stage(at_step(stage, 2, explode), config, Rank(), tmp_path, Log())
     assert_equal(load_checkpoint(tmp_path / "last" / name).weights, good)
     assert not has_checkpoint(tmp_path / name)
 
@@ -243,6 +244,6 @@ def test_a_stage_without_validation_reports_training_alone(world, tmp_path):
     config = finetune(world, epochs=1)
     (stage,) = stages(config)
     log = Log()
-    fit(dataclasses.replace(stage, val=None), config, Rank(), tmp_path, log)
+    train_stage(dataclasses.replace(stage, val=None), config, Rank(), tmp_path, log)
     assert {"loss", "train_accuracy", "lr", "epoch_seconds", "peak_memory_mb"} <= set(log[0][2])
     assert not any(name.startswith("val_") for name in log[0][2])

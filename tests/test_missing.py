@@ -17,7 +17,7 @@ from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts, PromptSize, concatenate
 from models.tuned import CaseModule, Tuned
 from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
-from trainers.recipes import CompetentLoss
+from trainers.classification.objective import CompetentLoss
 
 pytestmark = pytest.mark.unit
 

@@ -26,9 +26,8 @@ from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
 from trainers.evaluate import main
-from trainers.predict import read_run
+from trainers.runs import CONFIG_FILE, read_run
 from trainers.tracking import PARENT, Store
-from trainers.train import CONFIG_FILE
 from tuning.report.asked_clips import answers_of
 
 pytestmark = pytest.mark.unit

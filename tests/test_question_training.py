@@ -19,7 +19,7 @@ from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfi
 from trainers.avqa.stages import question_stages
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.journal import read_metrics
-from trainers.loop import Rank, fit
+from trainers.loop import Rank, train_stage
 from trainers.recipes import fingerprints, stage_names
 from trainers.train import main, train
 
@@ -97,7 +97,7 @@ def test_dropout_is_seeded_by_the_step(root, tmp_path):
 
 def weights_after(config: QuestionConfig, folder: Path) -> dict[str, Tensor]:
     (stage,) = question_stages(config)
-    fit(stage, config, Rank(), folder, Log())
+    train_stage(stage, config, Rank(), folder, Log())
     return load_checkpoint(folder / stage.name).weights
 
 
@@ -144,8 +144,8 @@ def test_parts_start_from_runs_and_frozen_ones_stay(root, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"network": "avsd"}, ["its network does not fit", "field 'network_from'"]),
-        ({"sizes": {"dim": 8, "heads": 2}}, ["its network does not fit"]),
+        ({"network": "avsd"}, ["its network does not train_stage", "field 'network_from'"]),
+        ({"sizes": {"dim": 8, "heads": 2}}, ["its network does not train_stage"]),
         ({"words_of": "another"}, ["was trained with another vocabulary"]),
     ],
 )

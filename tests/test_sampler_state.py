@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from models.batch import AVBatch
 from shards.reader import ShardDataset
 from tests.fixtures.builders import LABELS, SMALL, feature_dataset
-from trainers.data import FeatureItems, Items, epoch_order
+from trainers.classification.items import FeatureItems
+from trainers.data import Items, epoch_order
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from configs import PRESET_FOLDER, load_config, preset_names, read_preset
-from trainers.config import CaseConfig
+from trainers.classification.config import CaseConfig
 from tuning.study import StudyConfig, check, main
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray

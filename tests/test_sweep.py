@@ -10,7 +10,7 @@ import pytest
 from configs import load_config
 from shards.errors import InputError
 from tests.fixtures.sweeps import SWEEP, an_outcome, sweep_config, sweep_file
-from trainers.config import FinetuneConfig, PromptConfig
+from trainers.classification.config import FinetuneConfig, PromptConfig
 from trainers.journal import append_metrics
 from tuning.capacity import concurrency, need
 from tuning.config import SWEEPS, SweepConfig, check, find_sweep, sweep_names
@@ -18,8 +18,8 @@ from tuning.plan import record, recorded, suggest
 from tuning.space import Axis, draw
 from tuning.sweep import main
 from tuning.tables import best, front, summarise, write_tables
-from tuning.trial_metrics import Told, tell
-from tuning.trial_result import keep, kept
+from tuning.trial_metrics import TrialMetrics, read_trial_metrics
+from tuning.trial_result import save_outcome, saved_outcome
 
 pytestmark = pytest.mark.unit
 BEFORE = SWEEP["data"]["before"]["backbone"]
@@ -158,11 +158,11 @@ def test_what_tpe_suggested_is_on_disk_in_order(tmp_path):
 
 
 def test_a_failed_trial_is_tried_again_a_finished_or_stopped_one_kept(tmp_path):
-    assert kept(tmp_path) is None
+    assert saved_outcome(tmp_path) is None
     for status, back in (("finished", True), ("stopped", True), ("failed", False)):
         found = an_outcome(0, {"length": 1}, 0.5, status=status)
-        keep(tmp_path, found)
-        assert kept(tmp_path) == (found if back else None)
+        save_outcome(tmp_path, found)
+        assert saved_outcome(tmp_path) == (found if back else None)
 
 
 PROMPT = PromptConfig(data=".", backbone=".", cpus=1)
@@ -199,7 +199,7 @@ def test_width_by_gpus_and_shares_of_them():
 
 
 def test_a_trial_tells_the_mean_over_its_stages_and_no_epoch_twice(tmp_path):
-    told = Told()
+    told = TrialMetrics()
     assert told("complete", 1, {"loss": 2.0, "peak_memory_mb": 5.0}) == {
         "loss": 2,
         "peak_memory_mb": 5,
@@ -217,7 +217,7 @@ def test_a_trial_tells_the_mean_over_its_stages_and_no_epoch_twice(tmp_path):
         (tmp_path / "logs" / stage).mkdir(parents=True)
         for epoch, loss in enumerate(values, start=1):
             append_metrics(tmp_path / "logs" / stage, epoch, {"loss": loss})
-    assert [line["loss"] for line in tell(tmp_path, ("a", "b"))] == [1.0, 0.5, 1.25]
+    assert [line["loss"] for line in read_trial_metrics(tmp_path, ("a", "b"))] == [1.0, 0.5, 1.25]
 
 
 def test_table_means_over_seeds_front_and_failures(tmp_path):

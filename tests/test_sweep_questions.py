@@ -19,12 +19,12 @@ from trainers.avqa import protocol as avqa_protocol
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import load_answerer
-from trainers.predict import read_run
+from trainers.runs import read_run
 from tuning.config import AnswerProtocol, check
 from tuning.paper_tables import as_printed, place_of
 from tuning.prerequisites import _features
 from tuning.test_answers import BLIND, CASES, FILE, Answer, answered, run_protocol, summary
-from tuning.trial_metrics import Told
+from tuning.trial_metrics import TrialMetrics
 
 pytestmark = pytest.mark.unit
 ASKED = {
@@ -48,16 +48,16 @@ SWEEP = {
             {"space": {"recovery_sizes.rmm.slotss": [2]}},
             ["'space.recovery_sizes.rmm.slotss'", "did you mean 'slots'"],
         ),
-        ({"data": {"corpus": {"clips": 3}}}, ["trains on questions", "data.asked"]),
+        ({"data": {"corpus": {"clips": 3}}}, ["trains on questions", "data.question_data"]),
         (
             {"recipe": "finetune", "settings": {}, "space": {"lr": [1e-3]}},
-            ["asks no questions", "data.asked"],
+            ["asks no questions", "data.question_data"],
         ),
         ({"data": {"asked": {**ASKED, "solos": None}}}, ["need solos"]),
         ({"data": {"asked": {**ASKED, "features": {}}}}, ["features.extractor=cavmae"]),
         (
             {"data": {"asked": {**ASKED, "solos": {"clips": 3, "finetune": {"epoch": 1}}}}},
-            ["data.asked.solos.finetune.epoch", "did you mean 'epochs'"],
+            ["data.question_data.solos.finetune.epoch", "did you mean 'epochs'"],
         ),
         ({"protocol": {"steps": [0]}}, ["protocol.steps"]),
         ({"data": {"asked": ASKED, "media": "."}}, ["give one of"]),
@@ -89,7 +89,7 @@ def test_a_run_before_the_trials_gets_data_and_questions_too(tmp_path):
 
 
 def test_the_mean_over_cases_counts_all_three_equally():
-    told = Told()
+    told = TrialMetrics()
     case = {"val_accuracy": 0.9, "val_accuracy_audio_missing": 0.3}
     assert "val_accuracy_mean" not in (told("avqa", 1, case) or {})
     line = told("avqa", 2, {**case, "val_accuracy_visual_missing": 0.6})

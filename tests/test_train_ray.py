@@ -19,7 +19,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint
 from tests.conftest import ROOT
 from tests.fixtures.builders import media_dataset
 from tests.fixtures.worlds import NET
-from trainers.config import FinetuneConfig
+from trainers.classification.config import FinetuneConfig
 from trainers.journal import read_metrics
 from trainers.tracking import PARENT, Store
 from trainers.train import main, train

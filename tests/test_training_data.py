@@ -16,9 +16,10 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
 from trainers.classification.augment import augment
-from trainers.config import Augment
-from trainers.data import FeatureItems, InputSpec, Items, MediaItems, batches, collate, epoch_order
-from trainers.recipes import dataset_normalisation
+from trainers.classification.config import Augment
+from trainers.classification.items import FeatureItems, InputSpec, MediaItems
+from trainers.classification.stages import dataset_normalisation
+from trainers.data import Items, batches, collate, epoch_order
 
 pytestmark = pytest.mark.unit
 

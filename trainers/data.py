@@ -7,8 +7,7 @@ An item never depends on its neighbours or on the order it is read in: noise, fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,61 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
-from models.cavmae import MODALITIES, Modality
-from models.conditions import CASES, CONDITIONS, Condition, variant
-from models.inputs import Normalisation
-from models.noise import NoiseConfig, drawn_kind, generator, ruin
-from shards.errors import InputError
-from shards.reader import ShardDataset
-from trainers.resident import ResidentTokens
+from models.noise import generator
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a backbone takes: fbank frames, picture side in pixels, normalisation."""
-
-    target_length: int
-    image_size: int
-    normalisation: Normalisation
-
-
-def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
-    """Class indices [S] of a split.
-
-    Raises:
-        InputError: a label that the model does not know, or several labels on one sample.
-    """
-    index = {label: i for i, label in enumerate(vocabulary)}
-    out = []
-    for meta in data.metas:
-        if len(meta.labels) != 1:
-            remedy = "give each clip one label: these recipes train single-label classification"
-            raise InputError(
-                f"sample '{meta.id}' has {len(meta.labels)} labels",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        if meta.labels[0] not in index:
-            remedy = f"known labels: {', '.join(vocabulary)}"
-            raise InputError(
-                f"sample '{meta.id}': unknown label '{meta.labels[0]}'",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        out.append(index[meta.labels[0]])
-    return torch.tensor(out)
-
-
-def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
-    """The mask at the loader's edge: sound and picture, NaN of the shape in `blank` where there is none, and
-    which are there, bool [2]."""
-    present = torch.tensor([values[m] is not None for m in MODALITIES])
-    audio, visual = (x if (x := values[m]) is not None else torch.full(blank[m], float("nan")) for m in MODALITIES)
-    return audio, visual, present
 
 
 class Items(Dataset):
@@ -92,180 +39,12 @@ class Items(Dataset):
         """The batch of these positions."""
         return collate([self[i] for i in positions])
 
+    def make_resident(self, device: torch.device | None) -> None:
+        """Hold everything on a device from now on, None: no longer; of items that can."""
+
     def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
         """Batches that need no loader; None where items are read one by one."""
         return None
-
-
-class LabelledItems(Items):
-    """What both datasets of clips share: the labels."""
-
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
-        self.data, self.seed = data, seed
-        self.labels = labels_of(data, vocabulary)
-        self.keys = data.keys
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
-        return *masked(values, blank), self.labels[i], torch.tensor(i)
-
-
-class MediaItems(LabelledItems):
-    """Samples of media shards as normalised inputs under a condition.
-
-    Args:
-        data: media shards of one split.
-        vocabulary: the model's labels.
-        spec: the model's input.
-        conditions: one is drawn per sample and epoch (one alone: always that).
-        noise: kinds and severities.
-        seed: of noise, condition and frame.
-        random_frame: any frame of the clip (training) instead of the middle one.
-    """
-
-    def __init__(
-        self,
-        data: ShardDataset,
-        vocabulary: Sequence[str],
-        spec: InputSpec,
-        conditions: Sequence[str] = ("complete",),
-        noise: NoiseConfig | None = None,
-        seed: int = 0,
-        random_frame: bool = False,
-    ):
-        super().__init__(data, vocabulary, seed)
-        self.spec, self.conditions, self.noise = (
-            spec,
-            [CONDITIONS[c] for c in conditions],
-            noise or NoiseConfig(),
-        )
-        self.random_frame = random_frame
-        self._blank = {"audio": (spec.target_length, 128), "visual": (3, spec.image_size, spec.image_size)}
-        self._black = spec.normalisation.black
-
-    def condition(self, key: str) -> Condition:
-        """The condition of a sample in this epoch."""
-        if len(self.conditions) == 1:
-            return self.conditions[0]
-        return self.conditions[int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))]
-
-    def __getitem__(self, i: int) -> Item:
-        return self._item(i, self._values(i), self._blank)
-
-    def corruption(self, i: int) -> tuple[str, str]:
-        """What happens to each modality of a sample: "clean", a noise kind, "missing", or "absent" at
-        source."""
-        meta, key = self.data.metas[i], self.keys[i]
-        condition = self.condition(key)
-        severity = condition.severity(self.noise)
-
-        def one(modality: Modality) -> str:
-            if not getattr(meta, modality).present:
-                return "absent"
-            if modality in condition.missing:
-                return "missing"
-            if modality not in condition.noisy:
-                return "clean"
-            return drawn_kind(modality, severity, self.noise, self.seed, key, self.epoch)
-
-        return one("audio"), one("visual")
-
-    def _values(self, i: int) -> dict[str, Tensor | None]:
-        key = self.keys[i]
-        sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
-        condition = self.condition(key)
-        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
-        norm = self.spec.normalisation
-        if sample.meta.audio.present and "audio" not in condition.missing:
-            values["audio"] = norm.fbank(sample.arrays["audio"], self.spec.target_length)
-        if sample.meta.visual.present and "visual" not in condition.missing:
-            values["visual"] = norm.picture(sample.arrays["frames"][None], 0, self.spec.image_size)
-        for modality in condition.noisy:
-            if (x := values[modality]) is not None:
-                severity = condition.severity(self.noise)
-                values[modality], _ = ruin(
-                    x, modality, severity, self.noise, self.seed, key, self.epoch, floor=self._black
-                )
-        return values
-
-    def _frame(self, key: str, frames: int) -> int:
-        if not self.random_frame:
-            return frames // 2
-        return int(generator("frame", self.seed, self.epoch, key).integers(frames))
-
-
-class FeatureItems(LabelledItems):
-    """Samples of feature shards under one case; the noise draw changes with the epoch.
-
-    Args:
-        data: feature shards of one split.
-        case: one of `CASES`.
-        missing: share of samples with both modalities from which the case's ruined one is taken away
-            altogether.
-    """
-
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
-        super().__init__(data, vocabulary, seed)
-        assert case in CASES
-        assert data.info.backbone is not None
-        self.condition, self.missing = CONDITIONS[case], missing
-        self._resident: ResidentTokens | None = None
-        self._blank: dict[str, tuple[int, ...]] = {m: self._shape(m) for m in MODALITIES}
-        if self.condition.noisy and data.info.backbone.variants == ("clean",):
-            remedy = "extract the features again with draws of at least 1"
-            raise InputError(f"hold no noisy draws for {case}", file=data.folder, field="draws", remedy=remedy)
-
-    def keep(self, device: torch.device | None) -> None:
-        """Hold all tokens on a device from now on; None: read them from disk again."""
-        self._resident = None if device is None else ResidentTokens(self.data, self._blank, device)
-
-    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
-        return None if self._resident is None else self._gather(self._resident, order, batch_size)
-
-    def _gather(self, resident: ResidentTokens, order: Sequence[int], size: int) -> Iterator[AVBatch]:
-        for at in range(0, len(order), size):
-            positions = list(order[at : at + size])
-            rows = [self._rows(i, resident.stored[i]) for i in positions]
-            index = torch.tensor(positions)
-            batch = AVBatch(*resident.gather(positions, rows), self.labels[index], index)
-            yield batch.to(resident.device)
-
-    def _rows(self, i: int, stored: dict[str, int]) -> dict[str, int]:
-        """The variant of each modality that a sample has in this epoch, of as many as are stored."""
-        gone = self._taken_away(self.keys[i]) if len(stored) == 2 else None  # never both
-        return {m: self._row(m, count) for m, count in stored.items() if m != gone}
-
-    def __getitem__(self, i: int) -> Item:
-        arrays = self.data.rows(i, lambda modality, shape: self._row(modality, shape[0])).arrays
-        gone = self._taken_away(self.keys[i]) if len(arrays) == 2 else None  # never both
-        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
-        for modality, array in arrays.items():
-            if modality != gone:
-                values[modality] = torch.from_numpy(array).float()
-        return self._item(i, values, self._blank)
-
-    def _shape(self, modality: str) -> tuple[int, ...]:
-        """[N, D] of a modality's tokens: of the first sample that has it (of any shape where none has)."""
-        for i, meta in enumerate(self.data.metas):
-            if getattr(meta, modality).present:
-                return self.data[i].arrays[modality].shape[1:]
-        return (1, 1)
-
-    def _row(self, modality, variants: int) -> int:
-        """Which of the stored variants this epoch takes."""
-        draws = (variants - 1) // 2  # evaluation splits hold fewer draws than the training split
-        name = variant(self.condition, modality, self.epoch % max(draws, 1))
-        kind, _, draw = name.partition("-")
-        return 0 if kind == "clean" else 1 + int(draw) + (draws if kind == "both" else 0)
-
-    def _taken_away(self, key: str) -> str | None:
-        noisy = self.condition.noisy
-        if not self.missing or not noisy:
-            return None
-        rng = generator("missing", self.seed, self.epoch, key)
-        return noisy[int(rng.integers(len(noisy)))] if rng.random() < self.missing else None
 
 
 def collate(items: Sequence[Item]) -> AVBatch:

@@ -1,57 +1,63 @@
-"""Results that are kept: what they were made of, written last, so that the same question is answered once."""
+"""Evaluation cache: evaluation.json says what the results of a folder were computed from, and is written last."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from shards.atomic import write_text
+from shards.errors import InputError
 
-DONE = "evaluation.json"
+RECORD = "evaluation.json"
 RowT = TypeVar("RowT")
 
 
-def read_kept(out: Path, made_of: dict[str, Any], kind: type[RowT]) -> list[RowT] | None:
-    """The rows of an evaluation that was finished in `out`, if it was this one."""
+def cached_rows(out: Path, inputs: Mapping[str, Any], kind: type[RowT]) -> list[RowT] | None:
+    """The rows of an evaluation that was finished in `out`, if it had these inputs."""
     try:
-        done = json.loads((out / DONE).read_text())
-        return [kind(**row) for row in done["rows"]] if done["made_of"] == made_of else None
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        return [kind(**row) for row in record["rows"]] if record["inputs"] == inputs else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def begin(out: Path) -> None:
-    """Make room for new results, whose MLflow runs are new ones."""
+def clear(out: Path, rows: int, overwrite: bool) -> None:
+    """Make room for `rows` new results, whose MLflow runs are new ones.
+
+    Raises:
+        InputError: a larger table would be lost.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    (out / DONE).unlink(missing_ok=True)
+    try:
+        before = len(json.loads((out / RECORD).read_text(encoding="utf-8"))["rows"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        before = 0
+    if before > rows and not overwrite:
+        remedy = "name another folder with --out, evaluate all of its runs together, or add --overwrite"
+        message = f"holds a larger table: {before} figures, these are {rows}"
+        raise InputError(message, file=out / "results.csv", field="out", remedy=remedy)
+    (out / RECORD).unlink(missing_ok=True)
     shutil.rmtree(out / "mlflow", ignore_errors=True)
 
 
-def keep(out: Path, made_of: dict[str, Any], rows: Sequence[Any]) -> None:
-    """Say that the results in `out` are whole."""
-    done = {"made_of": made_of, "rows": [asdict(row) for row in rows]}
-    write_text(out / DONE, json.dumps(done, indent=1) + "\n")
+def save_rows(out: Path, inputs: Mapping[str, Any], origin: Mapping[str, Any], rows: Sequence[Any]) -> None:
+    """Record that the results in `out` are complete.
+
+    Args:
+        inputs: all that they depend on.
+        origin: where that was (config with its paths, the runs' folders) and the commit; results depend on none of it.
+    """
+    record = {"inputs": inputs, "origin": origin, "rows": [asdict(row) for row in rows]}
+    write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Dataclass instances of one kind as a table, a column per field."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-
-def rows_of(table: str, kind: type[RowT]) -> list[RowT] | None:
-    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`."""
-    reader = csv.DictReader(io.StringIO(table))
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    if list(reader.fieldnames or ()) != names:
-        return None
-    hints = get_type_hints(kind)
-    return [kind(**{name: hints[name](row[name]) for name in names}) for row in reader]
+def read_origin(out: Path) -> dict[str, Any]:
+    """Where the inputs of the results in `out` were; empty where that is not known."""
+    try:
+        return dict(json.loads((out / RECORD).read_text(encoding="utf-8"))["origin"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

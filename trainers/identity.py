@@ -1,4 +1,4 @@
-"""Identity of a run: what was computed, from what, by which code. It names the folder and the runs."""
+"""Identity of a run: what is computed, from what. It names the folder and the runs; no path and no commit is in it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,85 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from configs import Config, config_to_dict
+from shards.checkpoint import file_sha256
 
 UNKNOWN = "unknown"
-EXECUTION_FIELDS = frozenset({"seed", "workers", "cpus", "gpu", "loaders", "retries"})  # settings of a repetition alone
-ROOMS = ("configs", "models", "pipelines", "shards", "trainers", "tuning")
+# Settings that change where and how fast a run is computed, not what.
+EXECUTION_FIELDS = frozenset({"workers", "cpus", "gpu", "loaders", "retries", "save_steps", "resident"})
+ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 
 
-def run_identity(config: Config, dataset_fingerprint: str, backbone_fingerprint: str | None, commit: str) -> str:
-    """12 hex digits that change with the resolved config, the dataset, the backbone or the code.
+def run_identity(config: Config, revision: int, data: str, start: str | None) -> str:
+    """12 hex digits that change with what a run computes and from what.
 
     Args:
         config: the resolved config; its class counts too, so equal fields of two recipes differ.
-        dataset_fingerprint: sha256 of dataset.json.
-        backbone_fingerprint: sha256 of the backbone's weights and config; ``None`` if the run has none.
-        commit: what :func:`git_commit` says.
+        revision: of the recipe.
+        data, start: see `trainers.recipe.Fingerprints`; they stand for the paths of the config.
     """
-    parts = [
-        type(config).__qualname__,
-        config_to_dict(config),
-        dataset_fingerprint,
-        backbone_fingerprint,
-        commit,
-    ]
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest([type(config).__qualname__, content_settings(config), revision, data, start])
+
+
+def digest(value: Any) -> str:
+    """First 12 hex digits of the sha256 of plain values."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def content_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what is computed: without paths, whose content fingerprints stand for, and
+    without `EXECUTION_FIELDS`."""
+    plain = config_to_dict(config)
+    return {k: v for k, v in _without_paths(config, plain).items() if k not in EXECUTION_FIELDS}
+
+
+def _without_paths(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in config:
+        if isinstance(value, Config):
+            out[name] = _without_paths(value, plain[name])
+        elif not isinstance(value, Path) and not is_paths(value):
+            out[name] = plain[name]
+    return out
+
+
+def config_identity(config: Config) -> str:
+    """12 hex digits of a study's or sweep's config, with the content of its paths in their place."""
+    return digest([type(config).__qualname__, _with_content(config, config_to_dict(config))])
+
+
+def _with_content(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(plain)
+    for name, value in config:
+        if isinstance(value, Config):
+            out[name] = _with_content(value, plain[name])
+        elif isinstance(value, Path):
+            out[name] = path_content(value)
+    return out
+
+
+def path_content(path: Path) -> str:
+    """What a path leads to: a file's sha256, a dataset's or a run's own record, else the folder's names and sizes."""
+    if path.is_file():
+        return file_sha256(path)
+    for record in (path / "dataset.json", path / "config.json"):
+        if record.is_file():
+            return file_sha256(record)
+    if not path.is_dir():
+        return str(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest([[p.relative_to(path).as_posix(), p.stat().st_size] for p in files])
+
+
+def is_paths(value: Any) -> bool:
+    """Whether a setting is several paths."""
+    return isinstance(value, tuple) and bool(value) and all(isinstance(x, Path) for x in value)
 
 
 def git_commit(root: Path) -> str:
@@ -52,10 +103,10 @@ def git_commit(root: Path) -> str:
 def _code(root: Path) -> str:
     """`code-` and the hash of every file of code in the rooms of ``root``, whoever copied it there."""
     files = sorted(path for room in ROOMS for kind in _CODE for path in (root / room).rglob(kind))
-    told = hashlib.sha256()
+    total = hashlib.sha256()
     for path in files:
-        told.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"code-{told.hexdigest()[:12]}" if files else UNKNOWN
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"code-{total.hexdigest()[:12]}" if files else UNKNOWN
 
 
 def _changes(root: Path) -> bytes:

@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from shards.errors import InputError
 
 logger = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
@@ -49,6 +51,27 @@ def append_metrics(folder: Path, step: int, metrics: Mapping[str, float]) -> Non
 def read_metrics(folder: Path) -> list[Line]:
     """All complete lines of ``folder``/metrics.jsonl; none if there is no file yet."""
     return Tail(Path(folder) / FILE).read()
+
+
+def logs(folder: Path, stage: str) -> Path:
+    """The folder of a stage's metrics.jsonl in the run at `folder`."""
+    return folder / "logs" / stage
+
+
+def training_cost(folder: Path, stages: Sequence[str]) -> dict[str, float]:
+    """Mean seconds per epoch and peak MiB over the stages of a run.
+
+    Raises:
+        InputError: there are no logs.
+    """
+    lines = [line.metrics for stage in stages for line in read_metrics(logs(folder, stage))]
+    if not lines:
+        remedy = "give the folder that 'avmend train' made, logs and all"
+        raise InputError("has no metrics of its training", file=folder / "logs", remedy=remedy)
+    return {
+        "epoch_seconds": sum(line["epoch_seconds"] for line in lines) / len(lines),
+        "peak_memory_mb": max(line["peak_memory_mb"] for line in lines),
+    }
 
 
 def keep_until(folder: Path, step: int | None) -> None:

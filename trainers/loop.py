@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,23 +18,26 @@ from models.batch import AVBatch
 from models.noise import generator
 from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_checkpoint
 from trainers.config import TrainConfig
-from trainers.data import FeatureItems, Items, batches
-from trainers.metrics import Tally
+from trainers.data import Items, batches
+from trainers.metrics import MeanMetrics, StepOutput
 from trainers.resources import Meter
 from trainers.sampler_state import Position, epoch_batches, last_taken
+
+# Loss values are checked on the device and read every so many steps, at the epoch's end and before anything is saved.
+CHECK_STEPS = 50
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Where one worker runs: its rank among `world`, and its device."""
+    """One worker: its index among `world_size`, and its device."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rank: int = 0
-    world: int = 1
+    index: int = 0
+    world_size: int = 1
 
     def total(self, *values: float) -> list[float]:
         """Sums over all ranks."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(summed)
@@ -42,11 +46,19 @@ class Rank:
     def union(self, names: Iterable[str]) -> list[str]:
         """All ranks' names, sorted: the same list on every rank."""
         mine = sorted(set(names))
-        if self.world == 1:
+        if self.world_size == 1:
             return mine
-        everyones: list[list[str]] = [[] for _ in range(self.world)]
-        torch.distributed.all_gather_object(everyones, mine)
-        return sorted({name for names in everyones for name in names})
+        gathered: list[list[str]] = [[] for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(gathered, mine)
+        return sorted({name for names in gathered for name in names})
+
+
+def local_rank(threads: int | None = None) -> Rank:
+    """This process alone: its GPU if there is one, else `threads` CPU threads."""
+    if torch.cuda.is_available():
+        return Rank(torch.device("cuda", 0))
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
+    return Rank()
 
 
 @dataclass(frozen=True)
@@ -55,13 +67,13 @@ class Stage:
 
     Attributes:
         name: its folder and its name in logs: "finetune", a case, "avqa", ...
-        objective: module; batch -> (mean loss [], logits [B, C]) and, if it has more to tell, figures by
-            name: each a sum and the count that it is over, [2]. Logits None: there is nothing to classify.
+        objective: module; batch -> `StepOutput`.
         train, val: items; an epoch begins by setting `train.epoch`.
         weights: what a checkpoint holds, by name.
         load: puts such weights back.
         meta: what the checkpoint says about itself.
         augment: changes a training batch, given a generator seeded by (seed, epoch, step, rank).
+        unused_parameters: a step may leave trained parameters without gradient (DDP then looks for them).
     """
 
     name: str
@@ -72,63 +84,63 @@ class Stage:
     load: Callable[[dict[str, Tensor]], None]
     meta: dict
     augment: Callable[[AVBatch, torch.Generator], AVBatch] | None = None
+    unused_parameters: bool = False
 
 
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
 
 
-def fit(stage: Stage, config: TrainConfig, place: Rank, folder: Path, report: Report) -> None:
+def train_stage(stage: Stage, config: TrainConfig, rank: Rank, folder: Path, report: Report) -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 
     Every epoch leaves a resumable state behind, and so do every `save_steps` steps. A finished stage returns
     at once.
 
     Raises:
-        FloatingPointError: the loss is not finite; names stage, epoch and step.
+        FloatingPointError: a loss is not finite; names stage, epoch and step, or the validation.
     """
     done, last = folder / stage.name, folder / "last" / stage.name
     if has_checkpoint(done):
         stage.load(load_checkpoint(done).weights)
         return
-    meter = Meter(place.device)
-    loop = _Loop(stage, config, place, last)
-    _keep(stage, place.device if getattr(config, "resident", False) else None)
+    meter = Meter(rank.device)
+    loop = _Loop(stage, config, rank, last)
+    _make_resident(stage, rank.device if getattr(config, "resident", False) else None)
     while loop.position.epoch < config.epochs:
         meter.reset_clock()
         metrics = loop.epoch()
-        seconds = meter.seconds
-        metrics |= {"epoch_seconds": seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
+        metrics |= {"epoch_seconds": meter.seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         if stage.val is not None:
-            metrics |= validate(stage, config, place)
+            metrics |= validate(stage, config, rank)
         report(stage.name, loop.position.epoch + 1, metrics)
         loop.next_epoch(metrics)
-    _keep(stage, None)
-    if place.rank == 0:
+    _make_resident(stage, None)
+    if rank.index == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": loop.metrics})
 
 
 class _Loop:
-    """A stage's training in one worker, where it stands, and how that is kept on disk.
+    """A stage's training in one worker: its state, and how that is saved and resumed.
 
     Attributes:
         position: the next batch.
-        sums: of the epoch so far, over all ranks (see `Tally`).
+        sums: of the epoch so far, over all ranks (see `MeanMetrics`).
         metrics: of the last whole epoch.
     """
 
-    def __init__(self, stage: Stage, config: TrainConfig, place: Rank, last: Path):
-        self.stage, self.config, self.place, self.last = stage, config, place, last
-        objective = stage.objective.to(place.device)
+    def __init__(self, stage: Stage, config: TrainConfig, rank: Rank, last: Path):
+        self.stage, self.config, self.rank, self.last = stage, config, rank, last
+        objective = stage.objective.to(rank.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
-        total = config.epochs * steps_per_epoch(stage, config, place)
+        total = config.epochs * steps_per_epoch(stage, config, rank)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, cosine(total, config.warmup))
         self.position, self.sums, self.metrics = Position(), dict[str, list[float]](), dict[str, float]()
         if has_checkpoint(last):
             self._resume()
         self.model: nn.Module = objective
-        if place.world > 1:
-            self.model = DistributedDataParallel(objective, find_unused_parameters=True)
+        if rank.world_size > 1:
+            self.model = DistributedDataParallel(objective, find_unused_parameters=stage.unused_parameters)
 
     def _resume(self) -> None:
         self.stage.load(load_checkpoint(self.last).weights)
@@ -139,37 +151,43 @@ class _Loop:
         self.metrics = state["metrics"]
 
     def _save(self) -> None:
-        if self.place.rank == 0:
+        if self.rank.index == 0:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
             state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state()}
             save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state)
 
     def next_epoch(self, metrics: dict[str, float]) -> None:
-        """Leave the epoch that is over behind."""
+        """Close the epoch and save."""
         self.position, self.sums, self.metrics = Position(self.position.epoch + 1), {}, metrics
         self._save()
 
     def epoch(self) -> dict[str, float]:
         """Train from the position to the epoch's end."""
         self.model.train()
-        config, place, epoch = self.config, self.place, self.position.epoch
-        tally = Tally(self.sums if place.rank == 0 else {})
+        config, rank, epoch = self.config, self.rank, self.position.epoch
+        running = MeanMetrics(rank.device, self.sums if rank.index == 0 else {})
+        finite = _FiniteLoss(self.stage.name, epoch, rank.device)
         waited, clock = 0.0, time.perf_counter()
-        first = self.position.taken // _whole(config, place)
+        first = self.position.taken // _whole(config, rank)
         for number, (batch, reached) in enumerate(self._batches(), first):
             waited += time.perf_counter() - clock
-            self._step(batch, epoch, number, tally)
+            output = self._step(batch, epoch, number, running)
+            finite.add(output.loss, number)
             if config.save_steps and (number + 1) % config.save_steps == 0 and reached.epoch == epoch:
-                self.position, self.sums = reached, tally.sums(place)
+                finite.check()
+                self.position, self.sums = reached, running.sums(rank)
                 self._save()
+            elif (number + 1) % CHECK_STEPS == 0:
+                finite.check()
             clock = time.perf_counter()
-        means, seen = tally.means(place)
+        finite.check()
+        means, seen = running.means(rank)
         metrics = {"train_accuracy" if k == "accuracy" else k: v for k, v in means.items()}
         metrics["lr"] = float(self.schedule.get_last_lr()[0])
         return metrics | {"data_wait_seconds": waited, "samples": seen}
 
     def _batches(self) -> Iterator[tuple[AVBatch, Position]]:
-        config, place = self.config, self.place
+        config, rank = self.config, self.rank
         return epoch_batches(
             self.stage.train,
             self.position,
@@ -177,35 +195,55 @@ class _Loop:
             batch_size=config.batch_size,
             loaders=config.loaders,
             proportion=config.proportion,
-            rank=place.rank,
-            world=place.world,
+            rank=rank.index,
+            world=rank.world_size,
         )
 
-    def _step(self, batch: AVBatch, epoch: int, number: int, tally: Tally) -> None:
-        """One step of the optimizer."""
-        stage, config, place = self.stage, self.config, self.place
-        batch = batch.to(place.device)
+    def _step(self, batch: AVBatch, epoch: int, number: int, running: MeanMetrics) -> StepOutput:
+        """One step of the optimizer; the host waits for nothing of it."""
+        stage, config, rank = self.stage, self.config, self.rank
+        batch = batch.to(rank.device)
         if stage.augment is not None:
-            rng = generator("augment", config.seed, epoch, number, place.rank)
+            rng = generator("augment", config.seed, epoch, number, rank.index)
             batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
-        with arithmetic(config, place.device), seeded(place.device, config.seed, epoch, number, place.rank):
-            loss, logits, *told = self.model(batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{stage.name}: loss is {value} in epoch {epoch + 1}, step {number + 1}")
+        with arithmetic(config, rank.device), seeded(rank.device, config.seed, epoch, number, rank.index):
+            output: StepOutput = self.model(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        output.loss.backward()
         nn.utils.clip_grad_norm_(self.trained, config.clip)
         self.optimizer.step()
         self.schedule.step()
-        tally.add(value, batch, logits, told[0] if told else {})
+        running.add(batch, output)
+        return output
 
 
-def _keep(stage: Stage, device: torch.device | None) -> None:
-    """Have the stage's tokens on a device, or no longer."""
+class _FiniteLoss:
+    """The first step of an epoch whose loss is not finite, found on the device."""
+
+    NONE = 2**62
+
+    def __init__(self, stage: str, epoch: int, device: torch.device):
+        self.stage, self.epoch = stage, epoch
+        self.first = torch.full((), self.NONE, dtype=torch.int64, device=device)
+        self.value = torch.zeros((), device=device)
+
+    def add(self, loss: Tensor, number: int) -> None:
+        bad = ~loss.detach().isfinite() & (self.first == self.NONE)
+        self.value = torch.where(bad, loss.detach().float(), self.value)
+        self.first = torch.where(bad, number, self.first)
+
+    def check(self) -> None:
+        """Wait for the device and raise what was found."""
+        if (number := int(self.first)) != self.NONE:
+            where = f"epoch {self.epoch + 1}, step {number + 1}"
+            raise FloatingPointError(f"{self.stage}: loss is {float(self.value)} in {where}")
+
+
+def _make_resident(stage: Stage, device: torch.device | None) -> None:
+    """Hold the stage's items on a device, or no longer."""
     for items in (stage.train, stage.val):
-        if isinstance(items, FeatureItems):
-            items.keep(device)
+        if items is not None:
+            items.make_resident(device)
 
 
 def finished_epochs(folder: Path, stage: str) -> int:
@@ -214,15 +252,15 @@ def finished_epochs(folder: Path, stage: str) -> int:
     return load_state(last)["epoch"] if has_checkpoint(last) else 0
 
 
-def steps_per_epoch(stage: Stage, config: TrainConfig, place: Rank) -> int:
+def steps_per_epoch(stage: Stage, config: TrainConfig, rank: Rank) -> int:
     """Batches of an epoch; a rest is dropped, unless it is all there is."""
-    whole = _whole(config, place)
+    whole = _whole(config, rank)
     return -(-last_taken(len(stage.train), config.proportion, whole) // whole)
 
 
-def _whole(config: TrainConfig, place: Rank) -> int:
+def _whole(config: TrainConfig, rank: Rank) -> int:
     """Samples of a batch over all ranks."""
-    return max(1, config.batch_size // place.world) * place.world
+    return max(1, config.batch_size // rank.world_size) * rank.world_size
 
 
 def cosine(total: int, warmup: float) -> Callable[[int], float]:
@@ -238,18 +276,24 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 
 @torch.no_grad()
-def validate(stage: Stage, config: TrainConfig, place: Rank) -> dict[str, float]:
-    """Loss, accuracy and what else the objective tells on the stage's validation items, over all ranks."""
+def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
+    """Loss, accuracy and the objective's other metrics on the stage's validation items, over all ranks.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
     assert stage.val is not None
     stage.objective.eval()
-    order = list(range(len(stage.val)))[place.rank :: place.world]
-    tally = Tally()
+    order = list(range(len(stage.val)))[rank.index :: rank.world_size]
+    running = MeanMetrics(rank.device)
     for step, batch in enumerate(batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)):
-        batch = batch.to(place.device)
-        with arithmetic(config, place.device), seeded(place.device, "val", config.seed, step, place.rank):
-            loss, logits, *told = stage.objective(batch)
-        tally.add(loss.item(), batch, logits, told[0] if told else {})
-    return {f"val_{name}": value for name, value in tally.means(place)[0].items()}
+        batch = batch.to(rank.device)
+        with arithmetic(config, rank.device), seeded(rank.device, "val", config.seed, step, rank.index):
+            running.add(batch, stage.objective(batch))
+    means, _ = running.means(rank)
+    if not math.isfinite(means.get("loss", 0.0)):
+        raise FloatingPointError(f"{stage.name}: the validation loss is {means['loss']}")
+    return {f"val_{name}": value for name, value in means.items()}
 
 
 @contextlib.contextmanager

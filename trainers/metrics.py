@@ -1,13 +1,36 @@
-"""Sums over the batches of an epoch and over all ranks: loss, accuracy, and what else an objective tells."""
+"""Metrics of an epoch: summed on the device step by step, over all ranks at the end, and read once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from models.batch import AVBatch
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What an objective computes of a batch.
+
+    Attributes:
+        loss: [], mean over the samples; what is minimised.
+        logits: [B, C], None where there is nothing to classify.
+        metrics: by name a sum and the count that it is over, [2].
+    """
+
+    loss: Tensor
+    logits: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def sum_and_count(values: Tensor) -> Tensor:
+    """A metric per sample [R] as its sum and count, [2]."""
+    flat = values.detach().float()
+    return torch.stack([flat.sum(), flat.new_full((), len(flat))])
 
 
 class Ranks(Protocol):
@@ -18,36 +41,40 @@ class Ranks(Protocol):
     def union(self, names: Iterable[str]) -> list[str]: ...
 
 
-class Tally:
-    """Weighted means in the making; a rank may lack figures that others have.
+class MeanMetrics:
+    """Weighted means; a rank may lack metrics that others have.
 
     Args:
-        sums: what an interrupted epoch had (`sums`), on one rank alone.
+        device: where they are summed, in float64.
+        sums: of an interrupted epoch (`sums`), on one rank alone.
     """
 
-    def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
-        self._sums = {"loss": [0.0, 0.0], **{name: list(pair) for name, pair in (sums or {}).items()}}
+    def __init__(self, device: torch.device, sums: Mapping[str, list[float]] | None = None) -> None:
+        self.device = device
+        start = {"loss": [0.0, 0.0], **(sums or {})}
+        self._sums = {name: torch.tensor(pair, dtype=torch.float64, device=device) for name, pair in start.items()}
 
-    def add(self, loss: float, batch: AVBatch, logits: Tensor | None, told: Mapping[str, Tensor]) -> None:
-        """One batch: its mean loss, logits [B, C] if it has any, and sums told with their counts [2]."""
-        self._add("loss", loss * len(batch), len(batch))
-        if logits is not None:
-            self._add("accuracy", (logits.argmax(dim=1) == batch.label).sum().item(), len(batch))
-        for name, figure in told.items():
-            self._add(name, *figure.tolist())
+    def add(self, batch: AVBatch, output: StepOutput) -> None:
+        """One batch; nothing is read back from the device."""
+        count = len(batch)
+        self._add("loss", output.loss.detach().double() * count, count)
+        if output.logits is not None:
+            self._add("accuracy", (output.logits.argmax(dim=1) == batch.label).sum().double(), count)
+        for name, pair in output.metrics.items():
+            self._sums[name] = self._sums.get(name, 0) + pair.double()
 
-    def _add(self, name: str, value: float, count: float) -> None:
-        sums = self._sums.setdefault(name, [0.0, 0.0])
-        sums[0] += value
-        sums[1] += count
+    def _add(self, name: str, value: Tensor, count: int) -> None:
+        self._sums[name] = self._sums.get(name, 0) + torch.stack([value, value.new_full((), count)])
 
     def sums(self, ranks: Ranks) -> dict[str, list[float]]:
         """Sum and count over all ranks by name."""
-        names = ranks.union(self._sums)
-        flat = ranks.total(*(x for name in names for x in self._sums.get(name, (0.0, 0.0))))
+        read = torch.stack(list(self._sums.values())).tolist()
+        mine = dict(zip(self._sums, read, strict=True))
+        names = ranks.union(mine)
+        flat = ranks.total(*(x for name in names for x in mine.get(name, (0.0, 0.0))))
         return {name: list(pair) for name, pair in zip(names, zip(flat[::2], flat[1::2], strict=True), strict=True)}
 
     def means(self, ranks: Ranks) -> tuple[dict[str, float], float]:
-        """Means over all ranks by name, and how many samples; figures with no count are left out."""
+        """Means over all ranks by name, and the number of samples; metrics without a count are left out."""
         sums = self.sums(ranks)
         return {name: value / count for name, (value, count) in sums.items() if count}, sums["loss"][1]

@@ -119,6 +119,6 @@ def _differing(runs: Sequence[Recorded]) -> list[str]:
         recipe = f"{run.params.get('recipe')} {run.params.get('noisy')}"
         for name, value in run.params.items():
             found.setdefault((name, recipe), set()).add(value)
-    aside = EXECUTION_FIELDS | {"recipe", "resident"}
+    aside = EXECUTION_FIELDS | {"recipe", "seed"}
     several = dict.fromkeys(name for (name, _), v in found.items() if len(v) > 1 and not any("/" in x for x in v))
     return [name for name in several if name.partition(".")[0] not in aside][:MOST]

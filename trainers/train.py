@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +25,27 @@ from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.progress import Progress
-from trainers.avqa.clips import media_name
-from trainers.avqa.config import QuestionConfig
-from trainers.config import CaseConfig, FinetuneConfig, TrainConfig
-from trainers.identity import git_commit, run_identity
-from trainers.journal import read_metrics
-from trainers.recipes import RECIPES, fingerprints, stage_names
-from trainers.run import local_place, logs, run
+from trainers.config import TrainConfig
+from trainers.identity import git_commit, is_paths, run_identity
+from trainers.journal import logs, read_metrics
+from trainers.loop import Rank, local_rank
+from trainers.recipe import Fingerprints, Recipe
+from trainers.recipes import RECIPES, recipe_of
+from trainers.run import run
+from trainers.runs import CONFIG_FILE, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG_FILE = "config.json"
 GROUP_FILE = ".placement_group"
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 POLL_SECONDS = "0.25"  # a report waits until the one before was fetched: Ray's own 2 s are an epoch's time
 
 
-def recipe_name(config: TrainConfig) -> str:
-    """The recipe as folders, tables and MLflow call it; noise-trained fine-tuning is its own name."""
-    name = config.recipe  # type: ignore[attr-defined]
-    return f"{name}_noisy" if isinstance(config, FinetuneConfig) and config.noisy else name
-
-
 def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
-    """Train to the end; what an earlier run of the same identity finished is kept.
+    """Train to the end; what an earlier run of the same identity finished is reused.
 
     Args:
         runs: folder of all runs and of the MLflow store.
-        stage: place in a longer job, for the progress line.
+        stage: position in a longer job, for the progress line.
         parent: the MLflow run of the command that this is part of.
 
     Returns:
@@ -63,8 +57,8 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     from trainers.tracking import Store, is_closed
 
     job = prepare(config, runs)
-    config, folder = job.config, job.folder
-    names = stage_names(config)
+    config, folder, recipe = job.config, job.folder, job.recipe
+    names = recipe.stage_names(config)
     several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
     mirrored = folder if several else logs(folder, names[0])
     if job.finished and is_closed(mirrored):
@@ -72,32 +66,36 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
     job.begin()
-    store = Store(runs)
+    store, experiment = Store(runs), recipe.task.experiment(config)
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(job.name, _experiment(config), config_to_dict(config), job.tags, parent, folder=mirrored)
+            store.run(job.name, experiment, config_to_dict(config), job.tags, parent, folder=mirrored)
         )
-        for part in names if several else ():
-            stack.enter_context(_child(store, config, job.name, part, main_run, folder))
-        with _progress(config, folder, f"train {recipe_name(config)}", stage):
+        for name in names if several else ():
+            params = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
+            place = logs(folder, name)
+            stack.enter_context(store.run(f"{job.name}/{name}", experiment, params, None, main_run, folder=place))
+        with _progress(config, names, folder, f"train {recipe.run_name(config)}", stage):
             _work(config, folder)
-        main_run.summary(_summary(config, folder))
+        main_run.summary(_summary(names, folder))
     return folder
 
 
 @dataclass(frozen=True)
 class Job:
-    """A config with its place: what is trained, from what, and the folder that its identity names.
+    """A config with its identity: what is trained, from what, and the folder that its identity names.
 
     Attributes:
-        tags: fingerprints of dataset and backbone, commit.
-        notes: what the user should know of the data.
+        fingerprints: of what the run reads.
+        notes: what the user should know before it starts.
     """
 
     config: TrainConfig
+    recipe: Recipe
     folder: Path
     identity: str
-    tags: dict[str, str]
+    fingerprints: Fingerprints
+    commit: str
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,58 +103,91 @@ class Job:
         return self.folder.name
 
     @property
+    def tags(self) -> dict[str, str]:
+        """For MLflow: fingerprints of data and start, commit."""
+        return {
+            "dataset": self.fingerprints.data,
+            "backbone": self.fingerprints.start or "",
+            "commit": self.commit,
+            "revision": str(self.recipe.revision),
+        }
+
+    @property
     def finished(self) -> bool:
         """All that the recipe makes is on disk."""
-        return all(has_checkpoint(self.folder / part) for part in _parts(self.config))
+        return all(has_checkpoint(self.folder / name) for name in self.recipe.checkpoints(self.config))
 
     def begin(self) -> None:
-        """Make the folder and its config.json."""
+        """Make the folder and its config.json, which lists the commits that the run was computed by."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        made_of = {"config": config_to_dict(self.config), **self.tags}
-        record = {"recipe": recipe_name(self.config), "identity": self.identity, **made_of}
+        before = read_record(self.folder)
+        commits = [*before.get("commits", [before["commit"]] if "commit" in before else [])]
+        if commits and commits[-1] != self.commit and not self.finished:
+            print(f"note: {self.name} goes on under commit {self.commit}; so far {commits[-1]}", file=sys.stderr)
+        if self.commit not in commits and not self.finished:
+            commits.append(self.commit)
+        record: dict[str, Any] = {"recipe": self.recipe.run_name(self.config), "identity": self.identity}
+        record |= {"config": config_to_dict(self.config), **self.tags, "revision": self.recipe.revision}
+        record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
         write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def prepare(config: TrainConfig, runs: Path) -> Job:
     """The job of a config, without beginning it.
 
+    A finished run of an earlier version, whose identity held paths and commit, is taken where it computed the
+    same from the same.
+
     Raises:
         InputError: data, backbone or features missing or of another kind.
     """
-    config = _absolute(config)
-    made_of, commit = fingerprints(config), git_commit(ROOT)
-    identity = run_identity(config, made_of.dataset, made_of.backbone, commit)
-    tags = {"dataset": made_of.dataset, "backbone": made_of.backbone or "", "commit": commit}
-    folder = Path(runs).absolute() / f"{recipe_name(config)}-{identity}"
-    return Job(config, folder, identity, tags, tuple(made_of.notes))
+    config, recipe = _absolute(config), recipe_of(config)
+    found, commit = recipe.fingerprints(config), git_commit(ROOT)
+    identity = run_identity(config, recipe.revision, found.data, found.start)
+    folder = Path(runs).absolute() / f"{recipe.run_name(config)}-{identity}"
+    job = Job(config, recipe, folder, identity, found, commit, found.notes)
+    if job.finished or folder.exists() or recipe.revision > 1:
+        return job
+    return _made_before(job) or job
 
 
-def _parts(config: TrainConfig) -> tuple[str, ...]:
-    return (*stage_names(config), "detector") if isinstance(config, CaseConfig) else stage_names(config)
+def _made_before(job: Job) -> Job | None:
+    """A finished run of an earlier version with the same content, if there is one beside the job's folder."""
+    for path in sorted(job.folder.parent.glob(f"{job.recipe.run_name(job.config)}-*/{CONFIG_FILE}")):
+        record = read_record(path.parent)
+        if "revision" in record or (record.get("dataset"), record.get("backbone")) != (
+            job.fingerprints.data,
+            job.fingerprints.start or "",
+        ):
+            continue
+        try:
+            theirs = read_run(path.parent).config
+        except InputError:
+            continue
+        same = run_identity(theirs, 1, job.fingerprints.data, job.fingerprints.start) == job.identity
+        found = replace(job, folder=path.parent)
+        if same and found.finished:
+            note = f"{path.parent.name} was trained by an earlier version (commit {record.get('commit')}) and is reused"
+            return replace(found, notes=(*job.notes, note))
+    return None
 
 
-def _child(store, config: TrainConfig, name: str, part: str, parent, folder: Path):
-    params = {"recipe": recipe_name(config), "case": part, "seed": config.seed}
-    return store.run(f"{name}/{part}", _experiment(config), params, None, parent, folder=logs(folder, part))
-
-
-def _experiment(config: TrainConfig) -> str:
-    """The name of the media dataset."""
-    return media_name(config.data) if isinstance(config, QuestionConfig) else config.data.name
+def read_record(folder: Path) -> dict[str, Any]:
+    """config.json of a run's folder; empty where there is none or a torn one."""
+    try:
+        return dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:
     """Paths as workers on any node must see them: their working folders are private."""
     paths = {k: v.absolute() for k, v in config if isinstance(v, Path)}
-    several = {k: tuple(p.absolute() for p in v) for k, v in config if _paths(v)}
+    several = {k: tuple(p.absolute() for p in v) for k, v in config if is_paths(v)}
     return config.model_copy(update={**paths, **several})
 
 
-def _paths(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(isinstance(x, Path) for x in value)
-
-
-def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:
+def _summary(names: Sequence[str], folder: Path) -> dict[str, float]:
     """Last and best figures of every stage, as `<stage>/val_accuracy`, `best/<stage>/val_accuracy`, ...
 
     Of several stages also their means, and the highest peak memory, under the names that a recipe of one
@@ -164,7 +195,7 @@ def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:
     """
     out: dict[str, float] = {}
     last: list[dict[str, float]] = []
-    for part in stage_names(config):
+    for part in names:
         lines = [line.metrics for line in read_metrics(logs(folder, part))]
         last.append(lines[-1])
         out |= {f"{part}/{k}": v for k, v in lines[-1].items()}
@@ -178,9 +209,9 @@ def _summary(config: TrainConfig, folder: Path) -> dict[str, float]:
 
 
 @contextmanager
-def _progress(config: TrainConfig, folder: Path, label: str, stage: str | None) -> Iterator[None]:
+def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: str, stage: str | None) -> Iterator[None]:
     """One line that follows the workers' metrics.jsonl: epochs, their rate, loss, accuracy, time left."""
-    names, ended = stage_names(config), threading.Event()
+    ended = threading.Event()
 
     def lines() -> list:
         return [line for part in names for line in read_metrics(logs(folder, part))]
@@ -210,7 +241,7 @@ def _progress(config: TrainConfig, folder: Path, label: str, stage: str | None) 
 
 def _work(config: TrainConfig, folder: Path) -> None:
     if config.workers == 0:
-        run(config, folder, local_place(config.cpus))
+        run(config, folder, local_rank(config.cpus))
         return
     with ray_session():
         on_ray(config, folder)
@@ -247,7 +278,7 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
             "config": config,
             "folder": str(folder),
             "threads": cpus,
-            "replay_reports": bool(callbacks),
+            "replay": bool(callbacks),
         },
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
@@ -279,19 +310,17 @@ def _worker(job: dict[str, Any]) -> None:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
-    from trainers.loop import Rank
-
     torch.set_num_threads(job["threads"])
     context = ray_train.get_context()
-    place = Rank(get_device(), context.get_world_rank(), context.get_world_size())
+    rank = Rank(get_device(), context.get_world_rank(), context.get_world_size())
     folder = Path(job["folder"])
-    if place.rank == 0:
+    if rank.index == 0:
         _note_placement_group(folder)
 
     def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
         ray_train.report({"stage": stage, "epoch": epoch, **metrics})
 
-    run(job["config"], folder, place, report, replay_reports=job["replay_reports"])
+    run(job["config"], folder, rank, report, replay_reports=job["replay"])
 
 
 def _note_placement_group(folder: Path) -> None:
@@ -326,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
     args = parser.parse_intermixed_args(argv)
     try:
-        config = load_config(RECIPES[args.recipe], args.config, args.overrides)
+        config = load_config(RECIPES[args.recipe].config, args.config, args.overrides)
         folder = train(config, lasting(args.runs, "--runs"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,10 +13,10 @@ import pydantic
 from configs import PRESET_FOLDER, Config
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
-from trainers.avqa.config import QuestionConfig
-from trainers.config import CaseConfig, TrainConfig
+from trainers.config import TrainConfig
+from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
-from tuning.data import Corpus, build_recipe, recipe_kind
+from tuning.data import Corpus, build_recipe, find_recipe
 from tuning.question_data import QuestionData, check_data
 from tuning.space import Axis, Params
 
@@ -32,7 +32,7 @@ class Data(Config):
         ingest: how clips become media shards.
         media: folder of media shards that are there already, instead of `corpus`; for recipes of question
             answering that of sequence features, about which `settings.questions` asks.
-        asked: for recipes of question answering, instead of either: clips, their questions and features.
+        question_data: for recipes of question answering, instead of either: clips, their questions and features.
         before: setting of the recipe -> settings of the recipe whose run it names: `backbone: {recipe:
             finetune, ...}`. They are trained once, in this order; a later one that has an earlier one's
             setting gets it too.
@@ -42,14 +42,14 @@ class Data(Config):
     corpus: Corpus | None = None
     ingest: IngestConfig = IngestConfig()
     media: Path | None = None
-    asked: QuestionData | None = None
+    question_data: QuestionData | None = None
     before: dict[str, dict[str, Any]] = pydantic.Field(default_factory=dict)
     features: FeatureConfig = FeatureConfig()
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> Data:
-        if sum(source is not None for source in (self.corpus, self.media, self.asked)) != 1:
-            raise ValueError("give one of corpus (clips to make), media (shards that are there), asked (questions)")
+        if sum(source is not None for source in (self.corpus, self.media, self.question_data)) != 1:
+            raise ValueError("give one of corpus (clips to make), media (shards that are there), question_data")
         return self
 
 
@@ -145,25 +145,17 @@ class SweepConfig(Config):
         cells = math.prod(len(axis.grid or "x") for axis in self.space.values())
         return cells if self.search.method == "grid" else cells * self.search.trials
 
-    def kind(self) -> type[TrainConfig]:
-        """The recipe's config class.
+    def kind(self) -> Recipe:
+        """The recipe.
 
         Raises:
             InputError: there is no such recipe.
         """
-        return recipe_kind("recipe", self.recipe)
-
-    def case_wise(self) -> bool:
-        """Whether the trials need features of a backbone."""
-        return issubclass(self.kind(), CaseConfig)
-
-    def asks(self) -> bool:
-        """Whether the trials answer questions, or recover for those who do."""
-        return issubclass(self.kind(), QuestionConfig)
+        return find_recipe("recipe", self.recipe)
 
     def placeholders(self) -> dict[str, str]:
         """Stand-ins for what the sweep makes, to build a trial's config before it is there."""
-        made = ("data", "questions") if self.data.asked is not None else ("data",)
+        made = ("data", "questions") if self.data.question_data is not None else ("data",)
         return dict.fromkeys((*made, *self.data.before), ".")
 
 
@@ -228,18 +220,19 @@ def check(config: SweepConfig) -> None:
     _check_early_stop(config)
     if config.data.corpus is not None:
         config.data.corpus.check_source("data.corpus")
-    if config.data.asked is not None:
-        check_data(config.data.asked, "data.asked.")
+    if config.data.question_data is not None:
+        check_data(config.data.question_data, "data.question_data.")
 
 
 def _check_data(config: SweepConfig) -> None:
     """The kind of data that the recipe trains on."""
-    if config.asks() and config.data.corpus is not None:
-        remedy = "give data.asked: clips with questions, and how their features are made"
+    asks = "questions" in config.kind().task.given
+    if asks and config.data.corpus is not None:
+        remedy = "give data.question_data: clips with questions, and how their features are made"
         raise InputError(f"{config.recipe} trains on questions", field="data.corpus", remedy=remedy)
-    if not config.asks() and config.data.asked is not None:
+    if not asks and config.data.question_data is not None:
         remedy = "give data.corpus, or a recipe of question answering"
-        raise InputError(f"{config.recipe} asks no questions", field="data.asked", remedy=remedy)
+        raise InputError(f"{config.recipe} asks no questions", field="data.question_data", remedy=remedy)
 
 
 def corners(config: SweepConfig) -> list[Params]:
@@ -250,8 +243,9 @@ def corners(config: SweepConfig) -> list[Params]:
 
 
 def _check_before(config: SweepConfig, name: str, settings: dict[str, Any]) -> None:
-    if name not in config.kind().model_fields:
-        close = difflib.get_close_matches(name, config.kind().model_fields, n=1)
+    fields = config.kind().config.model_fields
+    if name not in fields:
+        close = difflib.get_close_matches(name, fields, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         remedy = f"{hint}name a setting of {config.recipe} that takes a run's folder"
         raise InputError(f"{config.recipe} has no setting '{name}'", field="data.before", remedy=remedy)
@@ -266,7 +260,7 @@ def build_before(data: Data, name: str, settings: dict[str, Any], made: dict[str
     """
     field = f"data.before.{name}"
     kind = RECIPES.get(str(settings.get("recipe", "finetune")))
-    fields = kind.model_fields if kind is not None else {}
+    fields = kind.config.model_fields if kind is not None else {}
     earlier = itertools.takewhile(lambda n: n != name, data.before)
     there = [n for n in ("questions", *earlier) if n in made]
     given = {n: made[n] for n in there if n in fields and n not in settings}

@@ -17,6 +17,7 @@ from pipelines.settings import IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
 from trainers.config import TrainConfig
+from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
 from tuning.steps import Stages, config_at
 
@@ -105,11 +106,11 @@ def build_recipe(field: str, settings: dict[str, Any], name: str = "") -> TrainC
     """
     settings = dict(settings)
     kind = settings.pop("recipe", name)
-    return config_at(field, recipe_kind(field, kind), settings)
+    return config_at(field, find_recipe(field, kind).config, settings)
 
 
-def recipe_kind(field: str, name: Any) -> type[TrainConfig]:
-    """The config class of a recipe that `field` names.
+def find_recipe(field: str, name: Any) -> Recipe:
+    """The recipe that `field` names.
 
     Raises:
         InputError: there is no such recipe.

@@ -13,7 +13,7 @@ from typing import Any
 
 from shards.atomic import replacing
 from trainers.avqa.accuracy import ALL
-from trainers.results import spread
+from trainers.tables import markdown_table, spread
 from tuning.config import SweepConfig
 from tuning.space import Params
 from tuning.tables import SHARES, Line, best, summarise
@@ -90,7 +90,7 @@ def _crossed(lines: Sequence[Line], names: Sequence[str], metric: str) -> str:
         cells = ["" if x.mean is None else _percent([x.mean]) if share else f"{x.mean:.4g}" for x in mine]
         body.append([value, *cells, *(f"{x.costs['epoch_seconds']:.2f}" if x.costs else "" for x in mine)])
     unit = " in percent" if share else ""
-    return f"## {metric}{unit} by {' and '.join(names)}\n\n{_table(head, body, 1)}"
+    return f"## {metric}{unit} by {' and '.join(names)}\n\n{markdown_table(head, body, 1)}"
 
 
 def _validated(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -102,7 +102,7 @@ def _validated(rows: Sequence[Row], names: Sequence[str]) -> str:
         columns = [[o.metrics[metric] for o in row.outcomes] for metric in VALIDATED.values()]
         mean = [statistics.fmean(of) for of in zip(*columns, strict=True)]
         body.append([*_point(row, names), *(_percent(values) for values in (*columns, mean))])
-    table = _table([*names, *VALIDATED, "mean"], body, len(names))
+    table = markdown_table([*names, *VALIDATED, "mean"], body, len(names))
     return f"## Validation questions, by which trials are chosen\n\n{table}"
 
 
@@ -124,7 +124,7 @@ def _by_case(rows: Sequence[Row], names: Sequence[str], chosen: Params) -> str:
         body.append([f"**{cell}**" for cell in cells] if row.params == chosen else cells)
     asked = next(a.samples for of in rows[0].answers for a in of if a.kind == ALL)
     return (
-        f"{_table([*names, *CASES, 'mean', BLIND], body, len(names))}\n\nAccuracy in percent on {asked} "
+        f"{markdown_table([*names, *CASES, 'mean', BLIND], body, len(names))}\n\nAccuracy in percent on {asked} "
         "questions; bold: the best on validation questions. *question alone* looks the answer up, without "
         "sound and picture."
     )
@@ -137,13 +137,13 @@ def _by_steps(rows: Sequence[Row], names: Sequence[str]) -> str:
         for row in rows
         for steps in sorted({a.steps for of in row.answers for a in of if a.steps})
     ]
-    return _table([*names, "steps", *missing], body, len(names) + 1) if body else ""
+    return markdown_table([*names, "steps", *missing], body, len(names) + 1) if body else ""
 
 
 def _by_kind(rows: Sequence[Row], names: Sequence[str], case: str) -> str:
     kinds = list(dict.fromkeys(a.kind for row in rows for of in row.answers for a in of))
     body = [[*_point(row, names), *(_percent(row.values(case, kind=kind)) for kind in kinds)] for row in rows]
-    return _table([*names, *kinds], body, len(names))
+    return markdown_table([*names, *kinds], body, len(names))
 
 
 def _point(row: Row, names: Sequence[str]) -> list[str]:
@@ -160,11 +160,6 @@ def _percent(values: Sequence[float]) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str:
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
 
 
 def _write_csv(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.features import extract
-from trainers.config import CaseConfig
 from trainers.train import train
 from tuning.config import SweepConfig, build_before, corners
 from tuning.data import make_shards
@@ -15,7 +14,7 @@ from tuning.question_data import make_sequences
 from tuning.steps import Stages
 
 
-def make_given(config: SweepConfig, data: Path, runs: Path, parent: Any = None) -> tuple[dict[str, Path], str]:
+def make_prerequisites(config: SweepConfig, data: Path, runs: Path, parent: Any = None) -> tuple[dict[str, Path], str]:
     """Make what is not there yet.
 
     Args:
@@ -30,7 +29,7 @@ def make_given(config: SweepConfig, data: Path, runs: Path, parent: Any = None) 
         InputError: whatever a step refuses.
     """
     sources = _features(config)
-    asked = config.data.asked
+    asked = config.data.question_data
     first = asked.stages if asked is not None else 2 * (config.data.corpus is not None)
     stages = Stages(first + len(config.data.before) + len(sources) + 1)
     given = _shards(config, data, runs, stages, parent)
@@ -46,8 +45,8 @@ def make_given(config: SweepConfig, data: Path, runs: Path, parent: Any = None) 
 def _shards(config: SweepConfig, data: Path, runs: Path, stages: Stages, parent: Any) -> dict[str, Path]:
     """Media shards, or sequence features and questions."""
     source = config.data
-    if source.asked is not None:
-        features, questions = make_sequences(source.asked, data, runs, stages, parent)
+    if source.question_data is not None:
+        features, questions = make_sequences(source.question_data, data, runs, stages, parent)
         return {"data": features.absolute(), "questions": questions.absolute()}
     if source.corpus is not None:
         return {"data": make_shards(source.corpus, source.ingest, data, stages)}
@@ -57,15 +56,14 @@ def _shards(config: SweepConfig, data: Path, runs: Path, stages: Stages, parent:
 
 def _features(config: SweepConfig) -> list[tuple[str, int]]:
     """Every (backbone, depth) that a trial may need; backbone "" for the one that the sweep trains."""
-    if not config.case_wise():
+    if not config.kind().on_features:
         return []
     first, space = corners(config)[0], config.space
     axes = {name: space[name].every() or () for name in ("backbone", "depth") if name in space}
     found: set[tuple[str, int]] = set()
     for values in itertools.product(*axes.values()):
         params = {**first, **dict(zip(axes, values, strict=True))}
-        recipe = config.trial(params, **config.placeholders())
-        assert isinstance(recipe, CaseConfig)
+        recipe: Any = config.trial(params, **config.placeholders())
         if recipe.features is None:
             named = "backbone" in space or "backbone" not in config.data.before
             found.add((str(recipe.backbone.absolute()) if named else "", recipe.depth))

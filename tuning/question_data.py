@@ -17,12 +17,12 @@ from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.questions import QUESTIONS_FILE
-from trainers.config import FinetuneConfig
+from trainers.classification.config import FinetuneConfig
 from trainers.train import train
 from tuning.steps import Stages, config_at
 
 
-class AnswerableQuestions(Config):
+class QuestionCorpus(Config):
     """The clips and questions of a study.
 
     Attributes:
@@ -41,7 +41,7 @@ class AnswerableQuestions(Config):
     questions: Path | None = None
 
     @pydantic.model_validator(mode="after")
-    def _complete(self) -> AnswerableQuestions:
+    def _complete(self) -> QuestionCorpus:
         if self.kind == "ensembles" and self.clips is None:
             raise ValueError("ensembles needs clips: how many to draw")
         if self.kind == "manifest" and (self.source is None or self.questions is None):
@@ -73,7 +73,7 @@ class QuestionData(Config):
         weights: folder of public weights, for features of those.
     """
 
-    corpus: AnswerableQuestions
+    corpus: QuestionCorpus
     ingest: IngestConfig = IngestConfig(frames=5)
     features: FeatureConfig = FeatureConfig(extractor="cavmae")
     solos: Solos | None = None
@@ -94,7 +94,7 @@ class QuestionData(Config):
 
 
 def check_data(config: QuestionData, field: str = "") -> None:
-    """Refuse what `make_sequences` would refuse late; `field` is where the config is held ("data.asked.").
+    """Refuse what `make_sequences` would refuse late; `field` is where the config is held ("data.question_data.").
 
     Raises:
         InputError: a setting that is none; a source that is not there.
@@ -111,7 +111,7 @@ def check_data(config: QuestionData, field: str = "") -> None:
 def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages, parent: Any) -> tuple[Path, Path]:
     """Sequence features of the clips, and their questions; all made if they are not there."""
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
-    manifest, questions = make_asked(config.corpus, data, stages.next())
+    manifest, questions = make_questions(config.corpus, data, stages.next())
     shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
     ingest(manifest, shards, config.ingest, stage=stages.next())
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
@@ -130,7 +130,7 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
     return train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)
 
 
-def make_asked(config: AnswerableQuestions, data: Path, stage: str | None = None) -> tuple[Path, Path]:
+def make_questions(config: QuestionCorpus, data: Path, stage: str | None = None) -> tuple[Path, Path]:
     """Manifest and questions, which are made if they are not there."""
     if config.kind == "manifest":
         assert config.source is not None

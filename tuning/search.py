@@ -25,7 +25,7 @@ from tuning.config import AnswerProtocol, EarlyStop, SweepConfig
 from tuning.trial import train_trial
 from tuning.trial_result import Trial
 
-EXECUTION_FIELDS = "ray"  # folder of Tune's own state, of no use afterwards
+TUNE_FOLDER = "ray"  # folder of Tune's own state, of no use afterwards
 
 
 class Stays:
@@ -122,10 +122,10 @@ def run_trials(
     """
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    shutil.rmtree(folder / EXECUTION_FIELDS, ignore_errors=True)
+    shutil.rmtree(folder / TUNE_FOLDER, ignore_errors=True)
 
     def held(job: dict[str, Any]) -> tune.PlacementGroupFactory:
-        recipe = config.kind().model_validate(job["settings"])
+        recipe = config.kind().config.model_validate(job["settings"])
         return tune.PlacementGroupFactory([need(recipe, config.gpus, gpu_there).own])
 
     scheduler: TrialScheduler = FIFOScheduler()
@@ -143,11 +143,11 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder / EXECUTION_FIELDS),
+            storage_path=str(folder / TUNE_FOLDER),
             callbacks=[follow],
             failure_config=tune.FailureConfig(max_failures=config.retries),
             verbose=0,
         ),
     )
     tuner.fit()
-    shutil.rmtree(folder / EXECUTION_FIELDS, ignore_errors=True)
+    shutil.rmtree(folder / TUNE_FOLDER, ignore_errors=True)

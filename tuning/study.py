@@ -1,8 +1,6 @@
 """``avmend study NAME``: from clips to the results table, with one command.
 
-Of classification: corpus -> media shards -> for every seed: fine-tuned backbone, its features, every other
-recipe -> evaluation of all of them on the same ruined input. Of question answering: see `tuning.avqa`. Every
-step keeps what an earlier call finished, so the same command continues after a kill.
+Every step reuses what an earlier call finished, so the same command continues after a kill.
 """
 
 from __future__ import annotations
@@ -10,129 +8,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
-
-from configs import Config, config_hash, config_to_dict, load_config, read_preset
-from configs.cluster import lasting, ray_session, runs_folder
-from pipelines.features import extract
-from pipelines.settings import FeatureConfig, IngestConfig
+from configs import Config, load_config, read_preset
+from configs.cluster import lasting, runs_folder
 from shards.errors import InputError
 from shards.progress import format_seconds
-from trainers.config import CaseConfig, TrainConfig
-from trainers.evaluate import EvaluateConfig, evaluate
-from trainers.recipes import RECIPES
-from trainers.train import train
-from tuning.data import Corpus, build_recipe, make_shards
-from tuning.steps import Stages, config_at
+from tuning.classification_study import ClassificationStudyConfig, classification_study
+from tuning.question_study import QuestionStudyConfig, question_study
 
-
-class StudyConfig(Config):
-    """All of a study of classification.
-
-    Attributes:
-        study: which kind it is.
-        corpus, ingest, features: data.
-        seeds: every recipe is trained once per seed.
-        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
-            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
-        evaluate: settings over the defaults of `trainers.evaluate.EvaluateConfig`.
-    """
-
-    study: Literal["classification"] = "classification"
-    corpus: Corpus
-    ingest: IngestConfig = IngestConfig()
-    features: FeatureConfig = FeatureConfig()
-    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
-    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
-    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
-
-    def recipe(self, name: str, **more: Any) -> TrainConfig:
-        """The config of one recipe.
-
-        Raises:
-            InputError: an unknown recipe, or a setting that it has not.
-        """
-        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
-
-
-def check(config: StudyConfig) -> None:
-    """Build every recipe's config, so that a typo costs no hour.
-
-    Raises:
-        InputError: as `StudyConfig.recipe`; or the first recipe is no `finetune`.
-    """
-    for name in config.recipes:
-        needs = {"data": ".", "backbone": "."} if _case_wise(config, name) else {"data": "."}
-        config.recipe(name, **needs)
-    first, *_ = config.recipes
-    if config.recipes[first].get("recipe", first) != "finetune":
-        remedy = "put one first: it makes the backbone"
-        raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
-    config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
-
-
-def _case_wise(config: StudyConfig, name: str) -> bool:
-    kind = config.recipes[name].get("recipe", name)
-    return issubclass(RECIPES.get(kind, TrainConfig), CaseConfig)
-
-
-def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
-    """Run a study to its end.
-
-    Args:
-        name: of the study; names the results folder.
-        data: folder for clips and shards.
-        runs: folder for runs, results and the MLflow store.
-
-    Returns:
-        the folder of the results.
-
-    Raises:
-        InputError: whatever a step refuses.
-    """
-    from trainers.tracking import Store
-
-    check(config)
-    config.corpus.check_source("corpus")
-    runs = runs.absolute()
-    out = runs / f"{name}-{config_hash(config)}"
-    stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
-    params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
-    with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
-        shards = make_shards(config.corpus, config.ingest, data, stages)
-        trained = []
-        for seed in config.seeds:
-            trained += _train_all(config, seed, shards, runs, stages, parent)
-        settings = config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
-        evaluate(trained, settings, out, runs, stages.next(), parent)
-        parent.note((out / "results.md").read_text(encoding="utf-8"))
-    return out
-
-
-def _depths(config: StudyConfig) -> list[int]:
-    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if _case_wise(config, n)})
-
-
-def _stages_per_seed(config: StudyConfig) -> int:
-    return len(config.recipes) + len(_depths(config))
-
-
-def _train_all(config: StudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any) -> list[Path]:
-    """Every recipe with one seed; features once per depth."""
-    first, *others = config.recipes
-    backbone = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)
-    for depth in _depths(config):
-        extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
-    out = [backbone]
-    for name in others:
-        key = "backbone" if _case_wise(config, name) else "start"
-        recipe = config.recipe(name, data=shards, seed=seed, **{key: backbone})
-        out.append(train(recipe, runs, stages.next(), parent))
-    return out
+STUDIES: dict[str, tuple[type[Config], Callable[[str, Any, Path, Path], Path]]] = {
+    "classification": (ClassificationStudyConfig, classification_study),
+    "avqa": (QuestionStudyConfig, question_study),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = time.monotonic()
     try:
         data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
-        out = _study_kind(args.preset, args.overrides, data, runs)
+        out = run_study(args.preset, args.overrides, data, runs)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -156,14 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _study_kind(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
-    """Run a preset as the kind of study that it says it is."""
-    from tuning.avqa import QuestionStudyConfig, question_study
+def run_study(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
+    """Run a preset as the kind of study that it says it is; the folder of its results.
 
-    name = Path(preset).stem
-    if read_preset(preset)[0].get("study") == "avqa":
-        return question_study(name, load_config(QuestionStudyConfig, preset, overrides), data, runs)
-    return study(name, load_config(StudyConfig, preset, overrides), data, runs)
+    Raises:
+        InputError: no such kind, or whatever a step refuses.
+    """
+    kind = read_preset(preset)[0].get("study", "classification")
+    if kind not in STUDIES:
+        raise InputError(
+            f"no kind of study '{kind}'", file=preset, field="study", remedy=f"one of {', '.join(STUDIES)}"
+        )
+    config, run = STUDIES[kind]
+    return run(Path(preset).stem, load_config(config, preset, overrides), data, runs)
 
 
 if __name__ == "__main__":

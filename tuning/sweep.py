@@ -21,21 +21,21 @@ from pipelines.resume import alone
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.progress import Progress, format_seconds
-from trainers.identity import git_commit, run_identity
-from trainers.recipes import stage_names
+from trainers.identity import config_identity, git_commit
+from trainers.recipes import recipe_of
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
 from tuning.config import SweepConfig, check, corners, find_sweep, sweep_names
 from tuning.paper_tables import as_printed
 from tuning.plan import drawn, earlier, suggested
-from tuning.prerequisites import make_given
+from tuning.prerequisites import make_prerequisites
 from tuning.space import Params
 from tuning.tables import best, summarise, write_tables
 from tuning.trial_result import Outcome, Trial
 
 if TYPE_CHECKING:
     from trainers.tracking import Run, Store
-    from tuning.tune_callback import Follow
+    from tuning.tune_callback import SweepCallback
 
 RECORD = "sweep.json"
 ARTIFACTS = ("sweep.md", "sweep.csv", "sweep.png", "answers.csv", "answers.png", RECORD)
@@ -45,7 +45,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     """Run a sweep to its end, or on to it.
 
     Args:
-        name: of the sweep; with its identity (config and code) it names the folder.
+        name: of the sweep; with its identity (config, and the content that it names) it names the folder.
         data: folder for clips and shards.
         runs: folder for runs, the sweep and the MLflow store.
 
@@ -60,7 +60,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
 
     check(config)
     commit = git_commit(ROOT)
-    out = runs.absolute() / f"{name}-{run_identity(config, '', None, commit)}"
+    out = runs.absolute() / f"{name}-{config_identity(config)}"
     params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
     params["space"] = {key: axis.model_dump(exclude_none=True) for key, axis in config.space.items()}
     with alone(out, "sweep"), ray_session():
@@ -68,7 +68,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
         with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
             record = {"name": name, "commit": commit, "config": config_to_dict(config)}
             write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
-            given, stage = make_given(config, data.absolute(), out.parent, parent)
+            given, stage = make_prerequisites(config, data.absolute(), out.parent, parent)
             outcomes = _run(f"sweep-{name}", config, given, out, store, parent, stage)
             _conclude(name, config, outcomes, out, parent)
     return out, outcomes
@@ -85,16 +85,16 @@ def _run(
 ) -> list[Outcome]:
     """All trials that are left; the outcomes of all."""
     from tuning.search import run_trials
-    from tuning.tune_callback import Follow
+    from tuning.tune_callback import SweepCallback
 
     nodes = cluster_nodes()
     gpu_there = any(node["GPU"] for node in nodes)
     recipes = [config.trial(params, **given) for params in corners(config)]
     width = min(concurrency(need(recipe, config.gpus, gpu_there), nodes) for recipe in recipes)
-    epochs = recipes[0].epochs * len(stage_names(recipes[0]))
+    epochs = recipes[0].epochs * len(recipe_of(recipes[0]).stage_names(recipes[0]))
     total = config.total()
     with Progress("sweep", total, "trials", stage=stage) as progress:
-        follow = Follow(store, parent, experiment, config.search, progress)
+        follow = SweepCallback(store, parent, experiment, config.search, progress)
         status = "FAILED"
         try:
             todo = _todo(config, given, out, follow)
@@ -111,7 +111,7 @@ def _run(
     return sorted(follow.outcomes.values(), key=lambda found: found.number)
 
 
-def _todo(config: SweepConfig, given: dict[str, Path], out: Path, follow: Follow) -> Iterator[Trial]:
+def _todo(config: SweepConfig, given: dict[str, Path], out: Path, follow: SweepCallback) -> Iterator[Trial]:
     """The trials that have something left to train; the others' outcomes are known once this has begun."""
 
     def make(params: Params) -> Job:

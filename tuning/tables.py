@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shards.atomic import replacing, write_text
-from trainers.results import spread
+from trainers.tables import markdown_table, spread
 from tuning.config import Search
 from tuning.space import Params, Space
 from tuning.trial_result import Outcome
@@ -127,8 +127,7 @@ def markdown(title: str, lines: Sequence[Line], outcomes: Sequence[Outcome], spa
     head += ["trained", "s/epoch", "train s", "peak MiB", "remarks"]
     top = best(lines, search)
     rows = [_cells(line, names, search, several, line is top) for line in lines]
-    table = [head, *([["---"] * len(names) + ["---:"] * (len(head) - len(names) - 1) + ["---"]]), *rows]
-    text = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    text = markdown_table(head, rows, len(names), last_left=True)
     failed = [f"- trial {o.number:03d} failed: {o.error.splitlines()[-1]}" for o in outcomes if o.error]
     return "\n\n".join([f"# {title}", text, _note(search, several), *(["\n".join(failed)] if failed else [])])
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +19,12 @@ from shards.baselines import look_up
 from shards.questions import Question, load_questions
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
-from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.avqa.protocol import EvaluationProtocol, judged, right_answers
-from trainers.predict import read_run
-from trainers.run import local_place
+from trainers.avqa.protocol import EvaluationProtocol, right_answers, scored_cases
+from trainers.config import TrainConfig
+from trainers.loop import local_rank
+from trainers.recipes import recipe_of
+from trainers.runs import read_run
 from tuning.config import AnswerProtocol
 
 FILE = "answers.json"
@@ -50,9 +50,10 @@ class Answer:
     samples: int
 
 
-def sits(config: Any) -> bool:
-    """Whether a recipe's trials have an protocol at all."""
-    return isinstance(config, AVQAConfig)
+def has_protocol(config: TrainConfig) -> bool:
+    """Whether finished trials of a recipe answer test questions."""
+    recipe = recipe_of(config)
+    return "questions" in recipe.task.given and recipe.load is not None
 
 
 def run_protocol(folder: Path, place: Path, protocol: AnswerProtocol, threads: int = 1) -> None:
@@ -63,7 +64,7 @@ def run_protocol(folder: Path, place: Path, protocol: AnswerProtocol, threads: i
     """
     if (place / FILE).exists():
         return
-    device = local_place(threads).device
+    device = local_rank(threads).device
     predictor = load_answerer(read_run(folder), device)
     answers = [asdict(answer) for answer in _answers(predictor, protocol, device)]
     write_text(place / FILE, json.dumps(answers, indent=1) + "\n")
@@ -93,7 +94,7 @@ def _answers(predictor: QuestionPredictor, protocol: AnswerProtocol, device: tor
     yield from _blind(questions, asking)
     for steps in (0, *_other_steps(predictor, protocol)):
         for case, missing in CASES.items():
-            if missing in judged(predictor) and (missing is not None or not steps):
+            if missing in scored_cases(predictor) and (missing is not None or not steps):
                 right = right_answers(predictor, clips, asking, missing, protocol.batch_size, 0, device)
                 for score in scores(asking.asked.questions, right, asking.left[missing]):
                     yield Answer(case, steps, score.kind, score.accuracy, score.samples)

@@ -10,12 +10,13 @@ from typing import Any
 from shards.atomic import write_text
 from shards.errors import InputError
 from trainers.config import TrainConfig
+from trainers.loop import local_rank
 from trainers.recipes import RECIPES
-from trainers.run import local_place, run
+from trainers.run import run
 from trainers.train import on_ray
 from tuning.config import AnswerProtocol
-from tuning.test_answers import run_protocol, sits
-from tuning.trial_metrics import Told
+from tuning.test_answers import has_protocol, run_protocol
+from tuning.trial_metrics import TrialMetrics
 
 FAILURE = "failure.json"
 
@@ -35,13 +36,13 @@ def train_trial(job: dict[str, Any]) -> None:
     Args:
         job: `recipe`, `settings` (its config as json), `folder` of the run, `place` of the trial, `protocol`.
     """
-    config = RECIPES[job["recipe"]].model_validate(job["settings"])
+    config = RECIPES[job["recipe"]].config.model_validate(job["settings"])
     try:
         if is_nested(config):
             on_ray(config, Path(job["folder"]), [_callback()], reserved=1)
         else:
             _alone(config, Path(job["folder"]))
-        if sits(config):
+        if has_protocol(config):
             run_protocol(
                 Path(job["folder"]),
                 Path(job["place"]),
@@ -56,13 +57,13 @@ def train_trial(job: dict[str, Any]) -> None:
 def _alone(config: TrainConfig, folder: Path) -> None:
     from ray import tune
 
-    told = Told()
+    running = TrialMetrics()
 
     def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
-        if (line := told(stage, epoch, metrics)) is not None:
+        if (line := running(stage, epoch, metrics)) is not None:
             tune.report(line)
 
-    run(config, folder, local_place(config.cpus), report, replay_reports=True)
+    run(config, folder, local_rank(config.cpus), report, replay_reports=True)
 
 
 def _callback() -> Any:
@@ -72,11 +73,11 @@ def _callback() -> Any:
     class Tell(TuneReportCallback):
         def __init__(self) -> None:
             super().__init__()
-            self.told = Told()
+            self.metrics = TrialMetrics()
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
             numbers = {k: v for k, v in metrics[0].items() if k not in ("stage", "epoch")}
-            line = self.told(metrics[0]["stage"], metrics[0]["epoch"], numbers)
+            line = self.metrics(metrics[0]["stage"], metrics[0]["epoch"], numbers)
             if line is not None:
                 super().after_report(run_context, [line], checkpoint)
 

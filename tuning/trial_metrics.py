@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from models.cavmae import MODALITIES
-from trainers.journal import read_metrics
-from trainers.run import logs
+from trainers.journal import logs, read_metrics
 
 
-class Told:
+class TrialMetrics:
     """Turns the reports of a recipe's stages into those of the trial.
 
     Epochs are counted over all stages, one after the other. A metric is the mean over the stages begun of
     each one's last epoch; `peak_memory_mb` the highest of all epochs. An epoch that comes again (workers
-    that were started anew) is told once. Where questions are answered with a modality missing,
+    that were started anew) is running once. Where questions are answered with a modality missing,
     `val_accuracy_mean` is the mean of those accuracies and the complete one's.
     """
 
@@ -26,7 +25,7 @@ class Told:
         self._peak = 0.0
 
     def __call__(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
-        """`epoch` and metrics of the trial, None for what was told before."""
+        """`epoch` and metrics of the trial, None for what was running before."""
         if (stage, epoch) in self._seen:
             return None
         self._seen.add((stage, epoch))
@@ -44,10 +43,10 @@ def _over_cases(means: Mapping[str, float]) -> dict[str, float]:
     return {"val_accuracy_mean": statistics.fmean(means[name] for name in cases)}
 
 
-def tell(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, float]]:
-    """What the run in `folder` has told so far, from its journals."""
-    told = Told()
+def read_trial_metrics(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, float]]:
+    """What the run in `folder` has running so far, from its journals."""
+    running = TrialMetrics()
     for stage in stages:
         for line in read_metrics(logs(folder, stage)):
-            if (metrics := told(stage, line.step, line.metrics)) is not None:
+            if (metrics := running(stage, line.step, line.metrics)) is not None:
                 yield metrics

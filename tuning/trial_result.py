@@ -11,14 +11,13 @@ from typing import Any, Literal
 from shards.atomic import write_text
 from shards.checkpoint import checkpoint_meta, has_checkpoint
 from shards.errors import InputError
-from trainers.journal import read_metrics
-from trainers.recipes import stage_names
-from trainers.run import logs
+from trainers.journal import logs, read_metrics
+from trainers.recipes import recipe_of
 from trainers.train import Job
 from tuning.space import Params
-from tuning.test_answers import answered, sits
+from tuning.test_answers import answered, has_protocol
 from tuning.trial import FAILURE
-from tuning.trial_metrics import tell
+from tuning.trial_metrics import read_trial_metrics
 
 FILE = "outcome.json"
 Status = Literal["finished", "stopped", "failed"]
@@ -40,7 +39,7 @@ class Trial:
     @property
     def over(self) -> bool:
         """Nothing is left to do: trained to the end, and the protocol, if there is one, sat."""
-        return self.job.finished and (not sits(self.job.config) or bool(answered(self.place)))
+        return self.job.finished and (not has_protocol(self.job.config) or bool(answered(self.place)))
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ def outcome(trial: Trial, metric: str, mode: str, error: str = "") -> Outcome:
     Raises:
         InputError: its epochs have no such metric.
     """
-    parts = stage_names(trial.job.config)
+    parts = recipe_of(trial.job.config).stage_names(trial.job.config)
     folder = trial.job.folder
-    lines = list(tell(folder, parts))
+    lines = list(read_trial_metrics(folder, parts))
     last = {k: v for k, v in (lines[-1] if lines else {}).items() if k != "epoch"}
     if lines and metric not in last:
         close = difflib.get_close_matches(metric, last, n=1)
@@ -128,12 +127,12 @@ def _trained(folder: Path, parts: tuple[str, ...]) -> int:
     return 0
 
 
-def keep(place: Path, found: Outcome) -> None:
+def save_outcome(place: Path, found: Outcome) -> None:
     """Write a trial's outcome into its folder in the sweep."""
     write_text(place / FILE, json.dumps(asdict(found), indent=1) + "\n")
 
 
-def kept(place: Path) -> Outcome | None:
+def saved_outcome(place: Path) -> Outcome | None:
     """The outcome that an earlier call kept; None if there is none, or a failure: it is tried again."""
     try:
         record: dict[str, Any] = json.loads((place / FILE).read_text())

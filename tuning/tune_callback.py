@@ -11,16 +11,16 @@ from ray.tune import Callback
 
 from configs import config_to_dict
 from shards.progress import Progress
-from trainers.journal import append_metrics, read_metrics
-from trainers.recipes import stage_names
-from trainers.run import logs
-from trainers.train import CONFIG_FILE, free_workers
+from trainers.journal import append_metrics, logs, read_metrics
+from trainers.recipes import recipe_of
+from trainers.runs import CONFIG_FILE
+from trainers.train import free_workers
 from tuning.config import Search
 from tuning.search import Stays
 from tuning.test_answers import answered, summary
 from tuning.trial import FAILURE
-from tuning.trial_metrics import tell
-from tuning.trial_result import Outcome, Trial, failure, keep, kept, outcome
+from tuning.trial_metrics import read_trial_metrics
+from tuning.trial_result import Outcome, Trial, failure, outcome, save_outcome, saved_outcome
 
 if TYPE_CHECKING:
     from trainers.tracking import Run, Store
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 5.0
 
 
-class Follow(Stays, Callback):
+class SweepCallback(Stays, Callback):
     """Opens a trial's MLflow run when it starts, copies its epochs in batches, closes it when it ends.
 
     Args:
@@ -51,7 +51,7 @@ class Follow(Stays, Callback):
         from trainers.tracking import is_closed
 
         self._trials[trial.number] = trial
-        found = kept(trial.place)
+        found = saved_outcome(trial.place)
         if found is not None and is_closed(trial.place):
             self._count(found)
             return False
@@ -104,7 +104,7 @@ class Follow(Stays, Callback):
         job.begin()
         trial.place.mkdir(parents=True, exist_ok=True)
         (trial.place / FAILURE).unlink(missing_ok=True)
-        stages = stage_names(job.config)
+        stages = recipe_of(job.config).stage_names(job.config)
         mirrors = {"": trial.place}
         if len(stages) > 1:
             mirrors |= {f"{stage}/": logs(job.folder, stage) for stage in stages}
@@ -129,7 +129,7 @@ class Follow(Stays, Callback):
         found = outcome(trial, self.search.metric, self.search.mode, error)
         if (started := self._started.pop(trial.number, None)) is not None:
             found = replace(found, started=started, wall_seconds=time.time() - started)
-        keep(trial.place, found)
+        save_outcome(trial.place, found)
         costs = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb", "epochs")
         best = {k: v for k, v in found.metrics.items() if k.startswith("best/")}
         run.summary({**best, **summary(answered(trial.place)), **{name: getattr(found, name) for name in costs}})
@@ -155,7 +155,7 @@ class Follow(Stays, Callback):
 def _catch_up(trial: Trial) -> None:
     """Write the trial's epochs that its place does not have yet."""
     known = max((line.step for line in read_metrics(trial.place)), default=0)
-    for line in tell(trial.job.folder, stage_names(trial.job.config)):
+    for line in read_trial_metrics(trial.job.folder, recipe_of(trial.job.config).stage_names(trial.job.config)):
         epoch = int(line.pop("epoch"))
         if epoch > known:
             append_metrics(trial.place, epoch, line)

@@ -145,9 +145,9 @@ class RecoveryConfig(QuestionConfig):
     sizes: dict[str, Any] = pydantic.Field(default_factory=dict)
 
     @property
-    def recovery(self) -> RecoveryName:
+    def recovery(self) -> str:
         """Which method."""
-        return self.recipe  # type: ignore[attr-defined]
+        return self.recipe
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> RecoveryConfig:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.cavmae import MODALITIES
+from trainers.avqa.results import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from trainers.avqa.results import Line
 
 LOOKS: dict[str, dict] = {  # a ceiling is dashed, rules that neither hear nor see are grey
     "specialist": {"color": "black", "linestyle": "--"},

@@ -17,14 +17,9 @@ from models.avqa.batch import AVQABatch
 from models.batch import take_away
 from models.cavmae import Modality
 from trainers.avqa.items import NO_ANSWER
+from trainers.metrics import StepOutput, sum_and_count
 
-Figures = dict[str, Tensor]  # each a sum and the count that it is over, [2]
-
-
-def told(values: Tensor) -> Tensor:
-    """A figure per sample [R] as its sum and count, [2]."""
-    flat = values.detach().float()
-    return torch.stack([flat.sum(), flat.new_tensor(len(flat))])
+Metrics = dict[str, Tensor]  # by name a sum and the count that it is over, [2]
 
 
 class OwnLosses(nn.Module):
@@ -34,22 +29,22 @@ class OwnLosses(nn.Module):
         super().__init__()
         self.standardise, self.recovery, self.weights = answerer.standardise, answerer.recovery, weights
 
-    def forward(self, batch: AVQABatch) -> tuple[Tensor, None, Figures]:
+    def forward(self, batch: AVQABatch) -> StepOutput:
         """Their mean over the samples; there is nothing to classify."""
-        total, figures = self.of(self.standardise(batch))
-        return total, None, figures
+        total, metrics = self.of(self.standardise(batch))
+        return StepOutput(total, None, metrics)
 
-    def of(self, batch: AVQABatch) -> tuple[Tensor, Figures]:
+    def of(self, batch: AVQABatch) -> tuple[Tensor, Metrics]:
         """Of a standardised batch the weighted sum of the means, and each one's sum and count; 0 and none
         without a complete sample."""
         total = batch.label.new_zeros((), dtype=torch.float32)
         whole = batch.select(batch.present.all(dim=1))
-        figures: Figures = {}
+        metrics: Metrics = {}
         if len(whole):
             for name, loss in self.recovery.losses(whole.audio, whole.visual, whole.question).items():
-                figures[name] = told(loss)
+                metrics[name] = sum_and_count(loss)
                 total = total + self.weights[name] * loss.float().mean()
-        return total, figures
+        return total, metrics
 
 
 class AnswerLoss(nn.Module):
@@ -84,17 +79,17 @@ class AnswerLoss(nn.Module):
             getattr(self.answerer, name).eval()
         return self
 
-    def forward(self, batch: AVQABatch) -> tuple[Tensor, Tensor, Figures]:
+    def forward(self, batch: AVQABatch) -> StepOutput:
         batch = self.answerer.standardise(batch)
-        total, logits, figures = self._answer(batch, "complete")
+        total, logits, metrics = self._answer(batch, "complete")
         for modality, rows in self._lacking(batch):
             less = replace(take_away(batch.select(rows), modality), negative=None)
             loss, _, more = self._answer(less, f"{modality}_missing")
-            total, figures = total + loss, figures | more
+            total, metrics = total + loss, metrics | more
         if "recovery" not in self.frozen:
             loss, more = self.own.of(batch)
-            total, figures = total + loss, figures | more
-        return total, logits.detach().float(), figures
+            total, metrics = total + loss, metrics | more
+        return StepOutput(total, logits.detach().float(), metrics)
 
     def _lacking(self, batch: AVQABatch) -> Iterator[tuple[Modality, Tensor]]:
         """What is taken away, and from which complete rows [R]."""
@@ -104,15 +99,15 @@ class AnswerLoss(nn.Module):
             if len(rows):
                 yield modality, rows
 
-    def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Figures]:
+    def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Metrics]:
         logits, aux = self.answerer.answer(batch)
         losses = F.cross_entropy(logits.float(), batch.label, ignore_index=NO_ANSWER, reduction="none")
-        figures = {f"ce_{name}": told(losses)}
+        metrics = {f"ce_{name}": sum_and_count(losses)}
         total = losses.mean()
         if name != "complete":
-            figures[f"accuracy_{name}"] = told(logits.argmax(dim=1) == batch.label)
+            metrics[f"accuracy_{name}"] = sum_and_count(logits.argmax(dim=1) == batch.label)
         both = batch.present.all(dim=1)
         for kind, loss in aux.items() if bool(both.any()) else ():
-            figures[kind] = told(loss[both])
+            metrics[kind] = sum_and_count(loss[both])
             total = total + self.weights[kind] * loss[both].float().mean()
-        return total, logits, figures
+        return total, logits, metrics

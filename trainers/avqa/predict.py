@@ -1,8 +1,9 @@
-"""Trained question-answering runs as predictors: from the run's folder alone."""
+"""FinishedRun question-answering runs as predictors: from the run's folder alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from shards.questions import Vocabulary
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.warm_start import answerer_checkpoint
-from trainers.predict import Trained
+from trainers.recipe import FinishedRun
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class QuestionPredictor:
         trained, parameters: how many it trained, and has.
     """
 
-    run: Trained
+    run: FinishedRun
     config: AVQAConfig
     answerer: Answerer
     vocabulary: Vocabulary
@@ -77,15 +78,12 @@ class QuestionPredictor:
             raise InputError(message, file=clips.folder, field="data", remedy=remedy)
 
 
-def load_answerer(run: Trained, device: torch.device) -> QuestionPredictor:
+def load_answerer(run: FinishedRun, device: torch.device) -> QuestionPredictor:
     """Load a finished run of `avqa`.
 
     Raises:
-        InputError: another recipe's run; its checkpoint is missing or damaged, or does not fit this version.
+        InputError: its checkpoint is missing or damaged, or does not fit this version.
     """
-    if not isinstance(run.config, AVQAConfig):
-        remedy = "give runs of 'avmend train avqa'"
-        raise InputError(f"is a run of '{run.recipe}': it answers no questions", file=run.folder, remedy=remedy)
     checkpoint = answerer_checkpoint(run.folder)
     meta = checkpoint.meta
     try:
@@ -96,7 +94,7 @@ def load_answerer(run: Trained, device: torch.device) -> QuestionPredictor:
         raise InputError(f"can't be used: {error}", file=run.folder, remedy="train it again") from None
     return QuestionPredictor(
         run,
-        run.config,
+        cast(AVQAConfig, run.config),
         answerer.to(device).eval(),
         Vocabulary.model_validate(meta["vocabulary"]),
         meta["words"],

@@ -25,7 +25,6 @@ from trainers.avqa.masks import Draws, draw, lost
 from trainers.avqa.predict import QuestionPredictor
 from trainers.avqa.results import Result
 from trainers.data import batches
-from trainers.predict import describe
 
 BLIND = {"question look-up": look_up, "majority of the kind": majority}
 Rights = Mapping[Modality | None, np.ndarray]  # by what is missing: which answers are right, bool [Q]
@@ -57,7 +56,7 @@ class EvaluationProtocol:
         return np.array([lost(self.draws[q.clip][modality], rate) for q in self.asked.questions])
 
 
-def judged(predictor: QuestionPredictor) -> list[Modality | None]:
+def scored_cases(predictor: QuestionPredictor) -> list[Modality | None]:
     """What is taken away from the run: nothing, sound, picture; from a specialist its own modality alone."""
     whole: list[Modality | None] = [None, *MODALITIES]
     return [m for m in whole if predictor.sees(m)]
@@ -78,13 +77,21 @@ def right_answers(
     Args:
         clips: features as the run takes them.
         size, loaders: of the batches.
+
+    Raises:
+        FloatingPointError: logits are NaN, which argmax would count as the first answer.
     """
     items = QuestionItems(clips, protocol.asked.questions, predictor.vocabulary, predictor.words, absent=missing)
     order = protocol.left[missing].nonzero()[0].tolist()
     out = np.zeros(len(items), dtype=bool)
     for batch in batches(items, order, size, loaders, drop_last=False):
         there = batch.to(device)
-        hits = predictor(there).argmax(dim=1) == there.label  # type: ignore[arg-type]
+        logits = predictor(there)  # type: ignore[arg-type]
+        if bool((bad := logits.isnan().any(dim=1)).any()):
+            first = protocol.asked.questions[int(batch.index[bad.cpu()][0])]
+            where = f"question '{first.id}' without {missing}" if missing else f"question '{first.id}'"
+            raise FloatingPointError(f"{predictor.config.method}: the logits of {where} are NaN")
+        hits = logits.argmax(dim=1) == there.label
         out[batch.index.numpy()] = hits.cpu().numpy()
     return out
 
@@ -104,9 +111,9 @@ def results_of(
         "trained": predictor.trained,
         "parameters": predictor.parameters,
         "run": run.folder.name,
-        **describe(run),
+        **run.cost(),
     }
-    yield from _figures(protocol, {m: answer(m) for m in judged(predictor)}, rates, says)
+    yield from _figures(protocol, {m: answer(m) for m in scored_cases(predictor)}, rates, says)
 
 
 def _figures(
@@ -115,16 +122,16 @@ def _figures(
     """A run's figures from its answers: with everything, and by modality and missing rate."""
     questions = protocol.asked.questions
     if None in right:
-        yield from _told(questions, right[None], protocol.left[None], "none", 0, says)
+        yield from _scored(questions, right[None], protocol.left[None], "none", 0, says)
     for modality in (m for m in MODALITIES if m in right):
         for rate in rates:
             gone = protocol.at(modality, rate)
             whole = right.get(None, right[modality])  # a specialist never looks at the modality
             answers = np.where(gone, right[modality], whole)
-            yield from _told(questions, answers, protocol.left[modality], modality, rate, says)
+            yield from _scored(questions, answers, protocol.left[modality], modality, rate, says)
 
 
-def _told(
+def _scored(
     questions: Sequence[Question],
     right: np.ndarray,
     counted: np.ndarray,
@@ -161,4 +168,4 @@ def blind_results(questions: Sequence[Question], protocol: EvaluationProtocol) -
         says |= {"trained": 0, "parameters": 0, "epoch_seconds": 0.0, "peak_memory_mb": 0.0}
         for missing in ("none", *MODALITIES):
             left = protocol.left[None if missing == "none" else missing]  # type: ignore[index]
-            yield from _told(asked, right, left, missing, 0 if missing == "none" else 100, says)
+            yield from _scored(asked, right, left, missing, 0 if missing == "none" else 100, says)

@@ -6,14 +6,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from models.cavmae import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
-from trainers.avqa.figure import figure
-from trainers.evaluation_cache import write_rows
-from trainers.results import Spread, spread
+from trainers.tables import Spread, markdown_table, percent, spread
 
 Case = tuple[str, int]  # what is missing, in what percent of the clips
 COMPLETE: Case = ("none", 0)
@@ -75,6 +72,11 @@ class Line:
     @property
     def name(self) -> str:
         return f"{self.network} {self.method}".strip()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Of its MLflow run."""
+        return {"network": self.network, "method": self.method, "seeds": self.seeds}
 
     def mean(self, case: Case, kind: str = ALL) -> float | None:
         """Mean accuracy, None where it was not judged."""
@@ -142,14 +144,6 @@ def regained(line: Line, zero: Line | None, case: Case) -> float | None:
     return (mine - less) / (whole - less)
 
 
-def write_tables(out: Path, results: Sequence[Result], notes: Mapping[str, Any]) -> None:
-    """Write results.csv, results.md and results.png into `out`."""
-    write_rows(out / "results.csv", results)
-    lines = summarise(results)
-    (out / "results.md").write_text(markdown(lines, notes) + "\n", encoding="utf-8")
-    figure(lines, out / "results.png")
-
-
 def markdown(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
     """The tables: all questions by case, then every case by kind of question."""
     parts = [_overview(lines), _explained(lines, notes)]
@@ -171,7 +165,7 @@ def _overview(lines: Sequence[Line]) -> str:
             cells += [_cell(line, case), _gap(line, special, case), _percent(regained(line, zero, case))]
         cost = [f"{line.parameters:,}", f"{line.epoch_seconds:.1f}", f"{line.peak_memory_mb:.0f}"]
         body.append(cells + (cost if line.network else [""] * 3))
-    return _table(head, body, 2)
+    return markdown_table(head, body, 2)
 
 
 def _of(lines: Sequence[Line], network: str, method: str) -> Line | None:
@@ -213,16 +207,8 @@ def _by_kind(lines: Sequence[Line], case: Case) -> str:
     kinds = list(dict.fromkeys(kind for line in judged for kind in line.accuracy[case]))
     averages = [average(name) for name in FAMILIES]
     head = ["network", "method", *(f"**{k}**" if k in averages or k == ALL else k for k in kinds)]
-    return _table(head, [[x.network, x.method, *(_cell(x, case, k) for k in kinds)] for x in judged], 2)
+    return markdown_table(head, [[x.network, x.method, *(_cell(x, case, k) for k in kinds)] for x in judged], 2)
 
 
 def _cell(line: Line, case: Case, kind: str = ALL) -> str:
-    spread = line.accuracy.get(case, {}).get(kind)
-    if spread is None:
-        return ""
-    return f"{100 * spread[0]:.1f}" + (f" ± {100 * spread[1]:.1f}" if line.seeds > 1 else "")
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str:
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
+    return percent(line.accuracy.get(case, {}).get(kind), line.seeds > 1)

@@ -20,6 +20,7 @@ from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
 from trainers.avqa.warm_start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
 from trainers.loop import Stage
+from trainers.recipe import Fingerprints
 
 MATCHING = frozenset({"avst"})  # networks with a match loss, which takes negative frames
 
@@ -101,13 +102,14 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
         raise InputError("nothing is left to train", field="freeze", remedy=remedy)
     return [
         Stage(
-            config.recipe,  # type: ignore[attr-defined]
+            config.recipe,
             objective,
             train,
             world.items(config, world.val) if world.val is not None else None,
             weights=answerer.state_dict,
             load=lambda state: _load(answerer, state),
             meta=_meta(world, answerer),
+            unused_parameters=True,
         )
     ]
 
@@ -140,7 +142,7 @@ def _load(answerer: Answerer, state: Mapping[str, Tensor]) -> None:
     answerer.load_state_dict(state)
 
 
-def question_fingerprints(config: QuestionConfig, dataset: str) -> tuple[str, str | None, tuple[str, ...]]:
+def question_fingerprints(config: QuestionConfig) -> Fingerprints:
     """What a run depends on: features with questions, weights to start from; and notes for the user.
 
     Raises:
@@ -148,10 +150,11 @@ def question_fingerprints(config: QuestionConfig, dataset: str) -> tuple[str, st
     """
     world = World.of(config)
     _build(config, world)
-    made_of = hashlib.sha256(f"{dataset} {file_sha256(config.questions)}".encode()).hexdigest()
+    dataset = world.clips.info.fingerprint()
+    data = hashlib.sha256(f"{dataset} {file_sha256(config.questions)}".encode()).hexdigest()
     lost = [*world.train.lost, *(world.val.lost if world.val else ())]
     notes = (f"{len(lost)} questions can't be asked: their clips are not in {config.data}",) if lost else ()
     runs = start_runs(config) if isinstance(config, AVQAConfig) else []
     weights = [answerer_checkpoint(folder).weights for folder in runs]
     start = hashlib.sha256(" ".join(weights_fingerprint(w, {}) for w in weights).encode()).hexdigest()
-    return made_of, start if runs else None, notes
+    return Fingerprints(data, start if runs else None, notes)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.batch import AVBatch
-from trainers.config import Augment
+from trainers.classification.config import Augment
 
 
 def augment(batch: AVBatch, config: Augment, rng: torch.Generator) -> AVBatch:

@@ -16,8 +16,8 @@ from shards.schema import DatasetInfo
 from trainers.avqa.clips import Clips
 from trainers.avqa.evaluate import QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
-from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.predict import read_run
+from trainers.avqa.predict import QuestionPredictor
+from tuning.report.clips import first_seed, load_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
 from tuning.report.pictures import heat, photo
@@ -33,15 +33,13 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     Raises:
         InputError: features, media, questions or runs are not here as they were.
     """
-    from tuning.report.clips import CPU, first_seed
-
     if not found.config:
         raise InputError("the evaluation's folder is not here", file=found.name)
     config = config_at("evaluation", QuestionEvaluation, found.config)
     assert config.data is not None
     assert config.questions is not None
-    folders = [found.runs[run] for run in first_seed(found.results)]
-    predictors = [load_answerer(read_run(folder), CPU) for folder in folders]
+    folders = [found.runs[run] for run in first_seed(found.rows)]
+    predictors = [load_run(folder) for folder in folders]
     clips = Clips(config.data, resident=False)
     for p in predictors:
         p.check(clips)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from models.conditions import CONDITIONS
-from trainers.results import Line, Row, recovered
+from trainers.classification.results import Line, Row, recovered
 from tuning.report import drawings, intervals
 from tuning.report.parts import Block, Cell, Drawing, Table, figure, folded_rows, spread, text
 from tuning.tables import pareto

@@ -6,8 +6,10 @@ the runs' checkpoints, on a CPU, of the first seed. Where those are not here any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +19,10 @@ from models.conditions import CONDITIONS, Condition
 from models.noise import generator
 from shards.errors import InputError
 from shards.reader import ShardDataset
+from trainers.classification.evaluate import EvaluateConfig, items_under, testable
+from trainers.classification.predict import Predictor
 from trainers.data import collate
-from trainers.evaluate import EvaluateConfig, items_under, testable
-from trainers.predict import Predictor, load_predictor, read_run
+from trainers.runs import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View
 from tuning.report.pictures import heat, photo
@@ -32,13 +35,10 @@ LEAD = (
 )
 
 
-def clip_blocks(found: Evaluation, count: int) -> tuple[Block, ...]:
-    """`count` clips; or the line that says why there are none."""
-    from tuning.report.asked_clips import asked_clips
-
+def clip_blocks(draw: Callable[[Evaluation, int], Sequence[Clip]], found: Evaluation, count: int) -> tuple[Block, ...]:
+    """`count` clips as `draw` makes them; or the line that says why there are none."""
     try:
-        shown = _classified(found, count) if found.rows else asked_clips(found, count)
-        return (Text(LEAD), *shown)
+        return (Text(LEAD), *draw(found, count))
     except (InputError, OSError) as error:
         reason = error.message if isinstance(error, InputError) else error.strerror
         where = getattr(error, "file", None) or getattr(error, "filename", None)
@@ -53,15 +53,28 @@ def first_seed(rows: Sequence[object]) -> dict[str, str]:
     return {row.run: row.method for row in with_run if row.seed == lowest}  # type: ignore[attr-defined]
 
 
-def _classified(found: Evaluation, count: int) -> tuple[Clip, ...]:
+def load_run(folder: Path) -> Any:
+    """A finished run, ready to be asked on a CPU.
+
+    Raises:
+        InputError: it is not here as it was.
+    """
+    run = read_run(folder)
+    if run.recipe.load is None:
+        raise InputError("answers nothing by itself", file=folder)
+    return run.recipe.load(run, CPU)
+
+
+def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     if not found.config:
         raise InputError("the evaluation's folder is not here", file=found.name)
     config = config_at("evaluation", EvaluateConfig, found.config)
+    assert config.data is not None
     data = ShardDataset(config.data, config.split)
     chosen = choose_clips(data, [CONDITIONS[c] for c in config.conditions], count)
     predictors = {}
     for run, method in first_seed(found.rows).items():
-        predictors[method] = load_predictor(read_run(found.runs[run]), CPU)
+        predictors[method] = load_run(found.runs[run])
     views: list[list[View]] = [[] for _ in chosen]
     scale: list[tuple[float, float]] | None = None
     for name in config.conditions:

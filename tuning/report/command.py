@@ -8,26 +8,44 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from shards.atomic import write_text
 from shards.errors import InputError
-from tuning.report.answering import answer_blocks
-from tuning.report.answering import cost_blocks as answer_costs
-from tuning.report.classification import accuracy_blocks, cost_blocks
-from tuning.report.clips import clip_blocks
+from trainers.avqa.results import Result
+from trainers.classification.results import Row
+from tuning.report import answering, classification
+from tuning.report.asked_clips import asked_clips
+from tuning.report.clips import classified_clips, clip_blocks
 from tuning.report.evaluations import Evaluation, evaluations
 from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
-from tuning.report.parts import Block, Part, Text, plural
+from tuning.report.parts import Block, Clip, Part, Text, plural
 from tuning.report.provenance import datasets, provenance_blocks
 from tuning.report.run_selection import Chosen, base_name, choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import trained_blocks
 
 CLIPS = 3
+
+
+@dataclass(frozen=True)
+class EvaluationView:
+    """How rows of one kind are shown: tables and figures of accuracy and of cost, and single clips."""
+
+    accuracy: Callable[[Sequence[Any], str], tuple[Block, ...]]
+    cost: Callable[[Sequence[Any], str], tuple[Block, ...]]
+    clips: Callable[[Evaluation, int], Sequence[Clip]]
+
+
+EVALUATION_VIEWS: dict[type, EvaluationView] = {  # by the row of results.csv
+    Row: EvaluationView(classification.accuracy_blocks, classification.cost_blocks, classified_clips),
+    Result: EvaluationView(answering.answer_blocks, answering.cost_blocks, asked_clips),
+}
 
 
 def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (), clips: int = CLIPS) -> str:
@@ -72,10 +90,9 @@ def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
 
 
 def _evaluation(found: Evaluation, tag: str, clips: int) -> tuple[Block, ...]:
-    shown = clip_blocks(found, clips) if clips else ()
-    if found.rows:
-        return (*accuracy_blocks(found.rows, tag), *cost_blocks(found.rows, tag), *shown)
-    return (*answer_blocks(found.results, tag), *answer_costs(found.results, tag), *shown)
+    view = EVALUATION_VIEWS[found.task.row]
+    shown = clip_blocks(view.clips, found, clips) if clips else ()
+    return (*view.accuracy(found.rows, tag), *view.cost(found.rows, tag), *shown)
 
 
 def _lead(found: Evaluation) -> str:

@@ -1,16 +1,16 @@
-"""The evaluations among the chosen runs: their rows, and what they were made of."""
+"""The evaluations among the selected runs: their rows, and what they were computed from."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers import results as classified
-from trainers.avqa import results as asked
-from trainers.evaluation_cache import DONE, rows_of
+from trainers.evaluation_cache import read_origin
+from trainers.recipe import Task
+from trainers.recipes import TASKS
+from trainers.tables import read_rows
 from trainers.tracking import Recorded, read_artifact
 from tuning.report.run_selection import Chosen
 
@@ -23,15 +23,16 @@ class Evaluation:
 
     Attributes:
         name: of the study or of its folder.
-        rows: of classification; or `results`, of question answering. The other one is empty.
+        task: whose rows they are.
+        rows: of results.csv.
         params: of its MLflow run: data, split, seed, ...
         config: what was evaluated, as the evaluation's folder has it; empty where that is not here.
         runs: by name, the folders of the runs that were evaluated.
     """
 
     name: str
-    rows: tuple[classified.Row, ...]
-    results: tuple[asked.Result, ...]
+    task: Task
+    rows: tuple[Any, ...]
     params: dict[str, str]
     config: dict[str, Any]
     runs: dict[str, Path]
@@ -46,21 +47,24 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
     for run in reversed(last.values()):
         folder = chosen.root / run.name.removeprefix("evaluate-")
-        table = _table(chosen.root, folder, run)
-        rows = rows_of(table, classified.Row) if table else None
-        results = rows_of(table, asked.Result) if table and rows is None else None
-        if not rows and not results:
+        found = _rows(_table(chosen.root, folder, run))
+        if found is None:
             yield run
             continue
-        parent, made_of = chosen.parent(run), _made_of(folder)
-        yield Evaluation(
-            parent.name if parent is not None and parent.kind == "study" else folder.name,
-            tuple(rows or ()),
-            tuple(results or ()),
-            run.params,
-            made_of.get("config", {}),
-            dict(_folders(chosen.root, made_of.get("runs", []), rows or results or [])),
-        )
+        task, rows = found
+        parent, origin = chosen.parent(run), read_origin(folder)
+        name = parent.name if parent is not None and parent.kind == "study" else folder.name
+        folders = dict(_folders(chosen.root, origin.get("runs", []), rows))
+        yield Evaluation(name, task, tuple(rows), run.params, origin.get("config", {}), folders)
+
+
+def _rows(table: str | None) -> tuple[Task, list[Any]] | None:
+    """A table's rows, and the task whose columns it has."""
+    for task in TASKS.values():
+        rows: list[Any] | None = read_rows(table, task.row) if table else None
+        if rows:
+            return task, rows
+    return None
 
 
 def _table(root: Path, folder: Path, run: Recorded) -> str | None:
@@ -68,13 +72,6 @@ def _table(root: Path, folder: Path, run: Recorded) -> str | None:
     if path.is_file():
         return path.read_text(encoding="utf-8")
     return read_artifact(root, run.run_id, TABLE)
-
-
-def _made_of(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / DONE).read_text(encoding="utf-8"))["made_of"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _folders(root: Path, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[str, Path]]:

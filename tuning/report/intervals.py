@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from scipy.special import stdtrit
 
-from trainers import results as classified
 from trainers.avqa import results as asked
+from trainers.classification import results as classified
 from tuning import tables
 
 LEVEL = 0.95
@@ -41,7 +41,7 @@ def one_per_seed(rows: Sequence[classified.Row]) -> list[classified.Row]:
 
 
 def of_rows(rows: Sequence[classified.Row]) -> list[classified.Line]:
-    """`trainers.results.summarise` with half widths in place of standard deviations; of several runs of one
+    """`trainers.classification.results.summarise` with half widths for standard deviations; of several runs of one
     method and seed the mean comes first, so that a value is a seed."""
     rows = one_per_seed(rows)
     counts = Counter((row.method, row.selection, row.condition) for row in rows)

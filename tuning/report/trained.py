@@ -17,7 +17,7 @@ from tuning.report import intervals
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, spread, text
 from tuning.report.run_selection import Chosen, base_name
 
-WHERE = EXECUTION_FIELDS | {"resident", "save_steps"}  # the seed, and where and how it ran
+WHERE = EXECUTION_FIELDS | {"seed"}  # the seed, and where and how it ran
 SHOWN = 24
 _A_RUN = re.compile(r'[^"\s,\[\]]*/([\w.+-]+-[0-9a-f]{12})(?![\w-])')
 _REFERENCE = re.compile(r"⟨([^@⟩]+)@([0-9a-f]{8})⟩")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.conditions import CONDITIONS, NOISY_CASES
-from trainers.evaluation_cache import write_rows
+from trainers.tables import Spread, markdown_table, percent, spread
 
 LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
     "": {},
@@ -17,9 +17,6 @@ LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosin
     "detected": {"alpha": 0.55, "hatch": "//", "edgecolor": "white"},
     "concat": {"alpha": 0.3},
 }
-
-
-Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,15 @@ class Line:
         values = [self.accuracy[c][0] for c in NOISY_CASES if c in self.accuracy]
         return statistics.fmean(values) if len(values) == len(NOISY_CASES) else None
 
+    @property
+    def params(self) -> dict[str, object]:
+        """Of its MLflow run."""
+        return {"method": self.method, "selection": self.selection, "seeds": self.seeds}
+
+    def curves(self) -> dict[int, dict[str, float]]:
+        """None: conditions have no order."""
+        return {}
+
     def metrics(self) -> dict[str, float]:
         """Flat figures for MLflow."""
         out = {f"accuracy/{c}": mean for c, (mean, _) in self.accuracy.items()}
@@ -80,11 +86,6 @@ class Line:
         out |= {"trained": self.trained, "trained_share": self.trained / self.parameters}
         out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
         return out | ({"accuracy/noisy_mean": self.noisy} if self.noisy is not None else {})
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation; 0 for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
@@ -122,15 +123,7 @@ def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
     return (line.noisy - clean.noisy) / (noisy.noisy - clean.noisy)
 
 
-def write_tables(out: Path, rows: Sequence[Row]) -> None:
-    """Write results.csv, results.md and results.png into `out`."""
-    write_rows(out / "results.csv", rows)
-    lines = summarise(rows)
-    (out / "results.md").write_text(markdown(lines, rows[0].samples) + "\n", encoding="utf-8")
-    figure(lines, out / "results.png")
-
-
-def markdown(lines: Sequence[Line], samples: int) -> str:
+def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
     """The table: accuracy in percent by condition, gain recovered, trained share, epoch time, peak memory."""
     conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
     by_name = {line.name: line for line in lines}
@@ -140,30 +133,22 @@ def markdown(lines: Sequence[Line], samples: int) -> str:
     body = []
     for line in lines:
         share = recovered(line, clean, noisy) if clean and noisy else None
-        cells = [line.name, *(_accuracy(line, c) for c in conditions)]
+        cells = [line.name, *(percent(line.accuracy.get(c), line.seeds > 1) for c in conditions)]
         cells.append(f"{100 * line.noisy:.1f}" if line.noisy is not None else "")
         cells.append(f"{100 * share:.0f} %" if share is not None else "")
         cells.append(_share(line))
         cells += [f"{line.epoch_seconds:.2f}", f"{line.peak_memory_mb:.0f}"]
         body.append(cells)
-    table = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     seeds = max(line.seeds for line in lines)
     note = (
-        f"Accuracy in percent on {samples} test clips, "
+        f"Accuracy in percent on {samples} {split} clips, "
         + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
         + "Case-wise methods: trained parameters per case and epoch time per case. *situation* knows what is "
         "ruined, *detected* does not, *concat* uses all four sets at once. An absent modality is left out, "
         "never filled. Peak memory of training beyond the loaded network: growth of the process on a CPU, "
         "allocated on a GPU."
     )
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n\n" + note
-
-
-def _accuracy(line: Line, condition: str) -> str:
-    if condition not in line.accuracy:
-        return ""
-    mean, sd = line.accuracy[condition]
-    return f"{100 * mean:.1f} ± {100 * sd:.1f}" if line.seeds > 1 else f"{100 * mean:.1f}"
+    return f"{markdown_table(head, body)}\n\n{note}"
 
 
 def _share(line: Line) -> str:

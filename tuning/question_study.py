@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import pydantic
 
-from configs import config_hash, config_to_dict
+from configs import config_to_dict
 from configs.cluster import ray_session
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
+from trainers.avqa.evaluate import QuestionEvaluation
+from trainers.evaluate import evaluate
+from trainers.identity import config_identity
 from trainers.train import train
 from tuning.question_data import QuestionData, check_data, make_sequences
 from tuning.steps import Stages, config_at
@@ -80,12 +82,12 @@ def check(config: QuestionStudyConfig) -> None:
 
 
 def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Path) -> Path:
-    """Run a study to its end; arguments, result and errors as `tuning.study.study`."""
+    """Run a study to its end; arguments, result and errors as `tuning.classification_study.classification_study`."""
     from trainers.tracking import Store
 
     check(config)
     runs = runs.absolute()
-    out = runs / f"{name}-{config_hash(config)}"
+    out = runs / f"{name}-{config_identity(config)}"
     total = sum(1 for _ in config.runs(data=".", questions="."))
     stages = Stages(config.stages + total + 1)
     params = {"study": name, **config_to_dict(config.corpus)}
@@ -96,6 +98,6 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
             for run in config.runs(data=features.absolute(), questions=questions.absolute())
         ]
         settings = config_at("evaluate", QuestionEvaluation, config.evaluate)
-        evaluate_questions(trained, settings, out, runs, stages.next(), parent)
+        evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out

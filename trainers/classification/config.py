@@ -1,0 +1,137 @@
+"""Configs of the classification recipes: `finetune`, `prompt`, `lora`, `adapter`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from configs import Config
+from models.cavmae import BACKBONES, BackboneConfig
+from models.conditions import CASES, Case
+from models.prompts import PromptSize
+from trainers.config import TrainConfig
+
+
+class Sizes(Config):
+    """The backbone: a preset, with any of its sizes changed."""
+
+    preset: Literal["tiny", "base"] = "tiny"
+    dim: int | None = None
+    heads: int | None = None
+    mlp_ratio: float | None = None
+    depth: int | None = None
+    joint_depth: int | None = None
+    target_length: int | None = None
+    image_size: int | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Sizes:
+        self.build()
+        return self
+
+    def build(self) -> BackboneConfig:
+        changed = {k: v for k, v in self.model_dump(exclude={"preset"}).items() if v is not None}
+        return BackboneConfig(**{**BACKBONES[self.preset].as_dict(), **changed})
+
+
+class Augment(Config):
+    """Clean-data augmentation of fine-tuning (sound and picture stay a pair).
+
+    Attributes:
+        frequency_mask, time_mask: widest SpecAugment masks, in mel bins and frames (published: 48 and 192 of
+            1024).
+        time_shift: furthest roll in frames.
+        rotate, scale, shift: largest turn (radians), relative size and relative offset of the picture.
+    """
+
+    frequency_mask: int = pydantic.Field(default=24, ge=0, le=127)
+    time_mask: int = pydantic.Field(default=16, ge=0)
+    time_shift: int = pydantic.Field(default=8, ge=0)
+    rotate: float = pydantic.Field(default=0.2, ge=0, le=3.2)
+    scale: float = pydantic.Field(default=0.15, ge=0, lt=1)
+    shift: float = pydantic.Field(default=0.1, ge=0, lt=1)
+
+
+class FinetuneConfig(TrainConfig):
+    """Full fine-tuning: the baseline, and what makes the backbone.
+
+    Attributes:
+        backbone: sizes, when starting fresh or from a public file.
+        start: a run's folder to start from; None starts fresh.
+        public: a public CAV-MAE checkpoint (.pth, .safetensors) to import.
+        noisy: train on the four cases, one drawn per sample and epoch, instead of on clean data.
+        solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve
+            missing modalities).
+        statistics: normalisation from this dataset, or the published AudioSet/ImageNet values.
+    """
+
+    recipe: Literal["finetune"] = "finetune"
+    backbone: Sizes = Sizes()
+    start: Path | None = None
+    public: Path | None = None
+    noisy: bool = False
+    solo_loss: float = pydantic.Field(default=1.0, ge=0)
+    statistics: Literal["dataset", "published"] = "dataset"
+    augment: Augment = Augment()
+
+    @pydantic.model_validator(mode="after")
+    def _one_start(self) -> FinetuneConfig:
+        if self.start is not None and self.public is not None:
+            raise ValueError("give start or public, not both")
+        return self
+
+
+class CaseConfig(TrainConfig):
+    """What the case-wise recipes share: a frozen backbone, one small module per case, cached features.
+
+    Attributes:
+        backbone: folder of the fine-tuned run whose weights are frozen.
+        features: folder of its feature shards; None finds or makes the ones for `depth` beside the media
+            shards.
+        depth: encoder block k from which training runs live; features before it are cached.
+        cases: which cases to train.
+        head: train a copy of the classification head too (published: frozen).
+        missing: share of each noisy case's training samples from which the ruined modality is taken away
+            altogether.
+        resident: keep all tokens of the case in training on the device that trains (small corpora).
+    """
+
+    backbone: Path
+    features: Path | None = None
+    depth: int = pydantic.Field(default=0, ge=0)
+    cases: tuple[Case, ...] = CASES
+    head: bool = False
+    missing: float = pydantic.Field(default=0.0, ge=0, le=1)
+    resident: bool = False
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
+
+
+class PromptConfig(CaseConfig):
+    """Dual-level prompts (*Prompt the Missing*); see `models.prompts.PromptSize`."""
+
+    recipe: Literal["prompt"] = "prompt"
+    lr: float = pydantic.Field(default=1e-2, gt=0)
+    length: int = pydantic.Field(default=4, ge=1)
+    deep: bool = False
+    input_level: bool = True
+    attention_level: bool = True
+
+    def size(self) -> PromptSize:
+        return PromptSize(self.length, self.depth, self.deep, self.input_level, self.attention_level)
+
+
+class LoraConfig(CaseConfig):
+    """LoRA on the qkv projections."""
+
+    recipe: Literal["lora"] = "lora"
+    rank: int = pydantic.Field(default=2, ge=1)
+    alpha: float = pydantic.Field(default=4.0, gt=0)
+
+
+class AdapterConfig(CaseConfig):
+    """Bottleneck adapters after the MLPs."""
+
+    recipe: Literal["adapter"] = "adapter"
+    width: int = pydantic.Field(default=4, ge=1)

@@ -1,0 +1,268 @@
+"""The classification recipes: from config and data to the stages that train."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from configs.backbone import load_backbone
+from models.backbone import Backbone
+from models.cavmae import CAVMAE
+from models.conditions import CASES
+from models.inputs import Normalisation
+from models.peft import Adapter, LoRA
+from models.prompts import DualPrompts
+from models.public import import_state_dict
+from models.tuned import CaseModule, Tuned
+from shards.checkpoint import file_sha256
+from shards.errors import InputError
+from shards.reader import ShardDataset
+from shards.schema import DatasetInfo, feature_folder
+from trainers.classification.augment import augment
+from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig
+from trainers.classification.detector import fit_detector, save_detector
+from trainers.classification.items import FeatureItems, InputSpec, MediaItems
+from trainers.classification.objective import CaseLoss, CompetentLoss
+from trainers.loop import Stage
+from trainers.recipe import Fingerprints
+
+
+def media_info(folder: Path, field: str = "data") -> DatasetInfo:
+    """dataset.json of media shards.
+
+    Raises:
+        InputError: none there, or that of features.
+    """
+    info = DatasetInfo.load(folder)
+    if info.kind != "media":
+        remedy = f"give the folder of the media shards: {folder.parent.parent}"
+        message = "these are feature shards; clips are wanted"
+        raise InputError(message, file=folder, field=field, remedy=remedy)
+    return info
+
+
+def dataset_normalisation(info: DatasetInfo) -> Normalisation:
+    """Statistics of a dataset's training split; the published value for a modality that it has none of.
+
+    A channel that never varies is only centred.
+    """
+    audio, visual = info.normalisation.audio, info.normalisation.visual
+    values: dict = {}
+    if audio is not None:
+        values |= {"audio_mean": audio.mean[0], "audio_std": audio.std[0] or 1.0}
+    if visual is not None:
+        values |= {"visual_mean": visual.mean, "visual_std": tuple(std or 1.0 for std in visual.std)}
+    return Normalisation(**values)
+
+
+def input_spec(backbone: Backbone) -> InputSpec:
+    config = backbone.net.config
+    return InputSpec(config.target_length, config.image_size, backbone.normalisation)
+
+
+def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
+    """The backbone that fine-tuning starts from: a run's, a public file's, or a fresh one."""
+    if config.start is not None:
+        backbone = load_backbone(config.start)
+        if unknown := sorted(set(info.labels) - set(backbone.labels)):
+            remedy = "start from a run on the same labels"
+            raise InputError(
+                f"does not know the labels {', '.join(unknown)}",
+                file=config.start,
+                field="start",
+                remedy=remedy,
+            )
+        return backbone
+    normalisation = dataset_normalisation(info) if config.statistics == "dataset" else Normalisation()
+    net = CAVMAE(config.backbone.build(), len(info.labels))
+    if config.public is not None:
+        _import_public(net, config.public)
+    return Backbone(net, info.labels, normalisation)
+
+
+def _import_public(net: CAVMAE, path: Path) -> None:
+    from safetensors.torch import load_file
+
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:
+        remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
+        raise InputError(f"can't be read: {error}", file=path, field="public", remedy=remedy) from None
+    try:
+        import_state_dict(net, state)
+    except ValueError as error:
+        remedy = "choose backbone.preset (and its sizes) to match the file"
+        raise InputError(str(error), file=path, field="public", remedy=remedy) from None
+
+
+def finetune_stages(config: FinetuneConfig) -> list[Stage]:
+    """Full fine-tuning, one stage."""
+    info = media_info(config.data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = _start(config, info)
+    spec = input_spec(backbone)
+    conditions = CASES if config.noisy else ("complete",)
+
+    def items(split: str, random_frame: bool) -> MediaItems:
+        data = ShardDataset(config.data, split, info=info)
+        return MediaItems(data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame)
+
+    return [
+        Stage(
+            "finetune",
+            CompetentLoss(backbone.net, config.solo_loss),
+            items("train", True),
+            items("val", False) if "val" in info.splits else None,
+            weights=backbone.net.state_dict,
+            load=lambda weights: _load(backbone.net, weights),
+            meta=backbone.meta(),
+            augment=lambda batch, rng: augment(batch, config.augment, rng),
+            unused_parameters=True,
+        )
+    ]
+
+
+def _load(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    net.load_state_dict(weights)
+
+
+def build_case_module(config: CaseConfig, net: CAVMAE) -> CaseModule:
+    """A fresh module of a case-wise recipe.
+
+    Raises:
+        InputError: sizes that the backbone has not.
+    """
+    builders: Mapping[type, Callable[[], CaseModule]] = {
+        PromptConfig: lambda: DualPrompts(net.config, config.size()),  # type: ignore[attr-defined]
+        LoraConfig: lambda: LoRA(net, config.rank, config.alpha, config.depth),  # type: ignore[attr-defined]
+        AdapterConfig: lambda: Adapter(net, config.width, config.depth),  # type: ignore[attr-defined]
+    }
+    try:
+        return builders[type(config)]()
+    except ValueError as error:
+        remedy = f"choose 0 to {net.config.depth - 1}"
+        raise InputError(str(error), file=config.backbone, field="depth", remedy=remedy) from None
+
+
+def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, DatasetInfo]:
+    """The feature shards that a case-wise run trains on.
+
+    Raises:
+        InputError: none there, or those of another backbone or depth.
+    """
+    folder = config.features or feature_folder(config.data, backbone.fingerprint, config.depth)
+    command = f"avmend features --data {config.data} --backbone {config.backbone} --depth {config.depth}"
+    if not (folder / "dataset.json").is_file():
+        raise InputError("no feature shards here", file=folder, field="features", remedy=f"make them: {command}")
+    info = DatasetInfo.load(folder)
+    made = info.backbone
+    if made is None or made.fingerprint != backbone.fingerprint:
+        raise InputError("made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}")
+    if made.depth != config.depth:
+        message = f"hold tokens at depth {made.depth}, the run asks for {config.depth}"
+        raise InputError(message, file=folder, field="depth", remedy=f"set depth={made.depth}, or {command}")
+    return folder, info
+
+
+def case_stages(config: CaseConfig) -> list[Stage]:
+    """One stage per case: a small module beside the frozen backbone, on cached features."""
+    backbone = load_backbone(config.backbone)
+    folder, info = find_features(config, backbone)
+    parameters = sum(p.numel() for p in backbone.net.parameters())
+    backbone.net.drop_before(config.depth)
+    return [_case_stage(config, backbone, parameters, folder, info, case) for case in config.cases]
+
+
+def _case_stage(
+    config: CaseConfig, backbone: Backbone, parameters: int, folder: Path, info: DatasetInfo, case: str
+) -> Stage:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
+
+    def items(split: str, missing: float) -> FeatureItems:
+        return FeatureItems(ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing)
+
+    meta = {
+        "kind": config.recipe,
+        "case": case,
+        "backbone_fingerprint": backbone.fingerprint,
+        "trained": sum(p.numel() for p in tuned.trained().values()),
+        "parameters": parameters,
+    }
+    return Stage(
+        case,
+        CaseLoss(tuned, config.depth),
+        items("train", config.missing),
+        items("val", 0.0) if "val" in info.splits else None,
+        weights=tuned.trained,
+        load=tuned.load_trained,
+        meta=meta,
+        unused_parameters=config.missing > 0 or bool(info.splits["train"].absent),
+    )
+
+
+def make_detector(config: CaseConfig, folder: Path) -> None:
+    """Fit the quality detector of a case-wise run and save it as the run's checkpoint "detector"."""
+    features, info = find_features(config, load_backbone(config.backbone))
+    detector, fitted = fit_detector(ShardDataset(features, "train", info=info), config.seed)
+    save_detector(folder, detector, config.depth, fitted)
+
+
+def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
+    """Of the media shards, and of the run or public file that fine-tuning starts from.
+
+    Raises:
+        InputError: either is missing or of another kind.
+    """
+    info = media_info(config.data)
+    notes = tuple(_unsuitable(config, info))
+    if config.start is not None:
+        return Fingerprints(info.fingerprint(), load_backbone(config.start).fingerprint, notes)
+    if config.public is not None:
+        try:
+            start = file_sha256(config.public)
+        except OSError as error:
+            remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
+            raise InputError(
+                f"can't be read: {error.strerror}", file=config.public, field="public", remedy=remedy
+            ) from None
+        return Fingerprints(info.fingerprint(), start, notes)
+    return Fingerprints(info.fingerprint(), None, notes)
+
+
+def case_fingerprints(config: CaseConfig) -> Fingerprints:
+    """Of the media shards that a case-wise run's features were made from, and of its backbone.
+
+    Raises:
+        InputError: either is missing, or the features are, or the module has sizes that the backbone has not.
+    """
+    info, backbone = media_info(config.data), load_backbone(config.backbone)
+    build_case_module(config, backbone.net)  # refuses a depth beyond the backbone before anything is made
+    find_features(config, backbone)
+    return Fingerprints(info.fingerprint(), backbone.fingerprint)
+
+
+def _unsuitable(config: FinetuneConfig, info: DatasetInfo) -> list[str]:
+    """What the settings and the data make of each other that the user will hardly want."""
+    out: list[str] = []
+    if config.start is not None:
+        return out
+    sizes = config.backbone.build()
+    durations = [meta.duration for meta in ShardDataset(config.data, "train", info=info).metas]
+    seconds, side = statistics.median(durations), info.preprocessing.get("image_size")
+    if sizes.target_length > 200 * seconds:
+        taken = f"{sizes.target_length / 100:g} s of sound"
+        out.append(f"backbone.target_length={sizes.target_length} takes {taken}, the clips have {seconds:.3g} s")
+    if side and sizes.image_size > side:
+        out.append(f"backbone.image_size={sizes.image_size} enlarges pictures that were ingested at {side}")
+    return out

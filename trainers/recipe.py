@@ -1,0 +1,201 @@
+"""What the commands know of a recipe and of its task, as two frozen records; the registry is `trainers.recipes`.
+
+A task is what a family of recipes shares: how finished runs are evaluated and tabulated. A recipe is one way of
+training: its config, its stages, what they start from. Neither record knows Ray or MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from configs import Config
+from trainers.config import TrainConfig
+from trainers.journal import training_cost
+from trainers.loop import Stage
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What a run depends on besides its config: the content, never the place, of all that it reads.
+
+    Attributes:
+        data: sha256 of the shards' dataset.json, with the questions' where there are any.
+        start: sha256 of the weights that it starts from, None where it starts fresh.
+        notes: what the user should know before training begins.
+    """
+
+    data: str
+    start: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run as its folder describes it.
+
+    Attributes:
+        name: the recipe's, as folders and tables have it ("finetune_noisy").
+        differs: settings that distinguish it from the other runs of a table.
+    """
+
+    folder: Path
+    recipe: Recipe
+    config: TrainConfig
+    name: str
+    differs: str = ""
+
+    @property
+    def method(self) -> str:
+        """Its name in tables: the recipe's, the insertion depth if not 0, and what distinguishes it."""
+        depth = getattr(self.config, "depth", 0)
+        name = f"{self.name} k={depth}" if depth else self.name
+        return f"{name} {self.differs}" if self.differs else name
+
+    def locate(self, wanted: Path) -> Path:
+        """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
+        moved = self.folder.absolute().parent / wanted.name
+        return moved if not wanted.exists() and moved.exists() else wanted
+
+    def cost(self) -> dict[str, float]:
+        """Mean seconds per epoch and peak MiB over its stages, as its logs have them.
+
+        Raises:
+            InputError: there are no logs.
+        """
+        return training_cost(self.folder, self.recipe.stage_names(self.config))
+
+
+class ResultLine(Protocol):
+    """One line of a results table: a method over its seeds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def params(self) -> dict[str, Any]: ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def curves(self) -> dict[int, dict[str, float]]: ...
+
+
+class Evaluation(Protocol):
+    """An evaluation that is about to begin: its inputs are checked, nothing is computed yet.
+
+    Attributes:
+        config: with the data that the runs name filled in.
+        inputs: all that the results depend on, as plain values; equal inputs give equal rows.
+        experiment: of MLflow: the media dataset's name.
+        total: answers that the methods give, for the progress line.
+    """
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def inputs(self) -> dict[str, Any]: ...
+
+    @property
+    def experiment(self) -> str: ...
+
+    @property
+    def total(self) -> int: ...
+
+    def rows(self, advance: Callable[..., None]) -> list[Any]:
+        """Every figure, a dataclass instance each; `advance(count, method=...)` as answers come."""
+        ...
+
+    def write(self, out: Path, rows: Sequence[Any]) -> None:
+        """results.csv, results.md, results.png, and which sample lost or met what."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What recipes of one kind share.
+
+    Attributes:
+        name: in presets and messages.
+        data: what kind of dataset `data` names, in words.
+        given: settings that data preparation fills in for every run.
+        evaluation: config of an evaluation.
+        evaluate: finished runs and such a config to an evaluation.
+        row: a line of results.csv.
+        summarise: rows to the lines of the table, over seeds.
+        experiment: a run's config to its MLflow experiment.
+    """
+
+    name: str
+    data: str
+    given: tuple[str, ...]
+    evaluation: type[Config]
+    evaluate: Callable[[Sequence[FinishedRun], Any], Evaluation]
+    row: type
+    summarise: Callable[[Sequence[Any]], Sequence[ResultLine]]
+    experiment: Callable[[Any], str]
+
+
+def no_parts(config: Any, folder: Path) -> None:
+    """Nothing follows the stages."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way of training.
+
+    Attributes:
+        name: in commands, presets and folders.
+        config: its config class.
+        task: what it is evaluated for.
+        revision: rises when what the recipe computes from the same inputs changes; part of a run's identity.
+        stages: config to what is trained, in order.
+        stage_names: of a config, without loading anything.
+        fingerprints: of all that a config reads; refuses what training would refuse later.
+        base: the setting that names the run it starts from or stands on, None where there is none.
+        on_features: trains on token features of the `base` run's backbone, at the config's depth.
+        load: a finished run ready to be asked; None where the run answers nothing by itself.
+        label: the name of a config's runs in folders and tables.
+        parts: checkpoints that follow the stages.
+        finish: makes those parts, given the run's folder; on rank 0 alone.
+    """
+
+    name: str
+    config: type[TrainConfig]
+    task: Task
+    revision: int
+    stages: Callable[[Any], list[Stage]]
+    stage_names: Callable[[Any], tuple[str, ...]]
+    fingerprints: Callable[[Any], Fingerprints]
+    base: str | None = None
+    on_features: bool = False
+    load: Callable[[FinishedRun, torch.device], Any] | None = None
+    label: Callable[[Any], str] | None = None
+    parts: tuple[str, ...] = ()
+    finish: Callable[[Any, Path], None] = no_parts
+
+    def run_name(self, config: TrainConfig) -> str:
+        """What folders, tables and MLflow call a config's runs."""
+        return self.name if self.label is None else self.label(config)
+
+    def checkpoints(self, config: TrainConfig) -> tuple[str, ...]:
+        """Names of all checkpoints that a finished run holds."""
+        return (*self.stage_names(config), *self.parts)
+
+
+def single_stage(name: str) -> Callable[[Any], tuple[str, ...]]:
+    """The stage names of a recipe that has one stage of its own name."""
+    return lambda config: (name,)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,53 @@
+"""Results tables: rows as CSV, tables as Markdown, means over seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+RowT = TypeVar("RowT")
+Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation; 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def percent(value: Spread | None, several: bool) -> str:
+    """A share in percent, with its standard deviation where there are several seeds; empty for None."""
+    if value is None:
+        return ""
+    mean, sd = value
+    return f"{100 * mean:.1f} ± {100 * sd:.1f}" if several else f"{100 * mean:.1f}"
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1, last_left: bool = False) -> str:
+    """A Markdown table: the first `left` columns are text, the others numbers, the last one text on request."""
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    if last_left:
+        rule[-1] = "---"
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Dataclass instances of one kind as a CSV table, a column per field."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def read_rows(table: str, kind: type[RowT]) -> list[RowT] | None:
+    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`."""
+    reader = csv.DictReader(io.StringIO(table))
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if list(reader.fieldnames or ()) != names:
+        return None
+    hints = get_type_hints(kind)
+    return [kind(**{name: hints[name](row[name]) for name in names}) for row in reader]

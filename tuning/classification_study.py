@@ -1,0 +1,133 @@
+"""A study of classification: from clips to the table of conditions.
+
+corpus -> media shards -> for every seed: fine-tuned backbone, its features, every other recipe -> evaluation of all
+of them on the same ruined input. Every step reuses what an earlier call finished.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from configs import Config, config_to_dict
+from configs.cluster import ray_session
+from pipelines.features import extract
+from pipelines.settings import FeatureConfig, IngestConfig
+from shards.errors import InputError
+from trainers.classification.evaluate import EvaluateConfig
+from trainers.config import TrainConfig
+from trainers.evaluate import evaluate
+from trainers.identity import config_identity
+from trainers.recipes import RECIPES
+from trainers.train import train
+from tuning.data import Corpus, build_recipe, make_shards
+from tuning.steps import Stages, config_at
+
+
+class ClassificationStudyConfig(Config):
+    """All of a study of classification.
+
+    Attributes:
+        study: which kind it is.
+        corpus, ingest, features: data.
+        seeds: every recipe is trained once per seed.
+        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
+            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
+        evaluate: settings over the defaults of `trainers.classification.evaluate.EvaluateConfig`.
+    """
+
+    study: Literal["classification"] = "classification"
+    corpus: Corpus
+    ingest: IngestConfig = IngestConfig()
+    features: FeatureConfig = FeatureConfig()
+    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
+    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    def recipe(self, name: str, **more: Any) -> TrainConfig:
+        """The config of one recipe.
+
+        Raises:
+            InputError: an unknown recipe, or a setting that it has not.
+        """
+        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
+
+
+def check(config: ClassificationStudyConfig) -> None:
+    """Build every recipe's config, so that a typo costs no hour.
+
+    Raises:
+        InputError: as `ClassificationStudyConfig.recipe`; or the first recipe is no `finetune`.
+    """
+    for name in config.recipes:
+        needs = {"data": ".", "backbone": "."} if _on_features(config, name) else {"data": "."}
+        config.recipe(name, **needs)
+    first, *_ = config.recipes
+    if config.recipes[first].get("recipe", first) != "finetune":
+        remedy = "put one first: it makes the backbone"
+        raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
+    config_at("evaluate", EvaluateConfig, config.evaluate)
+
+
+def _on_features(config: ClassificationStudyConfig, name: str) -> bool:
+    recipe = RECIPES.get(config.recipes[name].get("recipe", name))
+    return recipe is not None and recipe.on_features
+
+
+def classification_study(name: str, config: ClassificationStudyConfig, data: Path, runs: Path) -> Path:
+    """Run a study to its end.
+
+    Args:
+        name: of the study; names the results folder.
+        data: folder for clips and shards.
+        runs: folder for runs, results and the MLflow store.
+
+    Returns:
+        the folder of the results.
+
+    Raises:
+        InputError: whatever a step refuses.
+    """
+    from trainers.tracking import Store
+
+    check(config)
+    config.corpus.check_source("corpus")
+    runs = runs.absolute()
+    out = runs / f"{name}-{config_identity(config)}"
+    stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
+    params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
+    with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
+        shards = make_shards(config.corpus, config.ingest, data, stages)
+        trained = []
+        for seed in config.seeds:
+            trained += _train_all(config, seed, shards, runs, stages, parent)
+        settings = config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
+        evaluate(trained, settings, out, runs, stages.next(), parent)
+        parent.note((out / "results.md").read_text(encoding="utf-8"))
+    return out
+
+
+def _depths(config: ClassificationStudyConfig) -> list[int]:
+    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if _on_features(config, n)})
+
+
+def _stages_per_seed(config: ClassificationStudyConfig) -> int:
+    return len(config.recipes) + len(_depths(config))
+
+
+def _train_all(
+    config: ClassificationStudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any
+) -> list[Path]:
+    """Every recipe with one seed; features once per depth."""
+    first, *others = config.recipes
+    backbone = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)
+    for depth in _depths(config):
+        extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
+    out = [backbone]
+    for name in others:
+        base = RECIPES[config.recipes[name].get("recipe", name)].base
+        recipe = config.recipe(name, data=shards, seed=seed, **({base: backbone} if base else {}))
+        out.append(train(recipe, runs, stages.next(), parent))
+    return out
