@@ -21,6 +21,7 @@ from trainers.avqa.config import AVQAConfig, NetworkName, RecoveryName, check_si
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.stages import question_stages
+from trainers.metrics import StepOutput
 from trainers.runs import read_run
 
 pytestmark = pytest.mark.unit
@@ -158,6 +159,10 @@ def loss(request, root) -> AnswerLoss:
     return stage.objective.eval()
 
 
+def unpacked(output: StepOutput) -> tuple:
+    return output.loss, output.logits, output.metrics
+
+
 def test_the_objective_is_eq_8(loss, batch):
     """By hand: three cross-entropies, each through the method, and the own losses by their weights."""
     answerer = loss.answerer
@@ -173,17 +178,17 @@ def test_the_objective_is_eq_8(loss, batch):
     expected = expected + sum(x.mean() for x in own.values())
     if "match" in aux:
         expected = expected + 0.5 * aux["match"].mean()
-    total, logits, figures = loss(batch)
+    total, logits, figures = unpacked(loss(batch))
     torch.testing.assert_close(total, expected)
     assert torch.equal(logits, answerer(batch)[0].detach())
     assert {"ce_complete", "ce_audio_missing", "accuracy_visual_missing", *own, *aux} <= set(figures)
     assert all(figure[1] == 6 for figure in figures.values())
 
 
-def test_in_turns_every_sample_loses_one_modality(loss, batch):
+def test_alternate_missing_every_sample_loses_one_modality(loss, batch):
     """Even rows the sound, odd rows the picture, as when these are trained on by themselves."""
     loss.alternate_missing = True
-    _, _, figures = loss(batch)
+    _, _, figures = unpacked(loss(batch))
     turns = {"audio": torch.tensor([0, 2, 4]), "visual": torch.tensor([1, 3, 5])}
     for modality, rows in turns.items():
         less = take_away(dataclasses.replace(batch, negative=None).select(rows), modality)
@@ -199,7 +204,7 @@ def test_incomplete_samples_keep_what_they_have(loss, batch):
     outcomes = []
     for filling in (FILLINGS["NaN"], FILLINGS["infinity"]):
         loss.zero_grad()
-        total, logits, figures = loss(filled(batch, filling))
+        total, logits, figures = unpacked(loss(filled(batch, filling)))
         total.backward()
         grads = [p.grad for p in loss.parameters() if p.grad is not None]
         assert all(grad.isfinite().all() for grad in grads)
@@ -211,7 +216,7 @@ def test_incomplete_samples_keep_what_they_have(loss, batch):
 
 
 def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
-    total, _, figures = loss(filled(batch, FILLINGS["NaN"]).select(torch.tensor([1, 2])))
+    total, _, figures = unpacked(loss(filled(batch, FILLINGS["NaN"]).select(torch.tensor([1, 2]))))
     total.backward()
     assert total.isfinite()
     assert set(figures) == {"ce_complete"}

@@ -50,7 +50,7 @@ def batch(cached: bool, n: int = 2) -> AVBatch:
 def counted(objective: torch.nn.Module, data: AVBatch) -> float:
     """FLOPs per sample that torch counts while it trains a step."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        objective.train()(data)[0].backward()
+        objective.train()(data).loss.backward()
     return counter.get_total_flops() / len(data)
 
 

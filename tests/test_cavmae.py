@@ -15,7 +15,7 @@ from models.prompts import DualPrompts, PromptSize
 from models.public import import_state_dict
 from shards.errors import InputError
 from tests.fixtures.builders import SMALL, small_inputs, small_net
-from trainers.recipes import _import_public
+from trainers.classification.stages import _import_public
 
 State = dict[str, Tensor]
 FAST_BASE = BackboneConfig(depth=1)

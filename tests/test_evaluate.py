@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainers.predict import load_predictor
 
 from configs import load_config
 from models.batch import AVBatch
@@ -35,9 +34,9 @@ from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.evaluate import evaluate
 from trainers.recipe import FinishedRun
-from trainers.runs import read_run
+from trainers.recipes import RECIPES
 from trainers.tracking import read_runs
-from tuning.report.clips import clip_blocks
+from tuning.report.clips import classified_clips, clip_blocks, load_run
 from tuning.report.evaluations import Evaluation, evaluations
 from tuning.report.run_selection import choose
 
@@ -51,7 +50,7 @@ LEFT = {  # positions in the test split that have something left when a modality
 
 
 def fresh(world: World, method: str) -> Predictor:
-    return load_predictor(read_run({"finetune": world.backbone, **world.others}[method]), CPU)
+    return load_run({"finetune": world.backbone, **world.others}[method])
 
 
 LOADED: dict[str, Predictor] = {}  # for reading only
@@ -279,7 +278,7 @@ def test_a_reports_clips_have_the_answers_that_were_evaluated(evaluated):
     out, rows = evaluated
     (found,) = evaluations(choose(out.parent))
     assert isinstance(found, Evaluation)
-    _, *clips = clip_blocks(found, TEST)
+    _, *clips = clip_blocks(classified_clips, found, TEST)
     assert len(clips) == TEST
     answers: dict[tuple[str, str], list[bool]] = {}
     for view in (view for clip in clips for view in clip.views):
@@ -297,7 +296,7 @@ def test_a_reports_clips_have_the_answers_that_were_evaluated(evaluated):
 def test_a_report_says_so_when_the_shards_are_gone(evaluated, tmp_path):
     (found,) = evaluations(choose(evaluated[0].parent))
     gone = replace(found, config={**found.config, "data": str(tmp_path / "gone")})
-    (line,) = clip_blocks(gone, 2)
+    (line,) = clip_blocks(classified_clips, gone, 2)
     assert line.warn
     assert f"{tmp_path / 'gone'}" in line.text
     (line,) = clip_blocks(replace(found, runs=dict.fromkeys(found.runs, tmp_path)), 2)
@@ -341,7 +340,7 @@ def run_of(seed: int, **settings: object) -> FinishedRun:
     config = load_config(
         PromptConfig, None, [f"{k}={v}" for k, v in {"data": "d", "backbone": f"b{seed}", **settings}.items()]
     ).model_copy(update={"seed": seed})
-    return FinishedRun(Path(f"prompt-{seed}-{settings}"), "prompt", config)
+    return FinishedRun(Path(f"prompt-{seed}-{settings}"), RECIPES["prompt"], config, "prompt")
 
 
 def test_methods_of_one_recipe_are_told_apart_by_what_differs():
@@ -388,7 +387,7 @@ def test_means_spreads_and_recovered_gain_by_hand():
 
 
 def test_the_table_in_markdown():
-    text = markdown(summarise(table()), 40).splitlines()
+    text = markdown(summarise(table()), 40, "test").splitlines()
     assert text[0].startswith("| method | complete | noisy audio | noisy visual | noisy both | noisy mean |")
     clean = "| finetune | 85.0 ± 7.1 | 45.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 45.0 | 0 % | all | 2.50 | 100 |"
     assert text[2] == clean

@@ -22,7 +22,7 @@ from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, smal
 from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
 from trainers.loop import Rank, Stage, cosine, steps_per_epoch, train_stage
-from trainers.recipes import stage_names, stages
+from trainers.recipes import recipe_of
 
 pytestmark = pytest.mark.unit
 
@@ -101,7 +101,7 @@ def train(config: TrainConfig, folder: Path, killed_at: int | None = None) -> tu
     """One fresh process's worth of training: stages built anew, global random state of its own."""
     torch.manual_seed(id(folder) % 1000)
     log = Log()
-    (stage,) = stages(config)
+    (stage,) = recipe_of(config).stages(config)
     run = stage if killed_at is None else at_step(stage, killed_at, kill)
     train_stage(run, config, Rank(), folder, log)
     return {n: t.detach().clone() for n, t in stage.weights().items()}, log
@@ -127,7 +127,7 @@ def test_half_and_resume_equals_the_whole(world, tmp_path, recipe):
     assert_equal(whole, resumed)
     assert [epoch for _, epoch, _ in later] == [2, 3]
     assert without_time(later) == without_time(log)[1:]
-    name = stage_names(config)[0]
+    name = recipe_of(config).stage_names(config)[0]
     assert_equal(load_checkpoint(tmp_path / "whole" / name).weights, whole)
 
 
@@ -154,7 +154,7 @@ def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
 def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_path, recipe):
     """Between the last epoch's resumable state and the result."""
     config = MAKERS[recipe](world)
-    name = stage_names(config)[0]
+    name = recipe_of(config).stage_names(config)[0]
     whole, _ = train(config, tmp_path)
     before = load_checkpoint(tmp_path / name)
     shutil.rmtree(tmp_path / name)
@@ -197,7 +197,7 @@ def test_the_result_is_a_backbone_that_loads(world, tmp_path):
 
 def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
     config = case_wise(PromptConfig, world, epochs=1)
-    (stage,) = stages(config)
+    (stage,) = recipe_of(config).stages(config)
     backbone = stage.objective.tuned.backbone  # type: ignore[union-attr]
     before = {n: t.clone() for n, t in backbone.state_dict().items()}
     train_stage(stage, config, Rank(), tmp_path, Log())
@@ -211,11 +211,11 @@ def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
 @pytest.mark.parametrize("recipe", ["finetune", "lora"])
 def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, recipe):
     config = MAKERS[recipe](world)
-    name = stage_names(config)[0]
+    name = recipe_of(config).stage_names(config)[0]
     with pytest.raises(Killed):
         train(config, tmp_path, STEPS + 1)  # one good epoch
     good = load_checkpoint(tmp_path / "last" / name).weights
-    (stage,) = stages(config)
+    (stage,) = recipe_of(config).stages(config)
 
     def explode() -> None:
         with torch.no_grad():
@@ -229,8 +229,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, re
 
 def test_steps_and_learning_rate(world):
     config = finetune(world)
-    (stage,) = stages(config)
-    steps = [steps_per_epoch(stage, config, Rank(rank=0, world=w)) for w in (1, 2)]
+    (stage,) = recipe_of(config).stages(config)
+    steps = [steps_per_epoch(stage, config, Rank(index=0, world_size=w)) for w in (1, 2)]
     assert steps == [3, 3]
     rate = cosine(100, 0.1)
     assert rate(0) == pytest.approx(0.1)
@@ -242,7 +242,7 @@ def test_steps_and_learning_rate(world):
 
 def test_a_stage_without_validation_reports_training_alone(world, tmp_path):
     config = finetune(world, epochs=1)
-    (stage,) = stages(config)
+    (stage,) = recipe_of(config).stages(config)
     log = Log()
     train_stage(dataclasses.replace(stage, val=None), config, Rank(), tmp_path, log)
     assert {"loss", "train_accuracy", "lr", "epoch_seconds", "peak_memory_mb"} <= set(log[0][2])

@@ -178,10 +178,10 @@ def test_the_finetuning_objective_ignores_absent_content(training):
             torch.arange(6),
         )
         net.zero_grad()
-        loss, logits = objective(batch)
-        loss.backward()
-        losses.append((loss.detach(), logits, net.patch_embed_v.proj.weight.grad.clone()))
-        assert torch.allclose(logits, net(batch.audio, batch.visual, present).detach(), atol=1e-6)
+        output = objective(batch)
+        output.loss.backward()
+        losses.append((output.loss.detach(), output.logits, net.patch_embed_v.proj.weight.grad.clone()))
+        assert torch.allclose(output.logits, net(batch.audio, batch.visual, present).detach(), atol=1e-6)
     assert all(x.isfinite().all() for x in losses[0])
     assert all(torch.equal(x, y) for x, y in zip(*losses, strict=True))
 

@@ -20,12 +20,12 @@ from tests.fixtures.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
+from trainers.avqa.evaluate import QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
-from trainers.evaluate import main
+from trainers.evaluate import evaluate, main
 from trainers.runs import CONFIG_FILE, read_run
 from trainers.tracking import PARENT, Store
 from tuning.report.asked_clips import answers_of
@@ -58,7 +58,7 @@ def evaluated(runs, tmp_path_factory, _mlflow_schema) -> tuple[Path, list[Result
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         config = QuestionEvaluation(rates=(70, 30), batch_size=7)
-        return root / "results", evaluate_questions(list(runs.values()), config, root / "results")
+        return root / "results", evaluate(list(runs.values()), config, root / "results")
 
 
 def figures(results: list[Result], run: Path, kind: str = ALL) -> dict[tuple[str, int], Result]:
@@ -194,7 +194,7 @@ def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_r
     other = {"recipe": "finetune", "config": {"recipe": "finetune", "data": "."}}
     (tmp_path / CONFIG_FILE).write_text(json.dumps(other))
     assert main([chosen[0], str(tmp_path), "--out", str(out)]) == 2
-    assert "some of these runs answer questions, others classify" in capsys.readouterr().err
+    assert "these runs are of several tasks: avqa, classification" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_what_can_not_be_evaluated_is_refused(runs, tmp_path, settings_, chosen,
     if len(folders) > 1:
         folders[1] = Path(shutil.copytree(folders[1], tmp_path / "twin"))
     with pytest.raises(ValueError) as error:
-        evaluate_questions(folders, QuestionEvaluation(**settings_), tmp_path / "out")
+        evaluate(folders, QuestionEvaluation(**settings_), tmp_path / "out")
     assert [part for part in parts if part not in str(error.value)] == []
     assert not (tmp_path / "out").exists()
 
@@ -222,7 +222,7 @@ def test_features_of_another_extractor_are_refused(runs, tmp_path):
     other = info.backbone.model_copy(update={"fingerprint": "0" * 64})  # type: ignore[union-attr]
     info.model_copy(update={"backbone": other}).save(tmp_path / "other")
     with pytest.raises(InputError, match="another extractor"):
-        evaluate_questions([runs["rmm"]], QuestionEvaluation(data=tmp_path / "other"), tmp_path / "out")
+        evaluate([runs["rmm"]], QuestionEvaluation(data=tmp_path / "other"), tmp_path / "out")
 
 
 # By hand: complete, without sound, without picture.

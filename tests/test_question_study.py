@@ -12,7 +12,7 @@ from configs import load_config
 from tests.test_study import made, of_kind
 from trainers.avqa.config import AVQAConfig
 from trainers.tracking import Store
-from tuning.avqa import QuestionStudyConfig, check
+from tuning.question_study import QuestionStudyConfig, check
 from tuning.study import main
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray

@@ -20,7 +20,7 @@ from trainers.avqa.stages import question_stages
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.journal import read_metrics
 from trainers.loop import Rank, train_stage
-from trainers.recipes import fingerprints, stage_names
+from trainers.recipes import recipe_of
 from trainers.train import main, train
 
 pytestmark = pytest.mark.unit
@@ -81,7 +81,7 @@ def test_half_and_resume_equals_the_whole_for_other_recipes(root, tmp_path, name
     resumed, later = fit_stage(config, tmp_path / "halves")
     assert_equal(whole, resumed)
     assert without_time(later) == without_time(log)[1:]
-    assert_equal(load_checkpoint(tmp_path / "whole" / stage_names(config)[0]).weights, whole)
+    assert_equal(load_checkpoint(tmp_path / "whole" / recipe_of(config).stage_names(config)[0]).weights, whole)
 
 
 def test_dropout_is_seeded_by_the_step(root, tmp_path):
@@ -135,17 +135,17 @@ def test_parts_start_from_runs_and_frozen_ones_stay(root, tmp_path):
     after, _ = fit_stage(frozen.model_copy(update={"epochs": 1}), tmp_path)
     changed = {name.split(".")[0] for name in after if not torch.equal(after[name], begun[name])}
     assert changed == {"recovery"}
-    assert fingerprints(config).backbone not in (
+    assert recipe_of(config).fingerprints(config).start not in (
         None,
-        fingerprints(frozen.model_copy(update={"recovery_from": ()})).backbone,
+        recipe_of(config).fingerprints(frozen.model_copy(update={"recovery_from": ()})).start,
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"network": "avsd"}, ["its network does not train_stage", "field 'network_from'"]),
-        ({"sizes": {"dim": 8, "heads": 2}}, ["its network does not train_stage"]),
+        ({"network": "avsd"}, ["its network does not fit", "field 'network_from'"]),
+        ({"sizes": {"dim": 8, "heads": 2}}, ["its network does not fit"]),
         ({"words_of": "another"}, ["was trained with another vocabulary"]),
     ],
 )

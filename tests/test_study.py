@@ -11,7 +11,8 @@ import yaml
 
 from configs import PRESET_FOLDER, load_config, preset_names, read_preset
 from trainers.classification.config import CaseConfig
-from tuning.study import StudyConfig, check, main
+from tuning.classification_study import ClassificationStudyConfig, check
+from tuning.study import main
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 STUDY = {
@@ -84,19 +85,19 @@ def test_every_preset_says_what_to_expect(name):
 @unit
 @pytest.mark.parametrize("name", of_kind("classification"))
 def test_every_preset_is_sound(name):
-    config = load_config(StudyConfig, name)
+    config = load_config(ClassificationStudyConfig, name)
     check(config)
     kinds = [config.recipe(r, data=".", **more(config, r)) for r in config.recipes]
     assert any(isinstance(kind, CaseConfig) for kind in kinds)
 
 
-def more(config: StudyConfig, name: str) -> dict[str, str]:
+def more(config: ClassificationStudyConfig, name: str) -> dict[str, str]:
     return {} if config.recipes[name].get("recipe", name) == "finetune" else {"backbone": "."}
 
 
 @unit
 def test_a_recipe_by_another_name_keeps_its_settings():
-    config = load_config(StudyConfig, None, ["corpus={kind: scenes, clips: 8}", "recipes={finetune: {}}"])
+    config = load_config(ClassificationStudyConfig, None, ["corpus={kind: scenes, clips: 8}", "recipes={finetune: {}}"])
     wide = config.model_copy(update={"recipes": {"wide": {"recipe": "lora", "rank": 7, "noise": {"both": 3}}}})
     made = wide.recipe("wide", data=Path("d"), backbone=Path("b"), seed=5)
     assert (made.recipe, made.rank, made.noise.both, made.seed) == ("lora", 7, 3, 5)  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ ASKED = {
 }
 SWEEP = {
     "recipe": "avqa",
-    "data": {"asked": ASKED},
+    "data": {"question_data": ASKED},
     "settings": {"recovery": "rmm_avr"},
     "space": {"recovery_sizes.rmm.slots": [2, 4]},
     "search": {"metric": "val_accuracy_mean"},
@@ -53,14 +53,14 @@ SWEEP = {
             {"recipe": "finetune", "settings": {}, "space": {"lr": [1e-3]}},
             ["asks no questions", "data.question_data"],
         ),
-        ({"data": {"asked": {**ASKED, "solos": None}}}, ["need solos"]),
-        ({"data": {"asked": {**ASKED, "features": {}}}}, ["features.extractor=cavmae"]),
+        ({"data": {"question_data": {**ASKED, "solos": None}}}, ["need solos"]),
+        ({"data": {"question_data": {**ASKED, "features": {}}}}, ["features.extractor=cavmae"]),
         (
-            {"data": {"asked": {**ASKED, "solos": {"clips": 3, "finetune": {"epoch": 1}}}}},
+            {"data": {"question_data": {**ASKED, "solos": {"clips": 3, "finetune": {"epoch": 1}}}}},
             ["data.question_data.solos.finetune.epoch", "did you mean 'epochs'"],
         ),
         ({"protocol": {"steps": [0]}}, ["protocol.steps"]),
-        ({"data": {"asked": ASKED, "media": "."}}, ["give one of"]),
+        ({"data": {"question_data": ASKED, "media": "."}}, ["give one of"]),
     ],
 )
 def test_what_can_not_be_is_refused_before_any_work(tmp_path, changes, parts):
@@ -81,7 +81,7 @@ def test_question_recipes_take_data_and_questions_and_no_tokens(tmp_path, recipe
 
 def test_a_run_before_the_trials_gets_data_and_questions_too(tmp_path):
     before = {"network_from": {"recipe": "avqa", "recovery": "zero"}}
-    config = sweep_config(tmp_path, **{**SWEEP, "data": {"asked": ASKED, "before": before}})
+    config = sweep_config(tmp_path, **{**SWEEP, "data": {"question_data": ASKED, "before": before}})
     check(config)
     made = config.trial({"recovery_sizes.rmm.slots": 2}, data="d", questions="q", network_from="n")
     assert isinstance(made, AVQAConfig)

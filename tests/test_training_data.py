@@ -257,7 +257,7 @@ def test_a_rest_is_dropped_unless_it_is_all_there_is(media):
 @pytest.mark.parametrize("case", CASES)
 def test_resident_tokens_give_the_same_batches_to_the_bit(features, case):
     items, kept = (feature_items(features, case, missing=0.4) for _ in range(2))
-    kept.keep(torch.device("cpu"))
+    kept.make_resident(torch.device("cpu"))
     for epoch in range(3):
         items.epoch = kept.epoch = epoch
         order = epoch_order(23, 0, epoch)

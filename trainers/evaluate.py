@@ -114,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
     try:
+        out = lasting(args.out, "--out")
         task = common_task([read_run(folder) for folder in args.runs])
-        config = load_config(task.evaluation, None, [*data, *args.set])
-        evaluate(args.runs, config, lasting(args.out, "--out"), overwrite=args.overwrite)
+        evaluate(args.runs, load_config(task.evaluation, None, [*data, *args.set]), out, overwrite=args.overwrite)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

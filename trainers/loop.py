@@ -23,7 +23,7 @@ from trainers.metrics import MeanMetrics, StepOutput
 from trainers.resources import Meter
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
-# Loss values are checked on the device and read every so many steps, at the epoch's end and before anything is saved.
+# A GPU checks losses by itself; they are read every so many steps, at the epoch's end and before anything is saved.
 CHECK_STEPS = 50
 
 
@@ -177,7 +177,7 @@ class _Loop:
                 finite.check()
                 self.position, self.sums = reached, running.sums(rank)
                 self._save()
-            elif (number + 1) % CHECK_STEPS == 0:
+            elif rank.device.type == "cpu" or (number + 1) % CHECK_STEPS == 0:
                 finite.check()
             clock = time.perf_counter()
         finite.check()
