@@ -299,7 +299,7 @@ def test_a_report_says_so_when_the_shards_are_gone(evaluated, tmp_path):
     (line,) = clip_blocks(classified_clips, gone, 2)
     assert line.warn
     assert f"{tmp_path / 'gone'}" in line.text
-    (line,) = clip_blocks(replace(found, runs=dict.fromkeys(found.runs, tmp_path)), 2)
+    (line,) = clip_blocks(classified_clips, replace(found, runs=dict.fromkeys(found.runs, tmp_path)), 2)
     assert "No clips are shown" in line.text
 
 
