@@ -12,16 +12,17 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 import torch
 
 from configs import Config, config_to_dict, load_config
 from configs.cluster import lasting, runs_folder
+from configs.names import ConditionName
 from configs.noise import Noise
 from models.cavmae import MODALITIES
-from models.conditions import CONDITIONS, Condition, ConditionName
+from models.conditions import CONDITIONS, PUBLISHED, Condition
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.reader import ShardDataset
@@ -51,7 +52,7 @@ class EvaluateConfig(Config):
 
     data: Path
     split: str = "test"
-    conditions: tuple[ConditionName, ...] = pydantic.Field(default=get_args(ConditionName), min_length=1)
+    conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
     noise: Noise | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
