@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from benchmarks import training
 from benchmarks.avqa_cost import RECOVERIES, Job
 from models.avqa.batch import AVQABatch
+from models.avqa.contract import Recovered
 from models.avqa.networks import NETWORKS
 from models.batch import take_away
 from models.cavmae import MODALITIES
@@ -37,16 +39,22 @@ class Objective(nn.Module):
         self.recovery = None if job.recovery == "none" else RECOVERIES[job.recovery](job.spec, WORDS)
 
     def forward(self, batch: AVQABatch) -> Tensor:
-        logits, aux = self.network(batch.audio, batch.visual, batch.question, batch.negative)
-        loss = F.cross_entropy(logits, batch.label) + sum(MATCH * v.mean() for v in aux.values())
         if self.recovery is None:
-            return loss
+            return self._answer(Recovered(batch.audio, batch.visual, batch.present), batch)
+        whole = self._recovered(batch)
+        loss = self._answer(whole, batch)
         for modality in MODALITIES:
-            away = take_away(batch, modality)
-            filled = self.recovery(away.audio, away.visual, away.present, away.question)
-            loss = loss + F.cross_entropy(self.network(filled.audio, filled.visual, batch.question)[0], batch.label)
-        own = self.recovery.losses(batch.audio, batch.visual, batch.question)
-        return loss + sum(v.mean() for v in own.values())
+            away = replace(take_away(batch, modality), negative=None)
+            loss = loss + self._answer(self._recovered(away), away)
+        return loss + sum(v.mean() for v in whole.losses().values())
+
+    def _recovered(self, batch: AVQABatch) -> Recovered:
+        assert self.recovery is not None
+        return self.recovery(batch.audio, batch.visual, batch.present, batch.question)
+
+    def _answer(self, seen: Recovered, batch: AVQABatch) -> Tensor:
+        logits, own = self.network(seen.audio, seen.visual, seen.present, batch.question, batch.negative)
+        return F.cross_entropy(logits, batch.label) + sum(MATCH * v.mean() for v in own.values())
 
 
 def train(job: Job) -> dict[str, Any]:

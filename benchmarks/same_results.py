@@ -1,7 +1,9 @@
 """Whether two checkouts compute the same: accuracies of two small studies, and the bytes of their shards.
 
-Usage: python -m benchmarks.same_results BEFORE AFTER [--work DIR] [--out FILE.json]. Each study runs in each checkout, in a
-process of its own, with data and runs of its own. Seconds, memory and names of runs are left out of the comparison.
+Usage: python -m benchmarks.same_results BEFORE AFTER [--work DIR] [--out FILE.json]
+
+Each study runs in each checkout, in a process of its own, with data and runs of its own. Seconds, memory and names of
+runs are left out of the comparison.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ method leaves them out or replaces them. A model that peeks turns its output int
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from models.cavmae import MODALITIES, Modality
+from models.host import index, moved, on_host, placed, rows_of, take
+from models.modality import MODALITIES, Group, Modality, groups
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class AVBatch:
         index: int64 [B], the samples' positions in their split.
     """
 
+    ON_HOST: ClassVar[tuple[str, ...]] = ("present",)  # whose values decide shapes: the host keeps them
+
     audio: Tensor
     visual: Tensor
     present: Tensor
@@ -37,20 +41,31 @@ class AVBatch:
         return len(self.label)
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
-        return replace(self, **moved)
+        values = {
+            k: moved(v, device) if k in self.ON_HOST else v.to(device, non_blocking=True)
+            for k, v in vars(self).items()
+            if v is not None
+        }
+        return replace(self, **values)
 
-    def select(self, rows: Tensor) -> Self:
+    def select(self, rows: Tensor | np.ndarray) -> Self:
         """The samples at `rows` (positions int64 [R], or bool [B])."""
-        return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
+        positions = rows_of(rows)
+        if np.array_equal(positions, np.arange(len(self))):
+            return self
+        on_device = index(positions, self.present.device)
+        values = {
+            k: take(v, positions) if k in self.ON_HOST else v[on_device] for k, v in vars(self).items() if v is not None
+        }
+        return replace(self, **values)
 
-    def groups(self) -> list[tuple[tuple[Modality, ...], Tensor]]:
-        """Which modalities there are, with the rows [R] that have just these; at most three groups."""
-        out = []
-        for pattern in self.present.unique(dim=0):
-            rows = (self.present == pattern).all(dim=1).nonzero().squeeze(1)
-            out.append((tuple(m for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there), rows))
-        return out
+    def groups(self) -> list[Group]:
+        """Which modalities there are, with the rows [R] that have just these; at most three groups.
+
+        Raises:
+            ValueError: a sample has neither modality.
+        """
+        return groups(self.present)
 
 
 Batch = TypeVar("Batch", bound=AVBatch)
@@ -58,9 +73,12 @@ Batch = TypeVar("Batch", bound=AVBatch)
 
 def take_away(batch: Batch, modality: Modality, rows: Tensor | None = None) -> Batch:
     """The batch without `modality` (in `rows` [B] bool, or everywhere): NaN in its place, `present` False."""
-    rows = torch.ones(len(batch), dtype=torch.bool) if rows is None else rows
-    present = batch.present.clone()
-    present[rows, MODALITIES.index(modality)] = False
-    values = getattr(batch, modality).clone()
-    values[rows] = float("nan")
-    return replace(batch, **{modality: values}, present=present)
+    column, values = MODALITIES.index(modality), getattr(batch, modality)
+    known = on_host(batch.present).copy()
+    if rows is None:
+        known[:, column], less = False, torch.full_like(values, float("nan"))
+    else:
+        known[on_host(rows), column] = False
+        away = moved(rows, values.device).view(-1, *[1] * (values.dim() - 1))
+        less = values.masked_fill(away, float("nan"))
+    return replace(batch, **{modality: less}, present=placed(known, values.device))

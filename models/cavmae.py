@@ -11,14 +11,14 @@ Shapes: B samples, F fbank frames, N tokens of one modality, D width, C classes,
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Modality = Literal["audio", "visual"]
-MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
+from models.modality import MODALITIES, Modality, by_group, having
+
 PATCH, MEL_BINS = 16, 128
 _SUFFIX: dict[str | None, str] = {None: "", "audio": "_a", "visual": "_v"}
 
@@ -260,8 +260,8 @@ class CAVMAE(nn.Module):
     ) -> Tensor:
         """Classify a batch in which each sample may lack one modality.
 
-        Samples are grouped by which modalities they have, and an absent modality is never computed, so
-        nothing of its content (NaN by contract) can reach the output.
+        Samples are grouped by which modalities they have (`models.modality.by_group`), and an absent modality is
+        never computed: it is bypassed, so nothing of its content (NaN by contract) can reach the output.
 
         Args:
             audio, visual: normalised inputs (`depth` None), or cached tokens [B, N, D] taken before encoder
@@ -276,16 +276,14 @@ class CAVMAE(nn.Module):
             ValueError: a sample has neither modality.
         """
         inputs = dict(zip(MODALITIES, (audio, visual), strict=True))
-        if present is None or bool(present.all()):
+        if present is None:
             return self._forward_group(inputs, depth, hook)
-        if not bool(present.any(dim=1).all()):
-            raise ValueError("a sample has neither audio nor picture: nothing to classify it by")
-        logits = self.modality_a.new_empty(len(present), self.classes)
-        for pattern in present.unique(dim=0):
-            rows = (present == pattern).all(dim=1).nonzero().squeeze(1)
-            group = {m: inputs[m][rows] for m, there in zip(MODALITIES, pattern.tolist(), strict=True) if there}
-            logits = logits.index_copy(0, rows, self._forward_group(group, depth, hook).to(logits.dtype))
-        return logits
+
+        def classify(there: tuple[Modality, ...], rows: Tensor | None) -> Tensor:
+            group = {m: inputs[m] if rows is None else inputs[m][rows] for m in there}
+            return self._forward_group(group, depth, hook)
+
+        return by_group(present, classify)
 
     def drop_before(self, depth: int) -> None:
         """Free what cached tokens make needless: patch embeddings and the encoder blocks before `depth`.
@@ -302,10 +300,10 @@ class CAVMAE(nn.Module):
         """Tokens before encoder block `depth` of both modalities, [B, N, D] each; NaN where absent."""
         out = []
         for column, (modality, x) in enumerate(zip(MODALITIES, (audio, visual), strict=True)):
-            there = present[:, column]
+            there = having(present, column)
             shape = (len(x), self.config.tokens[modality], self.config.dim)
             tokens = torch.full(shape, float("nan"), device=x.device)
-            if bool(there.any()):
+            if len(there):
                 tokens[there] = self.encode(modality, self.embed(modality, x[there]), 0, depth).float()
             out.append(tokens)
         return out[0], out[1]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.cavmae import Modality
+from models.modality import Modality
 from models.noise import NoiseConfig
+from models.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,15 @@ class Condition:
         return noise.both if len(self.noisy) == 2 else noise.alone
 
 
-ConditionName = Literal["complete", "noisy_audio", "noisy_visual", "noisy_both", "audio_missing", "visual_missing"]
-CONDITIONS: dict[str, Condition] = {
-    c.name: c
-    for c in (
-        Condition("complete", case="complete"),
-        Condition("noisy_audio", noisy=("audio",), case="noisy_audio"),
-        Condition("noisy_visual", noisy=("visual",), case="noisy_visual"),
-        Condition("noisy_both", noisy=("audio", "visual"), case="noisy_both"),
-        Condition("audio_missing", missing=("audio",), case="noisy_audio"),
-        Condition("visual_missing", missing=("visual",), case="noisy_visual"),
-    )
-}
+PUBLISHED = (
+    Condition("complete", case="complete"),
+    Condition("noisy_audio", noisy=("audio",), case="noisy_audio"),
+    Condition("noisy_visual", noisy=("visual",), case="noisy_visual"),
+    Condition("noisy_both", noisy=("audio", "visual"), case="noisy_both"),
+    Condition("audio_missing", missing=("audio",), case="noisy_audio"),
+    Condition("visual_missing", missing=("visual",), case="noisy_visual"),
+)
+CONDITIONS: Registry[Condition] = Registry("condition", {c.name: c for c in PUBLISHED})
 Case = Literal["complete", "noisy_audio", "noisy_visual", "noisy_both"]
 CASES: tuple[Case, ...] = ("complete", "noisy_audio", "noisy_visual", "noisy_both")
 NOISY_CASES = CASES[1:]

@@ -12,13 +12,16 @@ Shapes: F fbank frames; H, W picture sides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from models.registry import Registry
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _REFERENCE_SIZE = 224  # pixels for which the blur kernels are given; they scale with the picture
@@ -88,10 +91,20 @@ def pixelate(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
     return F.interpolate(small, size=x.shape[-2:], mode="nearest")[0]
 
 
-KINDS: dict[str, dict[str, Callable[..., Tensor]]] = {
-    "audio": {"gaussian": gaussian_audio, "time_mask": time_mask, "time_shift": time_shift},
-    "visual": {"black": black, "gaussian": gaussian_visual, "blur": blur, "pixelate": pixelate},
-}
+class NoiseKind(Protocol):
+    """A kind of noise: a function of one sample's normalised input, of a severity from 1 to 5 and of a random
+    generator, from which alone it draws; the shape stays."""
+
+    def __call__(self, x: Tensor, severity: int, rng: np.random.Generator, /) -> Tensor: ...
+
+
+AUDIO_KINDS: Registry[NoiseKind] = Registry(
+    "kind of noise for audio", {"gaussian": gaussian_audio, "time_mask": time_mask, "time_shift": time_shift}
+)
+VISUAL_KINDS: Registry[NoiseKind] = Registry(
+    "kind of noise for visual", {"black": black, "gaussian": gaussian_visual, "blur": blur, "pixelate": pixelate}
+)
+KINDS: dict[str, Registry[NoiseKind]] = {"audio": AUDIO_KINDS, "visual": VISUAL_KINDS}
 
 
 @dataclass(frozen=True)
@@ -147,8 +160,8 @@ def ruin(
         raise ValueError(f"severity {severity} is not one of 1..5")
     rng = _generator(modality, severity, seed, sample, draw)
     kind = _kind(rng, modality, config)
-    extra = {"floor": floor} if kind == "black" else {}
-    return KINDS[modality][kind](x, severity, rng, **extra), kind
+    apply = KINDS[modality][kind]
+    return black(x, severity, rng, floor) if apply is black else apply(x, severity, rng), kind
 
 
 def drawn_kind(modality: str, severity: int, config: NoiseConfig, seed: int, sample: str, draw: int) -> str:

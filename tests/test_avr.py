@@ -162,7 +162,7 @@ def test_a_pair_of_zeros_has_finite_gradients():
 
 def test_the_noise_loss_trains_the_denoiser_alone():
     avr = AVR(SPEC, 9, **SMALL)
-    avr.losses(*pair(), torch.ones(4, 2).long())["ave"].sum().backward()
+    avr.losses(*pair())["ave"].sum().backward()
     assert avr.entrance.weight.grad is None
     assert avr.exit.weight.grad is None
     assert avr.denoiser.unet.out.weight.grad.any()
@@ -171,20 +171,19 @@ def test_the_noise_loss_trains_the_denoiser_alone():
 
 @torch.no_grad()
 def test_the_noise_of_training_is_seeded_and_goes_on_after_a_restart():
-    question = torch.ones(4, 2).long()
     torch.manual_seed(0)
     one = AVR(SPEC, 9, **SMALL)
-    drawn = [one.losses(*pair(), question)["ave"] for _ in range(3)]
+    drawn = [one.losses(*pair())["ave"] for _ in range(3)]
     torch.manual_seed(0)
     other = AVR(SPEC, 9, **SMALL)
-    again = [other.losses(*pair(), question)["ave"]]
+    again = [other.losses(*pair())["ave"]]
     resumed = AVR(SPEC, 9, **SMALL)
     resumed.load_state_dict(other.state_dict())
-    again += [resumed.losses(*pair(), question)["ave"] for _ in range(2)]
+    again += [resumed.losses(*pair())["ave"] for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
     assert not torch.equal(drawn[0], drawn[1])
     one.eval()
-    assert torch.equal(one.losses(*pair(), question)["ave"], one.losses(*pair(), question)["ave"])
+    assert torch.equal(one.losses(*pair())["ave"], one.losses(*pair())["ave"])
 
 
 @pytest.mark.parametrize(("steps", "timesteps"), [(10, 10), (4, 10), (7, 5)])
@@ -226,7 +225,7 @@ def test_the_linear_path_passes_what_the_u_net_is_too_narrow_for():
         avr = AVR(spec, 9, channels=32, width=4, linear=linear)
         optimizer = torch.optim.Adam(avr.denoiser.parameters(), lr=2e-2)
         for _ in range(12):
-            loss = avr.losses(audio, visual, torch.ones(16, 1).long())["ave"].mean()
+            loss = avr.losses(audio, visual)["ave"].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.avqa.batch import FeatureSpec, Recovered
+from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Recovered
 from models.avqa.recovery import RECOVERIES
 from models.avqa.recovery.avr import AVR
 from models.avqa.recovery.filling import filled
@@ -43,6 +44,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 MIXED = [[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [0, 1]]
 PATTERNS = {"mixed": MIXED, "no audio": [[0, 1]] * 6, "no visual": [[1, 0]] * 6}
 PRESENT = torch.tensor(MIXED, dtype=torch.bool)
+WHOLE = torch.ones(6, 2, dtype=torch.bool)
 
 
 def fresh(name: str, spec: FeatureSpec = GRID) -> Any:
@@ -111,10 +113,11 @@ class Peeking(nn.Module):
         self.how = how
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        whole = torch.ones_like(present)
         if self.how == "mask":
-            return Recovered(audio * present[:, 0].view(-1, 1, 1), visual.nan_to_num())
+            return Recovered(audio * present[:, 0].view(-1, 1, 1), visual.nan_to_num(), whole)
         clean = audio.nan_to_num().clamp(-9, 9)
-        return Recovered(clean, filled(visual, (~present[:, 1]).nonzero().squeeze(1), clean.mean()))
+        return Recovered(clean, filled(visual, (~present[:, 1]).nonzero().squeeze(1), clean.mean()), whole)
 
 
 @pytest.mark.parametrize("how", ["mask", "mean"])
@@ -147,8 +150,8 @@ def test_permuting_the_batch_permutes_outputs_and_losses(name):
     moved = model(a[order], v[order], PRESENT[order], question[order])
     torch.testing.assert_close(moved.audio, out.audio[order], atol=5e-6, rtol=1e-5)
     torch.testing.assert_close(moved.visual, out.visual[order], atol=5e-6, rtol=1e-5)
-    losses = model.losses(audio, visual, question)
-    for loss, value in model.losses(audio[order], visual[order], question[order]).items():
+    losses = model(audio, visual, WHOLE, question).losses()
+    for loss, value in model(audio[order], visual[order], WHOLE, question[order]).losses().items():
         assert value.shape == (6,)
         torch.testing.assert_close(value, losses[loss][order], atol=5e-6, rtol=1e-5)
 
@@ -224,14 +227,19 @@ def test_a_sample_with_neither_modality_is_refused(name):
         method(name)(*features()[:2], torch.tensor([[1, 1], [0, 0]] * 3).bool(), features()[2])
 
 
+@pytest.mark.parametrize(("kind", "name"), [("zero", "zero"), ("rmm", "rmm"), ("avr", "avr"), ("rmm_avr", "rmm + avr")])
 @torch.no_grad()
-def test_losses_by_name():
+def test_losses_are_those_declared_and_of_complete_samples(kind, name):
+    names = {"zero": set(), "rmm": {"rmmr"}, "avr": {"ave"}, "rmm_avr": {"rmmr", "ave"}}[kind]
+    assert set(RECOVERIES[kind].loss_names) == names
     audio, visual, question = features()
-    names = {
-        kind: set(RECOVERIES[kind](GRID, WORDS, **METHODS[name][1]).losses(audio, visual, question))
-        for kind, name in (("zero", "zero"), ("rmm", "rmm"), ("avr", "avr"), ("rmm_avr", "rmm + avr"))
-    }
-    assert names == {"zero": set(), "rmm": {"rmmr"}, "avr": {"ave"}, "rmm_avr": {"rmmr", "ave"}}
+    found = method(name)(*without(audio, visual, PRESENT), PRESENT, question).losses()
+    rows = PRESENT.all(dim=1)
+    alone = method(name)(audio[rows], visual[rows], WHOLE[rows], question[rows]).losses()
+    assert set(found) == names
+    assert all(torch.equal(found[n], alone[n]) and found[n].shape == (2,) for n in names)
+    lacking = torch.tensor(PATTERNS["no audio"], dtype=torch.bool)
+    assert method(name)(*without(audio, visual, lacking), lacking, question).losses() == {}
 
 
 @torch.no_grad()

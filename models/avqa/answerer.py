@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.avqa.batch import AVQABatch, FeatureSpec
+from models.avqa.contract import Losses, Network, Recovered, Recovery
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.avqa.scale import Scale, Standardise
@@ -46,6 +47,21 @@ class Design:
         return cls(**{**values, "spec": FeatureSpec(**values["spec"])})
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What comes of a batch.
+
+    Attributes:
+        logits: [B, A], -inf where the batch does not allow an answer.
+        losses: of the network, [B] each.
+        recovered: what the network saw.
+    """
+
+    logits: Tensor
+    losses: Losses
+    recovered: Recovered
+
+
 class Answerer(nn.Module):
     """Standardises a batch, recovers what it lacks, then answers; parts are `recovery` and `network`.
 
@@ -61,21 +77,29 @@ class Answerer(nn.Module):
         super().__init__()
         self.design, self.scale = design, scale
         self.standardise = Standardise(scale)
-        self.recovery = RECOVERIES[design.recovery](design.spec, design.words, **design.recovery_sizes)
+        self.recovery = as_module(RECOVERIES[design.recovery](design.spec, design.words, **design.recovery_sizes))
         self.network: nn.Module | None = None
         if design.network is not None:
             kind = NETWORKS[design.network]
-            self.network = kind(design.spec, design.words, design.answers, **design.sizes)
+            self.network = as_module(kind(design.spec, design.words, design.answers, **design.sizes))
 
-    def forward(self, batch: AVQABatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: AVQABatch) -> tuple[Tensor, Losses]:
         """Logits [B, A], -inf where the batch does not allow an answer, and the network's own losses [B]."""
-        return self.answer(self.standardise(batch))
+        answered = self.answer(self.standardise(batch))
+        return answered.logits, answered.losses
 
-    def answer(self, batch: AVQABatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def answer(self, batch: AVQABatch) -> Answered:
         """The same of a batch that is standardised already."""
         assert self.network is not None, "a recovery method alone has no answers"
-        whole = self.recovery(batch.audio, batch.visual, batch.present, batch.question)
-        logits, aux = self.network(whole.audio, whole.visual, batch.question, batch.negative)
+        found: Recovered = self.recovery(batch.audio, batch.visual, batch.present, batch.question)
+        logits, losses = self.network(found.audio, found.visual, found.present, batch.question, batch.negative)
         if batch.allowed is not None:
             logits = logits.masked_fill(~batch.allowed, float("-inf"))
-        return logits, aux
+        return Answered(logits, losses, found)
+
+
+def as_module(part: Network | Recovery) -> nn.Module:
+    """A network or a recovery method as the module that it is."""
+    if not isinstance(part, nn.Module):
+        raise TypeError(f"{type(part).__name__} is no torch module")
+    return part

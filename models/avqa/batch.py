@@ -1,4 +1,4 @@
-"""What goes through a question-answering network: sizes of the features, a batch, the two interfaces.
+"""What goes through a question-answering network: sizes of the features, and a batch.
 
 Shapes: B questions, T time steps, P places of a square grid (row by row), L words, A answers; Da, Dv widths
 of audio and visual features.
@@ -7,7 +7,7 @@ of audio and visual features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -58,40 +58,8 @@ class AVQABatch(AVBatch):
         allowed: bool [B, A], answers to choose from (multiple choice); None: all.
     """
 
+    ON_HOST: ClassVar[tuple[str, ...]] = ("present", "question")
+
     question: Tensor
     negative: Tensor | None = None
     allowed: Tensor | None = None
-
-
-class Network(Protocol):
-    """A question-answering network: built as `Kind(spec, words, answers, **sizes)`.
-
-    It never sees NaN: a recovery method stands in front of it. One sample's output depends on that sample
-    alone. `aux` has per-sample losses [B] by name (such as "match", when `negative` is given).
-    """
-
-    def __call__(
-        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """logits [B, A], aux."""
-        ...
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """Features without NaN, for the network: `audio` [B, T, Da], `visual` [B, T, rows, Dv]."""
-
-    audio: Tensor
-    visual: Tensor
-
-
-class Recovery(Protocol):
-    """What stands in front of a network: built as `Kind(spec, words, **sizes)`.
-
-    Called with NaN in the rows that `present` says are absent, it reads nothing of them. `losses` takes
-    complete samples and gives the method's own losses, per sample [B], by name ("rmmr", "ave").
-    """
-
-    def __call__(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered: ...
-
-    def losses(self, audio: Tensor, visual: Tensor, question: Tensor) -> dict[str, Tensor]: ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.batch import AVQABatch
-from models.cavmae import MODALITIES, Modality
+from models.modality import MODALITIES, Modality
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,19 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from configs import Config
+from configs.names import Registered
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
-from models.cavmae import MODALITIES, Modality
+from models.modality import MODALITIES, Modality
 from trainers.config import TrainConfig
 
-NetworkName = Literal["avst", "avsd", "lavit", "pstp"]
-RecoveryName = Literal["zero", "rmm", "avr", "rmm_avr"]
+NetworkName = Annotated[str, Registered(NETWORKS)]
+RecoveryName = Annotated[str, Registered(RECOVERIES)]
+RECORDED = {"rmmr": 1.0, "ave": 1.0, "match": 0.5}  # in each record of an earlier run, whether there or not
 Part = Literal["network", "recovery"]
 
 
@@ -42,18 +43,27 @@ def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown size '{name}'; {hint}known: {', '.join(known) or 'none'}")
 
 
-class LossWeights(Config):
-    """Weights of the losses beside the cross-entropies (Eq. 8: l1 and l2 are 1; AVST's own: 0.5).
+def declared_losses(network: str | None, recovery: str) -> dict[str, float]:
+    """The losses that a network and a recovery method declare, with their default weights."""
+    own = {} if network is None else NETWORKS[network].loss_names
+    return {**RECOVERIES[recovery].loss_names, **own}
 
-    Attributes:
-        rmmr: the slot generator's (Eq. 3-4).
-        ave: the diffusion's (Eq. 7).
-        match: AVST's, whether sound and picture belong together.
+
+def checked_weights(given: Mapping[str, float], declared: Mapping[str, float]) -> dict[str, float]:
+    """The weight of every declared loss: as given, or its default.
+
+    Raises:
+        ValueError: a weight of a loss that nobody declares (names the nearest), or one below 0.
     """
-
-    rmmr: float = pydantic.Field(default=1.0, ge=0)
-    ave: float = pydantic.Field(default=1.0, ge=0)
-    match: float = pydantic.Field(default=0.5, ge=0)
+    for name, weight in given.items():
+        if name not in declared:
+            close = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            known = ", ".join(f"{k} ({v:g})" for k, v in declared.items()) or "none"
+            raise ValueError(f"weights: no loss '{name}'; {hint}losses of this choice, with their weights: {known}")
+        if weight < 0:
+            raise ValueError(f"weights.{name}: {weight:g} is below 0")
+    return {**declared, **given}
 
 
 class QuestionConfig(TrainConfig):
@@ -67,17 +77,31 @@ class QuestionConfig(TrainConfig):
         memorise: slots start from training samples instead of N(0, 1) (ours). Such slots are each other's
             noise: on drawn ensembles the RMMR of unseen clips was 2.8 after four epochs, from N(0, 1) 2.1,
             where the mean has 2.0.
-        weights: of the losses.
+        weights: of the losses that network and recovery method declare, over their defaults (rmmr and ave: 1,
+            match: 0.5), as `weights.rmmr=0.5`.
     """
 
     questions: Path
     words: int | None = pydantic.Field(default=None, ge=1)
     resident: bool | None = None
     memorise: bool = False
-    weights: LossWeights = LossWeights()
+    weights: dict[str, float] = pydantic.Field(default_factory=dict)
     batch_size: int = pydantic.Field(default=32, ge=1)
     lr: float = pydantic.Field(default=3e-4, gt=0)
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
+
+    @property
+    def declared(self) -> dict[str, float]:
+        """The losses that there are beside the cross-entropies, with their default weights."""
+        raise NotImplementedError
+
+    @pydantic.model_validator(mode="after")
+    def _weighted(self) -> Self:
+        """Every loss has its weight, so that a record of the config says them all."""
+        declared = self.declared
+        given = {k: v for k, v in self.weights.items() if k in declared or RECORDED.get(k) != v}
+        self.__dict__["weights"] = checked_weights(given, declared)  # the one change of a frozen config
+        return self
 
 
 class AVQAConfig(QuestionConfig):
@@ -123,6 +147,10 @@ class AVQAConfig(QuestionConfig):
         return self
 
     @property
+    def declared(self) -> dict[str, float]:
+        return declared_losses(self.network, self.recovery)
+
+    @property
     def taken(self) -> tuple[Modality, ...]:
         """The modalities that training takes away, one at a time."""
         if self.missing is not None:
@@ -148,6 +176,10 @@ class RecoveryConfig(QuestionConfig):
     def recovery(self) -> str:
         """Which method."""
         return self.recipe
+
+    @property
+    def declared(self) -> dict[str, float]:
+        return declared_losses(None, self.recovery)
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> RecoveryConfig:

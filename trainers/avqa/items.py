@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.avqa.batch import AVQABatch
-from models.cavmae import MODALITIES, Modality
+from models.modality import MODALITIES, Modality
 from models.noise import generator
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of

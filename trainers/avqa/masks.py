@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from models.cavmae import MODALITIES, Modality
+from models.modality import MODALITIES, Modality
 from models.noise import generator
 
 Draws = Mapping[str, Mapping[Modality, float]]  # clip -> modality -> 0..1

@@ -8,18 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.avqa.answerer import Answerer
+from models.avqa.answerer import Answered, Answerer
 from models.avqa.batch import AVQABatch
+from models.avqa.contract import Losses
 from models.batch import take_away
-from models.cavmae import Modality
+from models.host import take
+from models.modality import Modality, complete
 from trainers.avqa.items import NO_ANSWER
 from trainers.metrics import StepOutput, sum_and_count
 
 Metrics = dict[str, Tensor]  # by name a sum and the count that it is over, [2]
+
+
+def weighted(losses: Losses, weights: Mapping[str, float], like: Tensor) -> tuple[Tensor, Metrics]:
+    """The weighted sum of the means of losses [R], and each one's sum and count; 0 and none without any."""
+    total = like.new_zeros((), dtype=torch.float32)
+    for name, loss in losses.items():
+        total = total + weights[name] * loss.float().mean()
+    return total, {name: sum_and_count(loss) for name, loss in losses.items()}
 
 
 class OwnLosses(nn.Module):
@@ -31,20 +42,12 @@ class OwnLosses(nn.Module):
 
     def forward(self, batch: AVQABatch) -> StepOutput:
         """Their mean over the samples; there is nothing to classify."""
-        total, metrics = self.of(self.standardise(batch))
-        return StepOutput(total, None, metrics)
-
-    def of(self, batch: AVQABatch) -> tuple[Tensor, Metrics]:
-        """Of a standardised batch the weighted sum of the means, and each one's sum and count; 0 and none
-        without a complete sample."""
-        total = batch.label.new_zeros((), dtype=torch.float32)
-        whole = batch.select(batch.present.all(dim=1))
-        metrics: Metrics = {}
+        whole = self.standardise(batch).select(complete(batch.present))
+        losses: Losses = {}
         if len(whole):
-            for name, loss in self.recovery.losses(whole.audio, whole.visual, whole.question).items():
-                metrics[name] = sum_and_count(loss)
-                total = total + self.weights[name] * loss.float().mean()
-        return total, metrics
+            losses = self.recovery(whole.audio, whole.visual, whole.present, whole.question).losses()
+        total, metrics = weighted(losses, self.weights, batch.label)
+        return StepOutput(total, None, metrics)
 
 
 class AnswerLoss(nn.Module):
@@ -52,9 +55,10 @@ class AnswerLoss(nn.Module):
     losses of the recovery method and of the network.
 
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
-    keeps it, and the network's own losses (match) are those of complete samples. The logits are those of what
-    is there. `alternate_missing`: the rows of a batch take turns in which modality they lose, so each term is the mean
-    of a part of them: the same expectation for a fraction of the work.
+    keeps it, and the network's own losses (match) are those of complete samples. The logits, and the recovery
+    method's losses, are those of what is there. `alternate_missing`: the rows of a batch take turns in which
+    modality they lose, so each term is the mean of a part of them: the same expectation for a fraction of the
+    work. Nothing here waits for the device: row sets are known to the host (`models.host`).
     """
 
     def __init__(
@@ -68,7 +72,6 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.answerer, self.taken, self.weights, self.frozen = answerer, taken, weights, frozen
         self.alternate_missing = alternate_missing
-        self.own = OwnLosses(answerer, weights)
         for name in frozen:
             getattr(answerer, name).requires_grad_(False)
 
@@ -81,33 +84,35 @@ class AnswerLoss(nn.Module):
 
     def forward(self, batch: AVQABatch) -> StepOutput:
         batch = self.answerer.standardise(batch)
-        total, logits, metrics = self._answer(batch, "complete")
+        total, metrics, there = self._answer(batch, "complete")
         for modality, rows in self._lacking(batch):
             less = replace(take_away(batch.select(rows), modality), negative=None)
-            loss, _, more = self._answer(less, f"{modality}_missing")
+            loss, more, _ = self._answer(less, f"{modality}_missing")
             total, metrics = total + loss, metrics | more
         if "recovery" not in self.frozen:
-            loss, more = self.own.of(batch)
+            loss, more = weighted(there.recovered.losses(), self.weights, batch.label)
             total, metrics = total + loss, metrics | more
-        return StepOutput(total, logits.detach().float(), metrics)
+        return StepOutput(total, there.logits.detach().float(), metrics)
 
-    def _lacking(self, batch: AVQABatch) -> Iterator[tuple[Modality, Tensor]]:
+    def _lacking(self, batch: AVQABatch) -> Iterator[tuple[Modality, np.ndarray]]:
         """What is taken away, and from which complete rows [R]."""
-        both = batch.present.all(dim=1).nonzero().squeeze(1)
+        both = complete(batch.present)
         for turn, modality in enumerate(self.taken):
             rows = both[turn :: len(self.taken)] if self.alternate_missing else both
             if len(rows):
                 yield modality, rows
 
-    def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Tensor, Metrics]:
-        logits, aux = self.answerer.answer(batch)
+    def _answer(self, batch: AVQABatch, name: str) -> tuple[Tensor, Metrics, Answered]:
+        answered = self.answerer.answer(batch)
+        logits = answered.logits
         losses = F.cross_entropy(logits.float(), batch.label, ignore_index=NO_ANSWER, reduction="none")
         metrics = {f"ce_{name}": sum_and_count(losses)}
         total = losses.mean()
         if name != "complete":
             metrics[f"accuracy_{name}"] = sum_and_count(logits.argmax(dim=1) == batch.label)
-        both = batch.present.all(dim=1)
-        for kind, loss in aux.items() if bool(both.any()) else ():
-            metrics[kind] = sum_and_count(loss[both])
-            total = total + self.weights[kind] * loss[both].float().mean()
-        return total, logits, metrics
+        both = np.intersect1d(complete(batch.present), complete(answered.recovered.present))
+        for kind, loss in answered.losses.items() if len(both) else ():
+            own = take(loss, both)
+            metrics[kind] = sum_and_count(own)
+            total = total + self.weights[kind] * own.float().mean()
+        return total, metrics, answered

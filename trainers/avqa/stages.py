@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.answerer import Answerer, Design
+from models.avqa.networks import NETWORKS
 from models.backbone import weights_fingerprint
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
@@ -21,8 +22,6 @@ from trainers.avqa.objective import AnswerLoss, OwnLosses
 from trainers.avqa.warm_start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
 from trainers.loop import Stage
 from trainers.recipe import Fingerprints
-
-MATCHING = frozenset({"avst"})  # networks with a match loss, which takes negative frames
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,11 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
         torch.manual_seed(config.seed)
         answerer = _build(config, world)
     objective: nn.Module
-    weights = config.weights.model_dump()
+    weights = config.weights
     negatives = False
     if isinstance(config, AVQAConfig):
         objective = AnswerLoss(answerer, config.taken, weights, config.freeze, config.alternate_missing)
-        negatives = config.network in MATCHING and config.weights.match > 0 and config.absent is None
+        negatives = config.absent is None and _needs_negatives(config)
     else:
         objective = OwnLosses(answerer, weights)
     train = world.items(config, world.train, negatives)
@@ -112,6 +111,12 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
             unused_parameters=True,
         )
     ]
+
+
+def _needs_negatives(config: AVQAConfig) -> bool:
+    """Whether a loss that counts takes frames of other clips."""
+    network = NETWORKS[config.network]
+    return network.takes_negatives and any(config.weights[name] > 0 for name in network.loss_names)
 
 
 def _build(config: QuestionConfig, world: World) -> Answerer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.avqa.answerer import Answerer
+from models.avqa.recovery.rmm import RMM
 from models.noise import generator
 from shards.checkpoint import Checkpoint, checkpoint_in, has_checkpoint, load_checkpoint
 from shards.errors import InputError
@@ -39,13 +40,13 @@ def start_runs(config: AVQAConfig) -> list[Path]:
 def memorise(answerer: Answerer, train: QuestionItems) -> None:
     """Let slots start from training samples that are complete, where the method has slots."""
     rmm = getattr(answerer.recovery, "rmm", answerer.recovery)
-    if not hasattr(rmm, "memorise"):
+    if not isinstance(rmm, RMM):
         return
     order = generator("memorise", train.seed).permutation(len(train)).tolist()
     whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:SAMPLES]
     if whole:
         batch = answerer.standardise(train.batch(whole))
-        rmm.memorise(batch.audio, batch.visual, batch.question, train.seed)  # type: ignore[attr-defined]
+        rmm.memorise(batch.audio, batch.visual, batch.question, train.seed)
 
 
 def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, Any]) -> None:

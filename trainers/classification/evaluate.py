@@ -6,16 +6,17 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 import torch
 from torch import Tensor
 
 from configs import Config
+from configs.names import ConditionName
 from configs.noise import Noise
 from models.cavmae import MODALITIES
-from models.conditions import CONDITIONS, Condition, ConditionName
+from models.conditions import CONDITIONS, PUBLISHED, Condition
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import SampleMeta
@@ -44,7 +45,7 @@ class EvaluateConfig(Config):
 
     data: Path | None = None
     split: str = "test"
-    conditions: tuple[ConditionName, ...] = pydantic.Field(default=get_args(ConditionName), min_length=1)
+    conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
     noise: Noise | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)

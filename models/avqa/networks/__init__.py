@@ -1,8 +1,10 @@
-"""The networks: AVST, AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
+"""The networks: AVST, AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each, one line in `NETWORKS`."""
 
+from models.avqa.contract import Network
 from models.avqa.networks.avsd import AVSD
 from models.avqa.networks.avst import AVST
 from models.avqa.networks.lavit import LAViT
 from models.avqa.networks.pstp import PSTPNet
+from models.registry import Registry
 
-NETWORKS: dict[str, type] = {"avst": AVST, "avsd": AVSD, "lavit": LAViT, "pstp": PSTPNet}
+NETWORKS: Registry[type[Network]] = Registry("network", {"avst": AVST, "avsd": AVSD, "lavit": LAViT, "pstp": PSTPNet})

@@ -9,6 +9,9 @@ the T steps (all of them where T is smaller), with as many places as the feature
 frame token is dropped. Different from the released code: its dropout in the unary potential stays on in
 evaluation (ours doesn't), and padding words have no potentials.
 
+An absent modality is no utility: it has no potentials, gives none to the others, and is no step of the last
+LSTM's sequence.
+
 Shapes: B questions, n elements of one utility (words, places, steps), D width, A answers.
 """
 
@@ -21,7 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.avqa.batch import FeatureSpec
-from models.avqa.networks.common import WordLSTM, masked_mean, places
+from models.avqa.contract import Losses
+from models.avqa.networks.common import WordLSTM, last_word, masked_mean, places
+from models.avqa.networks.grouped import GroupedNetwork
+
+Utilities = dict[int, Tensor]  # by number: the words 0, frames from 1, the sound last
 
 
 class Pairwise(nn.Module):
@@ -68,26 +75,28 @@ class FactorGraphAttention(nn.Module):
         )
         self.reduce = nn.ModuleList(nn.Linear(utilities + 1 + (i == 0), 1, bias=False) for i in range(utilities))
 
-    def forward(self, utilities: list[Tensor], masks: list[Tensor], prior: Tensor) -> list[Tensor]:
-        """Utilities [B, n, D] with masks bool [B, n], the first's prior [B, n] -> attended, [B, D] each."""
+    def forward(self, utilities: Utilities, masks: Utilities, prior: Tensor) -> dict[int, Tensor]:
+        """Utilities [B, n, D] by number with masks bool [B, n], the first's prior [B, n] -> attended, [B, D]
+        each; those that are left out are absent."""
         weights = self.weights(utilities, masks, prior)
-        return [torch.einsum("bn,bnd->bd", w, u) for w, u in zip(weights, utilities, strict=True)]
+        return {i: torch.einsum("bn,bnd->bd", w, utilities[i]) for i, w in weights.items()}
 
-    def weights(self, utilities: list[Tensor], masks: list[Tensor], prior: Tensor) -> list[Tensor]:
+    def weights(self, utilities: Utilities, masks: Utilities, prior: Tensor) -> dict[int, Tensor]:
         """Attention over each utility's elements, [B, n] each, 0 where masked."""
-        potentials: list[list[Tensor]] = [[unary(u)[..., 0]] for unary, u in zip(self.unary, utilities, strict=True)]
+        potentials = {i: [self.unary[i](u)[..., 0]] for i, u in utilities.items()}
         for name, pair in self.pairs.items():
             i, j = map(int, name.split("-"))
-            of_i, of_j = pair(utilities[i], utilities[j], masks[i], masks[j])
-            potentials[i].append(of_i)
-            if i != j:
-                potentials[j].append(of_j)
+            both = i in utilities and j in utilities
+            of_i, of_j = pair(utilities[i], utilities[j], masks[i], masks[j]) if both else (None, None)
+            for k, of_k in ((i, of_i), (j, of_j)) if i != j else ((i, of_i),):
+                if k in utilities:
+                    potentials[k].append(torch.zeros_like(potentials[k][0]) if of_k is None else of_k)
         potentials[0].append(prior)
-        scores = [r(torch.stack(p, dim=-1))[..., 0] for r, p in zip(self.reduce, potentials, strict=True)]
-        return [s.masked_fill(~m, -torch.inf).softmax(dim=1) for s, m in zip(scores, masks, strict=True)]
+        scores = {i: self.reduce[i](torch.stack(p, dim=-1))[..., 0] for i, p in potentials.items()}
+        return {i: s.masked_fill(~masks[i], -torch.inf).softmax(dim=1) for i, s in scores.items()}
 
 
-class AVSD(nn.Module):
+class AVSD(GroupedNetwork):
     """Audio-visual scene-aware dialogue network, answering questions.
 
     Args:
@@ -119,21 +128,19 @@ class AVSD(nn.Module):
         self.sequence = nn.LSTM(dim, dim, batch_first=True)
         self.head = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, answers))
 
-    def forward(
-        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, A], and no losses of its own; `negative` is not used.
-
-        Args:
-            audio: [B, T, Da].
-            visual: [B, T, rows, Dv].
-            question: int64 [B, L], 0 pads.
-        """
+    def respond(
+        self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
+    ) -> tuple[Tensor, Losses]:
         words, mask, _ = self.question(question)
-        looked_at = self.visual(places(visual[:, self.chosen], self.spec)).unbind(dim=1)
-        utilities = [words, *looked_at, self.audio(audio)]
-        masks = [mask, *(mask.new_ones(u.shape[:2]) for u in utilities[1:])]
-        last = F.one_hot(mask.sum(dim=1) - 1, mask.shape[1]).to(words.dtype)  # prior: the last word
-        asked, *seen, heard = self.attend(utilities, masks, last)
-        _, (hidden, _) = self.sequence(torch.stack([heard, *seen], dim=1))
+        utilities = {0: words}
+        if visual is not None:
+            looked_at = self.visual(places(visual[:, self.chosen], self.spec)).unbind(dim=1)
+            utilities |= dict(enumerate(looked_at, 1))
+        if audio is not None:
+            utilities[len(self.chosen) + 1] = self.audio(audio)
+        masks = {i: mask.new_ones(u.shape[:2]) if i else mask for i, u in utilities.items()}
+        asked, *seen = self.attend(utilities, masks, last_word(mask).to(words.dtype)).values()
+        if audio is not None:
+            seen = [seen[-1], *seen[:-1]]  # what is heard comes first
+        _, (hidden, _) = self.sequence(torch.stack(seen, dim=1))
         return self.head(torch.cat([asked, hidden[0]], dim=1)), {}

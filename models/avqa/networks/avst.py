@@ -7,19 +7,27 @@ its visual features come from shards. Defaults are the paper's sizes: 512 everyw
 Where the features' width Dv is not the network's, a linear layer brings it there first; at the paper's
 sizes there is none. A frame token is dropped.
 
+Without sound nothing points at a place, so a frame is the mean of its places beside the mean of the same
+places scaled to length 1 (what equal weights give), and the question's attention to the sound adds nothing to
+the fusion. Without a picture its attention to the frames adds nothing. The match loss needs both.
+
 Shapes: B questions, T steps, P places, D width of the network, A answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses
 from models.avqa.networks.common import FeedForward, QuestionEncoder, attention, places
+from models.avqa.networks.grouped import GroupedNetwork
 
 
 def ground(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +59,7 @@ class TemporalAttention(nn.Module):
         return self.feed_forward(found[:, 0]) + sequence.mean(dim=1)
 
 
-class AVST(nn.Module):
+class AVST(GroupedNetwork):
     """Spatio-temporal grounding network.
 
     Args:
@@ -60,7 +68,12 @@ class AVST(nn.Module):
         dim: D (paper: 512).
         heads: of the question's two attentions.
         dropout: in those and their feed-forward layers.
+
+    Its loss `match`, whether sound and picture belong together, has the weight 0.5 of the released code.
     """
+
+    loss_names: ClassVar[Mapping[str, float]] = {"match": 0.5}
+    takes_negatives = True
 
     def __init__(
         self,
@@ -84,30 +97,31 @@ class AVST(nn.Module):
         self.fuse = nn.Linear(2 * dim, dim)
         self.answer = nn.Linear(dim, answers)
 
-    def forward(
-        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, A]; with `negative` frames of other clips also `aux["match"]` [B].
-
-        Args:
-            audio: [B, T, Da].
-            visual, negative: [B, T, rows, Dv].
-            question: int64 [B, L], 0 pads.
-        """
+    def respond(
+        self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
+    ) -> tuple[Tensor, Losses]:
+        """Logits; with both modalities and `negative` frames of other clips also the loss "match"."""
         asked, _, _ = self.question(question)
-        sound = self.audio(audio)
-        frame = self._grounded(sound, visual)
-        heard, seen = self.attend_audio(asked, sound), self.attend_visual(asked, frame)
+        heard = seen = torch.zeros_like(asked)
+        sound = frame = None
+        if audio is not None:
+            sound = self.audio(audio)
+        if visual is not None:
+            frame = self._grounded(sound, visual)
+        if sound is not None:
+            heard = self.attend_audio(asked, sound)
+        if frame is not None:
+            seen = self.attend_visual(asked, frame)
         fused = self.fuse(torch.cat([heard, seen], dim=1).tanh())
         logits = self.answer((fused * asked).tanh())
-        if negative is None:
+        if sound is None or frame is None or negative is None:
             return logits, {}
         return logits, {"match": self._match_loss(sound, frame, self._grounded(sound, negative))}
 
-    def _grounded(self, sound: Tensor, visual: Tensor) -> Tensor:
+    def _grounded(self, sound: Tensor | None, visual: Tensor) -> Tensor:
         """A frame as [mean of its places ; what the sound points at]: [B, T, D]."""
         grid = self.visual(places(visual, self.spec))
-        grounded, _ = ground(sound, grid)
+        grounded = F.normalize(grid, dim=-1).mean(dim=2) if sound is None else ground(sound, grid)[0]
         return self.frame(torch.cat([grid.mean(dim=2), grounded], dim=-1).tanh())
 
     def _match_loss(self, sound: Tensor, frame: Tensor, other: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ Shapes: B questions, L words, T steps, P places, N tokens, D width of a network.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.avqa.batch import FeatureSpec
+from models.host import index, on_host
 
 
 def places(visual: Tensor, spec: FeatureSpec) -> Tensor:
@@ -30,6 +33,17 @@ def word_mask(question: Tensor) -> Tensor:
     later = question.ne(0).flip(1).cummax(dim=1).values.flip(1)
     first = torch.arange(question.shape[1], device=question.device) == 0
     return later | first
+
+
+def word_counts(question: Tensor) -> np.ndarray:
+    """How many positions of each question `word_mask` keeps, int64 [B] on the host."""
+    words = on_host(question) != 0
+    return np.where(words, np.arange(1, words.shape[1] + 1), 1).max(axis=1)
+
+
+def last_word(mask: Tensor) -> Tensor:
+    """The last position of `mask` [B, L], bool [B, L]."""
+    return mask & ~F.pad(mask[:, 1:], (0, 1), value=False)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -95,10 +109,14 @@ class WordLSTM(nn.Module):
         mask = word_mask(question)
         embedded = self.embed(question)
         embedded = embedded.tanh() if self.squash else embedded
-        packed = pack_padded_sequence(embedded, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        lengths, order = torch.sort(torch.from_numpy(word_counts(question)), descending=True)
+        longest_first = index(order.numpy(), question.device)  # sorted here: `pack` would wait for the device
+        as_given = index(order.argsort().numpy(), question.device)
+        packed = pack_padded_sequence(embedded.index_select(0, longest_first), lengths, batch_first=True)
         states, (hidden, cell) = self.lstm(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=question.shape[1])
-        return states, mask, torch.cat([hidden[0], cell[0]], dim=1)
+        last = torch.cat([hidden[0], cell[0]], dim=1)
+        return states.index_select(0, as_given), mask, last.index_select(0, as_given)
 
 
 class QuestionEncoder(nn.Module):

@@ -15,6 +15,10 @@ Different from the paper, for want of its inputs:
   first row, which would be a grid's corner.
 - The four heads of its pretraining, and their losses, are left out.
 
+In a cross layer each stream looks at the next of the ring language, audio, visual; an absent modality is left
+out of the ring, so without sound the language looks at the picture, and without a picture the sound looks at
+the language. Its pooled vector adds nothing to the head.
+
 Shapes: B questions, L words, T steps, R regions, D width, A answers.
 """
 
@@ -25,7 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses
 from models.avqa.networks.common import FeedForward, attention, places, word_mask
+from models.avqa.networks.grouped import GroupedNetwork
 
 _SCALE = 0.02  # standard deviation of BERT's initial embeddings
 
@@ -66,20 +72,16 @@ class CrossLayer(nn.Module):
         self.look = nn.ModuleDict({name: Attend(dim, heads, dropout) for name in names})
         self.own = nn.ModuleDict({name: Layer(dim, heads, dropout) for name in names})
 
-    def forward(
-        self, language: Tensor, audio: Tensor, visual: Tensor, padding: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, 1 + L, D], [B, T, D], [B, R, D], bool [B, 1 + L] True at padding -> the three again."""
-        language, audio, visual = (
-            self.look["language"](language, audio, None),
-            self.look["audio"](audio, visual, None),
-            self.look["visual"](visual, language, padding),
-        )
-        return (
-            self.own["language"](language, padding),
-            self.own["audio"](audio),
-            self.own["visual"](visual),
-        )
+    def forward(self, streams: dict[str, Tensor], padding: Tensor) -> dict[str, Tensor]:
+        """Streams [B, N, D] in the order of the ring, language first, whose padding [B, 1 + L] is True -> the
+        same again."""
+        names = list(streams)
+        masks = {"language": padding}
+        looked = {
+            name: self.look[name](streams[name], streams[other], masks.get(other))
+            for name, other in zip(names, [*names[1:], names[0]], strict=True)
+        }
+        return {name: self.own[name](x, masks.get(name)) for name, x in looked.items()}
 
 
 class Located(nn.Module):
@@ -127,7 +129,7 @@ class Language(nn.Module):
         return self.dropout(self.norm(tokens)), padding
 
 
-class LAViT(nn.Module):
+class LAViT(GroupedNetwork):
     """Language-audio-visual transformer.
 
     Args:
@@ -174,32 +176,35 @@ class LAViT(nn.Module):
             nn.Linear(3 * dim, 6 * dim), nn.GELU(), nn.LayerNorm(6 * dim), nn.Linear(6 * dim, answers)
         )
 
-    def forward(
-        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, A], and no losses of its own; `negative` is not used.
-
-        Args:
-            audio: [B, T, Da].
-            visual: [B, T, rows, Dv].
-            question: int64 [B, L], 0 pads; L at most `text`.
-
-        Raises:
-            ValueError: a question longer than `text`.
-        """
+    def respond(
+        self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
+    ) -> tuple[Tensor, Losses]:
+        """Raises ValueError where a question is longer than `text`."""
         words, padding = self.embed(question)
-        sounds = self.audio_in(audio, self.sounds_at)
-        regions = self.visual_in(self._regions(visual), self.regions_at)
+        streams = {"language": words}
+        if audio is not None:
+            streams["audio"] = self.audio_in(audio, self.sounds_at)
+        if visual is not None:
+            streams["visual"] = self.visual_in(self._regions(visual), self.regions_at)
         for layer in self.language:
-            words = layer(words, padding)
-        for layer in self.visual:
-            regions = layer(regions)
-        for layer in self.audio:
-            sounds = layer(sounds)
+            streams["language"] = layer(streams["language"], padding)
+        for name, layers in (("visual", self.visual), ("audio", self.audio)):
+            for layer in layers if name in streams else ():
+                streams[name] = layer(streams[name])
         for layer in self.cross:
-            words, sounds, regions = layer(words, sounds, regions, padding)
-        pooled = (words[:, 0], sounds.mean(dim=1), regions.mean(dim=1))
-        return self.head(torch.cat([p(x) for p, x in zip(self.pool, pooled, strict=True)], dim=1)), {}
+            streams = layer(streams, padding)
+        return self.head(self._pooled(streams)), {}
+
+    def _pooled(self, streams: dict[str, Tensor]) -> Tensor:
+        """The summary token and the means of sounds and regions, each pooled, [B, 3 D]; zeros for what is
+        absent."""
+        rows = {name: x.mean(dim=1) for name, x in streams.items()}
+        rows["language"] = streams["language"][:, 0]
+        parts = [
+            pool(rows[name]) if name in rows else torch.zeros_like(rows["language"])
+            for name, pool in zip(("language", "audio", "visual"), self.pool, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def _regions(self, visual: Tensor) -> Tensor:
         """Grids averaged to at most `grid` x `grid` cells, the frame token before them:

@@ -18,6 +18,9 @@ question makes no difference). The paper's CLIP question and words are, here, th
 released code's own option). Padding words are masked. Global perception returns what it computed (the
 released one its input), both streams at the same time. Stacked layers follow each other.
 
+An absent modality has no tokens: segments are chosen by what is there, without a picture there are no patches,
+without sound nothing attends to them, and in global perception the other stream looks at itself alone.
+
 Defaults are the paper's: width 512, 12 segments of which 2 are kept, 25 patches. Of T steps there are
 min(12, T) segments of equal length, ceil(T / segments); where that doesn't divide T they overlap a little.
 The frame feature is the frame token, or the mean of the places where there is none.
@@ -34,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses
 from models.avqa.networks.common import (
     FeedForward,
     QuestionEncoder,
@@ -42,6 +46,7 @@ from models.avqa.networks.common import (
     masked_mean,
     places,
 )
+from models.avqa.networks.grouped import GroupedNetwork
 
 
 def segment_steps(steps: int, segments: int) -> Tensor:
@@ -101,7 +106,7 @@ class Perception(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None, padding: Tensor | None = None) -> Tensor:
         """[B, N, D], [B, M, D], bool [B, N] True at padding -> [B, N, D]."""
         found = self.dropout(self.own(x, x, x, key_padding_mask=padding, need_weights=False)[0])
-        if self.other is not None:
+        if self.other is not None and other is not None:
             found = found + self.dropout(self.other(x, other, other, need_weights=False)[0])
         return self.feed_forward(self.norm(x + found))
 
@@ -136,31 +141,38 @@ class Selection(nn.Module):
         self.feed_forward = FeedForward(dim, dim, dropout)
 
     def forward(
-        self, audio: Tensor, frame: Tensor, visual: Tensor, question: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, audio: Tensor | None, frame: Tensor | None, visual: Tensor | None, question: Tensor
+    ) -> list[Tensor]:
         """What the question is about.
 
         Args:
-            audio, frame: [B, T, D].
-            visual: features [B, T, rows, Dv].
+            audio, frame: [B, T, D]; None: absent.
+            visual: features [B, T, rows, Dv]; None: absent.
             question: [B, D].
 
         Returns:
-            audio and frames of the chosen K steps [B, K, D], their chosen patches [B, K M, D], and what the
-            sound of each step finds in its own [B, K, D].
+            of what there is: audio and frames of the chosen K steps [B, K, D], their chosen patches
+            [B, K M, D], and, with both, what the sound of each step finds in its own [B, K, D].
         """
         chosen, gate = self.chosen_steps(audio, frame, question)
-        audio, frame = (gate[..., None] * pick(x, chosen) for x in (audio, frame))
+        audio, frame = (None if x is None else gate[..., None] * pick(x, chosen) for x in (audio, frame))
+        found = [x for x in (audio, frame) if x is not None]
+        if visual is None:
+            return found
         patches = self.chosen_patches(pick(places(visual, self.spec), chosen), question)  # [B, K, M, D]
-        flat = patches.flatten(0, 1)
-        found, _ = self.guide(audio.flatten(0, 1)[:, None], flat, flat, need_weights=False)
-        guided = self.feed_forward(found[:, 0]).unflatten(0, chosen.shape)
-        return audio, frame, patches.flatten(1, 2), guided
+        found.append(patches.flatten(1, 2))
+        if audio is not None:
+            flat = patches.flatten(0, 1)
+            heard, _ = self.guide(audio.flatten(0, 1)[:, None], flat, flat, need_weights=False)
+            found.append(self.feed_forward(heard[:, 0]).unflatten(0, chosen.shape))
+        return found
 
-    def chosen_steps(self, audio: Tensor, frame: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
+    def chosen_steps(self, audio: Tensor | None, frame: Tensor | None, question: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the segments that the question is about, int64 [B, K], and their relevance [B, K]."""
-        means = [x[:, self.steps].mean(dim=2) for x in (audio, frame)]  # [B, S, D]
-        relevance = self.which_segment(question, self.segment(torch.cat(means, dim=-1).tanh()))
+        means = [None if x is None else x[:, self.steps].mean(dim=2) for x in (audio, frame)]  # [B, S, D]
+        nothing = torch.zeros_like(next(x for x in means if x is not None))
+        both = torch.cat([nothing if x is None else x for x in means], dim=-1)
+        relevance = self.which_segment(question, self.segment(both.tanh()))
         kept = best(relevance, min(self.top_segments, len(self.steps)))
         gate = relevance.gather(1, kept).repeat_interleave(self.steps.shape[1], dim=1)
         return self.steps[kept].flatten(1), gate
@@ -175,7 +187,7 @@ class Selection(nn.Module):
         return chosen.unflatten(0, visual.shape[:2])
 
 
-class PSTPNet(nn.Module):
+class PSTPNet(GroupedNetwork):
     """Progressive spatio-temporal perception network.
 
     Args:
@@ -219,19 +231,13 @@ class PSTPNet(nn.Module):
         self.fuse = nn.ModuleList(Perception(dim, dropout, cross=False) for _ in range(layers))
         self.answer = nn.Linear(dim, answers)
 
-    def forward(
-        self, audio: Tensor, visual: Tensor, question: Tensor, negative: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, A], and no losses of its own; `negative` is not used.
-
-        Args:
-            audio: [B, T, Da].
-            visual: [B, T, rows, Dv].
-            question: int64 [B, L], 0 pads.
-        """
+    def respond(
+        self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
+    ) -> tuple[Tensor, Losses]:
         asked, words, mask = self.question(question)
-        sound, frame = self.audio(audio), self.frame(frames(visual, self.spec))
-        tokens = [sound, frame]
+        sound = None if audio is None else self.audio(audio)
+        frame = None if visual is None else self.frame(frames(visual, self.spec))
+        tokens = [x for x in (sound, frame) if x is not None]
         if self.select is not None:
             tokens += self.select(sound, frame, visual, asked)
             tokens += self._perceived(sound, frame)
@@ -241,8 +247,8 @@ class PSTPNet(nn.Module):
             fused = layer(fused, padding=~kept)
         return self.answer((masked_mean(fused, kept) * asked).tanh()), {}
 
-    def _perceived(self, sound: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """Both streams after looking at themselves and at each other; one layer serves both."""
+    def _perceived(self, sound: Tensor | None, frame: Tensor | None) -> list[Tensor]:
+        """The streams that there are after looking at themselves and at each other; one layer serves both."""
         for layer in self.perceive:
-            sound, frame = layer(sound, frame), layer(frame, sound)
-        return sound, frame
+            sound, frame = (None if x is None else layer(x, other) for x, other in ((sound, frame), (frame, sound)))
+        return [x for x in (sound, frame) if x is not None]

@@ -26,20 +26,32 @@ Shapes: B samples, T time steps, P places (grid w x w), Da, Dv widths, C latent 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.avqa.batch import FeatureSpec, Recovered
+from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses, Recovered
 from models.avqa.recovery.diffusion import Diffusion, Prediction
-from models.avqa.recovery.filling import filled, missing
+from models.avqa.recovery.filling import filled
 from models.avqa.recovery.unet import UNet
+from models.avqa.recovery.zero import zero_filled
+from models.host import index, on_host, take
+from models.modality import all_present, complete, lacking
 from models.noise import generator
 
 START = 0.3  # of T: there a_t is 0.80
 SMALLEST_SCALE = 1e-6
+
+
+class Pair(NamedTuple):
+    """Features of both modalities without NaN: `audio` [B, T, Da], `visual` [B, T, rows, Dv]."""
+
+    audio: Tensor
+    visual: Tensor
 
 
 class Denoiser(nn.Module):
@@ -101,11 +113,14 @@ class AVR(nn.Module):
         gradient_steps: how many of the last steps carry gradient in training; all unless given.
         seed: of all noise.
 
+    Its loss `ave` (Eq. 7) has the paper's weight 1. `calls`, how often its noise was drawn in training, is kept
+    with the weights.
+
     Raises:
         ValueError: a size, a start or a number of steps that can't be.
     """
 
-    calls: Tensor
+    loss_names: ClassVar[Mapping[str, float]] = {"ave": 1.0}
     noise: Tensor
 
     def __init__(
@@ -145,23 +160,34 @@ class AVR(nn.Module):
         shape = (1 + (self.start if eta else 0), spec.steps, channels, spec.side, spec.side)
         draw = generator("avr", seed).standard_normal(shape, dtype="float32")
         self.register_buffer("noise", torch.from_numpy(draw), persistent=False)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.calls = 0  # a number of the host's, so that no step waits for the device to tell it
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}calls"] = torch.tensor(self.calls)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}calls" in state_dict:
+            self.calls = int(state_dict[f"{prefix}calls"])
+        else:
+            args[2].append(f"{prefix}calls")  # missing keys
+        super()._load_from_state_dict({k: v for k, v in state_dict.items() if k != f"{prefix}calls"}, prefix, *args)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
-        lacking = missing(present)
-        values = {"audio": audio, "visual": visual}
-        values |= {m: filled(values[m], rows, 0.0) for m, rows in lacking.items()}
-        return self.enhance_rows(Recovered(**values), list(lacking.values()))
+        pair = Pair(*zero_filled(audio, visual, present))
+        enhanced = self.enhance_rows(pair, list(lacking(present).values()))
+        whole = all_present(len(present), present.device)
+        return Recovered(*enhanced, whole, lambda: self.complete_losses(audio, visual, present))
 
-    def enhance_rows(self, pair: Recovered, rows: Sequence[Tensor]) -> Recovered:
+    def enhance_rows(self, pair: Pair, rows: Sequence[Tensor]) -> Pair:
         """Both modalities enhanced in `rows`, groups of positions; the others' unchanged."""
         if not rows:
             return pair
-        chosen = torch.cat(list(rows)).sort().values
+        chosen = index(np.sort(np.concatenate([on_host(r) for r in rows])), pair.audio.device)
         better = self.enhance(pair.audio[chosen], pair.visual[chosen])
-        return Recovered(filled(pair.audio, chosen, better.audio), filled(pair.visual, chosen, better.visual))
+        return Pair(filled(pair.audio, chosen, better.audio), filled(pair.visual, chosen, better.visual))
 
-    def enhance(self, audio: Tensor, visual: Tensor) -> Recovered:
+    def enhance(self, audio: Tensor, visual: Tensor) -> Pair:
         """Every pair noised to `start` and through the reverse process, no NaN in it."""
         latent = self.entrance(self._joined(audio, visual))
         scale = self._scale(latent, len(audio))
@@ -169,7 +195,12 @@ class AVR(nn.Module):
         change = self.exit((self._reverse(before, len(audio)) - before) * scale)
         return self._parted(audio, visual, change)
 
-    def losses(self, audio: Tensor, visual: Tensor, question: Tensor) -> dict[str, Tensor]:
+    def complete_losses(self, audio: Tensor, visual: Tensor, present: Tensor) -> Losses:
+        """`losses` of the complete ones among samples."""
+        rows = complete(present)
+        return self.losses(take(audio, rows), take(visual, rows)) if len(rows) else {}
+
+    def losses(self, audio: Tensor, visual: Tensor) -> Losses:
         """AVE (Eq. 7) of complete samples, [B]: mean squared error of the predicted noise.
 
         The time steps of a sample share out the timesteps 1..T evenly. In training noise is drawn anew from
@@ -191,7 +222,7 @@ class AVR(nn.Module):
         levels = torch.arange(count, device=like.device) % self.diffusion.timesteps + 1
         if not self.training:
             return levels.repeat(samples), self.noise[0].repeat(samples, 1, 1, 1).to(like.dtype)
-        rng = torch.Generator(like.device).manual_seed(_number(self.seed, int(self.calls)))
+        rng = torch.Generator(like.device).manual_seed(_number(self.seed, self.calls))
         self.calls += 1
         order = torch.rand(samples, count, generator=rng, device=like.device).argsort(dim=1)
         offset = torch.randint(self.diffusion.timesteps, (samples, 1), generator=rng, device=like.device)
@@ -206,7 +237,7 @@ class AVR(nn.Module):
         places = visual[:, :, self.spec.frame_token :].flatten(0, 1).transpose(1, 2)
         return torch.cat([tiled, places.unflatten(-1, (side, side))], dim=1)
 
-    def _parted(self, audio: Tensor, visual: Tensor, change: Tensor) -> Recovered:
+    def _parted(self, audio: Tensor, visual: Tensor, change: Tensor) -> Pair:
         """Features plus their change [B T, pair, w, w]: pooled for the sound and the frame token."""
         steps = audio.shape[:2]
         *whole, places = change.split([audio.shape[-1], *[visual.shape[-1]] * (1 + self.spec.frame_token)], 1)
@@ -214,7 +245,7 @@ class AVR(nn.Module):
         rows = places.flatten(2).transpose(1, 2).unflatten(0, steps)
         if self.spec.frame_token:
             rows = torch.cat([pooled[1][:, :, None], rows], dim=2)
-        return Recovered(audio + pooled[0], visual + rows)
+        return Pair(audio + pooled[0], visual + rows)
 
     def _scale(self, latent: Tensor, samples: int) -> Tensor:
         """Root mean square of each sample's latent, [B T, 1, 1, 1]."""

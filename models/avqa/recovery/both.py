@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from models.avqa.batch import FeatureSpec, Recovered
-from models.avqa.recovery.avr import AVR
-from models.avqa.recovery.filling import missing
+from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses, Recovered
+from models.avqa.recovery.avr import AVR, Pair
 from models.avqa.recovery.rmm import RMM
+from models.modality import lacking
 
 
 class RMMAVR(nn.Module):
@@ -18,7 +22,11 @@ class RMMAVR(nn.Module):
         spec: sizes of the features.
         words: size of the vocabulary.
         rmm, avr: sizes of either, by name.
+
+    Its losses are `rmmr` and `ave`, each with the paper's weight 1.
     """
+
+    loss_names: ClassVar[Mapping[str, float]] = {**RMM.loss_names, **AVR.loss_names}
 
     def __init__(self, spec: FeatureSpec, words: int, rmm: dict | None = None, avr: dict | None = None):
         super().__init__()
@@ -26,9 +34,11 @@ class RMMAVR(nn.Module):
         self.avr = AVR(spec, words, **(avr or {}))
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Its losses are those of both, of complete samples; the diffusion learns from real pairs."""
         recalled = self.rmm(audio, visual, present, question)
-        return self.avr.enhance_rows(recalled, list(missing(present).values()))
+        enhanced = self.avr.enhance_rows(Pair(recalled.audio, recalled.visual), list(lacking(present).values()))
 
-    def losses(self, audio: Tensor, visual: Tensor, question: Tensor) -> dict[str, Tensor]:
-        """`rmmr` and `ave` of complete samples, [B] each; the diffusion learns from real pairs."""
-        return self.rmm.losses(audio, visual, question) | self.avr.losses(audio, visual, question)
+        def losses() -> Losses:
+            return recalled.losses() | self.avr.complete_losses(audio, visual, present)
+
+        return Recovered(enhanced.audio, enhanced.visual, recalled.present, losses)

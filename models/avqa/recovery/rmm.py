@@ -21,15 +21,18 @@ Dt question width.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.avqa.batch import FeatureSpec, Recovered
-from models.avqa.recovery.filling import OTHER, filled, missing
-from models.cavmae import Modality
+from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Losses, Recovered
+from models.avqa.recovery.filling import filled
+from models.host import take
+from models.modality import OTHER, Modality, all_present, complete, lacking
 from models.noise import generator
 
 Addressing = Literal["product", "paper", "released"]
@@ -65,9 +68,13 @@ class RMM(nn.Module):
         addressing: see above.
         temperature: learn a factor per table on the scores of `product` (ours, not the paper's).
 
+    Its loss `rmmr` (Eq. 3-4) has the paper's weight 1.
+
     Raises:
         ValueError: no such addressing, no slots, or a temperature for an addressing that has none.
     """
+
+    loss_names: ClassVar[Mapping[str, float]] = {"rmmr": 1.0}
 
     def __init__(
         self,
@@ -97,11 +104,17 @@ class RMM(nn.Module):
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
         """`audio` [B, T, Da] and `visual` [B, T, R, Dv], recalled where `present` [B, 2] lacks them."""
         values: dict[str, Tensor] = {"audio": audio, "visual": visual}
-        recalled = {
+        recalled: dict[str, Tensor] = {
             m: filled(values[m], rows, self.recall(m, values[OTHER[m]][rows], question[rows]))
-            for m, rows in missing(present).items()
+            for m, rows in lacking(present).items()
         }
-        return Recovered(**(values | recalled))
+
+        def losses() -> Losses:
+            rows = complete(present)
+            return self.losses(*(take(x, rows) for x in (audio, visual, question))) if len(rows) else {}
+
+        values |= recalled
+        return Recovered(values["audio"], values["visual"], all_present(len(present), present.device), losses)
 
     def recall(self, modality: Modality, other: Tensor, question: Tensor) -> Tensor:
         """Eq. 2: `modality` from the other one's features and the words [B, words] of the question."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from models.avqa.batch import FeatureSpec, Recovered
-from models.avqa.recovery.filling import filled, missing
+from models.avqa.batch import FeatureSpec
+from models.avqa.contract import Recovered
+from models.avqa.recovery.filling import filled
+from models.modality import MODALITIES, all_present, lacking
 
 
 class ZeroFill(nn.Module):
     """What a network without a recovery method receives; the AVQA paper leaves it open. No parameters."""
 
+    loss_names: ClassVar[Mapping[str, float]] = {}
+
     def __init__(self, spec: FeatureSpec, words: int):
         super().__init__()
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
-        values = {"audio": audio, "visual": visual}
-        values |= {m: filled(values[m], rows, 0.0) for m, rows in missing(present).items()}
-        return Recovered(**values)
+        return Recovered(*zero_filled(audio, visual, present), all_present(len(present), present.device))
 
-    def losses(self, audio: Tensor, visual: Tensor, question: Tensor) -> dict[str, Tensor]:
-        return {}
+
+def zero_filled(audio: Tensor, visual: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Both modalities, zeros where `present` [B, 2] lacks them.
+
+    Raises:
+        ValueError: a sample has neither.
+    """
+    values = dict(zip(MODALITIES, (audio, visual), strict=True))
+    values |= {m: filled(values[m], rows, 0.0) for m, rows in lacking(present).items()}
+    return values["audio"], values["visual"]
