@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.public.avqa import build_avqa, official_files
+from pipelines.corpora.public.avqa import AvqaConfig, build
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from shards.progress import Progress
 from shards.questions import load_questions
 
 pytestmark = pytest.mark.unit
@@ -63,10 +65,10 @@ def test_a_question_has_its_choices_and_its_clip(tmp_path: Path, capsys: pytest.
 def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict, message: str):
     (tmp_path / "train_qa.json").write_text(json.dumps([entry(**changes)]))
     with pytest.raises(InputError, match=message):
-        build_avqa(official_files(tmp_path), tmp_path / "out")
+        build(AvqaConfig(source=tmp_path), tmp_path / "out", functools.partial(Progress, "avqa"))
 
 
 def test_ids_are_there_once(tmp_path: Path):
     (tmp_path / "train_qa.json").write_text(json.dumps([entry(1), entry(1)]))
     with pytest.raises(InputError, match=r"'1' is the id of .* entry 0"):
-        build_avqa(official_files(tmp_path), tmp_path / "out")
+        build(AvqaConfig(source=tmp_path), tmp_path / "out", functools.partial(Progress, "avqa"))

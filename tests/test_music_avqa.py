@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.public.music_avqa import ANSWERS, build_music_avqa, fill, official_files
+from pipelines.corpora.public.music_avqa import ANSWERS, fill
+from pipelines.corpora.registry import CORPORA
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, load_questions
+from tests.fixtures.corpora import facts_of
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +35,7 @@ def build(folder: Path, **files: list[dict]) -> tuple[dict, tuple[Question, ...]
     """Files by split, the corpus made of them: what it tells, its official and its disjoint questions."""
     for split, content in files.items():
         (folder / f"avqa-{split}.json").write_text(json.dumps(content))
-    told = build_music_avqa(official_files(folder), folder / "out", videos=folder / "videos")
+    told = facts_of(CORPORA["music_avqa"], folder / "out", source=folder, videos=folder / "videos")
     both = (load_questions(folder / "out" / f"questions{ending}.jsonl") for ending in ("", "-disjoint"))
     return (told, *both)
 
@@ -133,7 +135,7 @@ def test_the_real_questions_parse_without_loss(shared_data: Path, tmp_path: Path
     files = [(split, shared_data / "music_avqa" / f"avqa-{split}.json") for split in ("val", "test")]
     if not all(path.is_file() for _, path in files):
         pytest.skip("no MUSIC-AVQA files in the shared data")
-    told = build_music_avqa(files, tmp_path)
+    told = facts_of(CORPORA["music_avqa"], tmp_path, files=files)
     questions = load_questions(tmp_path / "questions.jsonl")
     assert told["splits"]["questions"] == {"val": 4568, "test": 9129}
     published = {  # of the test split

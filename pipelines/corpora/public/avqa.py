@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.public.question_files import entries, find_files, question_of, text_of, write_corpus
+from pipelines.corpora.corpus import StartProgress, Summary
+from pipelines.corpora.public.question_files import (
+    OFFICIAL,
+    QuestionFilesConfig,
+    entries,
+    question_of,
+    text_of,
+    write_corpus,
+)
 from shards.errors import InputError
 from shards.questions import Question
 
@@ -21,22 +29,17 @@ TYPES = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When
 RELATIONS = ("Both", "Sound", "View")
 
 
-def build_avqa(
-    files: Sequence[tuple[str, str | Path]], out: str | Path, *, videos: str | Path | None = None
-) -> dict[str, Any]:
-    """Write ``questions.jsonl``, ``corpus.json`` and, given ``videos``, ``manifest.csv``.
+class AvqaConfig(QuestionFilesConfig):
+    """Multiple-choice questions about VGGSound's videos: AVQA."""
 
-    Args:
-        files: (split, JSON file); :func:`official_files` finds them in a folder.
-        out: folder to make.
-        videos: folder of ``<video_name>.mp4``.
 
-    Returns:
-        What ``corpus.json`` holds.
+def build(config: AvqaConfig, out: str | Path, progress: StartProgress) -> Summary:
+    """Write ``questions.jsonl``, ``corpus.json`` and, given the folder of ``<video_name>.mp4``, ``manifest.csv``.
 
     Raises:
         InputError: a file is not of this form, naming the entry and the field.
     """
+    files = config.find(FILES)
     questions, relations = [], collections.Counter[str]()
     ids: dict[str, str] = {}
     for split, path in files:
@@ -48,19 +51,14 @@ def build_avqa(
             questions.append(question)
             relations[_one_of(where, entry, "question_relation", RELATIONS)] += 1
     rows = None
-    if videos is not None:
-        folder = Path(videos).resolve()
+    if config.videos is not None:
+        folder = config.videos.resolve()
         rows = {question.clip: {"path": str(folder / f"{question.clip}.mp4")} for question in questions}
-    told = {
-        "files": [f"{split}: {Path(path).name}" for split, path in files],
+    facts = {
+        "files": [f"{split}: {path.name}" for split, path in files],
         "relations": dict(sorted(relations.items())),
     }
-    return write_corpus(out, "avqa", {"": questions}, rows, told)
-
-
-def official_files(source: str | Path) -> list[tuple[str, Path]]:
-    """``train_qa.json``, ``val_qa.json`` and ``test_qa.json`` of a folder, those that are there."""
-    return find_files(source, FILES)
+    return write_corpus(out, "avqa", {OFFICIAL: questions}, rows, facts)
 
 
 def _question(where: str, entry: Mapping[str, Any], split: str) -> Question:

@@ -20,10 +20,21 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.public.question_files import entries, find_files, question_of, text_of, write_corpus
+import pydantic
+
+from pipelines.corpora.corpus import StartProgress, Summary
+from pipelines.corpora.public.question_files import (
+    OFFICIAL,
+    QuestionFilesConfig,
+    entries,
+    question_of,
+    text_of,
+    write_corpus,
+)
 from shards.errors import InputError
 from shards.questions import Question
 
@@ -54,27 +65,22 @@ _PLACEHOLDER = re.compile("<[A-Za-z]+>")
 _SHARES = (("train", 0.7), ("val", 0.8), ("test", 1.0))  # up to which share of the groups
 
 
-def build_music_avqa(
-    files: Sequence[tuple[str, str | Path]],
-    out: str | Path,
-    *,
-    videos: str | Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
+class MusicAvqaConfig(QuestionFilesConfig):
+    """Questions about musical performances: MUSIC-AVQA, as first published, as updated, and v2.0."""
+
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of the split without common videos."""
+
+
+def build(config: MusicAvqaConfig, out: str | Path, progress: StartProgress) -> Summary:
     """Write ``questions.jsonl`` (the files' splits), ``questions-disjoint.jsonl`` and ``corpus.json``.
 
-    Args:
-        files: (split, JSON file); :func:`official_files` finds them in a folder.
-        out: folder to make.
-        videos: folder of ``<video_id>.mp4``, named in ``manifest.csv`` and ``manifest-disjoint.csv``.
-        seed: of the split without common videos.
-
-    Returns:
-        What ``corpus.json`` holds.
+    Given the folder of the videos, ``manifest.csv`` and ``manifest-disjoint.csv`` name ``<video_id>.mp4`` in it.
 
     Raises:
         InputError: a file is not of this form, naming the entry and the field.
     """
+    files = config.find(FILES)
     questions: list[Question] = []
     sources: dict[str, tuple[str, str]] = {}  # clip -> the videos of its picture and sound
     deleted = 0
@@ -87,23 +93,23 @@ def build_music_avqa(
             sources[clip] = pair
             questions.append(_question(where, entry, clip, split, f"{Path(path).stem}-{number}"))
     questions = _unique(questions)
-    told = {
-        "synthetic_train_only": {Path(path).name for split, path in files if split == "train"} == {FAKE},
-        "files": [f"{split}: {Path(path).name}" for split, path in files],
+    synthetic = {path.name for split, path in files if split == "train"} == {FAKE}
+    facts = {
+        "synthetic_train_only": synthetic,
+        "files": [f"{split}: {path.name}" for split, path in files],
         "deleted": deleted,
         "contradictory": _contradictory(questions),
         "videos_in_several_splits": _shared(questions),
-        "seed": seed,
+        "seed": config.seed,
     }
-    sets = {"": questions, "-disjoint": disjoint(questions, sources, seed)}
-    folder = videos and Path(videos).resolve()
+    sets = {OFFICIAL: questions, "disjoint": disjoint(questions, sources, config.seed)}
+    folder = config.videos and config.videos.resolve()
     rows = {clip: {"path": str(folder / f"{clip}.mp4")} for clip in sources} if folder else None
-    return write_corpus(out, "music_avqa", sets, rows, told)
-
-
-def official_files(source: str | Path) -> list[tuple[str, Path]]:
-    """The question files of a folder: ``avqa-<split>.json`` (or all ``avqa-<split>_*.json``), or v2.0's."""
-    return find_files(source, FILES)
+    summary = write_corpus(out, "music_avqa", sets, rows, facts)
+    if not synthetic:
+        return summary
+    note = "the only train file here is that of synthetic videos: no train questions about real ones"
+    return replace(summary, lines=(summary.lines[0], note, *summary.lines[1:]))
 
 
 def fill(template: str, values: Sequence[str]) -> str:
