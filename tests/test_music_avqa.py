@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.public.music_avqa import ANSWERS, fill
+from pipelines.corpora.public.music_avqa_entries import ANSWERS, fill
 from pipelines.corpora.registry import CORPORA
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
@@ -69,6 +69,26 @@ def test_all_three_forms_are_read(tmp_path: Path):
     assert clips["00000003+00000001"].path == str(tmp_path / "videos" / "00000003+00000001.mp4")
 
 
+@pytest.mark.parametrize("kept", [0, "0", False, "false", None, ""])
+@pytest.mark.parametrize("deleted", [1, "1", True, "True"])
+def test_a_deleted_question_may_say_so_in_several_ways(tmp_path: Path, kept: object, deleted: object):
+    told, questions, _ = build(tmp_path, train=[entry(1, question_deleted=kept), entry(2, question_deleted=deleted)])
+    assert [question.id for question in questions] == ["1"]
+    assert told["deleted"] == 1
+
+
+def test_files_of_deleted_questions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    gone = [entry(1, question_deleted=1), entry(2, question_deleted="1")]
+    (tmp_path / "avqa-test.json").write_text(json.dumps(gone))
+    out = str(tmp_path / "out")
+    assert main(["music_avqa", "--source", str(tmp_path), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert "avqa-test.json: field 'question_deleted': all 2 questions are deleted" in error
+    (tmp_path / "avqa-val.json").write_text(json.dumps([entry(3)]))
+    assert main(["music_avqa", "--source", str(tmp_path), "--out", out]) == 0
+    assert "avqa-test.json: all 2 questions are deleted" in capsys.readouterr().out
+
+
 def test_repeated_ids_stay_and_contradictions_are_counted(tmp_path: Path):
     told, questions, _ = build(tmp_path, train=[entry(1), entry(1, anser="no"), entry(2)])
     assert [question.id for question in questions] == ["1", "1-2", "2"]
@@ -112,6 +132,8 @@ def test_a_clip_of_two_official_splits_is_told_and_gets_one_row(tmp_path: Path):
         ({"templ_values": '["flute"]'}, "field 'templ_values': 1 values for 4 placeholders"),
         ({"templ_values": "[1, 2, 3, 4]"}, "field 'templ_values': no list"),
         ({"video_id": ""}, "field 'video_id'"),
+        ({"question_deleted": "perhaps"}, "field 'question_deleted': 'perhaps' is neither"),
+        ({"templ_values": None}, "field 'templ_values': 0 values for 4 placeholders"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict, message: str):

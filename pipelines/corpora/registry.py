@@ -8,7 +8,17 @@ import os
 from typing import Any
 
 from pipelines.corpora.corpus import Corpus
-from pipelines.corpora.public import avdigits, avqa, cavmae_json, folders, music_avqa, vggsound_csv
+from pipelines.corpora.public import (
+    avdigits,
+    avqa,
+    cavmae_json,
+    folders,
+    music_avqa,
+    music_avqa_r,
+    music_avqa_v2,
+    vggsound_csv,
+    vggsounder,
+)
 from pipelines.corpora.synthetic import ensemble_corpus, scenes, solos
 from shards.errors import InputError
 
@@ -19,11 +29,14 @@ CORPORA: dict[str, Corpus[Any]] = {
     "ensembles": Corpus(ensemble_corpus.EnsemblesConfig, ensemble_corpus.build, asks=True),
     "solos": Corpus(solos.SolosConfig, solos.build),
     "music_avqa": Corpus(music_avqa.MusicAvqaConfig, music_avqa.build, ("official", "disjoint"), asks=True),
+    "music_avqa_v2": Corpus(music_avqa_v2.MusicAvqaV2Config, music_avqa_v2.build, ("official", "disjoint"), asks=True),
+    "music_avqa_r": Corpus(music_avqa_r.MusicAvqaRConfig, music_avqa_r.build, ("official", "head", "tail"), asks=True),
     "avqa": Corpus(avqa.AvqaConfig, avqa.build, ("official",), asks=True),
     "avdigits": Corpus(avdigits.AvdigitsConfig, avdigits.build, ("official", "speakers")),
     "urbansound8k-av": folders.corpus("urbansound8k-av"),
     "cifar10-av": folders.corpus("cifar10-av"),
     "cavmae-json": Corpus(cavmae_json.CavmaeJsonConfig, cavmae_json.build),
+    "vggsounder": Corpus(vggsounder.VggsounderConfig, vggsounder.build),
     "vggsound-csv": Corpus(vggsound_csv.VggsoundCsvConfig, vggsound_csv.build),
 }
 

@@ -2,7 +2,8 @@
 
 A file is a list of ``{id, video_name: "<YouTube id>_<start, 6 digits>", video_id, question_text, multi_choice
 (4), answer (0-3), question_relation (Both, Sound, View), question_type}``. Published are ``train_qa.json``
-and ``val_qa.json``, which stays val here.
+and ``val_qa.json``, which stays val here. Some entries of val have fewer choices, or None among them: those left are
+the question's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shards.questions import Question
 
 FILES = {split: (f"{split}_qa.json",) for split in ("train", "val", "test")}
 TYPES = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When", "Used For")
+CHOICES = 4
 RELATIONS = ("Both", "Sound", "View")
 
 
@@ -57,29 +59,39 @@ def build(config: AvqaConfig, out: str | Path, progress: StartProgress) -> Summa
     facts = {
         "files": [f"{split}: {path.name}" for split, path in files],
         "relations": dict(sorted(relations.items())),
+        "fewer_than_four_choices": sum(len(question.choices or ()) < CHOICES for question in questions),
     }
     return write_corpus(out, "avqa", {OFFICIAL: questions}, rows, facts)
 
 
 def _question(where: str, entry: Mapping[str, Any], split: str) -> Question:
-    choices, place = entry.get("multi_choice"), entry.get("answer")
-    fine = isinstance(choices, list) and all(isinstance(text, str) and text.strip() for text in choices)
-    if not fine or len(choices or ()) != 4:
-        raise InputError("no four choices", file=where, field="multi_choice", remedy="give four strings")
-    assert choices is not None
-    if not isinstance(place, int) or isinstance(place, bool) or place not in range(4):
-        raise InputError(f"{place!r} is no choice", file=where, field="answer", remedy="give 0 to 3")
-    texts = tuple(text.strip() for text in choices)
+    texts, place = _choices(where, entry), entry.get("answer")
+    if not isinstance(place, int) or isinstance(place, bool) or place not in range(len(texts)):
+        raise InputError(f"{place!r} is no choice", file=where, field="answer", remedy=f"give 0 to {len(texts) - 1}")
+    answer, choices = texts[place], tuple(text for text in texts if text is not None)
+    if answer is None:
+        raise InputError(f"choice {place} is empty", file=where, field="answer", remedy="correct or delete the entry")
+    if len(choices) < 2:
+        raise InputError("one choice is none", file=where, field="multi_choice", remedy="give two to four strings")
     return question_of(
         where,
         id=text_of(where, entry, "id"),
         clip=text_of(where, entry, "video_name"),
         question=text_of(where, entry, "question_text"),
-        answer=texts[place],
+        answer=answer,
         type=_one_of(where, entry, "question_type", TYPES),
         split=split,
-        choices=texts,
+        choices=choices,
     )
+
+
+def _choices(where: str, entry: Mapping[str, Any]) -> list[str | None]:
+    """Up to four texts; a choice that is missing is None, as in some entries of val_qa.json."""
+    choices = entry.get("multi_choice")
+    fine = isinstance(choices, list) and all(text is None or isinstance(text, str) for text in choices)
+    if not fine or not choices or len(choices) > CHOICES:
+        raise InputError("no choices", file=where, field="multi_choice", remedy="give two to four strings")
+    return [(text or "").strip() or None for text in choices]
 
 
 def _one_of(where: str, entry: Mapping[str, Any], field: str, names: Sequence[str]) -> str:

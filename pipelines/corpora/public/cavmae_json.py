@@ -6,7 +6,6 @@ The JSON is ``{"data": [{"wav", "video_id", "video_path", "labels": "mid,mid"}]}
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,8 @@ import pydantic
 from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
 from pipelines.corpora.public.split_files import SplitFiles
 from pipelines.manifest import write_manifest
+from shards.class_order import read_class_order, save_class_order
+from shards.csv_rows import csv_rows
 from shards.errors import InputError
 
 FRAMES = 10
@@ -48,7 +49,7 @@ class CavmaeJsonConfig(CorpusConfig):
     files: SplitFiles
     """The JSON files, each with its split; repeat per split."""
     labels: Path
-    """CSV of index,mid,display_name; display names become the labels."""
+    """CSV of index,mid,display_name; display names become the labels, and the index their order in classes.json."""
     audio_root: Path | None = None
     """Folder of the sound files here; it replaces their folder in the JSON."""
     visual_root: Path | None = None
@@ -66,14 +67,17 @@ def build(config: CavmaeJsonConfig, out: str | Path, progress: StartProgress) ->
     """
     names = read_labels(config.labels)
     rows = [_row(config, split, where, entry, names) for split, path in config.files for where, entry in _entries(path)]
-    return write_rows(out, rows)
+    return write_rows(out, rows, read_class_order(config.labels))
 
 
-def write_rows(out: str | Path, rows: Iterable[Mapping[str, Any]]) -> Summary:
-    """Write the rows as ``manifest.csv`` in ``out``."""
+def write_rows(out: str | Path, rows: Iterable[Mapping[str, Any]], order: tuple[str, ...] = ()) -> Summary:
+    """Write the rows as ``manifest.csv`` in ``out``, and the classes' order, if it is known, as ``classes.json``."""
     path = Path(out) / "manifest.csv"
     clips = write_manifest(path, rows)
-    return Summary(len(clips), {"default": path}, lines=(f"{len(clips)} clips: {path}",))
+    lines = [f"{len(clips)} clips: {path}"]
+    if order:
+        lines.append(f"{len(order)} classes in their order: {save_class_order(out, order)}")
+    return Summary(len(clips), {"default": path}, lines=tuple(lines))
 
 
 def _row(
@@ -119,21 +123,3 @@ def _names(where: str, mids: str, names: Mapping[str, str]) -> list[str]:
             raise InputError(f"unknown label '{mid}'", file=where, field="labels", remedy=hint)
         found.append(names[mid])
     return found
-
-
-def csv_rows(path: str | Path, *, header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """(line, columns) of every row; with ``header``, without the first.
-
-    Raises:
-        InputError: the file can't be read, or is no CSV in UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if row and not (header and reader.line_num == 1):
-                    yield reader.line_num, row
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a UTF-8 CSV: {error}", file=path, remedy="check the file") from None

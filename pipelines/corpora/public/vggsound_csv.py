@@ -5,12 +5,15 @@ Two forms are read: ``YouTube id,start second,label,split`` and, per split, ``<i
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
-from pipelines.corpora.public.cavmae_json import csv_rows, write_rows
+from pipelines.corpora.public.cavmae_json import write_rows
+from shards.class_order import read_class_order
+from shards.csv_rows import csv_rows
 from shards.errors import InputError
 
 
@@ -23,6 +26,8 @@ class VggsoundCsvConfig(CorpusConfig):
     """Folder of the 10 s clips, <YouTube id>_<start second, 6 digits>.mp4."""
     split: str | None = None
     """The split of a CSV that has none."""
+    classes: Path | None = None
+    """File of the classes in the order of a published head; labels are checked against it."""
     ending: str = ".mp4"
     """Of the video files."""
 
@@ -31,13 +36,28 @@ def build(config: VggsoundCsvConfig, out: str | Path, progress: StartProgress) -
     """Write ``manifest.csv`` in ``out``.
 
     Raises:
-        InputError: a row of another form, a start that is no number, a missing split, an id twice.
+        InputError: a row of another form, a start that is no number, a missing split, an id twice, an unknown class.
     """
     folder, rows = config.videos.resolve(), []
+    order = () if config.classes is None else read_class_order(config.classes)
     for line, row in csv_rows(config.csv):
         name, label, split = _parse(f"{config.csv}:{line}", row, config.split)
+        if order:
+            check_label(label, order, f"{config.csv}:{line}")
         rows.append({"id": name, "path": str(folder / f"{name}{config.ending}"), "label": label, "split": split})
-    return write_rows(out, rows)
+    return write_rows(out, rows, order)
+
+
+def check_label(label: str, classes: Collection[str], where: str) -> None:
+    """Refuse a label that is not among the classes.
+
+    Raises:
+        InputError: names the nearest.
+    """
+    if label not in classes:
+        near = difflib.get_close_matches(label, classes, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else "give the class order file that belongs to these labels"
+        raise InputError(f"unknown label '{label}'", file=where, field="label", remedy=remedy)
 
 
 def _parse(where: str, row: Sequence[str], split: str | None) -> tuple[str, str, str]:
