@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ import numpy as np
 
 from benchmarks.processes import ROOT, Kill, Marked, kill_after, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
-from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
+from pipelines.corpora.synthetic import scenes
 from pipelines.manifest import read_manifest, write_manifest
+from shards.progress import Progress
 from shards.reader import ShardDataset
 from shards.verify import verify
 
@@ -66,7 +68,8 @@ def build_corpus(work: Path, data: Path | None) -> Path:
     manifest = work / "corpus" / "all.csv"
     if manifest.exists():
         return manifest
-    drawn = build_scenes(work / "corpus", ScenesConfig(SCENES, seconds=1.0, size=48), jobs=1)
+    config = scenes.ScenesConfig(clips=SCENES, seconds=1.0, size=48, jobs=1)
+    drawn = scenes.build(config, work / "corpus", partial(Progress, "scenes")).manifests["default"]
     rows: list[dict[str, Any]] = [
         {"id": c.id, "path": Path(str(c.path)).relative_to(drawn.parent), "label": c.labels, "split": c.split}
         for c in read_manifest(drawn)

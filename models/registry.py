@@ -65,6 +65,10 @@ class Registry(Mapping[str, T]):
         self._members[name] = member
         return member
 
+    def unregister(self, name: str) -> None:
+        """Take a member out again; nothing if it is not there."""
+        self._members.pop(name, None)
+
     def __getitem__(self, name: str) -> T:
         """Raises: UnknownName (a KeyError)."""
         load_plugins()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import wave
 from pathlib import Path
@@ -10,15 +12,23 @@ import numpy as np
 import pytest
 
 from pipelines.corpora.encode import write_wav
-from pipelines.corpora.public.avdigits import Recording, build_avdigits, choose, find_recordings, pair
+from pipelines.corpora.public.avdigits import AvdigitsConfig, Recording, build, choose, find_recordings, pair
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from shards.progress import Progress
 from tests.fixtures.decoding import decode_frames, decode_sound, describe_file
 
 pytestmark = pytest.mark.unit
 
 SPEAKERS = ("george", "theo", "lucas")
 RECORDINGS = [Recording(d, s, i) for d in range(10) for s in SPEAKERS for i in range(12)]
+
+
+def made(out: Path, source: Path, limit: int | None = None) -> tuple[Path, Path]:
+    """The manifests of both splits."""
+    config = AvdigitsConfig(source=source, limit=limit, jobs=1)
+    manifests = build(config, out, functools.partial(Progress, "avdigits", stream=io.StringIO())).manifests
+    return manifests["official"], manifests["speakers"]
 
 
 def small_source(folder: Path, seconds: float = 0.3) -> Path:
@@ -58,7 +68,7 @@ def test_a_limit_takes_as_many_of_each_speaker_and_digit():
 
 def test_builds_clips_as_long_as_their_recordings(tmp_path: Path):
     source = small_source(tmp_path / "source")
-    official, speakers = build_avdigits(source, tmp_path / "out", jobs=1)
+    official, speakers = made(tmp_path / "out", source=source)
     assert {clip.id: clip.split for clip in read_manifest(official)} == {
         "1_george_0": "test",
         "1_theo_9": "val",
@@ -85,20 +95,20 @@ def test_builds_clips_as_long_as_their_recordings(tmp_path: Path):
 
 def test_refuses_a_source_that_is_none(tmp_path: Path):
     with pytest.raises(InputError, match="no recordings"):
-        build_avdigits(tmp_path, tmp_path / "out")
+        made(tmp_path / "out", source=tmp_path)
     source = small_source(tmp_path / "source")
     (source / "mnist_10k.npz").unlink()
     with pytest.raises(InputError, match="no such file"):
-        build_avdigits(source, tmp_path / "out")
+        made(tmp_path / "out", source=source)
     (source / "recordings" / "hello.wav").write_bytes(b"")
     with pytest.raises(InputError, match="not named like a recording"):
-        build_avdigits(source, tmp_path / "out")
+        made(tmp_path / "out", source=source)
 
 
 def test_the_real_corpus(shared_data: Path, tmp_path: Path):
     source = shared_data / "avdigits"
     assert len(find_recordings(source)) == 3000
-    official, speakers = build_avdigits(source, tmp_path, limit=6, jobs=1)
+    official, speakers = made(tmp_path, source=source, limit=6)
     clips = read_manifest(official)
     assert len(clips) == len(read_manifest(speakers)) == 6
     for clip in clips:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.public.avqa import build_avqa, official_files
+from pipelines.corpora.public.avqa import AvqaConfig, build
+from pipelines.corpora.registry import CORPORA
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from shards.progress import Progress
 from shards.questions import load_questions
+from tests.fixtures.corpora import facts_of
 
 pytestmark = pytest.mark.unit
 
@@ -49,12 +53,34 @@ def test_a_question_has_its_choices_and_its_clip(tmp_path: Path, capsys: pytest.
     assert json.loads((out / "corpus.json").read_text())["relations"] == {"Both": 1, "View": 2}
 
 
+def test_missing_choices_leave_the_others(tmp_path: Path):
+    content = [
+        entry(1, multi_choice=["motorboat", "yacht", None, None]),
+        entry(2, multi_choice=[None, "yacht", "sailboat"]),
+        entry(3),
+    ]
+    (tmp_path / "val_qa.json").write_text(json.dumps(content))
+    facts = facts_of(CORPORA["avqa"], tmp_path / "out", source=tmp_path)
+    questions = load_questions(tmp_path / "out" / "questions.jsonl")
+    assert [(q.answer, q.choices) for q in questions[:2]] == [
+        ("yacht", ("motorboat", "yacht")),
+        ("yacht", ("yacht", "sailboat")),
+    ]
+    assert facts["fewer_than_four_choices"] == 2
+    assert facts["splits"]["by_type"] == {"val": {"Happening": 3}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"answer": 4}, "entry 0: field 'answer': 4 is no choice"),
         ({"answer": "1"}, "field 'answer'"),
-        ({"multi_choice": ["a", "b"]}, "no four choices"),
+        ({"multi_choice": ["a", "b"], "answer": 2}, "field 'answer': 2 is no choice.*\n.*0 to 1"),
+        ({"multi_choice": ["a", None, "b", ""]}, "field 'answer': choice 1 is empty"),
+        ({"multi_choice": [None, "a", None, None]}, "field 'multi_choice': one choice is none"),
+        ({"multi_choice": []}, "field 'multi_choice': no choices"),
+        ({"multi_choice": ["a"] * 5}, "field 'multi_choice': no choices"),
+        ({"multi_choice": [1, "a"]}, "field 'multi_choice': no choices"),
         ({"question_type": "Who"}, "'Who' is unknown"),
         ({"question_relation": "None"}, "field 'question_relation'"),
         ({"question_text": "?"}, "field 'question': .*has words"),
@@ -63,10 +89,10 @@ def test_a_question_has_its_choices_and_its_clip(tmp_path: Path, capsys: pytest.
 def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict, message: str):
     (tmp_path / "train_qa.json").write_text(json.dumps([entry(**changes)]))
     with pytest.raises(InputError, match=message):
-        build_avqa(official_files(tmp_path), tmp_path / "out")
+        build(AvqaConfig(source=tmp_path), tmp_path / "out", functools.partial(Progress, "avqa"))
 
 
 def test_ids_are_there_once(tmp_path: Path):
     (tmp_path / "train_qa.json").write_text(json.dumps([entry(1), entry(1)]))
     with pytest.raises(InputError, match=r"'1' is the id of .* entry 0"):
-        build_avqa(official_files(tmp_path), tmp_path / "out")
+        build(AvqaConfig(source=tmp_path), tmp_path / "out", functools.partial(Progress, "avqa"))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import collections
+import functools
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines.corpora.synthetic import ensembles
+from configs import load_config
+from pipelines.corpora.synthetic import ensemble_corpus, ensembles, solos
 from pipelines.corpora.synthetic.balance import ask_all
 from pipelines.corpora.synthetic.design import CLASSES
 from pipelines.corpora.synthetic.drawing import draw
-from pipelines.corpora.synthetic.ensemble_corpus import build_ensembles, build_solos
-from pipelines.corpora.synthetic.ensembles import EnsemblesConfig, describe_ensemble, describe_solo, split_of
+from pipelines.corpora.synthetic.ensembles import EnsemblesConfig, describe_ensemble, split_of
 from pipelines.corpora.synthetic.question_templates import KINDS, NUMBERS, TEMPLATES, Facts, Part
 from pipelines.corpora.synthetic.sound import synthesise
 from pipelines.manifest import read_manifest
 from shards.baselines import accuracies, chances, look_up
 from shards.errors import InputError
+from shards.progress import Progress
 from shards.questions import load_questions
 from tests.fixtures.decoding import decode_sound
 
@@ -36,7 +39,7 @@ FACTS = Facts(
 
 @pytest.fixture(scope="module")
 def scenes() -> list[dict]:
-    config = EnsemblesConfig(MANY)
+    config = EnsemblesConfig(clips=MANY)
     return [describe_ensemble(config, number) for number in range(MANY)]
 
 
@@ -88,8 +91,8 @@ def test_levels_of_one_clip_can_be_told_apart(scenes: list[dict]):
 
 
 def test_a_clip_and_its_questions_depend_on_seed_and_number_alone(scenes: list[dict]):
-    assert describe_ensemble(EnsemblesConfig(9, questions=2), 7) == scenes[7]
-    assert describe_ensemble(EnsemblesConfig(9, seed=1), 7) != scenes[7]
+    assert describe_ensemble(EnsemblesConfig(clips=9, questions=2), 7) == scenes[7]
+    assert describe_ensemble(EnsemblesConfig(clips=9, seed=1), 7) != scenes[7]
     splits = [split_of(number) for number in range(40)]
     whole = ask_all(scenes[:40], splits, 5, 0)
     assert whole[: len(ask_all(scenes[:8], splits[:8], 5, 0))] == ask_all(scenes[:8], splits[:8], 5, 0)
@@ -189,10 +192,10 @@ def test_answers_are_those_of_the_template(scenes: list[dict]):
 
 
 def test_solos_are_a_second_of_their_class_with_distractors_of_one_sense():
-    config = EnsemblesConfig(400)
+    config = solos.SolosConfig(clips=400)
     distracted = 0
     for number in range(400):
-        scene = describe_solo(config, number)
+        scene = solos.describe(config, number)
         seen = [item["class"] for item in scene["objects"]]
         heard = [part["class"] for part in scene["sounds"]]
         assert set(seen) & set(heard) == set(scene["labels"])
@@ -200,23 +203,25 @@ def test_solos_are_a_second_of_their_class_with_distractors_of_one_sense():
         if len(heard) > 1:
             assert scene["sounds"][0]["playing_db"] - scene["sounds"][1]["playing_db"] > 5.9
         distracted += len(heard) > 1
-    assert distracted / 400 == pytest.approx(ensembles.DISTRACTED, abs=0.09)
+    assert distracted / 400 == pytest.approx(solos.DISTRACTED, abs=0.09)
     assert draw(scene).shape == (4, 96, 96, 3)
 
 
 def test_builds_clips_and_questions(tmp_path: Path):
-    config = EnsemblesConfig(2, seed=3, seconds=4, size=64, fps=2)
-    told = build_ensembles(tmp_path / "a", config, jobs=1)
+    config = EnsemblesConfig(clips=2, seed=3, seconds=4, size=64, fps=2, jobs=1)
+    progress = functools.partial(Progress, "ensembles", stream=io.StringIO())
+    summary = ensemble_corpus.build(config, tmp_path / "a", progress)
+    facts = json.loads((tmp_path / "a" / "corpus.json").read_text())
     clips = read_manifest(tmp_path / "a" / "manifest.csv")
     questions = load_questions(tmp_path / "a" / "questions.jsonl")
     assert {question.clip for question in questions} <= {clip.id for clip in clips}
-    assert told == json.loads((tmp_path / "a" / "corpus.json").read_text())
-    assert sum(told["questions"].values()) == len(questions)
+    assert (summary.clips, len(clips)) == (2, 2)
+    assert sum(facts["questions"].values()) == len(questions)
     for clip in clips:
         path = Path(clip.path or "")
         assert set(clip.labels) == set(json.loads(path.with_suffix(".json").read_text())["labels"])
         assert len(decode_sound(path)) / 16_000 == pytest.approx(4, abs=0.07)
-    build_solos(tmp_path / "b", EnsemblesConfig(1, size=64), jobs=1)
+    solos.build(solos.SolosConfig(clips=1, size=64, jobs=1), tmp_path / "b", progress)
     (solo,) = read_manifest(tmp_path / "b" / "manifest.csv")
     assert len(decode_sound(Path(solo.path or ""))) / 16_000 == pytest.approx(1, abs=0.07)
 
@@ -224,4 +229,4 @@ def test_builds_clips_and_questions(tmp_path: Path):
 @pytest.mark.parametrize("wrong", [{"clips": 0}, {"questions": 10}, {"seconds": 4.5}, {"size": 62}])
 def test_wrong_settings_are_refused(wrong: dict):
     with pytest.raises(InputError, match=f"field '{next(iter(wrong))}'"):
-        EnsemblesConfig(**({"clips": 1} | wrong))
+        load_config(EnsemblesConfig, None, [f"{name}={value}" for name, value in ({"clips": 1} | wrong).items()])

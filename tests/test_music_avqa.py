@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.corpora.public.music_avqa import ANSWERS, build_music_avqa, fill, official_files
+from pipelines.corpora.public.music_avqa_entries import ANSWERS, fill
+from pipelines.corpora.registry import CORPORA
 from pipelines.corpus import main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, load_questions
+from tests.fixtures.corpora import facts_of
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +35,7 @@ def build(folder: Path, **files: list[dict]) -> tuple[dict, tuple[Question, ...]
     """Files by split, the corpus made of them: what it tells, its official and its disjoint questions."""
     for split, content in files.items():
         (folder / f"avqa-{split}.json").write_text(json.dumps(content))
-    told = build_music_avqa(official_files(folder), folder / "out", videos=folder / "videos")
+    told = facts_of(CORPORA["music_avqa"], folder / "out", source=folder, videos=folder / "videos")
     both = (load_questions(folder / "out" / f"questions{ending}.jsonl") for ending in ("", "-disjoint"))
     return (told, *both)
 
@@ -65,6 +67,26 @@ def test_all_three_forms_are_read(tmp_path: Path):
     assert told["deleted"] == 2
     clips = {clip.id: clip for clip in read_manifest(tmp_path / "out" / "manifest.csv")}
     assert clips["00000003+00000001"].path == str(tmp_path / "videos" / "00000003+00000001.mp4")
+
+
+@pytest.mark.parametrize("kept", [0, "0", False, "false", None, ""])
+@pytest.mark.parametrize("deleted", [1, "1", True, "True"])
+def test_a_deleted_question_may_say_so_in_several_ways(tmp_path: Path, kept: object, deleted: object):
+    told, questions, _ = build(tmp_path, train=[entry(1, question_deleted=kept), entry(2, question_deleted=deleted)])
+    assert [question.id for question in questions] == ["1"]
+    assert told["deleted"] == 1
+
+
+def test_files_of_deleted_questions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    gone = [entry(1, question_deleted=1), entry(2, question_deleted="1")]
+    (tmp_path / "avqa-test.json").write_text(json.dumps(gone))
+    out = str(tmp_path / "out")
+    assert main(["music_avqa", "--source", str(tmp_path), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert "avqa-test.json: field 'question_deleted': all 2 questions are deleted" in error
+    (tmp_path / "avqa-val.json").write_text(json.dumps([entry(3)]))
+    assert main(["music_avqa", "--source", str(tmp_path), "--out", out]) == 0
+    assert "avqa-test.json: all 2 questions are deleted" in capsys.readouterr().out
 
 
 def test_repeated_ids_stay_and_contradictions_are_counted(tmp_path: Path):
@@ -110,6 +132,8 @@ def test_a_clip_of_two_official_splits_is_told_and_gets_one_row(tmp_path: Path):
         ({"templ_values": '["flute"]'}, "field 'templ_values': 1 values for 4 placeholders"),
         ({"templ_values": "[1, 2, 3, 4]"}, "field 'templ_values': no list"),
         ({"video_id": ""}, "field 'video_id'"),
+        ({"question_deleted": "perhaps"}, "field 'question_deleted': 'perhaps' is neither"),
+        ({"templ_values": None}, "field 'templ_values': 0 values for 4 placeholders"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict, message: str):
@@ -133,7 +157,7 @@ def test_the_real_questions_parse_without_loss(shared_data: Path, tmp_path: Path
     files = [(split, shared_data / "music_avqa" / f"avqa-{split}.json") for split in ("val", "test")]
     if not all(path.is_file() for _, path in files):
         pytest.skip("no MUSIC-AVQA files in the shared data")
-    told = build_music_avqa(files, tmp_path)
+    told = facts_of(CORPORA["music_avqa"], tmp_path, files=files)
     questions = load_questions(tmp_path / "questions.jsonl")
     assert told["splits"]["questions"] == {"val": 4568, "test": 9129}
     published = {  # of the test split

@@ -62,7 +62,7 @@ def test_runs_are_networks_times_seeds_times_rows_each_laid_over_the_other(tmp_p
         ({"training": {"epochs": 0}}, ["epochs", "0 does not fit"]),
         ({"solos": None}, ["need solos"]),
         ({"solos": {"clips": 8, "finetune": {"epoch": 3}}}, ["solos.finetune.epoch", "mean 'epochs'"]),
-        ({"corpus": {"kind": "ensembles"}}, ["needs clips"]),
+        ({"corpus": {"kind": "ensembles"}}, ["is required"]),
         ({"corpus": {"kind": "manifest", "source": "a.csv"}}, ["needs source and questions"]),
         (
             {"corpus": {"kind": "manifest", "source": "a.csv", "questions": "q.jsonl"}},

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import collections
+import functools
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from configs import load_config
 from pipelines.corpora.synthetic import design
 from pipelines.corpora.synthetic.appearance import HUES, LOOKS
 from pipelines.corpora.synthetic.drawing import draw
-from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes, class_of, describe, split_of
+from pipelines.corpora.synthetic.scenes import ScenesConfig, build, class_of, describe, split_of
 from pipelines.corpora.synthetic.sound import synthesise
 from pipelines.corpora.synthetic.timbres import TIMBRES
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from shards.progress import Progress
 from tests.fixtures.decoding import decode_frames, decode_sound, describe_file
 
 pytestmark = pytest.mark.unit
@@ -39,7 +43,7 @@ def test_every_class_shares_one_look_and_one_sound_with_different_partners():
 
 
 def test_looks_and_sounds_are_drawn_as_the_design_says():
-    scenes = [describe(ScenesConfig(1), number) for number in range(1600)]
+    scenes = [describe(ScenesConfig(clips=1), number) for number in range(1600)]
     own_look = np.array([scene["objects"][0]["look"] in scene["labels"] for scene in scenes])
     own_sound = np.array([scene["sounds"][0]["timbre"] in scene["labels"] for scene in scenes])
     deviation = 0.5 / np.sqrt(len(scenes))
@@ -58,16 +62,16 @@ def test_splits_are_stratified_and_do_not_depend_on_the_number_of_clips():
 
 
 def test_a_clip_depends_on_seed_and_number_alone():
-    assert describe(ScenesConfig(10, seed=1), 7) == describe(ScenesConfig(9999, seed=1), 7)
-    assert describe(ScenesConfig(10, seed=1), 7) != describe(ScenesConfig(10, seed=2), 7)
-    assert json.loads(json.dumps(describe(ScenesConfig(10), 7))) == json.loads(
-        json.dumps(describe(ScenesConfig(10), 7))
+    assert describe(ScenesConfig(clips=10, seed=1), 7) == describe(ScenesConfig(clips=9999, seed=1), 7)
+    assert describe(ScenesConfig(clips=10, seed=1), 7) != describe(ScenesConfig(clips=10, seed=2), 7)
+    assert json.loads(json.dumps(describe(ScenesConfig(clips=10), 7))) == json.loads(
+        json.dumps(describe(ScenesConfig(clips=10), 7))
     )
 
 
 @pytest.mark.parametrize("look", sorted(LOOKS))
 def test_every_look_fills_a_fair_part_of_the_frame(look: str):
-    scene = describe(ScenesConfig(1, size=64, fps=2), 0)
+    scene = describe(ScenesConfig(clips=1, size=64, fps=2), 0)
     item = scene["objects"][0] | {"look": look}
     empty, full = draw(scene | {"objects": []}), draw(scene | {"objects": [item]})
     changed = (np.abs(full.astype(int) - empty) > 8).any(-1).mean()
@@ -77,7 +81,7 @@ def test_every_look_fills_a_fair_part_of_the_frame(look: str):
 
 @pytest.mark.parametrize("timbre", sorted(TIMBRES))
 def test_every_timbre_sounds_at_its_loudness_over_quieter_noise(timbre: str):
-    scene = describe(ScenesConfig(1, seconds=2.5), 0)
+    scene = describe(ScenesConfig(clips=1, seconds=2.5), 0)
     source = {"timbre": timbre, "pitch_hz": TIMBRES[timbre].pitch[0], "onsets_s": [0.5], "loudness_db": -31.0}
     sound = synthesise(scene | {"sounds": [source], "noise": {"colour": "pink", "loudness_db": -60.0}})
     assert sound.shape == (40_000,)
@@ -89,7 +93,7 @@ def test_every_timbre_sounds_at_its_loudness_over_quieter_noise(timbre: str):
 
 def test_onsets_lie_in_the_clip_and_pitches_in_their_range():
     for number in range(200):
-        scene = describe(ScenesConfig(1), number)
+        scene = describe(ScenesConfig(clips=1), number)
         (source,) = scene["sounds"]
         low, high = TIMBRES[source["timbre"]].pitch
         assert low <= source["pitch_hz"] <= high
@@ -98,11 +102,13 @@ def test_onsets_lie_in_the_clip_and_pitches_in_their_range():
 
 
 def test_builds_clips_that_decode_and_keeps_them(tmp_path: Path):
-    config = ScenesConfig(3, seed=5, seconds=1.5, size=64, fps=4)
-    ticks: list[int] = []
-    manifest = build_scenes(tmp_path, config, jobs=1, advance=lambda: ticks.append(1))
-    assert len(ticks) == 3
-    clips = read_manifest(manifest)
+    config = ScenesConfig(clips=3, seed=5, seconds=1.5, size=64, fps=4, jobs=1)
+    lines = io.StringIO()
+    progress = functools.partial(Progress, "scenes", stream=lines)
+    summary = build(config, tmp_path, progress)
+    assert "3/3 clips" in lines.getvalue()
+    clips = read_manifest(summary.manifests["default"])
+    assert len(clips) == summary.clips == 3
     for clip in clips:
         assert clip.path
         path = Path(clip.path)
@@ -127,7 +133,7 @@ def test_builds_clips_that_decode_and_keeps_them(tmp_path: Path):
     bytes_before = second.read_bytes()
     second.with_suffix(".json").write_text("{}")  # not what was asked for
     third.unlink()
-    build_scenes(tmp_path, config, jobs=1)
+    build(config, tmp_path, progress)
     assert first.stat().st_mtime_ns == stamps[first]
     assert second.stat().st_mtime_ns != stamps[second]
     assert second.read_bytes() == bytes_before  # the same scene gives the same bytes
@@ -137,6 +143,6 @@ def test_builds_clips_that_decode_and_keeps_them(tmp_path: Path):
 
 def test_refuses_impossible_settings():
     with pytest.raises(InputError, match="field 'clips'"):
-        ScenesConfig(0)
-    with pytest.raises(InputError, match="even"):
-        ScenesConfig(8, size=97)
+        load_config(ScenesConfig, None, ["clips=0"])
+    with pytest.raises(InputError, match="multiple of 2"):
+        load_config(ScenesConfig, None, ["clips=8", "size=97"])

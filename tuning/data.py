@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
+import functools
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
+from pydantic_core import InitErrorDetails
 
 from configs import Config, config_hash
-from pipelines.corpora.public.avdigits import build_avdigits, choose, find_recordings
-from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
+from pipelines.corpora.corpus import Corpus as CorpusRecord
+from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
+from pipelines.corpora.options import field_names
+from pipelines.corpora.registry import corpora
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
@@ -23,29 +27,42 @@ from tuning.steps import Stages, config_at
 
 
 class Corpus(Config):
-    """The clips of a study or a sweep.
+    """The clips of a study or a sweep: a registered corpus with its settings beside its name, or your manifest.
 
     Attributes:
-        kind: `scenes` is drawn here; `avdigits` is built from its `source`; `manifest` is yours.
-        clips: how many (scenes), or at most (avdigits).
-        seed: of the drawing, or of the pairing.
-        source: folder of AV-Digits' recordings, or the path of a manifest.
-        split: which of AV-Digits' manifests.
+        kind: name of a corpus (`avmend corpus --help` lists them), or `manifest`.
+        split: which of its ways to split the clips; None: the usual one.
+        settings: the corpus's own; in files they stand beside `kind`.
     """
 
-    kind: Literal["scenes", "avdigits", "manifest"] = "scenes"
-    clips: int | None = pydantic.Field(default=None, ge=1)
-    seed: int = 0
-    source: Path | None = None
-    split: Literal["official", "speakers"] = "official"
+    kind: str = "scenes"
+    split: str | None = None
+    settings: pydantic.SerializeAsAny[CorpusConfig]
 
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> Corpus:
-        if self.kind == "scenes" and self.clips is None:
-            raise ValueError("scenes needs clips: how many to draw")
-        if self.kind != "scenes" and self.source is None:
-            raise ValueError(f"{self.kind} needs source")
-        return self
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _settings_by_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "settings" in values:
+            return values
+        own = {name: value for name, value in values.items() if name not in ("kind", "split")}
+        kind = values.get("kind", cls.model_fields["kind"].default)
+        known = kinds()
+        _one_of("kind", kind, known)
+        if (split := values.get("split")) is not None:
+            _one_of("split", split, known[kind].splits)
+        names = field_names(known[kind].config)
+        for name in own:
+            _one_of(name, name, names)
+        return {"kind": kind, "split": split, "settings": known[kind].config.model_validate(own)}
+
+    @pydantic.model_serializer(mode="plain")
+    def _beside_the_name(self) -> dict[str, Any]:
+        return {"kind": self.kind, "split": self.split, **self.settings.content()}
+
+    @property
+    def record(self) -> CorpusRecord[Any]:
+        """The registered corpus."""
+        return kinds()[self.kind]
 
     def check_source(self, field: str) -> None:
         """Refuse a source that is not there; `field` is where the config holds this one.
@@ -53,9 +70,38 @@ class Corpus(Config):
         Raises:
             InputError: no such path.
         """
-        if self.source is not None and not self.source.exists():
-            remedy = "correct the path, or fetch the data"
-            raise InputError("there is nothing here", file=self.source, field=f"{field}.source", remedy=remedy)
+        for name in ("source", "questions"):
+            path = getattr(self.settings, name, None)
+            if isinstance(path, Path) and not path.exists():
+                remedy = "correct the path, or fetch the data"
+                raise InputError("there is nothing here", file=path, field=f"{field}.{name}", remedy=remedy)
+
+
+class ManifestConfig(CorpusConfig):
+    """Clips of your own."""
+
+    source: Path
+    """Path of the manifest."""
+    questions: Path | None = None
+    """Path of the questions about them."""
+
+
+def kinds() -> dict[str, CorpusRecord[Any]]:
+    """The corpora that studies may name: the registered ones, and `manifest`."""
+    return {**corpora(), "manifest": CorpusRecord(ManifestConfig, _own_files, asks=True)}
+
+
+def _own_files(config: ManifestConfig, out: Path, progress: StartProgress) -> Summary:
+    questions = {} if config.questions is None else {"default": config.questions}
+    return Summary(0, {"default": config.source}, questions)
+
+
+def _one_of(field: str, value: Any, names: Collection[str]) -> None:
+    """Refuse a value that is none of `names`, in the way of pydantic's Literal."""
+    if value not in names:
+        expected = " or ".join(f"'{name}'" for name in names)
+        error = InitErrorDetails(type="literal_error", loc=(field,), input=value, ctx={"expected": expected})
+        raise pydantic.ValidationError.from_exception_data("Corpus", [error])
 
 
 def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stages) -> Path:
@@ -74,25 +120,26 @@ def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
     """The manifest of a corpus's clips, which are made if they are not there.
 
     Raises:
-        InputError: no such source.
+        InputError: no such source; the clips' media are not here.
     """
-    assert config.source is not None or config.kind == "scenes"
+    manifest, _ = make_files(config, data, stage)
+    return manifest
+
+
+def make_files(config: Corpus, data: Path, stage: str | None = None) -> tuple[Path, Path | None]:
+    """Manifest and questions (None: it has none) of a corpus, which are made if they are not there.
+
+    Raises:
+        InputError: no such source; the clips' media are not here.
+    """
     out = data / f"{config.kind}-{config_hash(config)}"
-    jobs = os.cpu_count() or 1
-    if config.kind == "manifest":
-        assert config.source is not None
-        return config.source
-    if config.kind == "avdigits":
-        assert config.source is not None
-        total = len(choose(find_recordings(config.source), config.clips, config.seed))
-        with Progress("avdigits", total, stage=stage) as progress:
-            manifests = build_avdigits(
-                config.source, out, limit=config.clips, seed=config.seed, jobs=jobs, advance=progress.advance
-            )
-        return next(m for m in manifests if Path(m).stem == config.split)
-    assert config.clips is not None
-    with Progress("scenes", config.clips, stage=stage) as progress:
-        return build_scenes(out, ScenesConfig(config.clips, config.seed), jobs=jobs, advance=progress.advance)
+    progress = functools.partial(Progress, config.kind, stage=stage)
+    summary = config.record.build(config.settings, out, progress)
+    split = config.split or config.record.splits[0]
+    if split not in summary.manifests:
+        message = f"the corpus {config.kind} has no manifest: it was made without media"
+        raise InputError(message, field="corpus", remedy="give the folder of its videos, as videos=FOLDER")
+    return summary.manifests[split], summary.questions.get(split)
 
 
 def build_recipe(field: str, settings: dict[str, Any], name: str = "") -> TrainConfig:

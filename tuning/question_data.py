@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
 
 from configs import Config, config_hash
-from pipelines.corpora.synthetic.ensemble_corpus import build_ensembles, build_solos
-from pipelines.corpora.synthetic.ensembles import EnsemblesConfig
+from pipelines.corpora.synthetic.solos import SolosConfig, build
 from pipelines.features import extract
 from pipelines.ingest import ingest
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
-from shards.errors import InputError
 from shards.progress import Progress
-from shards.questions import QUESTIONS_FILE
 from trainers.classification.config import FinetuneConfig
 from trainers.train import train
+from tuning.data import Corpus, make_files
 from tuning.steps import Stages, config_at
 
 
-class QuestionCorpus(Config):
-    """The clips and questions of a study.
+class QuestionCorpus(Corpus):
+    """The clips and questions of a study: as `Corpus`, of one that has questions.
 
     Attributes:
         kind: `ensembles` are drawn here; `manifest` is yours.
-        clips, per_clip: how many ensembles, and most questions about each.
-        seed, size: of the drawing, and of the frame in pixels.
-        source, questions: paths of your manifest and questions.jsonl.
     """
 
-    kind: Literal["ensembles", "manifest"] = "ensembles"
-    clips: int | None = pydantic.Field(default=None, ge=1)
-    per_clip: int = pydantic.Field(default=5, ge=1, le=9)
-    seed: int = pydantic.Field(default=0, ge=0)
-    size: int = pydantic.Field(default=96, ge=64)
-    source: Path | None = None
-    questions: Path | None = None
+    kind: str = "ensembles"
 
     @pydantic.model_validator(mode="after")
-    def _complete(self) -> QuestionCorpus:
-        if self.kind == "ensembles" and self.clips is None:
-            raise ValueError("ensembles needs clips: how many to draw")
-        if self.kind == "manifest" and (self.source is None or self.questions is None):
+    def _has_questions(self) -> QuestionCorpus:
+        if not self.record.asks:
+            raise ValueError(f"the corpus {self.kind} has no questions")
+        if self.kind == "manifest" and self.settings.model_dump()["questions"] is None:
             raise ValueError("manifest needs source and questions")
         return self
+
+    @property
+    def size(self) -> int:
+        """Pixels, width and height of the frames, where the corpus draws them."""
+        return getattr(self.settings, "size", SolosConfig.model_fields["size"].default)
 
 
 class Solos(Config):
@@ -101,11 +95,7 @@ def check_data(config: QuestionData, field: str = "") -> None:
     """
     if config.solos is not None:
         config_at(f"{field}solos.finetune", FinetuneConfig, {**config.solos.finetune, "data": "."})
-    for name in ("source", "questions"):
-        path = getattr(config.corpus, name)
-        if path is not None and not path.exists():
-            remedy = "correct the path, or fetch the data"
-            raise InputError("there is nothing here", file=path, field=f"{field}corpus.{name}", remedy=remedy)
+    config.corpus.check_source(f"{field}corpus")
 
 
 def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages, parent: Any) -> tuple[Path, Path]:
@@ -121,9 +111,8 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
 def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, parent: Any) -> Path:
     """The run of the backbone that solos taught."""
     out = data / f"solos-{config.clips}-{size}-{config.seed}"
-    drawn = EnsemblesConfig(config.clips, seed=config.seed, size=size)
-    with Progress("solos", config.clips, stage=stages.next()) as progress:
-        build_solos(out, drawn, jobs=os.cpu_count() or 1, advance=progress.advance)
+    drawn = SolosConfig(clips=config.clips, seed=config.seed, size=size)
+    build(drawn, out, functools.partial(Progress, "solos", stage=stages.next()))
     shards = data / f"shards-{out.name}-{config_hash(config.ingest)}"
     ingest(out / "manifest.csv", shards, config.ingest, stage=stages.next())
     settings = {**config.finetune, "data": shards.absolute()}
@@ -132,13 +121,6 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
 
 def make_questions(config: QuestionCorpus, data: Path, stage: str | None = None) -> tuple[Path, Path]:
     """Manifest and questions, which are made if they are not there."""
-    if config.kind == "manifest":
-        assert config.source is not None
-        assert config.questions is not None
-        return config.source, config.questions
-    assert config.clips is not None
-    out = data / f"ensembles-{config_hash(config)}"
-    drawn = EnsemblesConfig(config.clips, config.per_clip, config.seed, size=config.size)
-    with Progress("ensembles", config.clips, stage=stage) as progress:
-        build_ensembles(out, drawn, jobs=os.cpu_count() or 1, advance=progress.advance)
-    return out / "manifest.csv", out / QUESTIONS_FILE
+    manifest, questions = make_files(config, data, stage)
+    assert questions is not None, f"{config.kind} is registered as a corpus with questions, but made none"
+    return manifest, questions

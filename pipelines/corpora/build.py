@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ def build_clips(
     descriptions: Sequence[Description],
     encode: Encoder,
     *,
-    jobs: int,
+    jobs: int | None,
     advance: Callable[[], object] = lambda: None,
 ) -> int:
     """Make ``folder/<id>.mp4`` and ``folder/<id>.json`` for every description; return how many were made.
@@ -32,7 +33,7 @@ def build_clips(
         folder: where the clips go.
         descriptions: JSON objects with an ``id`` that is a file name, all that ``encode`` needs to know.
         encode: ``encode(description, mp4 path)``, a function of a module (it runs in other processes).
-        jobs: processes; 1 means this one.
+        jobs: processes; 1 means this one, None as many as there are cores.
         advance: called once per clip that is ready, kept or made.
     """
     folder = Path(folder)
@@ -43,6 +44,7 @@ def build_clips(
             advance()
         else:
             todo.append(description)
+    jobs = os.cpu_count() or 1 if jobs is None else jobs
     if jobs <= 1 or len(todo) <= 1:
         for description in todo:
             _build(folder, encode, description)

@@ -17,15 +17,17 @@ import functools
 import json
 import re
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from pipelines.corpora.build import build_clips
+from pipelines.corpora.corpus import EncodedConfig, StartProgress, Summary
 from pipelines.corpora.encode import encode_clip
 from pipelines.manifest import write_manifest
 from shards.atomic import write_text
@@ -52,52 +54,48 @@ class Recording:
         return f"{self.digit}_{self.speaker}_{self.index}"
 
 
-def build_avdigits(
-    source: str | Path,
-    out: str | Path,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    jobs: int = 2,
-    advance: Callable[[], object] = lambda: None,
-) -> tuple[Path, Path]:
-    """Make the clips and both manifests in ``out``.
+class AvdigitsConfig(EncodedConfig):
+    """Spoken and handwritten digits, paired."""
 
-    Args:
-        source: folder of ``recordings/`` and ``mnist_10k.npz``.
-        out: where ``clips/``, ``official.csv``, ``speakers.csv`` and ``corpus.json`` go.
-        limit: so many clips, spread over speakers and digits; the same clips as in the full corpus.
-        seed: of the pairing and of what ``limit`` chooses.
-        jobs: processes.
-        advance: called once per clip that is ready.
+    source: Path
+    """Folder of recordings/ and mnist_10k.npz."""
+    limit: int | None = pydantic.Field(default=None, ge=1, validation_alias=pydantic.AliasChoices("limit", "clips"))
+    """Make only so many clips, spread over speakers and digits: the same clips as in the full corpus."""
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of the pairing and of what the limit chooses."""
 
-    Returns:
-        The paths of the manifests ``official`` and ``speakers``.
+
+def build(config: AvdigitsConfig, out: str | Path, progress: StartProgress) -> Summary:
+    """Make ``clips/``, ``corpus.json``, ``official.csv`` and ``speakers.csv`` in ``out``.
 
     Raises:
         InputError: the source lacks a part, or has fewer images of a digit than recordings.
     """
-    source, out = Path(source).resolve(), Path(out)
+    source, out, seed = config.source.resolve(), Path(out), config.seed
     recordings = find_recordings(source)
     images = pair(recordings, _arrays(source / IMAGES)["labels"], seed, source / IMAGES)
-    chosen = choose(recordings, limit, seed)
+    chosen = choose(recordings, config.limit, seed)
     clips = [_describe(source, recording, images[recording]) for recording in chosen]
-    build_clips(out / "clips", clips, functools.partial(encode_digit, source), jobs=jobs, advance=advance)
-    official, speakers = [_official(r) for r in chosen], [_speakers(r) for r in chosen]
-    summary = {
+    with progress(len(clips)) as line:
+        encode = functools.partial(encode_digit, source)
+        build_clips(out / "clips", clips, encode, jobs=config.jobs, advance=line.advance)
+    splits = {"official": [_official(r) for r in chosen], "speakers": [_speakers(r) for r in chosen]}
+    facts = {
         "name": "avdigits",
         "seed": seed,
         "clips": len(chosen),
         "pairing": "synthetic: the digit's recordings and images, each image used once",
         "splits": {
-            "official": dict(sorted(collections.Counter(row["split"] for row in official).items())),
-            "speakers": dict(sorted(collections.Counter(row["split"] for row in speakers).items())),
+            name: dict(sorted(collections.Counter(row["split"] for row in rows).items()))
+            for name, rows in splits.items()
         },
     }
-    write_text(out / "corpus.json", json.dumps(summary, indent=1) + "\n")
-    write_manifest(out / "official.csv", official)
-    write_manifest(out / "speakers.csv", speakers)
-    return out / "official.csv", out / "speakers.csv"
+    write_text(out / "corpus.json", json.dumps(facts, indent=1) + "\n")
+    manifests = {name: out / f"{name}.csv" for name in splits}
+    for name, path in manifests.items():
+        write_manifest(path, splits[name])
+    where = " and ".join(map(str, manifests.values()))
+    return Summary(len(chosen), manifests, lines=(f"{len(chosen)} clips: {where}",))
 
 
 def find_recordings(source: Path) -> list[Recording]:
@@ -121,7 +119,7 @@ def find_recordings(source: Path) -> list[Recording]:
         raise InputError(
             "no recordings (*.wav)",
             file=folder,
-            field="--source",
+            field="source",
             remedy=f"give the folder that holds {RECORDINGS}/",
         )
     return sorted(found)
@@ -165,7 +163,7 @@ def choose(recordings: Sequence[Recording], limit: int | None, seed: int) -> lis
     if limit is None:
         return sorted(recordings)
     if limit < 1:
-        raise InputError(f"{limit} is no number of clips", field="--limit", remedy="give 1 or more")
+        raise InputError(f"{limit} is no number of clips", field="limit", remedy="give 1 or more")
     order = np.random.default_rng([seed, 10]).permutation(len(recordings))
     turns: collections.Counter[tuple[int, str]] = collections.Counter()
     ranked: list[tuple[int, int, Recording]] = []
@@ -230,7 +228,7 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("images", "labels")}
     except FileNotFoundError:
-        raise InputError("no such file", file=path, field="--source", remedy="give the folder that holds it") from None
+        raise InputError("no such file", file=path, field="source", remedy="give the folder that holds it") from None
     except (KeyError, ValueError) as error:
         raise InputError(
             f"not the images ({error})", file=path, remedy="it needs arrays 'images' and 'labels'"

@@ -2,7 +2,8 @@
 
 A file is a list of ``{id, video_name: "<YouTube id>_<start, 6 digits>", video_id, question_text, multi_choice
 (4), answer (0-3), question_relation (Both, Sound, View), question_type}``. Published are ``train_qa.json``
-and ``val_qa.json``, which stays val here.
+and ``val_qa.json``, which stays val here. Some entries of val have fewer choices, or None among them: those left are
+the question's.
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.public.question_files import entries, find_files, question_of, text_of, write_corpus
+from pipelines.corpora.corpus import StartProgress, Summary
+from pipelines.corpora.public.question_files import (
+    OFFICIAL,
+    QuestionFilesConfig,
+    entries,
+    question_of,
+    text_of,
+    write_corpus,
+)
 from shards.errors import InputError
 from shards.questions import Question
 
 FILES = {split: (f"{split}_qa.json",) for split in ("train", "val", "test")}
 TYPES = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When", "Used For")
+CHOICES = 4
 RELATIONS = ("Both", "Sound", "View")
 
 
-def build_avqa(
-    files: Sequence[tuple[str, str | Path]], out: str | Path, *, videos: str | Path | None = None
-) -> dict[str, Any]:
-    """Write ``questions.jsonl``, ``corpus.json`` and, given ``videos``, ``manifest.csv``.
+class AvqaConfig(QuestionFilesConfig):
+    """Multiple-choice questions about VGGSound's videos: AVQA."""
 
-    Args:
-        files: (split, JSON file); :func:`official_files` finds them in a folder.
-        out: folder to make.
-        videos: folder of ``<video_name>.mp4``.
 
-    Returns:
-        What ``corpus.json`` holds.
+def build(config: AvqaConfig, out: str | Path, progress: StartProgress) -> Summary:
+    """Write ``questions.jsonl``, ``corpus.json`` and, given the folder of ``<video_name>.mp4``, ``manifest.csv``.
 
     Raises:
         InputError: a file is not of this form, naming the entry and the field.
     """
+    files = config.find(FILES)
     questions, relations = [], collections.Counter[str]()
     ids: dict[str, str] = {}
     for split, path in files:
@@ -48,40 +53,45 @@ def build_avqa(
             questions.append(question)
             relations[_one_of(where, entry, "question_relation", RELATIONS)] += 1
     rows = None
-    if videos is not None:
-        folder = Path(videos).resolve()
+    if config.videos is not None:
+        folder = config.videos.resolve()
         rows = {question.clip: {"path": str(folder / f"{question.clip}.mp4")} for question in questions}
-    told = {
-        "files": [f"{split}: {Path(path).name}" for split, path in files],
+    facts = {
+        "files": [f"{split}: {path.name}" for split, path in files],
         "relations": dict(sorted(relations.items())),
+        "fewer_than_four_choices": sum(len(question.choices or ()) < CHOICES for question in questions),
     }
-    return write_corpus(out, "avqa", {"": questions}, rows, told)
-
-
-def official_files(source: str | Path) -> list[tuple[str, Path]]:
-    """``train_qa.json``, ``val_qa.json`` and ``test_qa.json`` of a folder, those that are there."""
-    return find_files(source, FILES)
+    return write_corpus(out, "avqa", {OFFICIAL: questions}, rows, facts)
 
 
 def _question(where: str, entry: Mapping[str, Any], split: str) -> Question:
-    choices, place = entry.get("multi_choice"), entry.get("answer")
-    fine = isinstance(choices, list) and all(isinstance(text, str) and text.strip() for text in choices)
-    if not fine or len(choices or ()) != 4:
-        raise InputError("no four choices", file=where, field="multi_choice", remedy="give four strings")
-    assert choices is not None
-    if not isinstance(place, int) or isinstance(place, bool) or place not in range(4):
-        raise InputError(f"{place!r} is no choice", file=where, field="answer", remedy="give 0 to 3")
-    texts = tuple(text.strip() for text in choices)
+    texts, place = _choices(where, entry), entry.get("answer")
+    if not isinstance(place, int) or isinstance(place, bool) or place not in range(len(texts)):
+        raise InputError(f"{place!r} is no choice", file=where, field="answer", remedy=f"give 0 to {len(texts) - 1}")
+    answer, choices = texts[place], tuple(text for text in texts if text is not None)
+    if answer is None:
+        raise InputError(f"choice {place} is empty", file=where, field="answer", remedy="correct or delete the entry")
+    if len(choices) < 2:
+        raise InputError("one choice is none", file=where, field="multi_choice", remedy="give two to four strings")
     return question_of(
         where,
         id=text_of(where, entry, "id"),
         clip=text_of(where, entry, "video_name"),
         question=text_of(where, entry, "question_text"),
-        answer=texts[place],
+        answer=answer,
         type=_one_of(where, entry, "question_type", TYPES),
         split=split,
-        choices=texts,
+        choices=choices,
     )
+
+
+def _choices(where: str, entry: Mapping[str, Any]) -> list[str | None]:
+    """Up to four texts; a choice that is missing is None, as in some entries of val_qa.json."""
+    choices = entry.get("multi_choice")
+    fine = isinstance(choices, list) and all(text is None or isinstance(text, str) for text in choices)
+    if not fine or not choices or len(choices) > CHOICES:
+        raise InputError("no choices", file=where, field="multi_choice", remedy="give two to four strings")
+    return [(text or "").strip() or None for text in choices]
 
 
 def _one_of(where: str, entry: Mapping[str, Any], field: str, names: Sequence[str]) -> str:

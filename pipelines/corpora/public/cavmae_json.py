@@ -1,20 +1,24 @@
-"""Manifests from the label files of AudioSet and VGGSound: CAV-MAE's JSON, and VGGSound's own CSV.
+"""Manifests from CAV-MAE's label files of AudioSet and VGGSound.
 
-CAV-MAE's JSON is ``{"data": [{"wav", "video_id", "video_path", "labels": "mid,mid"}]}`` with frames at
+The JSON is ``{"data": [{"wav", "video_id", "video_path", "labels": "mid,mid"}]}`` with frames at
 ``video_path/frame_{0-9}/<video_id>.jpg``; its label CSV is ``index,mid,display_name``.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.manifest import Clip, write_manifest
+import pydantic
+
+from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
+from pipelines.corpora.public.split_files import SplitFiles
+from pipelines.manifest import write_manifest
+from shards.class_order import read_class_order, save_class_order
+from shards.csv_rows import csv_rows
 from shards.errors import InputError
 
 FRAMES = 10
@@ -28,7 +32,7 @@ def read_labels(path: str | Path) -> dict[str, str]:
         InputError: the file or a column is missing, a mid appears twice.
     """
     labels: dict[str, str] = {}
-    for line, row in _csv(path, header=True):
+    for line, row in csv_rows(path, header=True):
         if len(row) != 3:
             raise InputError(
                 f"{len(row)} columns", file=f"{path}:{line}", remedy="the columns are index,mid,display_name"
@@ -39,83 +43,57 @@ def read_labels(path: str | Path) -> dict[str, str]:
     return labels
 
 
-def cavmae_manifest(
-    files: Sequence[tuple[str, str | Path]],
-    labels: str | Path,
-    out: str | Path,
-    *,
-    audio_root: str | Path | None = None,
-    visual_root: str | Path | None = None,
-    frame: int = MIDDLE_FRAME,
-) -> list[Clip]:
-    """Write ``manifest.csv`` in ``out`` for CAV-MAE's JSON files, and return its clips.
+class CavmaeJsonConfig(CorpusConfig):
+    """A manifest from CAV-MAE's JSON files of AudioSet or VGGSound."""
 
-    Args:
-        files: (split, JSON file), such as ``("train", "balanced_train.json")``.
-        labels: the label CSV; display names become the labels.
-        out: folder of the manifest.
-        audio_root: where the sound files are here; their folder in the JSON is replaced by it.
-        visual_root: the folder of ``frame_0`` ... ``frame_9`` here, replacing ``video_path``.
-        frame: which of the 10 frames the manifest names.
+    files: SplitFiles
+    """The JSON files, each with its split; repeat per split."""
+    labels: Path
+    """CSV of index,mid,display_name; display names become the labels, and the index their order in classes.json."""
+    audio_root: Path | None = None
+    """Folder of the sound files here; it replaces their folder in the JSON."""
+    visual_root: Path | None = None
+    """Folder of frame_0 ... frame_9 here; it replaces the JSON's video_path."""
+    frame: int = pydantic.Field(default=MIDDLE_FRAME, ge=0, lt=FRAMES)
+    """Which of the 10 frames the manifest names."""
+
+
+def build(config: CavmaeJsonConfig, out: str | Path, progress: StartProgress) -> Summary:
+    """Write ``manifest.csv`` in ``out``.
 
     Raises:
         InputError: a file is not of this form (naming file and entry), a label is unknown, an id is there
             twice.
     """
-    if not 0 <= frame < FRAMES:
-        raise InputError(f"there is no frame {frame}", field="--frame", remedy=f"give 0 to {FRAMES - 1}")
-    names = read_labels(labels)
-    rows = []
-    for split, path in files:
-        for where, entry in _entries(path):
-            wav, folder = entry["wav"], entry["video_path"]
-            if audio_root is not None and wav:
-                wav = str(Path(audio_root).resolve() / Path(wav).name)
-            if visual_root is not None and folder:
-                folder = str(Path(visual_root).resolve())
-            row = {"id": entry["video_id"], "split": split, "label": _names(where, entry["labels"], names)}
-            if wav:
-                row["audio_path"] = wav
-            if folder:
-                row["image_path"] = str(Path(folder) / f"frame_{frame}" / f"{entry['video_id']}.jpg")
-            rows.append(row)
-    return write_manifest(Path(out) / "manifest.csv", rows)
+    names = read_labels(config.labels)
+    rows = [_row(config, split, where, entry, names) for split, path in config.files for where, entry in _entries(path)]
+    return write_rows(out, rows, read_class_order(config.labels))
 
 
-def vggsound_manifest(
-    path: str | Path, videos: str | Path, out: str | Path, *, split: str | None = None, ending: str = ".mp4"
-) -> list[Clip]:
-    """Write ``manifest.csv`` in ``out`` for VGGSound's CSV (no header), and return its clips.
-
-    Two forms are read: ``YouTube id,start second,label,split`` and, per split, ``<id>_<start>.mp4,label``.
-
-    Args:
-        path: the CSV file.
-        videos: folder of the 10 s clips ``<YouTube id>_<start second, 6 digits>.mp4``.
-        out: folder of the manifest.
-        split: the split of a CSV that has none.
-        ending: of the video files.
-
-    Raises:
-        InputError: a row of another form, a start that is no number, a missing split, an id twice.
-    """
-    folder, rows = Path(videos).resolve(), []
-    for line, row in _csv(path):
-        name, label, its_split = _vggsound_row(f"{path}:{line}", row, split)
-        rows.append({"id": name, "path": str(folder / f"{name}{ending}"), "label": label, "split": its_split})
-    return write_manifest(Path(out) / "manifest.csv", rows)
+def write_rows(out: str | Path, rows: Iterable[Mapping[str, Any]], order: tuple[str, ...] = ()) -> Summary:
+    """Write the rows as ``manifest.csv`` in ``out``, and the classes' order, if it is known, as ``classes.json``."""
+    path = Path(out) / "manifest.csv"
+    clips = write_manifest(path, rows)
+    lines = [f"{len(clips)} clips: {path}"]
+    if order:
+        lines.append(f"{len(order)} classes in their order: {save_class_order(out, order)}")
+    return Summary(len(clips), {"default": path}, lines=tuple(lines))
 
 
-def _vggsound_row(where: str, row: Sequence[str], split: str | None) -> tuple[str, str, str]:
-    if len(row) == 4:
-        if not re.fullmatch(r"\d{1,6}", row[1].strip()):
-            raise InputError(f"'{row[1]}' is no start", file=where, field="start", remedy="give whole seconds")
-        return f"{row[0].strip()}_{int(row[1]):06d}", row[2], row[3]
-    if len(row) != 2:
-        raise InputError(f"{len(row)} columns", file=where, remedy="the columns are id,start,label,split or file,label")
-    if split is None:
-        raise InputError("this CSV has no split", file=where, field="--split", remedy="give --split test, say")
-    return Path(row[0].strip()).stem, row[1], split
+def _row(
+    config: CavmaeJsonConfig, split: str, where: str, entry: Mapping[str, str], names: Mapping[str, str]
+) -> dict[str, Any]:
+    wav, folder = entry["wav"], entry["video_path"]
+    if config.audio_root is not None and wav:
+        wav = str(config.audio_root.resolve() / Path(wav).name)
+    if config.visual_root is not None and folder:
+        folder = str(config.visual_root.resolve())
+    row = {"id": entry["video_id"], "split": split, "label": _names(where, entry["labels"], names)}
+    if wav:
+        row["audio_path"] = wav
+    if folder:
+        row["image_path"] = str(Path(folder) / f"frame_{config.frame}" / f"{entry['video_id']}.jpg")
+    return row
 
 
 def _entries(path: str | Path) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -145,16 +123,3 @@ def _names(where: str, mids: str, names: Mapping[str, str]) -> list[str]:
             raise InputError(f"unknown label '{mid}'", file=where, field="labels", remedy=hint)
         found.append(names[mid])
     return found
-
-
-def _csv(path: str | Path, *, header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if row and not (header and reader.line_num == 1):
-                    yield reader.line_num, row
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a UTF-8 CSV: {error}", file=path, remedy="check the file") from None

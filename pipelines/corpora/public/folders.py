@@ -12,6 +12,7 @@ and kept: the other stream is absent at source.
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
+from pipelines.corpora.corpus import Corpus, CorpusConfig, StartProgress, Summary
 from pipelines.manifest import write_manifest
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -79,16 +83,45 @@ class Tree:
         }
 
 
-def build_folders(source: str | Path, out: str | Path, *, name: str, seed: int = 0) -> dict[str, Any]:
-    """Write ``official.csv``, ``group.csv`` and ``corpus.json`` for the tree ``source`` into ``out``.
+class FoldersConfig(CorpusConfig):
+    """Pictures and sounds as vision/<class>/<id>.jpg with sound/<class>/<id>.wav."""
 
-    Returns:
-        What ``corpus.json`` holds: counts, how each split was made, unpaired clips, ignored files.
+    source: Path
+    """Folder of vision/ and sound/."""
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of the splits that the tree does not have."""
+
+
+def build(config: FoldersConfig, out: str | Path, progress: StartProgress, *, name: str) -> Summary:
+    """Write ``official.csv``, ``group.csv`` and ``corpus.json``; ``name`` is the corpus's.
+
+    ``corpus.json`` holds counts, how each split was made, unpaired clips and ignored files.
 
     Raises:
         InputError: the tree is not of this layout, or a clip has two pictures or two sounds.
     """
-    source, out = Path(source), Path(out)
+    out = Path(out)
+    facts = write_folders(config.source, out, name, config.seed)
+    manifests = {split: out / f"{split}.csv" for split in ("official", "group")}
+    lines = [f"{facts['clips']} clips: {' and '.join(map(str, manifests.values()))}"]
+    counts = {
+        "without sound": facts["without_sound"],
+        "without picture": facts["without_picture"],
+        "other files ignored": facts["ignored_files"],
+    }
+    for what, files in counts.items():
+        if files:
+            lines.append(f"{len(files)} {what} (see {out / 'corpus.json'}): {', '.join(files[:3])}")
+    return Summary(facts["clips"], manifests, lines=tuple(lines))
+
+
+def corpus(name: str) -> Corpus[FoldersConfig]:
+    """The record of a corpus of this layout."""
+    return Corpus(FoldersConfig, functools.partial(build, name=name), ("official", "group"))
+
+
+def write_folders(source: Path, out: Path, name: str, seed: int) -> dict[str, Any]:
+    """Write both manifests and ``corpus.json``, of which the content is returned."""
     tree = scan(source)
     own = tree.pairs[0].split is not None
     official = [pair.split or "" for pair in tree.pairs] if own else stratified(tree.pairs, seed)
@@ -194,7 +227,7 @@ def _root(source: Path, names: Sequence[str]) -> Path:
         raise InputError(
             f"{'both' if roots else 'neither'} of the folders {' and '.join(names)}",
             file=source,
-            field="--source",
+            field="source",
             remedy=f"give the folder that holds one of {', '.join(names)}",
         )
     return roots[0]

@@ -1,10 +1,6 @@
-"""MUSIC-AVQA's questions: the original files, the updated ones, and v2.0's.
+"""MUSIC-AVQA's questions: the original files, and the updated ones (or v2.0's, see `music_avqa_v2`).
 
-A file is a list of ``{video_id, question_id, type: '["Audio", "Counting"]', question_content with
-<Object>, <LR>, <FL>, ..., templ_values: '["flute", "left"]', question_deleted, anser}``. Its values fill
-the placeholders in turn. v2.0's added entries have no question_id, may hold templ_values as a list, and where
-``unmatch_audio`` names another video, the sound is that one's: the clip is called ``<video>+<other>``, to be
-made as ``<video>+<other>.mp4``. ``avqa-train_fake.json`` holds the train questions about synthetic videos
+``avqa-train_fake.json`` holds the train questions about synthetic videos
 alone (ids sa..., va..., vv...); it asks 56 questions twice, with different answers, and both stay.
 
 Two splits: the files' own, in which thousands of videos are in several splits (2,296 of the 6,399 test videos
@@ -14,17 +10,23 @@ the synthetic videos of its number go together, near 70 / 10 / 20 %, drawn from 
 
 from __future__ import annotations
 
-import ast
 import collections
-import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.public.question_files import entries, find_files, question_of, text_of, write_corpus
-from shards.errors import InputError
+import pydantic
+
+from pipelines.corpora.corpus import StartProgress, Summary
+from pipelines.corpora.public.music_avqa_entries import Entries, read_entries
+from pipelines.corpora.public.question_files import (
+    OFFICIAL,
+    QuestionFilesConfig,
+    write_corpus,
+)
 from shards.questions import Question
 
 FILES = {
@@ -37,86 +39,63 @@ FILES = {
     for split in ("train", "val", "test")
 }
 FAKE = "avqa-train_fake.json"
-TYPES = {
-    "Audio": ("Counting", "Comparative"),
-    "Visual": ("Counting", "Location"),
-    "Audio-Visual": ("Existential", "Location", "Counting", "Comparative", "Temporal"),
-}
-INSTRUMENTS = (
-    *("accordion", "acoustic_guitar", "bagpipe", "banjo", "bassoon", "cello", "clarinet", "congas", "drum"),
-    *("electric_bass", "erhu", "flute", "guzheng", "piano", "pipa", "saxophone", "suona", "trumpet", "tuba"),
-    *("ukulele", "violin", "xylophone"),
-)
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-PLACES = ("left", "middle", "right", "indoor", "outdoor")
-ANSWERS = frozenset({*INSTRUMENTS, *NUMBERS, *PLACES, "more than ten", "yes", "no", "simultaneously"})  # all 42
-_PLACEHOLDER = re.compile("<[A-Za-z]+>")
 _SHARES = (("train", 0.7), ("val", 0.8), ("test", 1.0))  # up to which share of the groups
 
 
-def build_music_avqa(
-    files: Sequence[tuple[str, str | Path]],
-    out: str | Path,
-    *,
-    videos: str | Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
+class MusicAvqaConfig(QuestionFilesConfig):
+    """Questions about musical performances: MUSIC-AVQA, as first published, as updated, and v2.0."""
+
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of the split without common videos."""
+
+
+def build(config: MusicAvqaConfig, out: str | Path, progress: StartProgress) -> Summary:
     """Write ``questions.jsonl`` (the files' splits), ``questions-disjoint.jsonl`` and ``corpus.json``.
 
-    Args:
-        files: (split, JSON file); :func:`official_files` finds them in a folder.
-        out: folder to make.
-        videos: folder of ``<video_id>.mp4``, named in ``manifest.csv`` and ``manifest-disjoint.csv``.
-        seed: of the split without common videos.
-
-    Returns:
-        What ``corpus.json`` holds.
+    Given the folder of the videos, ``manifest.csv`` and ``manifest-disjoint.csv`` name ``<video_id>.mp4`` in it.
 
     Raises:
         InputError: a file is not of this form, naming the entry and the field.
     """
-    questions: list[Question] = []
-    sources: dict[str, tuple[str, str]] = {}  # clip -> the videos of its picture and sound
-    deleted = 0
-    for split, path in files:
-        for where, number, entry in entries(path):
-            if entry.get("question_deleted"):
-                deleted += 1
-                continue
-            clip, pair = _clip(where, entry)
-            sources[clip] = pair
-            questions.append(_question(where, entry, clip, split, f"{Path(path).stem}-{number}"))
-    questions = _unique(questions)
-    told = {
-        "synthetic_train_only": {Path(path).name for split, path in files if split == "train"} == {FAKE},
-        "files": [f"{split}: {Path(path).name}" for split, path in files],
-        "deleted": deleted,
+    files = config.find(FILES)
+    found = read_entries(files)
+    synthetic = {path.name for split, path in files if split == "train"} == {FAKE}
+    if synthetic:
+        found.notes.insert(
+            0, "the only train file here is that of synthetic videos: no train questions about real ones"
+        )
+    return write_entries(out, "music_avqa", config, files, found, {"synthetic_train_only": synthetic})
+
+
+def write_entries(
+    out: str | Path,
+    name: str,
+    config: MusicAvqaConfig,
+    files: Sequence[tuple[str, Path]],
+    found: Entries,
+    facts: Mapping[str, Any],
+) -> Summary:
+    """Write the corpus ``name`` of the questions that were found, with both splits; ``facts``: more for corpus.json."""
+    questions, sources = found.questions, found.sources
+    facts = {
+        **facts,
+        "files": [f"{split}: {path.name}" for split, path in files],
+        "deleted": found.deleted,
         "contradictory": _contradictory(questions),
         "videos_in_several_splits": _shared(questions),
-        "seed": seed,
+        "seed": config.seed,
     }
-    sets = {"": questions, "-disjoint": disjoint(questions, sources, seed)}
-    folder = videos and Path(videos).resolve()
-    rows = {clip: {"path": str(folder / f"{clip}.mp4")} for clip in sources} if folder else None
-    return write_corpus(out, "music_avqa", sets, rows, told)
+    sets = {OFFICIAL: questions, "disjoint": disjoint(questions, sources, config.seed)}
+    summary = write_corpus(out, name, sets, video_rows(config, sources), facts)
+    return replace(summary, lines=(summary.lines[0], *found.notes, *summary.lines[1:]))
 
 
-def official_files(source: str | Path) -> list[tuple[str, Path]]:
-    """The question files of a folder: ``avqa-<split>.json`` (or all ``avqa-<split>_*.json``), or v2.0's."""
-    return find_files(source, FILES)
-
-
-def fill(template: str, values: Sequence[str]) -> str:
-    """The template with each placeholder replaced by its value, in turn.
-
-    Raises:
-        ValueError: there are more or fewer values than placeholders.
-    """
-    wanted = len(_PLACEHOLDER.findall(template))
-    if wanted != len(values):
-        raise ValueError(f"{len(values)} values for {wanted} placeholders")
-    left = iter(values)
-    return _PLACEHOLDER.sub(lambda _: next(left), template).strip()
+def video_rows(config: MusicAvqaConfig, clips: Iterable[str]) -> dict[str, dict[str, str]] | None:
+    """Clip -> the manifest's columns that name its video; None where there is no folder of them."""
+    if config.videos is None:
+        return None
+    folder = config.videos.resolve()
+    return {clip: {"path": str(folder / f"{clip}.mp4")} for clip in clips}
 
 
 def disjoint(questions: Iterable[Question], sources: Mapping[str, tuple[str, str]], seed: int) -> list[Question]:
@@ -140,69 +119,6 @@ def disjoint(questions: Iterable[Question], sources: Mapping[str, tuple[str, str
         parent[other] = one
     splits = {clip: _drawn(seed, root(_family(pair[0]))) for clip, pair in sources.items()}
     return [question.model_copy(update={"split": splits[question.clip]}) for question in questions]
-
-
-def _question(where: str, entry: Mapping[str, Any], clip: str, split: str, spare_id: str) -> Question:
-    modality, kind = _list(where, entry, "type", 2)
-    answer = text_of(where, entry, "anser")
-    if kind not in TYPES.get(modality, ()):
-        raise InputError(f"'{modality} {kind}' is no type", file=where, field="type", remedy=f"one of {TYPES}")
-    if answer not in ANSWERS:
-        raise InputError(f"'{answer}' is not among the 42", file=where, field="anser", remedy="correct or delete it")
-    try:
-        text = fill(text_of(where, entry, "question_content"), _list(where, entry, "templ_values"))
-    except ValueError as error:
-        raise InputError(str(error), file=where, field="templ_values", remedy="one per <...>") from None
-    has_id = entry.get("question_id") is not None
-    return question_of(
-        where,
-        id=text_of(where, entry, "question_id") if has_id else spare_id,
-        clip=clip,
-        question=text,
-        answer=answer,
-        type=f"{modality} {kind}",
-        split=split,
-    )
-
-
-def _list(where: str, entry: Mapping[str, Any], field: str, length: int | None = None) -> list[str]:
-    """A list of strings, or a string that holds one."""
-    value = entry.get(field)
-    if isinstance(value, str):
-        value = _parsed(value)
-    fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if not fine or (length is not None and len(value or ()) != length):
-        remedy = """the form is '["Audio", "Counting"]'"""
-        raise InputError("no list of strings", file=where, field=field, remedy=remedy)
-    return list(value or ())
-
-
-@functools.lru_cache(maxsize=4096)  # a few hundred lists, again and again
-def _parsed(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return None
-
-
-def _clip(where: str, entry: Mapping[str, Any]) -> tuple[str, tuple[str, str]]:
-    """The clip's id, and the videos that its picture and its sound are from."""
-    video = text_of(where, entry, "video_id")
-    if entry.get("unmatch_audio") is None:
-        return video, (video, video)
-    other = text_of(where, entry, "unmatch_audio")
-    return f"{video}+{other}", (video, other)
-
-
-def _unique(questions: Sequence[Question]) -> list[Question]:
-    """Ids that are there again get a number, in the files' order."""
-    counts: collections.Counter[str] = collections.Counter()
-    kept = []
-    for question in questions:
-        counts[question.id] += 1
-        again = counts[question.id]
-        kept.append(question if again == 1 else question.model_copy(update={"id": f"{question.id}-{again}"}))
-    return kept
 
 
 def _contradictory(questions: Iterable[Question]) -> int:

@@ -9,13 +9,44 @@ from typing import Any
 
 import pydantic
 
-from pipelines.corpora.question_report import report
+from pipelines.corpora.corpus import CorpusConfig, Summary
+from pipelines.corpora.public.split_files import SplitFiles
+from pipelines.corpora.question_report import report, table
 from pipelines.manifest import write_manifest
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.questions import Question, save_questions
 
 ORDER = ("train", "val", "test")
+OFFICIAL = "official"  # the split of the published files
+
+
+class QuestionFilesConfig(CorpusConfig):
+    """Base of the settings of public question sets."""
+
+    source: Path | None = None
+    """Folder of the published JSON files."""
+    files: SplitFiles = ()
+    """Instead of the folder: the question files, each with its split; may be repeated."""
+    videos: Path | None = None
+    """Folder of the videos; given, the manifest is made, too."""
+
+    @pydantic.model_validator(mode="after")
+    def _has_files(self) -> QuestionFilesConfig:
+        if self.source is None and not self.files:
+            raise ValueError("no question files: give source=FOLDER, or files as SPLIT=FILE")
+        return self
+
+    def find(self, names: Mapping[str, Sequence[str]]) -> list[tuple[str, Path]]:
+        """(split, file) of every question file: those that were given, or those of the folder by ``names``.
+
+        Raises:
+            InputError: the folder has none of them.
+        """
+        if self.files:
+            return list(self.files)
+        assert self.source is not None
+        return find_files(self.source, names)
 
 
 def find_files(source: str | Path, names: Mapping[str, Sequence[str]]) -> list[tuple[str, Path]]:
@@ -87,26 +118,32 @@ def write_corpus(
     name: str,
     sets: Mapping[str, Sequence[Question]],
     rows: Mapping[str, Mapping[str, Any]] | None,
-    told: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write ``questions*.jsonl``, ``corpus.json`` (returned) and, given ``rows``, ``manifest*.csv``.
+    facts: Mapping[str, Any],
+) -> Summary:
+    """Write ``questions*.jsonl``, ``corpus.json`` and, given ``rows``, ``manifest*.csv``.
 
     Args:
         out: folder to make.
         name: of the corpus.
-        sets: ending of the file names ("" for the official splits) -> questions.
+        sets: split -> questions; the files of `OFFICIAL` have no ending, those of others ``-<split>``.
         rows: clip -> the manifest's columns that name its media; None: there are no videos here.
-        told: what else ``corpus.json`` says.
+        facts: what else ``corpus.json`` says; its ``files`` are printed.
     """
     out = Path(out)
-    content: dict[str, Any] = {"name": name, **told}
-    for ending, questions in sets.items():
-        save_questions(out / f"questions{ending}.jsonl", questions)
+    content: dict[str, Any] = {"name": name, **facts}
+    files, manifests, lines = {}, {}, [f"read {', '.join(facts['files'])}"]
+    for split, questions in sets.items():
+        ending = "" if split == OFFICIAL else f"-{split}"
+        files[split] = save_questions(out / f"questions{ending}.jsonl", questions)
         if rows is not None:
+            manifests[split] = out / f"manifest{ending}.csv"
             write_manifest(out / f"manifest{ending}.csv", _manifest(questions, rows))
-        content[f"splits{ending}"] = report(questions)
+        found = content[f"splits{ending}"] = report(questions)
+        counts = ", ".join(f"{count} {split}" for split, count in found["questions"].items())
+        lines.append(f"{counts}: {out / f'questions{ending}.jsonl'}\n{table(found)}")
     write_text(out / "corpus.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return content
+    clips = {question.clip for questions in sets.values() for question in questions}
+    return Summary(len(clips), manifests, files, tuple(lines))
 
 
 def _manifest(questions: Sequence[Question], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,35 +1,26 @@
-"""Scenes of one to four performers, and solos: what they look and sound like, from (seed, clip number).
+"""Scenes of one to four performers: what they look and sound like, from (seed, clip number).
 
 An *ensemble* is a scene (see :mod:`pipelines.corpora.synthetic.scenes`) of several small objects, each in a cell of
 its own of three columns (left, middle, right) and two rows. Every class looks and sounds like itself. Sound
 and picture inform each other: who is seen sounds with probability `SOUNDS`, and twins (two of a class)
 play together, as one sound; now and then somebody is heard who is not in the picture. Everybody has their own
 loudness and plays from one whole second to another, so a step of a second tells who plays in it.
-
-A *solo* is one second of one performer, as small and anywhere in the frame, seen and heard: clips to train a
-classifier on whose features of a second and a place then serve the ensembles.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pydantic
 
+from pipelines.corpora.corpus import EncodedConfig
 from pipelines.corpora.synthetic.design import CLASSES
-from pipelines.corpora.synthetic.scenes import (
-    SPLITS,
-    check_ranges,
-    class_of,
-    random_background,
-    random_object,
-    rng_of,
-)
+from pipelines.corpora.synthetic.scenes import SPLITS, random_background, random_object, rng_of
 from pipelines.corpora.synthetic.sound import NOISES
 from pipelines.corpora.synthetic.timbres import TIMBRES
 
-GENERATOR, SOLO_GENERATOR = "ensembles/1", "solos/1"  # change them with anything that changes the clips
+GENERATOR = "ensembles/1"  # change it with anything that changes the clips
 SOUNDS = 0.85  # probability that a class in the picture sounds
 TOTALS = (0.15, 0.25, 0.3, 0.3)  # probabilities of one to four performers
 UNSEEN = 0.2  # probability that one of several performers is heard only
@@ -40,39 +31,25 @@ TO_THE_END = 0.5  # probability that a performer plays to the end
 COLUMNS, ROWS = (1 / 6, 1 / 2, 5 / 6), (0.27, 0.73)
 PLACES = ("left", "middle", "right")
 LEVELS = (-22.0, -28.0, -34.0, -40.0)  # dB re full scale while playing, in random order, +- 0.75
-DISTRACTED = 0.3  # probability that a solo has a silent bystander, and (drawn apart) a quieter unseen sound
 
 
-@dataclass(frozen=True)
-class EnsemblesConfig:
-    """What ``avmend corpus ensembles`` and ``solos`` are asked for.
+class EnsemblesConfig(EncodedConfig):
+    """Scenes of several performers, with questions about them."""
 
-    Attributes:
-        clips: how many; multiples of 10 (solos: 80) give splits of exactly 70 / 10 / 20 %.
-        questions: most questions per clip, 1 to 9 (no two of a kind).
-        seed: of everything that is drawn.
-        seconds: length of an ensemble, a whole number of at least 4 (solos: 1).
-        size: width and height in pixels, even, at least 64.
-        fps: frames per second.
-    """
-
-    clips: int
-    questions: int = 5
-    seed: int = 0
-    seconds: float = 5.0
-    size: int = 96
-    fps: int = 4
-
-    def __post_init__(self) -> None:
-        rules = {
-            "clips": (self.clips >= 1, "at least 1"),
-            "questions": (1 <= self.questions <= 9, "1 to 9"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "seconds": (self.seconds in range(4, 61), "a whole number, 4 to 60"),
-            "size": (self.size >= 64 and self.size % 2 == 0, "an even number of pixels, at least 64"),
-            "fps": (1 <= self.fps <= 60, "1 to 60"),
-        }
-        check_ranges(self, rules)
+    clips: int = pydantic.Field(ge=1)
+    """How many; multiples of 10 give splits of exactly 70 / 10 / 20 %."""
+    questions: int = pydantic.Field(
+        default=5, ge=1, le=9, validation_alias=pydantic.AliasChoices("questions", "per_clip")
+    )
+    """Most questions about a clip, no two of a kind."""
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of everything that is drawn."""
+    seconds: float = pydantic.Field(default=5.0, ge=4, le=60, multiple_of=1)
+    """Length of a clip in seconds."""
+    size: int = pydantic.Field(default=96, ge=64, multiple_of=2)
+    """Width and height in pixels."""
+    fps: int = pydantic.Field(default=4, ge=1, le=60)
+    """Frames per second."""
 
 
 def split_of(number: int) -> str:
@@ -89,55 +66,26 @@ def describe_ensemble(config: EnsemblesConfig, number: int) -> dict[str, Any]:
     clip_id = f"ensemble-{number:06d}"
     rng = rng_of(config.seed, clip_id)
     seen, heard = _cast(rng)
-    cells = _cells(rng, len(seen))
+    cells = random_cells(rng, len(seen))
     times = _times(rng, len(heard), round(config.seconds))
     levels = rng.permutation(LEVELS)[: len(heard)] + rng.uniform(-0.75, 0.75, len(heard))
     return {
         "id": clip_id,
         "generator": GENERATOR,
-        **_format(config, config.seconds),
+        "seed": config.seed,
+        "seconds": config.seconds,
+        "size": config.size,
+        "fps": config.fps,
         "labels": sorted({*seen, *heard}),
-        "objects": [_small(rng, name, cell, config.seconds) for name, cell in zip(seen, cells, strict=True)],
+        "objects": [small_object(rng, name, cell, config.seconds) for name, cell in zip(seen, cells, strict=True)],
         "background": random_background(rng),
         "sounds": [
-            _part(rng, name, time, level, config.seconds)
+            part_of(rng, name, time, level, config.seconds)
             for name, time, level in zip(heard, times, levels, strict=True)
         ],
-        "noise": _noise(rng),
+        "noise": random_noise(rng),
         "render_seed": int(rng.integers(2**32)),
     }
-
-
-def describe_solo(config: EnsemblesConfig, number: int) -> dict[str, Any]:
-    """The scene of solo ``number``: a second of one class, seen and heard, at times with a distractor.
-
-    The label is what is both seen and heard; a distractor is seen or heard, never both.
-    """
-    clip_id = f"solo-{number:06d}"
-    rng = rng_of(config.seed, clip_id)
-    name = class_of(config.seed, number)
-    bystander, noise_maker = rng.permutation([other for other in CLASSES if other != name])[:2].tolist()
-    seen = [name, bystander] if rng.random() < DISTRACTED else [name]
-    cells = _cells(rng, len(seen))
-    level = rng.uniform(LEVELS[-1], LEVELS[0])
-    parts = [_part(rng, name, (0, 1), level, 1.0)]
-    if rng.random() < DISTRACTED:
-        parts.append(_part(rng, noise_maker, (0, 1), level - rng.uniform(6, 15), 1.0))
-    return {
-        "id": clip_id,
-        "generator": SOLO_GENERATOR,
-        **_format(config, 1.0),
-        "labels": [name],
-        "objects": [_small(rng, who, cell, 1.0) for who, cell in zip(seen, cells, strict=True)],
-        "background": random_background(rng),
-        "sounds": parts,
-        "noise": _noise(rng),
-        "render_seed": int(rng.integers(2**32)),
-    }
-
-
-def _format(config: EnsemblesConfig, seconds: float) -> dict[str, Any]:
-    return {"seed": config.seed, "seconds": seconds, "size": config.size, "fps": config.fps}
 
 
 def _cast(rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -155,7 +103,7 @@ def _cast(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return seen, heard or [str(rng.choice(classes))]
 
 
-def _cells(rng: np.random.Generator, count: int) -> list[int]:
+def random_cells(rng: np.random.Generator, count: int) -> list[int]:
     """A cell for each of ``count`` objects, 0 to 5, row by row."""
     if count <= len(COLUMNS) and rng.random() < IN_A_ROW:
         columns = rng.permutation(len(COLUMNS))[:count]
@@ -172,7 +120,7 @@ def _times(rng: np.random.Generator, count: int, seconds: int) -> list[tuple[int
     ]
 
 
-def _small(rng: np.random.Generator, name: str, cell: int, seconds: float) -> dict[str, Any]:
+def small_object(rng: np.random.Generator, name: str, cell: int, seconds: float) -> dict[str, Any]:
     """An object in a cell: a third of the frame wide at most, so neighbours do not touch."""
     row, column = divmod(cell, len(COLUMNS))
     where = {
@@ -185,7 +133,7 @@ def _small(rng: np.random.Generator, name: str, cell: int, seconds: float) -> di
     return random_object(rng, name, name, seconds) | where | {"place": PLACES[column]}
 
 
-def _part(rng: np.random.Generator, name: str, time: tuple[int, int], level: float, seconds: float) -> dict[str, Any]:
+def part_of(rng: np.random.Generator, name: str, time: tuple[int, int], level: float, seconds: float) -> dict[str, Any]:
     """A sound from one whole second to another; ``level`` is its loudness while it plays, in dB."""
     voice, (start, end) = TIMBRES[name], time
     low, high = np.log(voice.pitch)
@@ -209,5 +157,6 @@ def _onsets(rng: np.random.Generator, gap: tuple[float, float], start: int, end:
     return onsets
 
 
-def _noise(rng: np.random.Generator) -> dict[str, Any]:
+def random_noise(rng: np.random.Generator) -> dict[str, Any]:
+    """A background noise far below the performers."""
     return {"colour": str(rng.choice(list(NOISES))), "loudness_db": round(rng.uniform(-62, -50), 2)}

@@ -12,14 +12,16 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from pipelines.corpora.build import build_clips
+from pipelines.corpora.corpus import EncodedConfig, StartProgress, Summary
 from pipelines.corpora.encode import encode_clip
 from pipelines.corpora.synthetic import design
 from pipelines.corpora.synthetic.appearance import HUES
@@ -28,69 +30,51 @@ from pipelines.corpora.synthetic.sound import NOISES, synthesise
 from pipelines.corpora.synthetic.timbres import TIMBRES, Timbre
 from pipelines.manifest import write_manifest
 from shards.atomic import write_text
-from shards.errors import InputError
 
 GENERATOR = "scenes/1"  # change it with anything that changes the clips, so that old ones are made anew
 # Ten clips of a class in turn: 70 / 10 / 20 %. The first is always train, so no class is in test alone.
 SPLITS = ("train", "test", "train", "train", "val", "train", "train", "test", "train", "train")
 
 
-@dataclass(frozen=True)
-class ScenesConfig:
-    """What ``avmend corpus scenes`` is asked for.
+class ScenesConfig(EncodedConfig):
+    """Drawn objects that sound, one a clip, with their ground truth."""
 
-    Attributes:
-        clips: how many; multiples of 80 give splits of exactly 70 / 10 / 20 % with all classes equal.
-        seed: of everything that is drawn.
-        seconds: length of a clip, at least 1.
-        size: width and height in pixels, even, at least 32.
-        fps: frames per second.
-    """
-
-    clips: int
-    seed: int = 0
-    seconds: float = 2.0
-    size: int = 96
-    fps: int = 8
-
-    def __post_init__(self) -> None:
-        rules = {
-            "clips": (self.clips >= 1, "at least 1"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "seconds": (1 <= self.seconds <= 600, "1 to 600"),
-            "size": (self.size >= 32 and self.size % 2 == 0, "an even number of pixels, at least 32"),
-            "fps": (1 <= self.fps <= 60, "1 to 60"),
-        }
-        check_ranges(self, rules)
+    clips: int = pydantic.Field(ge=1)
+    """How many; multiples of 80 give splits of exactly 70 / 10 / 20 % with all classes equal."""
+    seed: int = pydantic.Field(default=0, ge=0)
+    """Of everything that is drawn."""
+    seconds: float = pydantic.Field(default=2.0, ge=1, le=600)
+    """Length of a clip in seconds."""
+    size: int = pydantic.Field(default=96, ge=32, multiple_of=2)
+    """Width and height in pixels."""
+    fps: int = pydantic.Field(default=8, ge=1, le=60)
+    """Frames per second."""
 
 
-def check_ranges(config: object, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse the first field of `config` whose rule (whether it holds, what is wanted) is broken.
-
-    Raises:
-        InputError: names the field.
-    """
-    for field, (fine, wanted) in rules.items():
-        if not fine:
-            message = f"{getattr(config, field)} is out of range"
-            raise InputError(message, field=field, remedy=f"give {wanted}")
-
-
-def build_scenes(
-    out: str | Path, config: ScenesConfig, *, jobs: int = 2, advance: Callable[[], object] = lambda: None
-) -> Path:
+def build(config: ScenesConfig, out: str | Path, progress: StartProgress) -> Summary:
     """Make the corpus in ``out``: ``clips/<id>.mp4`` and ``.json``, ``corpus.json``, ``manifest.csv``.
 
     Finished clips of the same description are kept, so a killed build resumes. The manifest comes last.
-
-    Returns:
-        The manifest's path.
     """
-    out = Path(out)
     scenes = [describe(config, number) for number in range(config.clips)]
-    build_clips(out / "clips", scenes, encode_scene, jobs=jobs, advance=advance)
     splits = [split_of(config.seed, number) for number in range(config.clips)]
-    write_text(out / "corpus.json", json.dumps(_summary(config, scenes, splits), indent=1) + "\n")
+    manifest = write_scenes(out, scenes, splits, _facts(config, scenes, splits), config.jobs, progress)
+    return Summary(config.clips, {"default": manifest}, lines=(f"{config.clips} clips: {manifest}",))
+
+
+def write_scenes(
+    out: str | Path,
+    scenes: Sequence[Mapping[str, Any]],
+    splits: Sequence[str],
+    facts: Mapping[str, Any],
+    jobs: int | None,
+    progress: StartProgress,
+) -> Path:
+    """Encode scenes to ``clips/``, write ``facts`` as ``corpus.json`` and then ``manifest.csv``; return its path."""
+    out = Path(out)
+    with progress(len(scenes)) as line:
+        build_clips(out / "clips", scenes, encode_scene, jobs=jobs, advance=line.advance)
+    write_text(out / "corpus.json", json.dumps(facts, indent=1) + "\n")
     rows = [
         {"id": scene["id"], "path": f"clips/{scene['id']}.mp4", "label": scene["labels"], "split": split}
         for scene, split in zip(scenes, splits, strict=True)
@@ -207,12 +191,12 @@ def _onsets(rng: np.random.Generator, voice: Timbre, seconds: float) -> list[flo
     return onsets
 
 
-def _summary(config: ScenesConfig, scenes: list[dict[str, Any]], splits: list[str]) -> dict[str, Any]:
+def _facts(config: ScenesConfig, scenes: list[dict[str, Any]], splits: list[str]) -> dict[str, Any]:
     looks, sounds = design.appearances(design.SHARED_LOOKS), design.appearances(design.SHARED_SOUNDS)
     return {
         "name": "scenes",
         "generator": GENERATOR,
-        **asdict(config),
+        **config.content(),
         "classes": list(design.CLASSES),
         "own_probability": design.OWN,
         "shared_looks": looks,
