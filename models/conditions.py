@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.cavmae import Modality
-from models.noise import NoiseConfig
+from models.settings import Modality, NoiseConfig
 
 
 @dataclass(frozen=True)

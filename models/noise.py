@@ -12,15 +12,14 @@ Shapes: F fbank frames; H, W picture sides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SEVERITIES = (1, 2, 3, 4, 5)
+from models.settings import KINDS, SEVERITIES, NoiseConfig
+
 _REFERENCE_SIZE = 224  # pixels for which the blur kernels are given; they scale with the picture
 
 
@@ -86,38 +85,6 @@ def pixelate(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
     side = max(1, round((0.5, 0.3, 0.2, 0.1, 0.05)[severity - 1] * x.shape[-1]))
     small = F.interpolate(x[None], size=(side, side), mode="area")
     return F.interpolate(small, size=x.shape[-2:], mode="nearest")[0]
-
-
-KINDS: dict[str, dict[str, Callable[..., Tensor]]] = {
-    "audio": {"gaussian": gaussian_audio, "time_mask": time_mask, "time_shift": time_shift},
-    "visual": {"black": black, "gaussian": gaussian_visual, "blur": blur, "pixelate": pixelate},
-}
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Which noise is drawn.
-
-    Attributes:
-        audio, visual: kinds, each equally likely per draw.
-        alone: severity when one modality is ruined (published protocol: 5).
-        both: severity when both are (published protocol: 2).
-    """
-
-    audio: tuple[str, ...] = ("gaussian", "time_mask", "time_shift")
-    visual: tuple[str, ...] = ("black", "gaussian", "blur", "pixelate")
-    alone: int = 5
-    both: int = 2
-
-    def __post_init__(self):
-        for modality in KINDS:
-            kinds: Sequence[str] = getattr(self, modality)
-            unknown = [k for k in kinds if k not in KINDS[modality]]
-            if unknown or not kinds:
-                raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
-        for name in ("alone", "both"):
-            if getattr(self, name) not in SEVERITIES:
-                raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")
 
 
 def ruin(

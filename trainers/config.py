@@ -9,9 +9,8 @@ import pydantic
 
 from configs import Config
 from configs.noise import Noise
-from models.cavmae import BACKBONES, BackboneConfig
 from models.conditions import CASES, Case
-from models.prompts import PromptSize
+from models.settings import BACKBONES, BackboneConfig, PromptSize
 
 
 class Sizes(Config):

@@ -7,9 +7,7 @@ runs, whatever they are of; conditions, settings and table are those of the task
 
 from __future__ import annotations
 
-import argparse
 import csv
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,15 +16,17 @@ import pydantic
 import torch
 
 from configs import Config, config_to_dict, load_config
-from configs.cluster import lasting, runs_folder
+from configs.cluster import lasting
 from configs.noise import Noise
 from models.cavmae import MODALITIES
 from models.conditions import CONDITIONS, Condition, ConditionName
+from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
 from trainers.avqa.config import QuestionConfig
+from trainers.command_line import evaluate_parser
 from trainers.data import MediaItems, batches
 from trainers.evaluation_cache import begin, keep, read_kept
 from trainers.identity import git_commit
@@ -206,20 +206,12 @@ def testable(meta: SampleMeta, condition: Condition) -> bool:
     return any(getattr(meta, m).present and m not in condition.missing for m in MODALITIES)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend evaluate", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--data", type=Path, help="folder of the shards (avqa: that of the runs, if not given)")
-    parser.add_argument("--out", type=Path, default=runs_folder() / "results", help="folder of the results")
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
-    args = parser.parse_args(argv)
+@command
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = evaluate_parser().parse(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
-    try:
-        _evaluate_kind(args.runs, [*data, *args.set], lasting(args.out, "--out"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    _evaluate_kind(args.runs, [*data, *args.set], lasting(args.out, "--out"))
     print((args.out / "results.md").read_text())
     return 0
 

@@ -24,12 +24,13 @@ from models.tuned import CaseModule, Tuned
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
-from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
+from trainers.avqa.config import QuestionConfig
 from trainers.avqa.stages import question_fingerprints, question_stages
 from trainers.classification.augment import augment
 from trainers.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig, TrainConfig
 from trainers.data import FeatureItems, InputSpec, MediaItems
 from trainers.loop import Stage
+from trainers.recipe_configs import CONFIGS
 
 
 class CompetentLoss(nn.Module):
@@ -233,15 +234,7 @@ def _case_stage(
     )
 
 
-RECIPES: dict[str, type[TrainConfig]] = {
-    "finetune": FinetuneConfig,
-    "prompt": PromptConfig,
-    "lora": LoraConfig,
-    "adapter": AdapterConfig,
-    "avqa": AVQAConfig,
-    "rmm": RMMConfig,
-    "avr": AVRConfig,
-}
+RECIPES = CONFIGS
 
 
 def stages(config: TrainConfig) -> list[Stage]:

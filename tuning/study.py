@@ -7,8 +7,6 @@ step keeps what an earlier call finished, so the same command continues after a 
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +15,17 @@ from typing import Any, Literal
 import pydantic
 
 from configs import Config, config_hash, config_to_dict, load_config, read_preset
-from configs.cluster import lasting, ray_session, runs_folder
+from configs.cluster import lasting, ray_session
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig, IngestConfig
+from shards.command import command
 from shards.errors import InputError
 from shards.progress import format_seconds
 from trainers.config import CaseConfig, TrainConfig
 from trainers.evaluate import EvaluateConfig, evaluate
 from trainers.recipes import RECIPES
 from trainers.train import train
+from tuning.command_line import study_parser
 from tuning.data import Corpus, build_recipe, make_shards
 from tuning.steps import Stages, config_at
 
@@ -135,21 +135,13 @@ def _train_all(config: StudyConfig, seed: int, shards: Path, runs: Path, stages:
     return out
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend study", description=__doc__)
-    parser.add_argument("preset", help="preset in configs/ (demo, results, avqa), or a yaml file")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder for runs and results")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the study's config")
-    args = parser.parse_intermixed_args(argv)
+@command(resumes=True)
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = study_parser().parse(argv)
     begin = time.monotonic()
-    try:
-        data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
-        out = _study_kind(args.preset, args.overrides, data, runs)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    out = _study_kind(args.preset, args.overrides, data, runs)
     print(f"\n{(out / 'results.md').read_text()}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")

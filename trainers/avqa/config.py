@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Literal
 import pydantic
 
 from configs import Config
-from models.avqa.networks import NETWORKS
-from models.avqa.recovery import RECOVERIES
-from models.cavmae import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
+from shards.errors import nearest
 from trainers.config import TrainConfig
 
 NetworkName = Literal["avst", "avsd", "lavit", "pstp"]
@@ -27,6 +25,8 @@ def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
     Raises:
         ValueError: names the nearest one it has.
     """
+    from models.avqa.recovery import RECOVERIES  # here, for help without torch
+
     known = [
         name
         for name, parameter in inspect.signature(kind).parameters.items()
@@ -37,9 +37,7 @@ def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
         if name in known and name in RECOVERIES and isinstance(size, Mapping):
             check_sizes(RECOVERIES[name], size)  # of a part of a composition
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise ValueError(f"unknown size '{name}'; {hint}known: {', '.join(known) or 'none'}")
+            raise ValueError(f"unknown size '{name}'; {nearest(name, known)}known: {', '.join(known) or 'none'}")
 
 
 class LossWeights(Config):
@@ -114,6 +112,9 @@ class AVQAConfig(QuestionConfig):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> AVQAConfig:
+        from models.avqa.networks import NETWORKS
+        from models.avqa.recovery import RECOVERIES
+
         _sized("sizes", NETWORKS[self.network], self.sizes)
         _sized("recovery_sizes", RECOVERIES[self.recovery], self.recovery_sizes)
         if self.absent is not None and (self.recovery != "zero" or self.missing):
@@ -151,6 +152,8 @@ class RecoveryConfig(QuestionConfig):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> RecoveryConfig:
+        from models.avqa.recovery import RECOVERIES
+
         _sized("sizes", RECOVERIES[self.recovery], self.sizes)
         return self
 
