@@ -2,58 +2,121 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
+from dataclasses import dataclass
+
+from shards.command import command
+from shards.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        module: whose ``main`` runs it; ``python -m`` does the same.
+        about: one line of help.
+        parser: ``module:function`` that makes its parser without the imports of ``module``; it answers help
+            and wrong arguments at once.
+    """
+
+    module: str
+    about: str
+    parser: str = ""
+
 
 COMMANDS = {
-    "corpus": ("pipelines.corpus", "make clips and a manifest: scenes, avdigits, or from a corpus's folders"),
-    "ingest": ("pipelines.ingest", "manifest and clips to media shards, dataset.json, quarantine.jsonl"),
-    "features": ("pipelines.features", "media shards to feature shards by a frozen backbone"),
-    "shards": ("shards.inspect", "look into shards, verify them against dataset.json"),
-    "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr"),
-    "evaluate": ("trainers.evaluate", "conditions x methods: results.csv, results.md, figure"),
-    "study": ("tuning.study", "all of it, from clips to the results table: demo, results, avqa"),
-    "sweep": ("tuning.sweep", "a recipe over a space: prompts, slots, steps, loss-weights, or your own"),
-    "report": ("tuning.report", "runs as one HTML file: tables, figures, failures, provenance, clips"),
-    "doctor": ("tuning.doctor", "what is wrong, before anything expensive: machine, cluster, store, shards"),
-    "ui": ("trainers.ui", "open the MLflow UI on the runs"),
+    "corpus": Command("pipelines.corpus", "make clips and a manifest: scenes, avdigits, or from a corpus's folders"),
+    "ingest": Command(
+        "pipelines.ingest",
+        "manifest and clips to media shards, dataset.json, quarantine.jsonl",
+        "pipelines.command_line:ingest_parser",
+    ),
+    "features": Command(
+        "pipelines.features",
+        "media shards to feature shards by a frozen backbone",
+        "pipelines.command_line:features_parser",
+    ),
+    "shards": Command("shards.inspect", "look into shards, verify them against dataset.json"),
+    "train": Command(
+        "trainers.train",
+        "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr",
+        "trainers.command_line:train_parser",
+    ),
+    "evaluate": Command(
+        "trainers.evaluate",
+        "conditions x methods: results.csv, results.md, figure",
+        "trainers.command_line:evaluate_parser",
+    ),
+    "study": Command(
+        "tuning.study",
+        "all of it, from clips to the results table: demo, results, avqa",
+        "tuning.command_line:study_parser",
+    ),
+    "sweep": Command(
+        "tuning.sweep",
+        "a recipe over a space: prompts, slots, steps, loss-weights, or your own",
+        "tuning.command_line:sweep_parser",
+    ),
+    "report": Command(
+        "tuning.report",
+        "runs as one HTML file: tables, figures, failures, provenance, clips",
+        "tuning.command_line:report_parser",
+    ),
+    "doctor": Command(
+        "tuning.doctor",
+        "what is wrong, before anything expensive: machine, cluster, store, shards",
+        "tuning.command_line:doctor_parser",
+    ),
+    "list": Command("tuning.listing", "what there is: recipes, networks, recoveries, corpora, conditions, presets"),
+    "ui": Command("trainers.ui", "open the MLflow UI on the runs", "trainers.command_line:ui_parser"),
 }
 
 
 def help_text() -> str:
     """The list of commands, one line each."""
-    lines = [f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()]
-    ending = "avmend COMMAND --help tells more; python -m MODULE does the same on a cluster."
+    lines = [f"  {name:<10}{found.about}" for name, found in COMMANDS.items()]
+    ending = "avmend COMMAND --help tells more; python -m MODULE does the same on a cluster. avmend --version"
     return "\n".join(["usage: avmend COMMAND ...", "", *lines, "", ending])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 done, 2 wrong input (said in one line, no traceback), 130 interrupted."""
-    arguments = sys.argv[1:] if argv is None else argv
+def version_text() -> str:
+    """Versions of avmend and of what it stands on, without importing them."""
+    from importlib import metadata
+    from pathlib import Path
+
+    from trainers.identity import git_commit
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    own = f"avmend {version('avmend')} ({git_commit(Path(__file__).resolve().parent)})"
+    others = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "mlflow"))
+    return f"{own}\nPython {sys.version.split()[0]}, {others}"
+
+
+@command
+def main(arguments: list[str]) -> int:
+    """Run a command; its exit status is that of `shards.command.command`."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(version_text())
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(COMMANDS)}"
-        print(f"error: unknown command '{name}'\n  remedy: {hint}", file=sys.stderr)
-        return 2
-    return _run(COMMANDS[name][0], rest)
-
-
-def _run(module: str, arguments: list[str]) -> int:
-    from shards.errors import InputError
-
-    try:
-        return importlib.import_module(module).main(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        remedy = nearest(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
+        raise InputError(f"unknown command '{name}'", remedy=remedy.rstrip())
+    found = COMMANDS[name]
+    if found.parser:  # help and wrong arguments are answered before anything heavy is imported
+        module, _, function = found.parser.partition(":")
+        getattr(importlib.import_module(module), function)().parse(rest)
+    return importlib.import_module(found.module).main(rest)
 
 
 if __name__ == "__main__":

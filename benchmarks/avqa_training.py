@@ -17,7 +17,7 @@ from models.avqa.batch import AVQABatch
 from models.avqa.contract import Recovered
 from models.avqa.networks import NETWORKS
 from models.batch import take_away
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from trainers.resources import Meter
 
 WORDS, ANSWERS, LENGTH, MATCH = 93, 42, 14, 0.5  # MUSIC-AVQA; weight of AVST's match loss

@@ -25,7 +25,7 @@ from benchmarks.report import Spread, positive
 from models.avqa.batch import AVQABatch
 from models.avqa.recovery.avr import AVR
 from models.batch import take_away
-from models.cavmae import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import load_questions
 from trainers.avqa.clips import Clips

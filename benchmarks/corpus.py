@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from models.backbone import Backbone
-from models.cavmae import BACKBONES, CAVMAE, BackboneConfig
+from models.cavmae import CAVMAE
 from models.inputs import Normalisation as InputNormalisation
+from models.settings import BACKBONES, BackboneConfig
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from shards.checkpoint import save_checkpoint

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from benchmarks import flops, report
 from benchmarks.report import Spread, positive
-from models.cavmae import BACKBONES
+from models.settings import BACKBONES
 
 METHODS = ("prompt", "lora", "adapter")
 SIZES = {"prompt": 4, "lora": 2, "adapter": 4}  # prompt length, rank, width: the recipes' defaults

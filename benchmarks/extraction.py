@@ -19,7 +19,7 @@ import torch
 from benchmarks import corpus, report
 from benchmarks.report import Spread, positive
 from models.backbone import Backbone
-from models.cavmae import BACKBONES, MODALITIES
+from models.settings import BACKBONES, MODALITIES
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
 from pipelines.settings import FeatureConfig
 from pipelines.tokens import TokenExtractor, frozen_backbone

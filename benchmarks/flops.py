@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from models.cavmae import MODALITIES, PATCH, BackboneConfig
+from models.settings import MODALITIES, PATCH, BackboneConfig
 
 CHANNELS = {"audio": 1, "visual": 3}
 

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import corpus, report
 from benchmarks.report import Spread, positive
 from models.backbone import Backbone
-from models.cavmae import BACKBONES, BackboneConfig
 from models.inputs import Normalisation
+from models.settings import BACKBONES, BackboneConfig
 from pipelines.tokens import frozen_backbone
 from shards.reader import ShardDataset
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems

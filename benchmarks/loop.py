@@ -23,7 +23,7 @@ from benchmarks.cost import DEFAULTS, Job
 from benchmarks.report import Spread, positive
 from benchmarks.training import Enough, prepare, train_config
 from models.batch import AVBatch
-from models.cavmae import BACKBONES
+from models.settings import BACKBONES
 from trainers.config import TrainConfig
 from trainers.data import batches, epoch_order
 from trainers.loop import Rank, Stage, arithmetic, train_stage

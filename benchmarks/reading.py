@@ -27,8 +27,8 @@ from benchmarks import corpus, report
 from benchmarks.loading import Files, write_files
 from benchmarks.processes import stoppable
 from benchmarks.report import Spread, positive
-from models.cavmae import BACKBONES
 from models.inputs import Normalisation
+from models.settings import BACKBONES
 from shards.reader import ShardDataset
 from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, SplitInfo, StreamInfo
 from shards.writer import Record, write_shard

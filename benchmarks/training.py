@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks import corpus
 from benchmarks.cost import DRAWS, Job
 from models.batch import AVBatch
-from models.cavmae import CAVMAE, BackboneConfig
+from models.cavmae import CAVMAE
+from models.settings import BackboneConfig
 from trainers.classification.augment import augment
 from trainers.classification.config import AdapterConfig, Augment, FinetuneConfig, LoraConfig, PromptConfig, Sizes
 from trainers.classification.objective import CompetentLoss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -14,14 +13,22 @@ from typing import Any, TypeVar
 import pydantic
 
 from configs.presets import Sources, apply_override, read_preset
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 
 class Config(pydantic.BaseModel):
-    """Base of all configs: frozen, nested, unknown names and NaN refused, defaults checked too."""
+    """Base of all configs: frozen, nested, unknown names and NaN refused, defaults checked too.
+
+    A text below a field is its help (`configs.fields`).
+    """
 
     model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
 
@@ -74,8 +81,7 @@ def _explain(cls: type[Config], error: pydantic.ValidationError, sources: Source
     wish = re.sub(r"^(Input should be|Value error,) ?|, (unable|got) .*$", "", problem["msg"])
     remedy = f"give {field or 'it'} a value that fits" if kind == "value_error" else f"give a value that is {wish}"
     expected = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
-    if close := difflib.get_close_matches(str(problem["input"]), expected, n=1):
-        remedy = f"did you mean '{close[0]}'? {remedy}"
+    remedy = nearest(problem["input"], expected) + remedy
     return InputError(f"{problem['input']!r} does not fit: {wish}", file=place, field=field or None, remedy=remedy)
 
 
@@ -89,12 +95,11 @@ def _source(parts: list[str], sources: Sources) -> str | None:
 
 def _nearest_remedy(cls: type[Config], parts: list[str]) -> str:
     """``did you mean ...? valid names: ...`` for an unknown name: from its level, else from deeper ones."""
-    valid = _names_at(cls, parts[:-1])
+    level = _names_at(cls, parts[:-1])
     prefix = "".join(f"{part}." for part in parts[:-1])
-    close = [prefix + name for name in difflib.get_close_matches(parts[-1], valid, n=1)]
-    close += [name for name in _all_names(cls) if name.rpartition(".")[2] == parts[-1]]
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}valid names: {', '.join(sorted(valid))}"
+    deeper = [name for name in all_names(cls) if name.rpartition(".")[2] == parts[-1]]
+    hint = nearest(parts[-1], deeper) or nearest(".".join(parts), [prefix + name for name in level])
+    return f"{hint or nearest(parts[-1], all_names(cls))}valid names: {', '.join(sorted(level))}"
 
 
 def _names_at(cls: type[Config], parts: list[str]) -> list[str]:
@@ -105,11 +110,12 @@ def _names_at(cls: type[Config], parts: list[str]) -> list[str]:
     return [name for model in models for name in model.model_fields]
 
 
-def _all_names(cls: type[Config], prefix: str = "") -> Iterator[str]:
+def all_names(cls: type[Config], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, those of nested configs too."""
     for name, info in cls.model_fields.items():
         yield prefix + name
         for model in _models(info):
-            yield from _all_names(model, f"{prefix}{name}.")
+            yield from all_names(model, f"{prefix}{name}.")
 
 
 def _models(info: pydantic.fields.FieldInfo) -> list[type[Config]]:

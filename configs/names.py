@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from models.conditions import CONDITIONS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registered:
     """Annotation of a field that holds a name: `Annotated[str, Registered(NETWORKS)]`.
 
@@ -21,6 +21,10 @@ class Registered:
     """
 
     registry: Mapping[str, Any]
+
+    def names(self) -> list[str]:
+        """All names that are registered now."""
+        return list(self.registry)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._known, handler(source))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 PRESET_FOLDER = Path(__file__).resolve().parent
+DEEPEST = 64  # levels of a value; no config has a tenth of them
 
 Values = dict[str, Any]
 Sources = dict[str, str]  # dotted name -> the file or override that set it
@@ -41,10 +41,26 @@ for _tag, _pattern, _first in (
     _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node), 10)  # PyYAML reads 010 as octal and refuses 08
+
+
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
 def parse_yaml(text: str, source: str) -> Any:
-    """The value written in ``text``; an InputError naming ``source`` if it is not YAML."""
+    """The value written in ``text``.
+
+    Raises:
+        InputError: it is not YAML, or nested in itself or deeper than any config; names ``source``.
+    """
     try:
-        return yaml.load(text, Loader=_Yaml12Loader)
+        value = yaml.load(text, Loader=_Yaml12Loader)
+        _check_depth(value, {}, ())
+        return value
+    except RecursionError:
+        remedy = f"write at most {DEEPEST} levels"
+        raise InputError("is nested too deeply, or in itself", file=source, remedy=remedy) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
@@ -52,9 +68,39 @@ def parse_yaml(text: str, source: str) -> Any:
         raise InputError(f"not readable as YAML: {problem}", file=where, remedy="correct that line") from None
 
 
+def _check_depth(value: Any, done: dict[int, Any], path: tuple[int, ...]) -> None:
+    """RecursionError beyond DEEPEST levels; an alias is a second name for the same object, looked at once."""
+    if not isinstance(value, dict | list) or id(value) in done:
+        return
+    if len(path) >= DEEPEST or id(value) in path:
+        raise RecursionError
+    for inner in value.values() if isinstance(value, dict) else value:
+        _check_depth(inner, done, (*path, id(value)))
+    done[id(value)] = value
+
+
+def parse_value(text: str, source: str) -> Any:
+    """The value of ``key=value``: a list, mapping or quoted text as in YAML; else a number, true, false, null
+    (or nothing), or the text as it stands, with any sign that has a meaning in YAML (``/a #1``, ``x: y``, ``@z``).
+
+    Raises:
+        InputError: a list, mapping or quoted text that is not YAML; names ``source``.
+    """
+    text = text.strip()
+    if text[:1] in ("[", "{", '"', "'"):
+        return parse_yaml(text, source)
+    tag = _Yaml12Loader("").resolve(yaml.ScalarNode, text, (True, False))
+    return text if tag == "tag:yaml.org,2002:str" else parse_yaml(text, source)
+
+
 def preset_names() -> list[str]:
     """Names of the presets that come with the project, sorted."""
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+def sweep_names() -> list[str]:
+    """Names of the sweeps that come with the project, sorted."""
+    return sorted(path.stem for path in (PRESET_FOLDER / "sweeps").glob("*.yaml"))
 
 
 def read_preset(preset: str | Path) -> tuple[Values, Sources]:
@@ -99,9 +145,8 @@ def _find(preset: Any, near: Path | None) -> Path:
     for path in reversed(paths):
         if path.is_file():
             return path.resolve()
-    close = difflib.get_close_matches(str(preset), preset_names(), n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    remedy = f"{hint}give a file's path or one of: {', '.join(preset_names()) or '(none yet)'}"
+    known = preset_names()
+    remedy = f"{nearest(preset, known)}give a file's path or one of: {', '.join(known) or '(none yet)'}"
     raise InputError(f"no preset '{preset}'", file=near, field="base" if near else None, remedy=remedy)
 
 
@@ -117,7 +162,7 @@ def _lay_over(values: Values, above: Values, sources: Sources, source: str, pref
 
 
 def apply_override(values: Values, sources: Sources, override: str) -> None:
-    """Set ``key.sub=value`` in ``values`` in place; the value is read as YAML."""
+    """Set ``key.sub=value`` in ``values`` in place; the value is read by :func:`parse_value`."""
     source = f"override '{override}'"
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
@@ -132,5 +177,5 @@ def apply_override(values: Values, sources: Sources, override: str) -> None:
             field = ".".join(parts[:depth])
             remedy = f"set '{field}' itself, as {field}=VALUE"
             raise InputError(f"has no inner names: it is {inner!r}", file=source, field=field, remedy=remedy)
-    inner[parts[-1]] = parse_yaml(text, source)
+    inner[parts[-1]] = parse_value(text, source)
     sources[".".join(parts)] = source

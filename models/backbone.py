@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.cavmae import CAVMAE, BackboneConfig
+from models.cavmae import CAVMAE
 from models.inputs import Normalisation
+from models.settings import BackboneConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from models.host import index, moved, on_host, placed, rows_of, take
-from models.modality import MODALITIES, Group, Modality, groups
+from models.modality import Group, groups
+from models.settings import MODALITIES, Modality
 
 
 @dataclass(frozen=True)

@@ -10,64 +10,16 @@ Shapes: B samples, F fbank frames, N tokens of one modality, D width, C classes,
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.modality import MODALITIES, Modality, by_group, having
+from models.modality import by_group, having
+from models.settings import MEL_BINS, MODALITIES, PATCH, BackboneConfig, Modality
 
-PATCH, MEL_BINS = 16, 128
 _SUFFIX: dict[str | None, str] = {None: "", "audio": "_a", "visual": "_v"}
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Size of a CAV-MAE.
-
-    Attributes:
-        dim, heads, mlp_ratio: of every block.
-        depth: blocks of each modality's encoder.
-        joint_depth: blocks of the joint encoder.
-        target_length: fbank frames (10 ms each) per sample, a multiple of 16.
-        image_size: side of the square picture in pixels, a multiple of 16.
-    """
-
-    dim: int = 768
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    depth: int = 11
-    joint_depth: int = 1
-    target_length: int = 1024
-    image_size: int = 224
-
-    def __post_init__(self):
-        if self.dim % (4 * self.heads) and self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
-        if self.dim % 4:
-            raise ValueError(f"dim {self.dim} must be a multiple of 4 (sin-cos position embedding)")
-        for name in ("target_length", "image_size"):
-            if getattr(self, name) % PATCH:
-                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the patch size {PATCH}")
-
-    @property
-    def tokens(self) -> dict[Modality, int]:
-        """Tokens per modality: 8 mel bands x time patches, and the picture's patches."""
-        return {
-            "audio": self.target_length // PATCH * (MEL_BINS // PATCH),
-            "visual": (self.image_size // PATCH) ** 2,
-        }
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
-BACKBONES = {
-    "base": BackboneConfig(),
-    "tiny": BackboneConfig(dim=96, heads=3, mlp_ratio=4.0, depth=3, target_length=208, image_size=96),
-}
 
 
 class TokenHook(Protocol):

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.modality import Modality
-from models.noise import NoiseConfig
 from models.registry import Registry
+from models.settings import Modality, NoiseConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.modality import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 
 HIDDEN, STEPS, RATE, DECAY = 32, 300, 3e-3, 0.1
 

@@ -6,16 +6,14 @@ Shapes: B samples; the columns of `present`, bool [B, 2], are in the order of `M
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.host import index, on_host, remember
+from models.settings import MODALITIES, Modality
 
-Modality = Literal["audio", "visual"]
-MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
 OTHER: dict[Modality, Modality] = {"audio": "visual", "visual": "audio"}
 Group = tuple[tuple[Modality, ...], Tensor]  # the modalities there are, and the rows [R] that have just these
 

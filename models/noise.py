@@ -12,18 +12,14 @@ Shapes: F fbank frames; H, W picture sides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.registry import Registry
+from models.settings import KINDS, SEVERITIES, Modality, NoiseConfig
 
-SEVERITIES = (1, 2, 3, 4, 5)
 _REFERENCE_SIZE = 224  # pixels for which the blur kernels are given; they scale with the picture
 
 
@@ -91,51 +87,9 @@ def pixelate(x: Tensor, severity: int, rng: np.random.Generator) -> Tensor:
     return F.interpolate(small, size=x.shape[-2:], mode="nearest")[0]
 
 
-class NoiseKind(Protocol):
-    """A kind of noise: a function of one sample's normalised input, of a severity from 1 to 5 and of a random
-    generator, from which alone it draws; the shape stays."""
-
-    def __call__(self, x: Tensor, severity: int, rng: np.random.Generator, /) -> Tensor: ...
-
-
-AUDIO_KINDS: Registry[NoiseKind] = Registry(
-    "kind of noise for audio", {"gaussian": gaussian_audio, "time_mask": time_mask, "time_shift": time_shift}
-)
-VISUAL_KINDS: Registry[NoiseKind] = Registry(
-    "kind of noise for visual", {"black": black, "gaussian": gaussian_visual, "blur": blur, "pixelate": pixelate}
-)
-KINDS: dict[str, Registry[NoiseKind]] = {"audio": AUDIO_KINDS, "visual": VISUAL_KINDS}
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Which noise is drawn.
-
-    Attributes:
-        audio, visual: kinds, each equally likely per draw.
-        alone: severity when one modality is ruined (published protocol: 5).
-        both: severity when both are (published protocol: 2).
-    """
-
-    audio: tuple[str, ...] = ("gaussian", "time_mask", "time_shift")
-    visual: tuple[str, ...] = ("black", "gaussian", "blur", "pixelate")
-    alone: int = 5
-    both: int = 2
-
-    def __post_init__(self):
-        for modality in KINDS:
-            kinds: Sequence[str] = getattr(self, modality)
-            unknown = [k for k in kinds if k not in KINDS[modality]]
-            if unknown or not kinds:
-                raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
-        for name in ("alone", "both"):
-            if getattr(self, name) not in SEVERITIES:
-                raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")
-
-
 def ruin(
     x: Tensor,
-    modality: str,
+    modality: Modality,
     severity: int,
     config: NoiseConfig,
     seed: int,
@@ -164,7 +118,7 @@ def ruin(
     return black(x, severity, rng, floor) if apply is black else apply(x, severity, rng), kind
 
 
-def drawn_kind(modality: str, severity: int, config: NoiseConfig, seed: int, sample: str, draw: int) -> str:
+def drawn_kind(modality: Modality, severity: int, config: NoiseConfig, seed: int, sample: str, draw: int) -> str:
     """The kind that `ruin` draws, without the work."""
     return _kind(_generator(modality, severity, seed, sample, draw), modality, config)
 

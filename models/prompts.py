@@ -11,37 +11,14 @@ values, the queries are a modality's own tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from models.cavmae import CAVMAE, MODALITIES, BackboneConfig, Modality
+from models.cavmae import CAVMAE
+from models.settings import MODALITIES, BackboneConfig, Modality, PromptSize
 from models.tuned import CaseModule
-
-
-@dataclass(frozen=True)
-class PromptSize:
-    """Size of a prompt set.
-
-    Attributes:
-        length: tokens m per level and modality (published: 16).
-        depth: encoder block k before which the input-level tokens enter; blocks before it can be cached.
-        deep: own tokens for every block from `depth` on, instead of one set that travels through.
-        input_level, attention_level: which of the two levels there are.
-    """
-
-    length: int = 16
-    depth: int = 0
-    deep: bool = False
-    input_level: bool = True
-    attention_level: bool = True
-
-    def __post_init__(self):
-        if not (self.input_level or self.attention_level):
-            raise ValueError("prompts need at least one level: input_level or attention_level")
-        if self.length < 1:
-            raise ValueError(f"prompt length {self.length}: at least one token")
 
 
 class DualPrompts(CaseModule):

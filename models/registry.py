@@ -16,7 +16,7 @@ import importlib
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 VARIABLE, GROUP = "AVMEND_PLUGINS", "avmend.plugins"
 T = TypeVar("T")
@@ -43,16 +43,31 @@ class PluginError(ValueError):
     """A plugin that can't be imported."""
 
 
+def imported(reference: str) -> Any:
+    """What ``module:attribute`` names.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: no such attribute in it.
+    """
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry(Mapping[str, T]):
     """What can be chosen by name, in the order of registration.
+
+    A member may be written as ``module:attribute``; its module is imported when the member is asked for, so that
+    names are known (to configs, help and completion) without importing torch.
 
     Args:
         kind: what a member is called in messages: "network".
         members: of the project itself.
     """
 
-    def __init__(self, kind: str, members: Mapping[str, T] | None = None):
-        self.kind, self._members = kind, dict(members or {})
+    def __init__(self, kind: str, members: Mapping[str, T | str] | None = None):
+        self.kind = kind
+        self._members: dict[str, T | str] = dict(members or {})
 
     def register(self, name: str, member: T) -> T:
         """Add a member.
@@ -74,7 +89,14 @@ class Registry(Mapping[str, T]):
         load_plugins()
         if name not in self._members:
             raise UnknownName(self.kind, name, list(self._members))
-        return self._members[name]
+        member = self._members[name]
+        if isinstance(member, str):
+            member = self._members[name] = cast(T, imported(member))
+        return member
+
+    def __contains__(self, name: object) -> bool:
+        load_plugins()
+        return name in self._members
 
     def __iter__(self) -> Iterator[str]:
         load_plugins()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.cavmae import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, channel_moments
 from pipelines.settings import FeatureConfig

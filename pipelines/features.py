@@ -6,8 +6,6 @@ have grown: the features of the shards that they gained are added.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 
 from configs import load_config
 from configs.cluster import lasting, ray_session
+from pipelines.command_line import features_parser
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import (
     Extractor,
@@ -30,12 +29,12 @@ from pipelines.on_ray import run_in_slots
 from pipelines.resume import alone, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
+from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
 
 PLAN_FILE = "features.json"
-PUBLIC = ("vggish+resnet18", "vggish+clip")
 
 
 def extract(
@@ -222,27 +221,14 @@ def _assemble(
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    about = "Media shards to feature shards by frozen networks."
-    parser = argparse.ArgumentParser(prog="avmend features", description=about)
-    parser.add_argument("--data", required=True, type=Path, help="folder of the media shards")
-    parser.add_argument("--extractor", metavar="NAME", help=f"tokens (default), cavmae, {', '.join(PUBLIC)}")
-    parser.add_argument("--backbone", type=Path, help="folder of a finetune run or checkpoint")
-    parser.add_argument("--weights", type=Path, help="folder of public weights, of vggish, resnet18, clip")
-    parser.add_argument("--depth", metavar="K", help="encoder blocks that the tokens have passed (default 0)")
-    parser.add_argument("--config", help="preset in configs/, or a yaml file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
-    args = parser.parse_args(argv)
+@command(resumes=True)
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = features_parser().parse(argv)
     named = [f"{n}={v}" for n in ("extractor", "depth") if (v := getattr(args, n)) is not None]
-    try:
-        config = load_config(FeatureConfig, args.config, [*args.overrides, *named])
-        lasting(args.data, "--data")
-        out = extract(args.data, args.backbone, config, weights=args.weights)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    summarise(out)
+    config = load_config(FeatureConfig, args.config, [*args.overrides, *named])
+    lasting(args.data, "--data")
+    summarise(extract(args.data, args.backbone, config, weights=args.weights))
     return 0
 
 

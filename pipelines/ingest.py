@@ -5,8 +5,6 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.causes import REMEDIES, MachineError
+from pipelines.command_line import ingest_parser
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
@@ -24,6 +23,7 @@ from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import write_text
+from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
 from shards.progress import Progress
@@ -198,28 +198,17 @@ def _preprocessing(config: IngestConfig) -> dict[str, object]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend ingest", description="Clips and manifest to media shards.")
-    parser.add_argument("--manifest", required=True, type=Path, help=".csv or .jsonl, one row per clip")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the dataset; also to resume one")
-    parser.add_argument("--config", help="preset in configs/, or a yaml file")
-    parser.add_argument("--retry-quarantined", action="store_true", help="try again what failed before")
-    parser.add_argument("--backbone", type=Path, help="then extract features by this finetune run's network")
-    parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default 0)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
-    args = parser.parse_args(argv)
-    try:
-        config = load_config(IngestConfig, args.config, args.overrides)
-        lasting(args.out, "--out")
-        retry = args.retry_quarantined
-        if args.backbone is None:
-            _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
-        else:
-            _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@command(resumes=True)
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = ingest_parser().parse(argv)
+    config = load_config(IngestConfig, args.config, args.overrides)
+    lasting(args.out, "--out")
+    retry = args.retry_quarantined
+    if args.backbone is None:
+        _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
+    else:
+        _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
     return 0
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from configs.backbone import load_backbone
 from models.backbone import Backbone
-from models.cavmae import Modality
 from models.conditions import variant_names
 from models.noise import ruin
+from models.settings import Modality
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample

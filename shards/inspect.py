@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from shards.command import Parser, command
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.remote import fetch, is_url
@@ -24,20 +24,17 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 1 if ``verify`` found problems; 2 for wrong input."""
-    args = _parser().parse_args(argv)
-    try:
-        splits = [args.split] if args.split else None
-        folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
-        if args.command == "verify":
-            return _verify(folder)
-        if args.command == "cat":
-            return _cat(folder, args.split, args.key, args.member)
-        print("\n".join(_lines(args.command, folder, args.split)))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@command
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it; 1 if ``verify`` found problems."""
+    args = parser().parse_args(argv)
+    splits = [args.split] if args.split else None
+    folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
+    if args.command == "verify":
+        return _verify(folder)
+    if args.command == "cat":
+        return _cat(folder, args.split, args.key, args.member)
+    print("\n".join(_lines(args.command, folder, args.split)))
     return 0
 
 
@@ -47,9 +44,10 @@ def _lines(command: str, folder: Path, split: str | None) -> list[str]:
     return _info(folder) if command == "info" else _list(folder, split)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="avmend shards", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> Parser:
+    """``avmend shards COMMAND DIR``."""
+    found = Parser(prog="avmend shards", description=__doc__)
+    commands = found.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("folder", metavar="DIR", help="folder with a dataset.json, or its URL")
@@ -57,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "cat":
             command.add_argument("key", metavar="KEY", help="of the sample, as ls shows it")
             command.add_argument("member", metavar="MEMBER", nargs="?", help="such as audio.npy: its bytes")
-    return parser
+    return found
 
 
 def _verify(folder: Path) -> int:

@@ -24,9 +24,10 @@ from benchmarks import (
     report,
 )
 from models.batch import AVBatch
-from models.cavmae import BACKBONES, CAVMAE, BackboneConfig
+from models.cavmae import CAVMAE
 from models.peft import Adapter, LoRA
-from models.prompts import DualPrompts, PromptSize
+from models.prompts import DualPrompts
+from models.settings import BACKBONES, BackboneConfig, PromptSize
 from models.tuned import Tuned
 from pipelines.settings import IngestConfig
 from trainers.classification.objective import CaseLoss, CompetentLoss

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.cavmae import BACKBONES, CAVMAE, BackboneConfig, sincos_positions
-from models.prompts import DualPrompts, PromptSize
+from models.cavmae import CAVMAE, sincos_positions
+from models.prompts import DualPrompts
 from models.public import import_state_dict
+from models.settings import BACKBONES, BackboneConfig, PromptSize
 from shards.errors import InputError
 from tests.fixtures.builders import SMALL, small_inputs, small_net
 from trainers.classification.stages import _import_public

@@ -23,7 +23,7 @@ def command(monkeypatch):
         module = types.ModuleType("a_command")
         module.main = main
         monkeypatch.setitem(sys.modules, "a_command", module)
-        monkeypatch.setitem(avmend.COMMANDS, "act", ("a_command", "acts"))
+        monkeypatch.setitem(avmend.COMMANDS, "act", avmend.Command("a_command", "acts"))
 
     return install
 
@@ -91,7 +91,7 @@ def test_help_imports_nothing_heavy_and_starts_at_once():
 
 @pytest.mark.parametrize("name", list(avmend.COMMANDS))
 def test_each_command_has_a_main_that_prints_its_help(name, capsys):
-    module = avmend.COMMANDS[name][0]
+    module = avmend.COMMANDS[name].module
     place = ROOT / module.replace(".", "/")
     assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
     with pytest.raises(SystemExit) as ended:

@@ -7,6 +7,7 @@ import pydantic
 import pytest
 
 from configs import PRESET_FOLDER, Config, config_hash, config_to_dict, load_config, preset_names
+from configs.presets import apply_override
 from shards.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -94,6 +95,70 @@ def test_wrong_values_name_field_value_and_remedy(override, words):
     assert "remedy: " in text
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("010", 10),
+        ("08", 8),
+        ("-007", -7),
+        ("+5", 5),
+        ("0", 0),
+        ("1e-3", 1e-3),
+        ("0.50", 0.5),
+        ("/x/k #1", "/x/k #1"),
+        ("#1", "#1"),
+        ("a: b", "a: b"),
+        ("- a", "- a"),
+        ("@home", "@home"),
+        ("*star", "*star"),
+        ("&and", "&and"),
+        ("!bang", "!bang"),
+        ("| bar", "| bar"),
+        ("%d.jpg", "%d.jpg"),
+        ("C:\\data", "C:\\data"),
+        ("yes", "yes"),
+        ("2024-01-01", "2024-01-01"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("'010'", "010"),
+        ('"a # b"', "a # b"),
+        ("[08, x]", [8, "x"]),
+        ("{a: 010}", {"a": 10}),
+    ],
+)
+def test_values_are_read_as_a_person_writes_them(written, value):
+    values: dict = {}
+    apply_override(values, {}, f"key={written}")
+    assert values == {"key": value}
+    assert type(values["key"]) is type(value)
+
+
+def test_numbers_in_a_preset_are_decimal_too(preset):
+    assert load_config(Train, preset("epochs: 010\nsizes: [08, 09]\n")) == Train(epochs=10, sizes=(8, 9))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{'[' * 5000}{']' * 5000}", f"{'[' * 100}{']' * 100}", "&a [*a]", "x: &a {y: *a}"],
+)
+def test_nesting_without_end_is_refused_with_the_file(preset, text):
+    path = preset(f"epochs: {text}\n" if not text.startswith("x") else text)
+    assert f"{path}: is nested too deeply" in refusal(preset=path)
+    if text.startswith("["):
+        assert f"override 'epochs={text}': is nested too deeply" in refusal(overrides=[f"epochs={text}"])
+
+
+def test_an_alias_used_often_is_no_deep_nesting(preset):
+    lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
+    assert "unknown name" in refusal(preset=preset("\n".join(lines)))
+
+
+def test_a_namesake_further_in_is_nearer_than_a_similar_name():
+    assert "did you mean 'optim.name'?" in refusal(overrides=["name=sgd"])
+    assert "did you mean 'optim'?" in refusal(overrides=["optm.lr=3"])
 
 
 def test_inner_name_of_a_plain_value_is_refused(preset):

@@ -92,9 +92,9 @@ def test_wrong_names_get_the_nearest(capsys: pytest.CaptureFixture[str], tmp_pat
 
 @pytest.mark.usefixtures("plugin")
 def test_a_corpus_of_a_plugin_is_one_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from tuning.classification_study import ClassificationStudyConfig
     from tuning.config import SweepConfig
     from tuning.data import make_corpus
-    from tuning.classification_study import ClassificationStudyConfig
 
     assert main(["beeps", "--out", str(tmp_path / "out"), "--clips", "3", "word=toot"]) == 0
     assert capsys.readouterr().out == "beeped\n"

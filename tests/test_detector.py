@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.cavmae import BACKBONES, CAVMAE
+from models.cavmae import CAVMAE
 from models.detector import QualityDetector, token_statistics
 from models.inputs import Normalisation
-from models.noise import NoiseConfig, ruin
+from models.noise import ruin
+from models.settings import BACKBONES, NoiseConfig
 
 pytestmark = pytest.mark.unit
 

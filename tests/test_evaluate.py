@@ -24,8 +24,7 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
-from trainers.classification.config import CaseConfig, PromptConfig
-from trainers.classification.evaluate import EvaluateConfig
+from trainers.classification.config import CaseConfig, EvaluateConfig, PromptConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor, detect
 from trainers.classification.results import Row, markdown, recovered, summarise

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from models.backbone import Backbone
-from models.cavmae import CAVMAE, MODALITIES, BackboneConfig
+from models.cavmae import CAVMAE
 from models.conditions import CASES, variant_names
 from models.inputs import Normalisation
+from models.settings import MODALITIES, BackboneConfig
 from pipelines import features as extraction
 from pipelines.feature_shard import extract_shard, feature_plan, reproducible
 from pipelines.features import Worker, extract, main

@@ -15,8 +15,8 @@ from torch import Tensor
 from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
-from models.cavmae import BackboneConfig
 from models.inputs import Normalisation
+from models.settings import BackboneConfig
 from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
 from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes

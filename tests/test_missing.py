@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import AVBatch, take_away
-from models.cavmae import CAVMAE, MODALITIES
+from models.cavmae import CAVMAE
 from models.detector import QualityDetector
 from models.peft import Adapter, LoRA
-from models.prompts import DualPrompts, PromptSize, concatenate
+from models.prompts import DualPrompts, concatenate
+from models.settings import MODALITIES, PromptSize
 from models.tuned import CaseModule, Tuned
 from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 from trainers.classification.objective import CompetentLoss

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models.conditions import CASES, CONDITIONS, case_of, variant, variant_names
 from models.inputs import Normalisation
-from models.noise import KINDS, SEVERITIES, NoiseConfig, generator, ruin
+from models.noise import generator, ruin
+from models.settings import KINDS, SEVERITIES, NoiseConfig
 
 pytestmark = pytest.mark.unit
 

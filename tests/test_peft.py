@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.cavmae import BACKBONES, CAVMAE, MODALITIES
+from models.cavmae import CAVMAE
 from models.peft import Adapter, LoRA, parameter_share
-from models.prompts import DualPrompts, PromptSize
+from models.prompts import DualPrompts
+from models.settings import BACKBONES, MODALITIES, PromptSize
 from models.tuned import CaseModule, Tuned, replaced_output
 from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 

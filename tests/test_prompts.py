@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.cavmae import BACKBONES, CAVMAE, MODALITIES
+from models.cavmae import CAVMAE
 from models.peft import parameter_share
-from models.prompts import DualPrompts, PromptSize, concatenate
+from models.prompts import DualPrompts, concatenate
+from models.settings import BACKBONES, MODALITIES, PromptSize
 from models.tuned import Tuned
 from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 

@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from models.batch import take_away
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from shards.errors import InputError
 from shards.questions import load_questions
 from tests.fixtures.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
-from trainers.avqa.config import AVQAConfig
-from trainers.avqa.evaluate import QuestionEvaluation
+from trainers.avqa.config import AVQAConfig, QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models.backbone import Backbone
-from models.cavmae import CAVMAE, BackboneConfig
+from models.cavmae import CAVMAE
 from models.inputs import Normalisation
+from models.settings import BackboneConfig
 from pipelines import features as extraction
 from pipelines.feature_shard import extract_shard, reproducible
 from pipelines.features import extract, main

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.batch import AVBatch
 from models.conditions import CASES
 from models.inputs import Normalisation
-from models.noise import KINDS
+from models.settings import KINDS
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset

@@ -6,16 +6,16 @@ Conditions, settings and table are those of the runs' task.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from configs import Config, config_to_dict, load_config
-from configs.cluster import lasting, runs_folder
+from configs.cluster import lasting
+from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
+from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
 from trainers.identity import digest, git_commit
 from trainers.recipe import Evaluation, FinishedRun, ResultLine, Task
@@ -103,24 +103,15 @@ def _mirror(
                 top.artifact(path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend evaluate", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--data", type=Path, help="folder of the shards (the runs' own, if not given)")
-    parser.add_argument("--out", type=Path, default=runs_folder() / "results", help="folder of the results")
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
-    parser.add_argument("--overwrite", action="store_true", help="replace a larger table in --out")
-    args = parser.parse_args(argv)
+@command
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = evaluate_parser().parse(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
-    try:
-        out = lasting(args.out, "--out")
-        task = common_task([read_run(folder) for folder in args.runs])
-        evaluate(args.runs, load_config(task.evaluation, None, [*data, *args.set]), out, overwrite=args.overwrite)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print((args.out / "results.md").read_text())
+    out = lasting(args.out, "--out")
+    task = common_task([read_run(folder) for folder in args.runs])
+    evaluate(args.runs, load_config(task.evaluation, None, [*data, *args.set]), out, overwrite=args.overwrite)
+    print((args.out / "results.md").read_text(encoding="utf-8"))
     return 0
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
+from models.registry import imported
 from trainers.config import TrainConfig
 from trainers.journal import training_cost
-from trainers.loop import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainers.loop import Stage
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Task:
         given: settings that data preparation fills in for every run.
         evaluation: config of an evaluation.
         evaluate: finished runs and such a config to an evaluation.
-        row: a line of results.csv.
+        row: dataclass of a line of results.csv.
         summarise: rows to the lines of the table, over seeds.
         experiment: a run's config to its MLflow experiment.
     """
@@ -185,6 +188,16 @@ class Recipe:
     def checkpoints(self, config: TrainConfig) -> tuple[str, ...]:
         """Names of all checkpoints that a finished run holds."""
         return (*self.stage_names(config), *self.parts)
+
+
+def deferred(reference: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names, imported when it is called: records need no torch."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return imported(reference)(*args, **kwargs)
+
+    call.__name__ = reference
+    return call
 
 
 def single_stage(name: str) -> Callable[[Any], tuple[str, ...]]:

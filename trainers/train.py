@@ -5,7 +5,6 @@ The same command again continues where it stopped, or returns at once when it wa
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -20,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict, load_config
-from configs.cluster import lasting, ray_session, runs_folder
+from configs.cluster import lasting, ray_session
 from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
+from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
+from trainers.command_line import recipe_config, train_parser
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.journal import logs, read_metrics
 from trainers.loop import Rank, local_rank
 from trainers.recipe import Fingerprints, Recipe
-from trainers.recipes import RECIPES, recipe_of
+from trainers.recipes import recipe_of
 from trainers.run import run
 from trainers.runs import CONFIG_FILE, read_run
 
@@ -346,21 +347,20 @@ def free_workers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend train", description=__doc__)
-    parser.add_argument("recipe", choices=sorted(RECIPES))
-    parser.add_argument("--config", help="preset in configs/, or a yaml file")
-    parser.add_argument("--runs", type=Path, default=runs_folder())
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
-    args = parser.parse_intermixed_args(argv)
-    try:
-        config = load_config(RECIPES[args.recipe].config, args.config, args.overrides)
-        folder = train(config, lasting(args.runs, "--runs"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(folder)
+@command(resumes=True)
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = train_parser().parse(argv)
+    config = load_config(recipe_config(args.recipe), args.config, args.overrides)
+    runs = lasting(args.runs, "--runs")
+    if args.dry_run:
+        from trainers.dry_run import describe
+
+        print(describe(config, runs))
+        return 0
+    finished = prepare(config, runs).finished
+    folder = train(config, runs)
+    print(f"already finished: {folder}" if finished else folder)
     return 0
 
 

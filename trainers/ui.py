@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
-from configs.cluster import runs_folder
+from shards.command import command
 from shards.errors import InputError
+from trainers.command_line import ui_parser
 
 LINKS = 5  # experiments whose views are printed
 
@@ -48,23 +48,17 @@ def links(root: Path, port: int) -> list[str]:
     ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; becomes the server, which Ctrl-C ends."""
-    parser = argparse.ArgumentParser(prog="avmend ui", description=__doc__)
-    parser.add_argument("--store", type=Path, default=runs_folder(), help="folder of mlflow.db (default: runs)")
-    parser.add_argument("--port", type=int, default=5000)
-    arguments = parser.parse_args(argv)
-    try:
-        command = ui_command(arguments.store, arguments.port)
-        found = links(arguments.store, arguments.port)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@command
+def main(argv: list[str]) -> int:
+    """Becomes the server, which Ctrl-C ends."""
+    arguments = ui_parser().parse(argv)
+    serve = ui_command(arguments.store, arguments.port)
+    found = links(arguments.store, arguments.port)
     home = f"http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)"
     print("\n".join([home, *found]), file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes for LLM judges
-    os.execv(command[0], command)
+    os.execv(serve[0], serve)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from configs.cluster import ray_session
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
-from trainers.classification.evaluate import EvaluateConfig
+from trainers.classification.config import EvaluateConfig
 from trainers.config import TrainConfig
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
@@ -24,6 +24,7 @@ from trainers.recipes import RECIPES
 from trainers.train import train
 from tuning.data import Corpus, build_recipe, make_shards
 from tuning.steps import Stages, config_at
+from tuning.studies import Study
 
 
 class ClassificationStudyConfig(Config):
@@ -35,7 +36,7 @@ class ClassificationStudyConfig(Config):
         seeds: every recipe is trained once per seed.
         recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
             not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
-        evaluate: settings over the defaults of `trainers.classification.evaluate.EvaluateConfig`.
+        evaluate: settings over the defaults of `trainers.classification.config.EvaluateConfig`.
     """
 
     study: Literal["classification"] = "classification"
@@ -131,3 +132,6 @@ def _train_all(
         recipe = config.recipe(name, data=shards, seed=seed, **({base: backbone} if base else {}))
         out.append(train(recipe, runs, stages.next(), parent))
     return out
+
+
+STUDY = Study(ClassificationStudyConfig, classification_study)

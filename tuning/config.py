@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ import pydantic
 
 from configs import PRESET_FOLDER, Config
 from pipelines.settings import FeatureConfig, IngestConfig
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from trainers.config import TrainConfig
 from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
@@ -194,8 +193,7 @@ def find_sweep(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sweep_names()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    hint = nearest(name, known)
     raise InputError(f"no sweep '{name}'", remedy=f"{hint}give a file's path or one of: {', '.join(known)}")
 
 
@@ -245,8 +243,7 @@ def corners(config: SweepConfig) -> list[Params]:
 def _check_before(config: SweepConfig, name: str, settings: dict[str, Any]) -> None:
     fields = config.kind().config.model_fields
     if name not in fields:
-        close = difflib.get_close_matches(name, fields, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
+        hint = nearest(name, fields)
         remedy = f"{hint}name a setting of {config.recipe} that takes a run's folder"
         raise InputError(f"{config.recipe} has no setting '{name}'", field="data.before", remedy=remedy)
     build_before(config.data, name, settings, {name: Path() for name in config.placeholders()})

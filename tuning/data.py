@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipelines.corpora.options import field_names
 from pipelines.corpora.registry import corpora
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from shards.progress import Progress
 from trainers.config import TrainConfig
 from trainers.recipe import Recipe
@@ -163,8 +162,7 @@ def find_recipe(field: str, name: Any) -> Recipe:
         InputError: there is no such recipe.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(str(name), RECIPES, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
+        hint = nearest(str(name), RECIPES)
         where = field if field == "recipe" else f"{field}.recipe"
         remedy = f"{hint}set {where} to one of {', '.join(RECIPES)}"
         raise InputError(f"unknown recipe '{name}'", field=field, remedy=remedy)

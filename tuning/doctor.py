@@ -5,7 +5,6 @@ On a cluster: ``ray job submit --working-dir . -- python -m tuning.doctor --runs
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -15,10 +14,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from configs.cluster import ray_session, runs_folder
+from configs.cluster import ray_session
+from shards.command import command
 from shards.errors import InputError
 from tuning.checks import cluster, machine, stored
 from tuning.checks.finding import Finding, guarded, refused, skip
+from tuning.command_line import doctor_parser
 
 Check = Callable[[], list[Finding]]
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,17 +79,10 @@ def _connected(runs: Path, address: str | None, answered: bool) -> Iterator[Find
         yield refused("ray address", error)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 1 if a check failed."""
-    parser = argparse.ArgumentParser(prog="avmend doctor", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder of runs and MLflow store")
-    parser.add_argument(
-        "--data", type=Path, action="append", default=[], metavar="DIR", help="shards to verify; repeatable"
-    )
-    parser.add_argument("--cluster", type=Path, metavar="FILE", help="for Ray's launcher (./cluster.yaml)")
-    parser.add_argument("--room", type=float, default=10.0, metavar="GB", help="disk to be free (default 10)")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    args = parser.parse_args(argv)
+@command
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it; 1 if a check failed."""
+    args = doctor_parser().parse(argv)
     here = Path("cluster.yaml")
     file = args.cluster or (here if here.is_file() else None)
     counts: Counter[str] = Counter()

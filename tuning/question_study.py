@@ -15,13 +15,13 @@ import pydantic
 
 from configs import config_to_dict
 from configs.cluster import ray_session
-from trainers.avqa.config import AVQAConfig
-from trainers.avqa.evaluate import QuestionEvaluation
+from trainers.avqa.config import AVQAConfig, QuestionEvaluation
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
 from trainers.train import train
 from tuning.question_data import QuestionData, check_data, make_sequences
 from tuning.steps import Stages, config_at
+from tuning.studies import Study
 
 
 class QuestionStudyConfig(QuestionData):
@@ -33,7 +33,7 @@ class QuestionStudyConfig(QuestionData):
         training: settings that all runs share, over the defaults of `avqa`.
         networks: by name of the network, settings over `training`; `seeds` there replaces the seeds.
         rows: by name in the tables, settings over those of the network; `label` there is another name.
-        evaluate: settings over the defaults of `trainers.avqa.evaluate.QuestionEvaluation`.
+        evaluate: settings over the defaults of `trainers.avqa.config.QuestionEvaluation`.
     """
 
     study: Literal["avqa"]
@@ -101,3 +101,6 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
         evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
+
+
+STUDY = Study(QuestionStudyConfig, question_study)

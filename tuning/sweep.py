@@ -6,7 +6,6 @@ point: finished trials are kept, unfinished ones continue from their last epoch.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -16,16 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
-from configs.cluster import lasting, ray_session, runs_folder
+from configs.cluster import lasting, ray_session
 from pipelines.resume import alone
 from shards.atomic import write_text
-from shards.errors import InputError
+from shards.command import command
 from shards.progress import Progress, format_seconds
 from trainers.identity import config_identity, git_commit
 from trainers.recipes import recipe_of
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
-from tuning.config import SweepConfig, check, corners, find_sweep, sweep_names
+from tuning.command_line import sweep_parser
+from tuning.config import SweepConfig, check, corners, find_sweep
 from tuning.paper_tables import as_printed
 from tuning.plan import drawn, earlier, suggested
 from tuning.prerequisites import make_prerequisites
@@ -154,24 +154,15 @@ def _best_run(params: Params, outcomes: Sequence[Outcome], out: Path, parent: Ru
         parent.artifact(checkpoint.parent, f"best/{found.name}/{checkpoint.parent.name}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 if a trial failed; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend sweep", description=__doc__)
-    known = ", ".join(sweep_names())
-    parser.add_argument("sweep", help=f"preset in configs/sweeps/ ({known}), or a yaml file")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder for runs and results")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")
-    args = parser.parse_intermixed_args(argv)
+@command(resumes=True)
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it; 1 if a trial failed."""
+    args = sweep_parser().parse(argv)
     begin = time.monotonic()
-    try:
-        path = find_sweep(args.sweep)
-        config = load_config(SweepConfig, path, args.overrides)
-        data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
-        out, outcomes = sweep(path.stem, config, data, runs)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    path = find_sweep(args.sweep)
+    config = load_config(SweepConfig, path, args.overrides)
+    data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    out, outcomes = sweep(path.stem, config, data, runs)
     print(f"\n{(out / 'sweep.md').read_text()}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.cavmae import Modality
+from models.settings import Modality
 from shards.atomic import write_text
 from shards.baselines import look_up
 from shards.questions import Question, load_questions

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from trainers.journal import logs, read_metrics
 
 

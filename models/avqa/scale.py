@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.batch import AVQABatch
-from models.modality import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 
 
 @dataclass(frozen=True)

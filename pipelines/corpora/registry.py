@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from models.registry import VARIABLE, PluginError, Registry
@@ -19,7 +18,7 @@ from pipelines.corpora.public import (
     vggsounder,
 )
 from pipelines.corpora.synthetic import ensemble_corpus, scenes, solos
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 CORPORA: Registry[Corpus[Any]] = Registry(
     "corpus",
@@ -67,6 +66,5 @@ def find_corpus(name: str) -> Corpus[Any]:
     known = corpora()
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    hint = nearest(name, known)
     raise InputError(f"unknown corpus '{name}'", remedy=f"{hint}choose from: {', '.join(known)}")

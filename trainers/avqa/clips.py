@@ -16,12 +16,13 @@ from torch import Tensor
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
-from models.cavmae import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import sequence_spec
 from trainers.avqa.buffers import Buffers, huge_empty
+from trainers.config import TrainConfig
 
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
 
@@ -48,6 +49,11 @@ def feature_spec(info: DatasetInfo) -> FeatureSpec:
 def media_name(features: Path) -> str:
     """The name of the media dataset that a folder of features lies in; its own if it lies elsewhere."""
     return features.parent.parent.name if features.parent.name == "features" else features.name
+
+
+def experiment(config: TrainConfig) -> str:
+    """The MLflow experiment of a question-answering run: its media dataset's name."""
+    return media_name(config.data)
 
 
 class Clips:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
+from configs import Config
 from configs.names import Registered
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
-from models.modality import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
+from shards.errors import nearest
 from trainers.config import TrainConfig
 
 NetworkName = Annotated[str, Registered(NETWORKS)]
@@ -38,9 +39,7 @@ def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
         if name in known and name in RECOVERIES and isinstance(size, Mapping):
             check_sizes(RECOVERIES[name], size)  # of a part of a composition
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise ValueError(f"unknown size '{name}'; {hint}known: {', '.join(known) or 'none'}")
+            raise ValueError(f"unknown size '{name}'; {nearest(name, known)}known: {', '.join(known) or 'none'}")
 
 
 def declared_losses(network: str | None, recovery: str) -> dict[str, float]:
@@ -57,8 +56,7 @@ def checked_weights(given: Mapping[str, float], declared: Mapping[str, float]) -
     """
     for name, weight in given.items():
         if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
+            hint = nearest(name, declared)
             known = ", ".join(f"{k} ({v:g})" for k, v in declared.items()) or "none"
             raise ValueError(f"weights: no loss '{name}'; {hint}losses of this choice, with their weights: {known}")
         if weight < 0:
@@ -204,3 +202,32 @@ def _sized(field: str, kind: type, sizes: Mapping[str, Any]) -> None:
         check_sizes(kind, sizes)
     except ValueError as error:
         raise ValueError(f"{field}: {error}") from None
+
+
+class QuestionEvaluation(Config):
+    """What is evaluated.
+
+    Attributes:
+        data: folder of the sequence features; None: the first run's.
+        questions: questions.jsonl; None: the first run's.
+        split: whose questions.
+        rates: percent of the clips that lack a modality, besides 0 and 100.
+        seed: of the masks.
+        batch_size, loaders, resident: of the forward passes.
+    """
+
+    data: Path | None = None
+    questions: Path | None = None
+    split: str = "test"
+    rates: tuple[int, ...] = (20, 40, 60, 80)
+    seed: int = 0
+    batch_size: int = pydantic.Field(default=64, ge=1)
+    loaders: int = pydantic.Field(default=0, ge=0)
+    resident: bool | None = None
+
+    @pydantic.field_validator("rates")
+    @classmethod
+    def _percent(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [rate for rate in rates if not 0 <= rate <= 100]:
+            raise ValueError(f"a missing rate is 0 to 100 percent, not {wrong[0]}")
+        return tuple(sorted({0, *rates, 100}))

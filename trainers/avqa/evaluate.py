@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 
-from configs import Config
-from models.cavmae import Modality
+from models.settings import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from trainers.avqa.clips import Clips, media_name
+from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.figure import figure
 from trainers.avqa.masks import write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
@@ -30,35 +29,6 @@ from trainers.identity import content_settings
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows
-
-
-class QuestionEvaluation(Config):
-    """What is evaluated.
-
-    Attributes:
-        data: folder of the sequence features; None: the first run's.
-        questions: questions.jsonl; None: the first run's.
-        split: whose questions.
-        rates: percent of the clips that lack a modality, besides 0 and 100.
-        seed: of the masks.
-        batch_size, loaders, resident: of the forward passes.
-    """
-
-    data: Path | None = None
-    questions: Path | None = None
-    split: str = "test"
-    rates: tuple[int, ...] = (20, 40, 60, 80)
-    seed: int = 0
-    batch_size: int = pydantic.Field(default=64, ge=1)
-    loaders: int = pydantic.Field(default=0, ge=0)
-    resident: bool | None = None
-
-    @pydantic.field_validator("rates")
-    @classmethod
-    def _percent(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
-        if wrong := [rate for rate in rates if not 0 <= rate <= 100]:
-            raise ValueError(f"a missing rate is 0 to 100 percent, not {wrong[0]}")
-        return tuple(sorted({0, *rates, 100}))
 
 
 @dataclass(frozen=True)

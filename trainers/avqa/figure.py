@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from trainers.avqa.results import Line
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from models.avqa.batch import AVQABatch
-from models.modality import MODALITIES, Modality
 from models.noise import generator
+from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from models.modality import MODALITIES, Modality
 from models.noise import generator
+from models.settings import MODALITIES, Modality
 
 Draws = Mapping[str, Mapping[Modality, float]]  # clip -> modality -> 0..1
 

@@ -18,7 +18,8 @@ from models.avqa.batch import AVQABatch
 from models.avqa.contract import Losses
 from models.batch import take_away
 from models.host import take
-from models.modality import Modality, complete
+from models.modality import complete
+from models.settings import Modality
 from trainers.avqa.items import NO_ANSWER
 from trainers.metrics import StepOutput, sum_and_count
 

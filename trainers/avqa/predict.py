@@ -13,7 +13,7 @@ from models.avqa.batch import AVQABatch
 from models.avqa.recovery.avr import AVR
 from models.avqa.scale import Scale
 from models.batch import take_away
-from models.cavmae import Modality
+from models.settings import Modality
 from shards.errors import InputError
 from shards.questions import Vocabulary
 from trainers.avqa.clips import Clips

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.cavmae import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 from shards.baselines import look_up, majority
 from shards.errors import InputError
 from shards.questions import Question

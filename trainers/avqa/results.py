@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
 from trainers.tables import Spread, markdown_table, percent, spread
 

@@ -8,9 +8,10 @@ from typing import Literal
 import pydantic
 
 from configs import Config
-from models.cavmae import BACKBONES, BackboneConfig
-from models.conditions import CASES, Case
-from models.prompts import PromptSize
+from configs.names import ConditionName
+from configs.noise import Noise
+from models.conditions import CASES, PUBLISHED, Case
+from models.settings import BACKBONES, BackboneConfig, PromptSize
 from trainers.config import TrainConfig
 
 
@@ -109,7 +110,7 @@ class CaseConfig(TrainConfig):
 
 
 class PromptConfig(CaseConfig):
-    """Dual-level prompts (*Prompt the Missing*); see `models.prompts.PromptSize`."""
+    """Dual-level prompts (*Prompt the Missing*); see `models.settings.PromptSize`."""
 
     recipe: Literal["prompt"] = "prompt"
     lr: float = pydantic.Field(default=1e-2, gt=0)
@@ -135,3 +136,22 @@ class AdapterConfig(CaseConfig):
 
     recipe: Literal["adapter"] = "adapter"
     width: int = pydantic.Field(default=4, ge=1)
+
+
+class EvaluateConfig(Config):
+    """What is evaluated.
+
+    Attributes:
+        data: folder of the media shards; None: the first run's.
+        split: whose samples.
+        conditions: names of `models.conditions.CONDITIONS`.
+        noise: kinds and severities; None: those that each run was trained with.
+        batch_size, loaders: of the forward passes.
+    """
+
+    data: Path | None = None
+    split: str = "test"
+    conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
+    noise: Noise | None = None
+    batch_size: int = pydantic.Field(default=128, ge=1)
+    loaders: int = pydantic.Field(default=0, ge=0)

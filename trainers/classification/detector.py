@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from models.cavmae import MODALITIES, Modality
 from models.detector import QualityDetector, token_statistics
 from models.noise import generator
+from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.reader import ShardDataset
 

@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import torch
 from torch import Tensor
 
-from configs import Config
-from configs.names import ConditionName
-from configs.noise import Noise
-from models.cavmae import MODALITIES
-from models.conditions import CONDITIONS, PUBLISHED, Condition
+from models.conditions import CONDITIONS, Condition
+from models.settings import MODALITIES
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import SampleMeta
+from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor
 from trainers.classification.results import Row, figure, markdown, summarise
@@ -30,25 +27,6 @@ from trainers.identity import content_settings
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows
-
-
-class EvaluateConfig(Config):
-    """What is evaluated.
-
-    Attributes:
-        data: folder of the media shards; None: the first run's.
-        split: whose samples.
-        conditions: names of `models.conditions.CONDITIONS`.
-        noise: kinds and severities; None: those that each run was trained with.
-        batch_size, loaders: of the forward passes.
-    """
-
-    data: Path | None = None
-    split: str = "test"
-    conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
-    noise: Noise | None = None
-    batch_size: int = pydantic.Field(default=128, ge=1)
-    loaders: int = pydantic.Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)

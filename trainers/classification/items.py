@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from models.batch import AVBatch
-from models.cavmae import MODALITIES, Modality
 from models.conditions import CASES, CONDITIONS, Condition, variant
 from models.inputs import Normalisation
-from models.noise import NoiseConfig, drawn_kind, generator, ruin
+from models.noise import drawn_kind, generator, ruin
+from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.classification.resident import ResidentTokens

@@ -12,10 +12,10 @@ from torch import Tensor
 from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
-from models.cavmae import MODALITIES
 from models.conditions import CASES, Condition, case_of
 from models.detector import QualityDetector
 from models.prompts import DualPrompts, concatenate
+from models.settings import MODALITIES
 from models.tuned import Tuned
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from shards.reader import ShardDataset
 
 

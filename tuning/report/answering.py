@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from models.cavmae import MODALITIES
+from models.settings import MODALITIES
 from trainers.avqa.accuracy import ALL
 from trainers.avqa.figure import drawing
 from trainers.avqa.results import CASES, COMPLETE, ZERO, Case, Line, Result, regained

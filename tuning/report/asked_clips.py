@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from models.cavmae import MODALITIES, Modality
 from models.noise import generator
+from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.reader import Sample, ShardDataset
 from shards.schema import DatasetInfo
 from trainers.avqa.clips import Clips
-from trainers.avqa.evaluate import QuestionEvaluation
+from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.predict import QuestionPredictor
 from tuning.report.clips import first_seed, load_run

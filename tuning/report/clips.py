@@ -19,7 +19,8 @@ from models.conditions import CONDITIONS, Condition
 from models.noise import generator
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from trainers.classification.evaluate import EvaluateConfig, items_under, testable
+from trainers.classification.config import EvaluateConfig
+from trainers.classification.evaluate import items_under, testable
 from trainers.classification.predict import Predictor
 from trainers.data import collate
 from trainers.runs import read_run

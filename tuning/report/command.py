@@ -6,8 +6,6 @@ results.csv, the sweeps' outcomes and MLflow; nothing is trained or evaluated ag
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from shards.atomic import write_text
+from shards.command import command
 from shards.errors import InputError
 from trainers.avqa.results import Result
 from trainers.classification.results import Row
+from tuning.command_line import CLIPS, report_parser
 from tuning.report import answering, classification
 from tuning.report.asked_clips import asked_clips
 from tuning.report.clips import classified_clips, clip_blocks
@@ -29,8 +29,6 @@ from tuning.report.provenance import datasets, provenance_blocks
 from tuning.report.run_selection import Chosen, base_name, choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import trained_blocks
-
-CLIPS = 3
 
 
 @dataclass(frozen=True)
@@ -100,27 +98,11 @@ def _lead(found: Evaluation) -> str:
     return f"Split {split} of {data}; every method meets the same ruined input."
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="avmend report", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="RUN", help="studies, sweeps, evaluations or runs: name, folder or id"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-    parser.add_argument("--experiment", action="append", default=[], help="runs of this MLflow experiment")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
-    parser.add_argument(
-        "--clips",
-        type=int,
-        default=CLIPS,
-        help=f"clips with every method's answer (default: {CLIPS}; 0: none)",
-    )
-    args = parser.parse_args(argv)
-    try:
-        _write(args.out, report(args.runs, args.names, args.experiment, max(0, args.clips)))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@command
+def main(argv: list[str]) -> int:
+    """Exit status as `shards.command.command` has it."""
+    args = report_parser().parse(argv)
+    _write(args.out, report(args.runs, args.names, args.experiment, max(0, args.clips)))
     print(f"{args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
     return 0
 

@@ -1,10 +1,20 @@
 """The networks: AVST, AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each, one line in `NETWORKS`."""
 
-from models.avqa.contract import Network
-from models.avqa.networks.avsd import AVSD
-from models.avqa.networks.avst import AVST
-from models.avqa.networks.lavit import LAViT
-from models.avqa.networks.pstp import PSTPNet
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from models.registry import Registry
 
-NETWORKS: Registry[type[Network]] = Registry("network", {"avst": AVST, "avsd": AVSD, "lavit": LAViT, "pstp": PSTPNet})
+if TYPE_CHECKING:
+    from models.avqa.contract import Network
+
+NETWORKS: Registry[type[Network]] = Registry(
+    "network",
+    {
+        "avst": "models.avqa.networks.avst:AVST",
+        "avsd": "models.avqa.networks.avsd:AVSD",
+        "lavit": "models.avqa.networks.lavit:LAViT",
+        "pstp": "models.avqa.networks.pstp:PSTPNet",
+    },
+)

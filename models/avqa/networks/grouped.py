@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from models.avqa.contract import Losses
 from models.host import take
-from models.modality import MODALITIES, groups
+from models.modality import groups
+from models.settings import MODALITIES
 
 
 class GroupedNetwork(nn.Module):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from models.avqa.contract import Recovery
-from models.avqa.recovery.avr import AVR
-from models.avqa.recovery.both import RMMAVR
-from models.avqa.recovery.rmm import RMM
-from models.avqa.recovery.zero import ZeroFill
+from typing import TYPE_CHECKING
+
 from models.registry import Registry
 
+if TYPE_CHECKING:
+    from models.avqa.contract import Recovery
+
 RECOVERIES: Registry[type[Recovery]] = Registry(
-    "recovery method", {"zero": ZeroFill, "rmm": RMM, "avr": AVR, "rmm_avr": RMMAVR}
+    "recovery method",
+    {
+        "zero": "models.avqa.recovery.zero:ZeroFill",
+        "rmm": "models.avqa.recovery.rmm:RMM",
+        "avr": "models.avqa.recovery.avr:AVR",
+        "rmm_avr": "models.avqa.recovery.both:RMMAVR",
+    },
 )

@@ -32,8 +32,9 @@ from models.avqa.batch import FeatureSpec
 from models.avqa.contract import Losses, Recovered
 from models.avqa.recovery.filling import filled
 from models.host import take
-from models.modality import OTHER, Modality, all_present, complete, lacking
+from models.modality import OTHER, all_present, complete, lacking
 from models.noise import generator
+from models.settings import Modality
 
 Addressing = Literal["product", "paper", "released"]
 QUESTION = "question"

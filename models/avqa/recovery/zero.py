@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from models.avqa.batch import FeatureSpec
 from models.avqa.contract import Recovered
 from models.avqa.recovery.filling import filled
-from models.modality import MODALITIES, all_present, lacking
+from models.modality import all_present, lacking
+from models.settings import MODALITIES
 
 
 class ZeroFill(nn.Module):

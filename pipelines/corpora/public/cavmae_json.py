@@ -6,7 +6,6 @@ The JSON is ``{"data": [{"wav", "video_id", "video_path", "labels": "mid,mid"}]}
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from pipelines.corpora.public.split_files import SplitFiles
 from pipelines.manifest import write_manifest
 from shards.class_order import read_class_order, save_class_order
 from shards.csv_rows import csv_rows
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 FRAMES = 10
 MIDDLE_FRAME = 5  # the frame that CAV-MAE takes at test (of frames 0 to 9)
@@ -118,8 +117,7 @@ def _names(where: str, mids: str, names: Mapping[str, str]) -> list[str]:
     found = []
     for mid in (part.strip() for part in mids.split(",")):
         if mid not in names:
-            near: Any = difflib.get_close_matches(mid, names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "give the label CSV that belongs to this JSON"
+            hint = nearest(mid, names).rstrip() or "give the label CSV that belongs to this JSON"
             raise InputError(f"unknown label '{mid}'", file=where, field="labels", remedy=hint)
         found.append(names[mid])
     return found

@@ -5,7 +5,6 @@ Two forms are read: ``YouTube id,start second,label,split`` and, per split, ``<i
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
 from pipelines.corpora.public.cavmae_json import write_rows
 from shards.class_order import read_class_order
 from shards.csv_rows import csv_rows
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 
 class VggsoundCsvConfig(CorpusConfig):
@@ -55,8 +54,7 @@ def check_label(label: str, classes: Collection[str], where: str) -> None:
         InputError: names the nearest.
     """
     if label not in classes:
-        near = difflib.get_close_matches(label, classes, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else "give the class order file that belongs to these labels"
+        remedy = nearest(label, classes).rstrip() or "give the class order file that belongs to these labels"
         raise InputError(f"unknown label '{label}'", file=where, field="label", remedy=remedy)
 
 

@@ -1,0 +1,44 @@
+"""Command lines of ``avmend ingest`` and ``features``; free of torch and Ray, so that help is fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.command_line import CommandParser
+from pipelines.settings import FeatureConfig, IngestConfig
+
+INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
+
+Run it again after a kill: it goes on where it was, and ends in the same bytes."""
+FEATURES = """Media shards to feature shards, by frozen networks.
+
+Run it again after a kill, or after the media have grown: it makes what is not there."""
+PUBLIC = ("vggish+resnet18", "vggish+clip")
+
+
+def ingest_parser() -> CommandParser:
+    """``avmend ingest --manifest FILE --out DIR key=value ...``."""
+    parser = CommandParser("avmend ingest", INGEST, lambda words: {"ingestion": IngestConfig})
+    parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help=".csv or .jsonl, a row per clip")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the dataset; also to resume")
+    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    parser.add_argument("--retry-quarantined", action="store_true", help="try again what failed before")
+    parser.add_argument("--backbone", type=Path, metavar="RUN", help="then extract features by this finetune run")
+    parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    return parser
+
+
+def features_parser() -> CommandParser:
+    """``avmend features --data DIR key=value ...``."""
+    parser = CommandParser("avmend features", FEATURES, lambda words: {"extraction": FeatureConfig})
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of the media shards")
+    parser.add_argument("--extractor", metavar="NAME", help=f"tokens (default), cavmae, {', '.join(PUBLIC)}")
+    parser.add_argument("--backbone", type=Path, metavar="RUN", help="folder of a finetune run or checkpoint")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of public weights: vggish, resnet18, clip")
+    parser.add_argument("--depth", metavar="K", help="encoder blocks that the tokens have passed (default: 0)")
+    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    return parser

@@ -1,0 +1,81 @@
+"""Command lines of ``avmend train``, ``evaluate`` and ``ui``; free of torch, Ray and MLflow, so that help is fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.cluster import runs_folder
+from configs.command_line import CommandParser, Configs
+from shards.errors import InputError, nearest
+from trainers.config import TrainConfig
+from trainers.recipes import RECIPES, TASKS
+
+TRAIN = """Train a recipe; the same command again goes on where it stopped, or returns at once when it was finished.
+
+  avmend train RECIPE --help    prints every field of that recipe's config
+"""
+EVALUATE = "Evaluate finished runs: conditions x methods on the test split, every method on the same ruined input."
+
+
+def recipe_config(name: str) -> type[TrainConfig]:
+    """The config class of a recipe.
+
+    Raises:
+        InputError: no such recipe; names the nearest.
+    """
+    if name not in RECIPES:
+        remedy = f"{nearest(name, RECIPES)}recipes: {', '.join(RECIPES)}"
+        raise InputError(f"unknown recipe '{name}'", remedy=remedy)
+    return RECIPES[name].config
+
+
+def train_parser() -> CommandParser:
+    """``avmend train RECIPE key=value ...``."""
+
+    def configs(words: Sequence[str]) -> Configs:
+        return {f"recipe {words[0]}": recipe_config(words[0])} if words else {}
+
+    parser = CommandParser("avmend train", TRAIN + recipe_list(), configs)
+    parser.add_argument("recipe", metavar="RECIPE", help="one of those above")
+    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
+    parser.add_argument("--dry-run", action="store_true", help="what would be trained, from what, for how long")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
+    return parser
+
+
+def recipe_list() -> str:
+    """Every recipe with the first sentence of its config's docstring."""
+    from configs.fields import first_sentence
+
+    return "\nrecipes:\n" + "\n".join(
+        f"  {name:<10}{first_sentence(recipe.config)}" for name, recipe in RECIPES.items()
+    )
+
+
+def evaluate_parser() -> CommandParser:
+    """``avmend evaluate RUN ... --set key=value ...``."""
+
+    def configs(words: Sequence[str]) -> Configs:
+        return {f"runs of {task.name}": task.evaluation for task in TASKS.values()}
+
+    parser = CommandParser("avmend evaluate", EVALUATE, configs, before="--set ")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
+    out = runs_folder() / "results"
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the results (default: {out})")
+    parser.add_argument("--overwrite", action="store_true", help="replace a larger table in --out")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
+    return parser
+
+
+def ui_parser() -> CommandParser:
+    """``avmend ui``."""
+    parser = CommandParser("avmend ui", "Open the MLflow UI on the runs, on this machine's loopback; Ctrl-C ends it.")
+    store = runs_folder()
+    parser.add_argument(
+        "--store", type=Path, default=store, metavar="DIR", help=f"folder of mlflow.db (default: {store})"
+    )
+    parser.add_argument("--port", type=int, default=5000, help="of 127.0.0.1 (default: 5000)")
+    return parser
