@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from configs import Config
 from configs.noise import Noise
+from shards.errors import nearest
 
 # What may differ between two runs over one folder: how it is done, not what comes out.
 EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
@@ -142,6 +142,4 @@ def encoders(extractor: str) -> tuple[str, str]:
     if audio in AUDIO_ENCODERS and visual in VISUAL_ENCODERS:
         return audio, visual
     known = [TOKENS, "cavmae", *(f"{a}+{v}" for a in AUDIO_ENCODERS for v in VISUAL_ENCODERS if a != v)]
-    close = difflib.get_close_matches(extractor, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    raise ValueError(f"{hint}choose from: {', '.join(known)}")
+    raise ValueError(f"{nearest(extractor, known)}choose from: {', '.join(known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import difflib
 import json
 import re
 import unicodedata
@@ -14,7 +13,7 @@ from pathlib import Path
 import pydantic
 
 from shards.atomic import write_text
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from shards.schema import Frozen
 
 QUESTIONS_FILE = "questions.jsonl"
@@ -106,8 +105,7 @@ class Vocabulary(Frozen):
             InputError: it is not one of `answers`, naming the nearest.
         """
         if not self.knows(text):
-            near = difflib.get_close_matches(text, self.answers, n=1)
-            remedy = f"did you mean '{near[0]}'?" if near else "ask questions that the train split answers"
+            remedy = f"{nearest(text, self.answers)}ask questions that the train split answers"
             raise InputError(f"'{text}' is no answer of the train questions", field="answer", remedy=remedy)
         return self._answer_ids[text]
 

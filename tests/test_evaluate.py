@@ -26,7 +26,8 @@ from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
 from trainers.config import CaseConfig, PromptConfig
 from trainers.data import MediaItems, batches
-from trainers.evaluate import EvaluateConfig, evaluate
+from trainers.evaluate import evaluate
+from trainers.evaluation_config import EvaluateConfig
 from trainers.predict import Predictor, Trained, detect, load_predictor, read_run, tell_apart
 from trainers.recipes import build_case_module, input_spec
 from trainers.results import Row, markdown, recovered, summarise

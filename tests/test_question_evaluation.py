@@ -20,12 +20,13 @@ from tests.fixtures.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
+from trainers.avqa.evaluate import evaluate_questions
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
 from trainers.evaluate import main
+from trainers.evaluation_config import QuestionEvaluation
 from trainers.predict import read_run
 from trainers.tracking import PARENT, Store
 from trainers.train import CONFIG_FILE

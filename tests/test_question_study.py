@@ -12,8 +12,9 @@ from configs import load_config
 from tests.test_study import made, of_kind
 from trainers.avqa.config import AVQAConfig
 from trainers.tracking import Store
-from tuning.avqa import QuestionStudyConfig, check
+from tuning.avqa import check
 from tuning.study import main
+from tuning.study_config import QuestionStudyConfig
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 ROWS = {"zero": {}, "deaf": {"absent": "audio", "label": "specialist"}}

@@ -11,7 +11,8 @@ import yaml
 
 from configs import PRESET_FOLDER, load_config, preset_names, read_preset
 from trainers.config import CaseConfig
-from tuning.study import StudyConfig, check, main
+from tuning.study import check, main
+from tuning.study_config import StudyConfig
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 STUDY = {

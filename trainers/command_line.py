@@ -17,8 +17,8 @@ TRAIN = """Train a recipe; the same command again goes on where it stopped, or r
 """
 EVALUATE = "Evaluate finished runs: conditions x methods on the test split, every method on the same ruined input."
 EVALUATIONS = {  # what is evaluated -> its config
-    "runs that classify": "trainers.evaluate:EvaluateConfig",
-    "runs that answer questions": "trainers.avqa.evaluate:QuestionEvaluation",
+    "runs that classify": "trainers.evaluation_config:EvaluateConfig",
+    "runs that answer questions": "trainers.evaluation_config:QuestionEvaluation",
 }
 
 

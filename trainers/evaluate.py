@@ -10,16 +10,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import pydantic
 import torch
 
-from configs import Config, config_to_dict, load_config
+from configs import config_to_dict, load_config
 from configs.cluster import lasting
-from configs.noise import Noise
 from models.cavmae import MODALITIES
-from models.conditions import CONDITIONS, Condition, ConditionName
+from models.conditions import CONDITIONS, Condition
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
@@ -29,6 +27,7 @@ from trainers.avqa.config import QuestionConfig
 from trainers.command_line import evaluate_parser
 from trainers.data import MediaItems, batches
 from trainers.evaluation_cache import begin, keep, read_kept
+from trainers.evaluation_config import EvaluateConfig, QuestionEvaluation
 from trainers.identity import git_commit
 from trainers.predict import Predictor, describe, load_predictor, read_run, tell_apart
 from trainers.recipes import input_spec
@@ -36,25 +35,6 @@ from trainers.results import Row, summarise, write_tables
 from trainers.run import local_place
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class EvaluateConfig(Config):
-    """What is evaluated.
-
-    Attributes:
-        data: folder of the media shards.
-        split: whose samples.
-        conditions: names of `models.conditions.CONDITIONS`.
-        noise: kinds and severities; None: those that each run was trained with.
-        batch_size, loaders: of the forward passes.
-    """
-
-    data: Path
-    split: str = "test"
-    conditions: tuple[ConditionName, ...] = pydantic.Field(default=get_args(ConditionName), min_length=1)
-    noise: Noise | None = None
-    batch_size: int = pydantic.Field(default=128, ge=1)
-    loaders: int = pydantic.Field(default=0, ge=0)
 
 
 def evaluate(
@@ -218,7 +198,7 @@ def main(argv: list[str]) -> int:
 
 def _evaluate_kind(runs: Sequence[Path], overrides: Sequence[str], out: Path) -> None:
     """Evaluate as the runs' recipe has it."""
-    from trainers.avqa.evaluate import QuestionEvaluation, evaluate_questions
+    from trainers.avqa.evaluate import evaluate_questions
 
     answers = {isinstance(read_run(folder).config, QuestionConfig) for folder in runs}
     if len(answers) > 1:

@@ -26,8 +26,8 @@ DOCTOR = """What is wrong, before anything expensive begins: one line per check,
 
 On a cluster: ray job submit --working-dir . -- python -m tuning.doctor --runs FOLDER"""
 STUDIES = {  # value of a preset's `study` -> config
-    "classification": "tuning.study:StudyConfig",
-    "avqa": "tuning.avqa:QuestionStudyConfig",
+    "classification": "tuning.study_config:StudyConfig",
+    "avqa": "tuning.study_config:QuestionStudyConfig",
 }
 CLIPS = 3
 

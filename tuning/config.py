@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from configs import PRESET_FOLDER, Config
+from configs.presets import sweep_names
 from pipelines.settings import FeatureConfig, IngestConfig
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from trainers.avqa.config import QuestionConfig
 from trainers.config import CaseConfig, TrainConfig
-from trainers.recipes import RECIPES
+from trainers.recipe_configs import CONFIGS
 from tuning.data import Corpus, build_recipe, recipe_kind
 from tuning.question_data import QuestionData, check_data
 from tuning.space import Axis, Params
@@ -202,14 +202,9 @@ def find_sweep(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sweep_names()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    raise InputError(f"no sweep '{name}'", remedy=f"{hint}give a file's path or one of: {', '.join(known)}")
-
-
-def sweep_names() -> list[str]:
-    """Names of the sweeps that come with the project, sorted."""
-    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+    raise InputError(
+        f"no sweep '{name}'", remedy=f"{nearest(name, known)}give a file's path or one of: {', '.join(known)}"
+    )
 
 
 def check(config: SweepConfig) -> None:
@@ -251,9 +246,9 @@ def corners(config: SweepConfig) -> list[Params]:
 
 def _check_before(config: SweepConfig, name: str, settings: dict[str, Any]) -> None:
     if name not in config.kind().model_fields:
-        close = difflib.get_close_matches(name, config.kind().model_fields, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        remedy = f"{hint}name a setting of {config.recipe} that takes a run's folder"
+        remedy = (
+            f"{nearest(name, config.kind().model_fields)}name a setting of {config.recipe} that takes a run's folder"
+        )
         raise InputError(f"{config.recipe} has no setting '{name}'", field="data.before", remedy=remedy)
     build_before(config.data, name, settings, {name: Path() for name in config.placeholders()})
 
@@ -265,7 +260,7 @@ def build_before(data: Data, name: str, settings: dict[str, Any], made: dict[str
         InputError: an unknown recipe, or a setting that it has not.
     """
     field = f"data.before.{name}"
-    kind = RECIPES.get(str(settings.get("recipe", "finetune")))
+    kind = CONFIGS.get(str(settings.get("recipe", "finetune")))
     fields = kind.model_fields if kind is not None else {}
     earlier = itertools.takewhile(lambda n: n != name, data.before)
     there = [n for n in ("questions", *earlier) if n in made]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +11,11 @@ import pydantic
 from configs import Config, config_hash
 from pipelines.corpora.public.avdigits import build_avdigits, choose, find_recordings
 from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
-from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from shards.progress import Progress
 from trainers.config import TrainConfig
-from trainers.recipes import RECIPES
+from trainers.recipe_configs import CONFIGS
 from tuning.steps import Stages, config_at
 
 
@@ -63,6 +61,8 @@ def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stag
     Raises:
         InputError: no such source, or what ingestion refuses.
     """
+    from pipelines.ingest import ingest  # here, for help without torch
+
     manifest = make_corpus(corpus, data, stages.next())
     shards = data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
     ingest(manifest, shards, settings, stage=stages.next())
@@ -114,10 +114,8 @@ def recipe_kind(field: str, name: Any) -> type[TrainConfig]:
     Raises:
         InputError: there is no such recipe.
     """
-    if name not in RECIPES:
-        close = difflib.get_close_matches(str(name), RECIPES, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
+    if name not in CONFIGS:
         where = field if field == "recipe" else f"{field}.recipe"
-        remedy = f"{hint}set {where} to one of {', '.join(RECIPES)}"
+        remedy = f"{nearest(name, CONFIGS)}set {where} to one of {', '.join(CONFIGS)}"
         raise InputError(f"unknown recipe '{name}'", field=field, remedy=remedy)
-    return RECIPES[name]
+    return CONFIGS[name]

@@ -11,14 +11,11 @@ import pydantic
 from configs import Config, config_hash
 from pipelines.corpora.synthetic.ensemble_corpus import build_ensembles, build_solos
 from pipelines.corpora.synthetic.ensembles import EnsemblesConfig
-from pipelines.features import extract
-from pipelines.ingest import ingest
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
 from shards.questions import QUESTIONS_FILE
 from trainers.config import FinetuneConfig
-from trainers.train import train
 from tuning.steps import Stages, config_at
 
 
@@ -110,6 +107,9 @@ def check_data(config: QuestionData, field: str = "") -> None:
 
 def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages, parent: Any) -> tuple[Path, Path]:
     """Sequence features of the clips, and their questions; all made if they are not there."""
+    from pipelines.features import extract  # here, for help without torch
+    from pipelines.ingest import ingest
+
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
     manifest, questions = make_asked(config.corpus, data, stages.next())
     shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
@@ -120,6 +120,9 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
 
 def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, parent: Any) -> Path:
     """The run of the backbone that solos taught."""
+    from pipelines.ingest import ingest
+    from trainers.train import train
+
     out = data / f"solos-{config.clips}-{size}-{config.seed}"
     drawn = EnsemblesConfig(config.clips, seed=config.seed, size=size)
     with Progress("solos", config.clips, stage=stages.next()) as progress:

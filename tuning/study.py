@@ -10,53 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
-
-from configs import Config, config_hash, config_to_dict, load_config, read_preset
+from configs import config_hash, config_to_dict, load_config, read_preset
 from configs.cluster import lasting, ray_session
 from pipelines.features import extract
-from pipelines.settings import FeatureConfig, IngestConfig
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import format_seconds
 from trainers.config import CaseConfig, TrainConfig
-from trainers.evaluate import EvaluateConfig, evaluate
+from trainers.evaluate import evaluate
+from trainers.evaluation_config import EvaluateConfig
 from trainers.recipes import RECIPES
 from trainers.train import train
 from tuning.command_line import study_parser
-from tuning.data import Corpus, build_recipe, make_shards
+from tuning.data import make_shards
 from tuning.steps import Stages, config_at
-
-
-class StudyConfig(Config):
-    """All of a study of classification.
-
-    Attributes:
-        study: which kind it is.
-        corpus, ingest, features: data.
-        seeds: every recipe is trained once per seed.
-        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
-            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
-        evaluate: settings over the defaults of `trainers.evaluate.EvaluateConfig`.
-    """
-
-    study: Literal["classification"] = "classification"
-    corpus: Corpus
-    ingest: IngestConfig = IngestConfig()
-    features: FeatureConfig = FeatureConfig()
-    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
-    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
-    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
-
-    def recipe(self, name: str, **more: Any) -> TrainConfig:
-        """The config of one recipe.
-
-        Raises:
-            InputError: an unknown recipe, or a setting that it has not.
-        """
-        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
+from tuning.study_config import QuestionStudyConfig, StudyConfig
 
 
 def check(config: StudyConfig) -> None:
@@ -150,7 +120,7 @@ def main(argv: list[str]) -> int:
 
 def _study_kind(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
     """Run a preset as the kind of study that it says it is."""
-    from tuning.avqa import QuestionStudyConfig, question_study
+    from tuning.avqa import question_study
 
     name = Path(preset).stem
     if read_preset(preset)[0].get("study") == "avqa":

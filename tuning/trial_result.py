@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from shards.atomic import write_text
 from shards.checkpoint import checkpoint_meta, has_checkpoint
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from trainers.journal import read_metrics
 from trainers.recipes import stage_names
 from trainers.run import logs
@@ -95,9 +94,7 @@ def outcome(trial: Trial, metric: str, mode: str, error: str = "") -> Outcome:
     lines = list(tell(folder, parts))
     last = {k: v for k, v in (lines[-1] if lines else {}).items() if k != "epoch"}
     if lines and metric not in last:
-        close = difflib.get_close_matches(metric, last, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        remedy = f"{hint}the recipe has: {', '.join(last)}"
+        remedy = f"{nearest(metric, last)}the recipe has: {', '.join(last)}"
         raise InputError(f"no metric '{metric}' in the trials' epochs", field="search.metric", remedy=remedy)
     curve = tuple(line[metric] for line in lines)
     if curve:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 
-from configs import Config, config_to_dict
+from configs import config_to_dict
 from models.cavmae import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
@@ -28,40 +27,12 @@ from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.protocol import EvaluationProtocol, blind_results, judged, results_of, right_answers
 from trainers.avqa.results import Result, summarise, write_tables
 from trainers.evaluation_cache import begin, keep, read_kept
+from trainers.evaluation_config import QuestionEvaluation
 from trainers.identity import git_commit
 from trainers.predict import read_run
 from trainers.run import local_place
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-class QuestionEvaluation(Config):
-    """What is evaluated.
-
-    Attributes:
-        data: folder of the sequence features; None: the first run's.
-        questions: questions.jsonl; None: the first run's.
-        split: whose questions.
-        rates: percent of the clips that lack a modality, besides 0 and 100.
-        seed: of the masks.
-        batch_size, loaders, resident: of the forward passes.
-    """
-
-    data: Path | None = None
-    questions: Path | None = None
-    split: str = "test"
-    rates: tuple[int, ...] = (20, 40, 60, 80)
-    seed: int = 0
-    batch_size: int = pydantic.Field(default=64, ge=1)
-    loaders: int = pydantic.Field(default=0, ge=0)
-    resident: bool | None = None
-
-    @pydantic.field_validator("rates")
-    @classmethod
-    def _percent(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
-        if wrong := [rate for rate in rates if not 0 <= rate <= 100]:
-            raise ValueError(f"a missing rate is 0 to 100 percent, not {wrong[0]}")
-        return tuple(sorted({0, *rates, 100}))
 
 
 def evaluate_questions(

@@ -14,9 +14,9 @@ from shards.questions import Question, load_questions
 from shards.reader import Sample, ShardDataset
 from shards.schema import DatasetInfo
 from trainers.avqa.clips import Clips
-from trainers.avqa.evaluate import QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.evaluation_config import QuestionEvaluation
 from trainers.predict import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View

@@ -18,7 +18,8 @@ from models.noise import generator
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.data import collate
-from trainers.evaluate import EvaluateConfig, items_under, testable
+from trainers.evaluate import items_under, testable
+from trainers.evaluation_config import EvaluateConfig
 from trainers.predict import Predictor, load_predictor, read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View

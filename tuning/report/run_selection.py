@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from trainers.tracking import Recorded, known_store, read_runs
 
 IDENTITY = re.compile(r"-[0-9a-f]{12}$")
@@ -100,9 +99,7 @@ def _with_children(runs: Iterable[Recorded], chosen: set[str]) -> list[Recorded]
 
 
 def _unknown(name: str, known: Sequence[str], what: str, root: Path) -> InputError:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    remedy = f"{hint}there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+    remedy = f"{nearest(name, known)}there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
     return InputError(f"no {what} '{name}' in the store", file=root, field=what, remedy=remedy)
 
 

@@ -7,15 +7,13 @@ CAV-MAE's JSON is ``{"data": [{"wav", "video_id", "video_path", "labels": "mid,m
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipelines.manifest import Clip, write_manifest
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 
 FRAMES = 10
 MIDDLE_FRAME = 5  # the frame that CAV-MAE takes at test (of frames 0 to 9)
@@ -140,9 +138,8 @@ def _names(where: str, mids: str, names: Mapping[str, str]) -> list[str]:
     found = []
     for mid in (part.strip() for part in mids.split(",")):
         if mid not in names:
-            near: Any = difflib.get_close_matches(mid, names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "give the label CSV that belongs to this JSON"
-            raise InputError(f"unknown label '{mid}'", file=where, field="labels", remedy=hint)
+            remedy = f"{nearest(mid, names)}give the label CSV that belongs to this JSON"
+            raise InputError(f"unknown label '{mid}'", file=where, field="labels", remedy=remedy)
         found.append(names[mid])
     return found
 
