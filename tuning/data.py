@@ -64,9 +64,19 @@ def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stag
     from pipelines.ingest import ingest  # here, for help without torch
 
     manifest = make_corpus(corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+    shards = shards_folder(corpus, settings, data)
     ingest(manifest, shards, settings, stage=stages.next())
     return shards
+
+
+def shards_folder(corpus: Config, settings: IngestConfig, data: Path) -> Path:
+    """Where the media shards of a corpus are."""
+    return data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+
+
+def corpus_folder(config: Corpus, data: Path) -> Path:
+    """Where the clips of a corpus that is made are."""
+    return data / f"{config.kind}-{config_hash(config)}"
 
 
 def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
@@ -76,7 +86,7 @@ def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
         InputError: no such source.
     """
     assert config.source is not None or config.kind == "scenes"
-    out = data / f"{config.kind}-{config_hash(config)}"
+    out = corpus_folder(config, data)
     jobs = os.cpu_count() or 1
     if config.kind == "manifest":
         assert config.source is not None

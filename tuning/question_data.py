@@ -16,6 +16,7 @@ from shards.errors import InputError
 from shards.progress import Progress
 from shards.questions import QUESTIONS_FILE
 from trainers.config import FinetuneConfig
+from tuning.data import shards_folder
 from tuning.steps import Stages, config_at
 
 
@@ -112,7 +113,7 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
 
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
     manifest, questions = make_asked(config.corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
+    shards = shards_folder(config.corpus, config.ingest, data)
     ingest(manifest, shards, config.ingest, stage=stages.next())
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
     return folder, questions
@@ -133,6 +134,11 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
     return train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)
 
 
+def ensembles_folder(config: AnswerableQuestions, data: Path) -> Path:
+    """Where the clips and questions that are drawn are."""
+    return data / f"ensembles-{config_hash(config)}"
+
+
 def make_asked(config: AnswerableQuestions, data: Path, stage: str | None = None) -> tuple[Path, Path]:
     """Manifest and questions, which are made if they are not there."""
     if config.kind == "manifest":
@@ -140,7 +146,7 @@ def make_asked(config: AnswerableQuestions, data: Path, stage: str | None = None
         assert config.questions is not None
         return config.source, config.questions
     assert config.clips is not None
-    out = data / f"ensembles-{config_hash(config)}"
+    out = ensembles_folder(config, data)
     drawn = EnsemblesConfig(config.clips, config.per_clip, config.seed, size=config.size)
     with Progress("ensembles", config.clips, stage=stage) as progress:
         build_ensembles(out, drawn, jobs=os.cpu_count() or 1, advance=progress.advance)

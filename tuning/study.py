@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import config_hash, config_to_dict, load_config, read_preset
 from configs.cluster import lasting, ray_session
+from configs.presets import preset_file
 from pipelines.features import extract
 from shards.command import command
 from shards.errors import InputError
@@ -36,7 +37,7 @@ def check(config: StudyConfig) -> None:
         InputError: as `StudyConfig.recipe`; or the first recipe is no `finetune`.
     """
     for name in config.recipes:
-        needs = {"data": ".", "backbone": "."} if _case_wise(config, name) else {"data": "."}
+        needs = {"data": ".", "backbone": "."} if takes_backbone(config, name) else {"data": "."}
         config.recipe(name, **needs)
     first, *_ = config.recipes
     if config.recipes[first].get("recipe", first) != "finetune":
@@ -45,7 +46,8 @@ def check(config: StudyConfig) -> None:
     config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": "."})
 
 
-def _case_wise(config: StudyConfig, name: str) -> bool:
+def takes_backbone(config: StudyConfig, name: str) -> bool:
+    """Whether a recipe of the study trains beside the backbone, instead of starting from it."""
     kind = config.recipes[name].get("recipe", name)
     return issubclass(RECIPES.get(kind, TrainConfig), CaseConfig)
 
@@ -84,7 +86,7 @@ def study(name: str, config: StudyConfig, data: Path, runs: Path) -> Path:
 
 
 def _depths(config: StudyConfig) -> list[int]:
-    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if _case_wise(config, n)})
+    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if takes_backbone(config, n)})
 
 
 def _stages_per_seed(config: StudyConfig) -> int:
@@ -99,7 +101,7 @@ def _train_all(config: StudyConfig, seed: int, shards: Path, runs: Path, stages:
         extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
     out = [backbone]
     for name in others:
-        key = "backbone" if _case_wise(config, name) else "start"
+        key = "backbone" if takes_backbone(config, name) else "start"
         recipe = config.recipe(name, data=shards, seed=seed, **{key: backbone})
         out.append(train(recipe, runs, stages.next(), parent))
     return out
@@ -111,11 +113,22 @@ def main(argv: list[str]) -> int:
     args = study_parser().parse(argv)
     begin = time.monotonic()
     data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    if args.dry_run:
+        print(_dry_run(args.preset, args.overrides, data, runs))
+        return 0
     out = _study_kind(args.preset, args.overrides, data, runs)
     print(f"\n{(out / 'results.md').read_text()}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     return 0
+
+
+def _dry_run(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> str:
+    from tuning.dry_run import describe_study
+
+    kind = QuestionStudyConfig if read_preset(preset)[0].get("study") == "avqa" else StudyConfig
+    config = load_config(kind, preset, overrides)
+    return describe_study(Path(preset).stem, preset_file(preset), config, data, runs)
 
 
 def _study_kind(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
