@@ -47,21 +47,27 @@ class Field:
     nested: bool = False
 
 
-def fields(cls: type[Config], prefix: str = "") -> Iterator[Field]:
-    """All fields of a config in their order, nested ones after the field that holds them."""
+def fields(cls: type[Config], prefix: str = "", given: Config | None = None) -> Iterator[Field]:
+    """All fields of a config in their order, nested ones after the field that holds them.
+
+    Args:
+        prefix: of their names.
+        given: whose values are the defaults, of a config within another; None: the class's.
+    """
     meanings = _meanings(cls)
     for name, info in cls.model_fields.items():
         inner = list(_configs(info.annotation, f"{prefix}{name}"))
+        value = _default(info) if given is None else getattr(given, name)
         yield Field(
             f"{prefix}{name}",
             type_text(Annotated[info.annotation, *info.metadata] if _choice(info.metadata) else info.annotation),
-            _default(info, bool(inner)),
+            _written_default(value, bool(inner)),
             _range(info.metadata),
             meanings.get(name) or (first_sentence(inner[0][1]) if inner else ""),
             bool(inner),
         )
         for place, kind in inner:
-            yield from fields(kind, f"{place}.")
+            yield from fields(kind, f"{place}.", value if isinstance(value, kind) else None)
 
 
 def _configs(kind: Any, place: str) -> Iterator[tuple[str, type[Config]]]:
@@ -105,11 +111,13 @@ def _choice(marks: typing.Iterable[Any]) -> Registered | None:
     return next((mark for mark in marks if isinstance(mark, Registered)), None)
 
 
-def _default(info: FieldInfo, nested: bool) -> str | None:
+def _default(info: FieldInfo) -> Any:
     if info.default_factory is not None:
-        value = info.get_default(call_default_factory=True, validated_data={})
-    else:
-        value = info.default
+        return info.get_default(call_default_factory=True, validated_data={})
+    return info.default
+
+
+def _written_default(value: Any, nested: bool) -> str | None:
     if value is PydanticUndefined:
         return None
     return "" if nested and isinstance(value, Config) else _written(value)

@@ -8,8 +8,10 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
+import yaml
+
 from configs.fields import Field, fields
-from configs.loading import Config
+from configs.loading import Config, config_to_dict
 
 NARROW, WIDE = 60, 110
 
@@ -27,6 +29,12 @@ def config_help(title: str, cls: type[Config], width: int | None = None) -> str:
     for field in fields(cls):
         lines += _lines(field, width)
     return "\n".join(textwrap.wrap(lines[0], width) + lines[1:])
+
+
+def resolved(config: Config) -> str:
+    """A config with all its defaults as YAML, as ``--dry-run`` prints it; ``--config`` takes it."""
+    values = config_to_dict(config)
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=NARROW * 2)
 
 
 def _lines(field: Field, width: int) -> Iterator[str]:

@@ -109,7 +109,7 @@ def read_preset(preset: str | Path) -> tuple[Values, Sources]:
     Raises:
         InputError: no such preset, not YAML, not a mapping, or bases in a circle.
     """
-    return _read(_find(preset, near=None), seen=())
+    return _read(preset_file(preset), seen=())
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[Values, Sources]:
@@ -117,7 +117,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[Values, Sources]:
         raise InputError("is its own base", file=path, field="base", remedy="remove the circle of bases")
     own = _read_mapping(path)
     base = own.pop("base", None)
-    values, sources = _read(_find(base, near=path), (*seen, path)) if base is not None else ({}, {})
+    values, sources = _read(preset_file(base, path), (*seen, path)) if base is not None else ({}, {})
     _lay_over(values, own, sources, str(path))
     return values, sources
 
@@ -135,8 +135,12 @@ def _read_mapping(path: Path) -> Values:
     return values
 
 
-def _find(preset: Any, near: Path | None) -> Path:
-    """The file of a preset; ``near`` is the file that names it as its base."""
+def preset_file(preset: Any, near: Path | None = None) -> Path:
+    """The file of a preset; ``near`` is the file that names it as its base.
+
+    Raises:
+        InputError: no such preset; names the nearest.
+    """
     named = PRESET_FOLDER / f"{preset}.yaml"
     paths = [
         (near.parent if near else Path()) / str(preset),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 VARIABLE, GROUP = "AVMEND_PLUGINS", "avmend.plugins"
@@ -52,6 +52,16 @@ def imported(reference: str) -> Any:
     """
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def deferred(reference: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names, imported when it is called: records need no torch."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return imported(reference)(*args, **kwargs)
+
+    call.__name__ = reference
+    return call
 
 
 class Registry(Mapping[str, T]):

@@ -228,6 +228,11 @@ def main(argv: list[str]) -> int:
     named = [f"{n}={v}" for n in ("extractor", "depth") if (v := getattr(args, n)) is not None]
     config = load_config(FeatureConfig, args.config, [*args.overrides, *named])
     lasting(args.data, "--data")
+    if args.dry_run:
+        from pipelines.dry_run import describe_extraction
+
+        print(describe_extraction(args.data, args.backbone, config, args.weights))
+        return 0
     summarise(extract(args.data, args.backbone, config, weights=args.weights))
     return 0
 

@@ -205,6 +205,11 @@ def main(argv: list[str]) -> int:
     config = load_config(IngestConfig, args.config, args.overrides)
     lasting(args.out, "--out")
     retry = args.retry_quarantined
+    if args.dry_run:
+        from pipelines.dry_run import describe_ingestion
+
+        print(describe_ingestion(args.manifest, args.out, config, retry))
+        return 0
     if args.backbone is None:
         _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
     else:

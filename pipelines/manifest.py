@@ -8,7 +8,6 @@ not be divided between splits), ``start`` and ``duration`` (seconds). Paths are 
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.atomic import write_text
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from shards.keys import safe_key
 
 COLUMNS = ("id", "path", "audio_path", "image_path", "label", "split", "group", "start", "duration")
@@ -162,8 +161,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
 def _check_columns(where: str, names: Sequence[str]) -> None:
     for name in names:
         if name not in COLUMNS:
-            near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.5)
-            remedy = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(COLUMNS)}"
+            remedy = f"{nearest(name, COLUMNS, cutoff=0.5)}valid: {', '.join(COLUMNS)}"
             raise InputError("unknown column", file=where, field=name, remedy=remedy)
         if names.count(name) > 1:
             raise InputError("the column is there twice", file=where, field=name, remedy="keep one of them")

@@ -53,6 +53,7 @@ class Outer(Below):
     inner: Inner = Inner()
     others: dict[str, Inner] = pydantic.Field(default_factory=dict)
     maybe: Inner | None = None
+    slow: Inner = Inner(lr=1e-5)
     sizes: tuple[int, ...] = pydantic.Field((1, 2), min_length=1)
     """Sizes; None: all."""
     colour: Annotated[str, Registered(COLOURS)] = "red"
@@ -71,6 +72,7 @@ def test_every_field_is_described():
     assert found["others.NAME.lr"].meaning == "step sizes, per step."
     assert (found["maybe"].type, found["maybe"].default) == ("settings or null", "null")
     assert found["maybe.lr"].default == "0.001"
+    assert (found["slow.lr"].default, found["slow.decay"].default) == ("1e-05", "0")
     assert (found["sizes"].type, found["sizes"].default, found["sizes"].range) == (
         "list of integer",
         "[1, 2]",

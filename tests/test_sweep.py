@@ -8,12 +8,13 @@ import re
 import pytest
 
 from configs import load_config
+from configs.presets import sweep_names
 from shards.errors import InputError
 from tests.fixtures.sweeps import SWEEP, an_outcome, sweep_config, sweep_file
 from trainers.classification.config import FinetuneConfig, PromptConfig
 from trainers.journal import append_metrics
 from tuning.capacity import concurrency, need
-from tuning.config import SWEEPS, SweepConfig, check, find_sweep, sweep_names
+from tuning.config import SWEEPS, SweepConfig, check, find_sweep
 from tuning.plan import record, recorded, suggest
 from tuning.space import Axis, draw
 from tuning.sweep import main

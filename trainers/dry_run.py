@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from configs import config_to_dict
+from configs.help import resolved
 from shards.progress import format_seconds
 from shards.schema import DatasetInfo
 from trainers.config import TrainConfig
@@ -23,8 +21,7 @@ def describe(config: TrainConfig, runs: Path) -> str:
         InputError: as `trainers.train.prepare`.
     """
     job = prepare(config, runs)
-    settings = yaml.safe_dump(config_to_dict(job.config), sort_keys=False, default_flow_style=None, width=110)
-    return "\n".join([settings, *_inputs(job), *(f"note: {note}" for note in job.notes), *_work(job)])
+    return "\n".join([resolved(job.config), *_inputs(job), *(f"note: {note}" for note in job.notes), *_work(job)])
 
 
 def _inputs(job: Job) -> Iterator[str]:
@@ -32,8 +29,9 @@ def _inputs(job: Job) -> Iterator[str]:
     splits = ", ".join(f"{split.samples} {name}" for name, split in info.splits.items())
     yield f"data: {job.config.data} ({info.kind}; {splits}; {len(info.labels)} labels)"
     for name, value in job.config:
-        if name not in ("data",) and isinstance(value, Path):
-            yield f"{name}: {value} ({'found' if value.exists() else 'not there'})"
+        paths = value if isinstance(value, tuple) else (value,)
+        for path in (path for path in paths if isinstance(path, Path) and name != "data"):
+            yield f"{name}: {path} ({'found' if path.exists() else 'not there'})"
 
 
 def _work(job: Job) -> Iterator[str]:

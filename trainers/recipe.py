@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
-from models.registry import imported
 from trainers.config import TrainConfig
 from trainers.journal import training_cost
 
@@ -188,16 +187,6 @@ class Recipe:
     def checkpoints(self, config: TrainConfig) -> tuple[str, ...]:
         """Names of all checkpoints that a finished run holds."""
         return (*self.stage_names(config), *self.parts)
-
-
-def deferred(reference: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names, imported when it is called: records need no torch."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return imported(reference)(*args, **kwargs)
-
-    call.__name__ = reference
-    return call
 
 
 def single_stage(name: str) -> Callable[[Any], tuple[str, ...]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.registry import Registry
+from models.registry import Registry, deferred
 from trainers.avqa import config as avqa_config
 from trainers.avqa import results as avqa_results
 from trainers.classification import config as classification_config
 from trainers.classification import results as classification_results
 from trainers.config import TrainConfig
-from trainers.recipe import Recipe, Task, deferred, single_stage
+from trainers.recipe import Recipe, Task, single_stage
 
 CLASSIFICATION = Task(
     name="classification",

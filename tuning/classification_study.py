@@ -7,53 +7,20 @@ of them on the same ruined input. Every step reuses what an earlier call finishe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
-
-from configs import Config, config_to_dict
+from configs import config_to_dict
 from configs.cluster import ray_session
 from pipelines.features import extract
-from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
 from trainers.classification.config import EvaluateConfig
-from trainers.config import TrainConfig
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
 from trainers.recipes import RECIPES
 from trainers.train import train
-from tuning.data import Corpus, build_recipe, make_shards
+from tuning.data import make_shards
 from tuning.steps import Stages, config_at
-from tuning.studies import Study
-
-
-class ClassificationStudyConfig(Config):
-    """All of a study of classification.
-
-    Attributes:
-        study: which kind it is.
-        corpus, ingest, features: data.
-        seeds: every recipe is trained once per seed.
-        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
-            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
-        evaluate: settings over the defaults of `trainers.classification.config.EvaluateConfig`.
-    """
-
-    study: Literal["classification"] = "classification"
-    corpus: Corpus
-    ingest: IngestConfig = IngestConfig()
-    features: FeatureConfig = FeatureConfig()
-    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
-    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
-    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
-
-    def recipe(self, name: str, **more: Any) -> TrainConfig:
-        """The config of one recipe.
-
-        Raises:
-            InputError: an unknown recipe, or a setting that it has not.
-        """
-        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
+from tuning.study_config import ClassificationStudyConfig
 
 
 def check(config: ClassificationStudyConfig) -> None:
@@ -63,7 +30,7 @@ def check(config: ClassificationStudyConfig) -> None:
         InputError: as `ClassificationStudyConfig.recipe`; or the first recipe is no `finetune`.
     """
     for name in config.recipes:
-        needs = {"data": ".", "backbone": "."} if _on_features(config, name) else {"data": "."}
+        needs = {"data": ".", "backbone": "."} if on_features(config, name) else {"data": "."}
         config.recipe(name, **needs)
     first, *_ = config.recipes
     if config.recipes[first].get("recipe", first) != "finetune":
@@ -72,7 +39,8 @@ def check(config: ClassificationStudyConfig) -> None:
     config_at("evaluate", EvaluateConfig, config.evaluate)
 
 
-def _on_features(config: ClassificationStudyConfig, name: str) -> bool:
+def on_features(config: ClassificationStudyConfig, name: str) -> bool:
+    """Whether a recipe of the study trains on the backbone's features."""
     recipe = RECIPES.get(config.recipes[name].get("recipe", name))
     return recipe is not None and recipe.on_features
 
@@ -111,7 +79,7 @@ def classification_study(name: str, config: ClassificationStudyConfig, data: Pat
 
 
 def _depths(config: ClassificationStudyConfig) -> list[int]:
-    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if _on_features(config, n)})
+    return sorted({int(config.recipes[n].get("depth", 0)) for n in config.recipes if on_features(config, n)})
 
 
 def _stages_per_seed(config: ClassificationStudyConfig) -> int:
@@ -132,6 +100,3 @@ def _train_all(
         recipe = config.recipe(name, data=shards, seed=seed, **({base: backbone} if base else {}))
         out.append(train(recipe, runs, stages.next(), parent))
     return out
-
-
-STUDY = Study(ClassificationStudyConfig, classification_study)

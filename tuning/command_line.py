@@ -10,7 +10,7 @@ from configs.cluster import runs_folder
 from configs.command_line import CommandParser, Configs
 from configs.presets import sweep_names
 from models.registry import imported
-from tuning.studies import STUDIES
+from tuning.studies import STUDIES, study_of
 
 STUDY = """From clips to the results table, with one command; every step keeps what an earlier call finished.
 
@@ -35,7 +35,7 @@ def study_parser() -> CommandParser:
     def configs(words: Sequence[str]) -> Configs:
         if not words:
             return {}
-        kind = read_preset(words[0])[0].get("study", "classification")
+        kind = study_of(read_preset(words[0])[0])
         return {f"study {words[0]}": STUDIES[kind if kind in STUDIES else "classification"].config}
 
     parser = CommandParser("avmend study", f"{STUDY}\npresets: {', '.join(preset_names())}", configs)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from configs import PRESET_FOLDER, Config
+from configs.presets import sweep_names
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError, nearest
 from trainers.config import TrainConfig
@@ -195,11 +196,6 @@ def find_sweep(name: str) -> Path:
     known = sweep_names()
     hint = nearest(name, known)
     raise InputError(f"no sweep '{name}'", remedy=f"{hint}give a file's path or one of: {', '.join(known)}")
-
-
-def sweep_names() -> list[str]:
-    """Names of the sweeps that come with the project, sorted."""
-    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
 
 
 def check(config: SweepConfig) -> None:

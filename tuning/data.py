@@ -15,7 +15,6 @@ from pipelines.corpora.corpus import Corpus as CorpusRecord
 from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
 from pipelines.corpora.options import field_names
 from pipelines.corpora.registry import corpora
-from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from shards.errors import InputError, nearest
 from shards.progress import Progress
@@ -109,10 +108,22 @@ def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stag
     Raises:
         InputError: no such source, or what ingestion refuses.
     """
+    from pipelines.ingest import ingest  # here, for help without torch
+
     manifest = make_corpus(corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+    shards = shards_folder(corpus, settings, data)
     ingest(manifest, shards, settings, stage=stages.next())
     return shards
+
+
+def shards_folder(corpus: Config, settings: IngestConfig, data: Path) -> Path:
+    """Where the media shards of a corpus are."""
+    return data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+
+
+def corpus_folder(config: Corpus, data: Path) -> Path:
+    """Where the clips of a corpus that is made are."""
+    return data / f"{config.kind}-{config_hash(config)}"
 
 
 def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
@@ -131,7 +142,7 @@ def make_files(config: Corpus, data: Path, stage: str | None = None) -> tuple[Pa
     Raises:
         InputError: no such source; the clips' media are not here.
     """
-    out = data / f"{config.kind}-{config_hash(config)}"
+    out = corpus_folder(config, data)
     progress = functools.partial(Progress, config.kind, stage=stage)
     summary = config.record.build(config.settings, out, progress)
     split = config.split or config.record.splits[0]

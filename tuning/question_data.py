@@ -10,13 +10,10 @@ import pydantic
 
 from configs import Config, config_hash
 from pipelines.corpora.synthetic.solos import SolosConfig, build
-from pipelines.features import extract
-from pipelines.ingest import ingest
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.progress import Progress
 from trainers.classification.config import FinetuneConfig
-from trainers.train import train
-from tuning.data import Corpus, make_files
+from tuning.data import Corpus, make_files, shards_folder
 from tuning.steps import Stages, config_at
 
 
@@ -100,9 +97,12 @@ def check_data(config: QuestionData, field: str = "") -> None:
 
 def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages, parent: Any) -> tuple[Path, Path]:
     """Sequence features of the clips, and their questions; all made if they are not there."""
+    from pipelines.features import extract  # here, for help without torch
+    from pipelines.ingest import ingest
+
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
     manifest, questions = make_questions(config.corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
+    shards = shards_folder(config.corpus, config.ingest, data)
     ingest(manifest, shards, config.ingest, stage=stages.next())
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
     return folder, questions
@@ -110,6 +110,9 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
 
 def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, parent: Any) -> Path:
     """The run of the backbone that solos taught."""
+    from pipelines.ingest import ingest
+    from trainers.train import train
+
     out = data / f"solos-{config.clips}-{size}-{config.seed}"
     drawn = SolosConfig(clips=config.clips, seed=config.seed, size=size)
     build(drawn, out, functools.partial(Progress, "solos", stage=stages.next()))

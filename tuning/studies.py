@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config
-from models.registry import Registry
+from models.registry import Registry, deferred
+from tuning.study_config import ClassificationStudyConfig, QuestionStudyConfig
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,31 @@ class Study:
     Attributes:
         config: of all of it.
         run: name, config, folder for data and folder for runs to the folder of the results.
+        describe: config, folder for data and folder for runs to the lines of a dry run.
     """
 
     config: type[Config]
     run: Callable[[str, Any, Path, Path], Path]
+    describe: Callable[[Any, Path, Path], list[str]]
 
 
 STUDIES: Registry[Study] = Registry(
     "kind of study",
-    {"classification": "tuning.classification_study:STUDY", "avqa": "tuning.question_study:STUDY"},
+    {
+        "classification": Study(
+            ClassificationStudyConfig,
+            deferred("tuning.classification_study:classification_study"),
+            deferred("tuning.dry_run:classification_lines"),
+        ),
+        "avqa": Study(
+            QuestionStudyConfig,
+            deferred("tuning.question_study:question_study"),
+            deferred("tuning.dry_run:question_lines"),
+        ),
+    },
 )
+
+
+def study_of(values: dict[str, Any]) -> str:
+    """The kind of study that a preset's values name."""
+    return str(values.get("study", "classification"))

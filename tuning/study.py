@@ -15,7 +15,7 @@ from shards.command import command
 from shards.errors import InputError, nearest
 from shards.progress import format_seconds
 from tuning.command_line import study_parser
-from tuning.studies import STUDIES
+from tuning.studies import STUDIES, Study, study_of
 
 
 @command(resumes=True)
@@ -24,6 +24,13 @@ def main(argv: list[str]) -> int:
     args = study_parser().parse(argv)
     begin = time.monotonic()
     data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    if args.dry_run:
+        from tuning.dry_run import describe_study
+
+        study = find_study(args.preset)
+        config = load_config(study.config, args.preset, args.overrides)
+        print(describe_study(study, args.preset, config, data, runs))
+        return 0
     out = run_study(args.preset, args.overrides, data, runs)
     print(f"\n{(out / 'results.md').read_text(encoding='utf-8')}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
@@ -37,12 +44,21 @@ def run_study(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> 
     Raises:
         InputError: no such kind, or whatever a step refuses.
     """
-    kind = read_preset(preset)[0].get("study", "classification")
+    study = find_study(preset)
+    return study.run(Path(preset).stem, load_config(study.config, preset, overrides), data, runs)
+
+
+def find_study(preset: str) -> Study:
+    """The kind of study that a preset is.
+
+    Raises:
+        InputError: no such preset, or no such kind.
+    """
+    kind = study_of(read_preset(preset)[0])
     if kind not in STUDIES:
-        remedy = f"{nearest(str(kind), STUDIES)}one of {', '.join(STUDIES)}"
+        remedy = f"{nearest(kind, STUDIES)}one of {', '.join(STUDIES)}"
         raise InputError(f"no kind of study '{kind}'", file=preset, field="study", remedy=remedy)
-    found = STUDIES[kind]
-    return found.run(Path(preset).stem, load_config(found.config, preset, overrides), data, runs)
+    return STUDIES[kind]
 
 
 if __name__ == "__main__":

@@ -162,6 +162,11 @@ def main(argv: list[str]) -> int:
     path = find_sweep(args.sweep)
     config = load_config(SweepConfig, path, args.overrides)
     data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    if args.dry_run:
+        from tuning.dry_run import describe_sweep
+
+        print(describe_sweep(path.stem, path, config, data, runs))
+        return 0
     out, outcomes = sweep(path.stem, config, data, runs)
     print(f"\n{(out / 'sweep.md').read_text()}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")

@@ -1,0 +1,91 @@
+"""Configs of ``avmend study``: of classification, and of question answering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import pydantic
+
+from configs import Config
+from pipelines.settings import FeatureConfig, IngestConfig
+from trainers.avqa.config import AVQAConfig
+from trainers.config import TrainConfig
+from tuning.data import Corpus, build_recipe
+from tuning.question_data import QuestionData
+from tuning.steps import config_at
+
+
+class ClassificationStudyConfig(Config):
+    """All of a study of classification.
+
+    Attributes:
+        study: which kind it is.
+        corpus, ingest, features: data.
+        seeds: every recipe is trained once per seed.
+        recipes: by name, each a recipe's settings over its defaults; `recipe` names it where the name does
+            not. The first is a `finetune`: the backbone of all others, and where a noisy one starts.
+        evaluate: settings over the defaults of `trainers.classification.config.EvaluateConfig`.
+    """
+
+    study: Literal["classification"] = "classification"
+    corpus: Corpus
+    ingest: IngestConfig = IngestConfig()
+    features: FeatureConfig = FeatureConfig()
+    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
+    recipes: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    def recipe(self, name: str, **more: Any) -> TrainConfig:
+        """The config of one recipe.
+
+        Raises:
+            InputError: an unknown recipe, or a setting that it has not.
+        """
+        return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
+
+
+class QuestionStudyConfig(QuestionData):
+    """All of a study of question answering: its data, and what is trained on them.
+
+    Attributes:
+        study: which kind it is.
+        seeds: every row is trained once per seed.
+        training: settings that all runs share, over the defaults of `avqa`.
+        networks: by name of the network, settings over `training`; `seeds` there replaces the seeds.
+        rows: by name in the tables, settings over those of the network; `label` there is another name.
+        evaluate: settings over the defaults of `trainers.avqa.config.QuestionEvaluation`.
+    """
+
+    study: Literal["avqa"]
+    seeds: tuple[int, ...] = pydantic.Field(default=(0,), min_length=1)
+    training: dict[str, Any] = pydantic.Field(default_factory=dict)
+    networks: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    rows: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    def runs(self, **given: Any) -> Iterator[AVQAConfig]:
+        """Every run's config: network by network, seed by seed, row by row.
+
+        Raises:
+            InputError: a setting that `avqa` has not, naming its place in the study.
+        """
+        for network, own in self.networks.items():
+            seeds = own.get("seeds", self.seeds)
+            shared = laid_over(self.training, {k: v for k, v in own.items() if k != "seeds"})
+            for seed in seeds:
+                for row, settings in self.rows.items():
+                    values = laid_over({"network": network, "label": row, **shared}, settings)
+                    yield config_at(
+                        f"networks.{network} with rows.{row}", AVQAConfig, {**values, **given, "seed": seed}
+                    )
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, mapping by mapping."""
+    out = dict(below)
+    for name, value in above.items():
+        inner = out.get(name)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        out[name] = laid_over(inner, value) if both else value  # type: ignore[arg-type]
+    return out
