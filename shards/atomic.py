@@ -61,4 +61,6 @@ def write_errors(path: str | Path, field: str | None = None) -> Iterator[None]:
     except OSError as error:
         remedy = "make room, or correct the rights of the folder, or name another one; then the same command goes on"
         file = error.filename if isinstance(error.filename, str) else path
-        raise InputError(f"can't be written: {error.strerror or error}", file=file, field=field, remedy=remedy) from error
+        raise InputError(
+            f"can't be written: {error.strerror or error}", file=file, field=field, remedy=remedy
+        ) from error

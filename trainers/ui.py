@@ -14,20 +14,21 @@ from shards.errors import InputError
 LINKS = 5  # experiments whose views are printed
 
 
-def ui_command(root: Path, port: int) -> list[str]:
-    """The command line that serves the store of ``root`` at 127.0.0.1:``port``.
+def ui_command(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command line that serves the store of ``root`` at 127.0.0.1:``port``, and the variables that it needs: the
+    store's address is one, since command lines are for all to see, and it may hold a password.
 
     Raises:
         InputError: no store there yet, or MLFLOW_TRACKING_URI names a server, which has a UI of its own.
     """
-    from trainers.tracking import known_store
+    from trainers.tracking import is_server, known_store
 
     uri = known_store(root)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         remedy = "open that address in a browser, or unset MLFLOW_TRACKING_URI"
         raise InputError(f"the runs are on the server {uri}", field="MLFLOW_TRACKING_URI", remedy=remedy)
-    serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    return [*serve, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    serve = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    return serve, {"MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def links(root: Path, port: int) -> list[str]:
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args(argv)
     try:
-        command = ui_command(arguments.store, arguments.port)
+        command, variables = ui_command(arguments.store, arguments.port)
         found = links(arguments.store, arguments.port)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     print("\n".join([home, *found]), file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes for LLM judges
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**os.environ, **variables})
 
 
 if __name__ == "__main__":
