@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from configs.torchscript import is_torchscript, read_torchscript
 from models.clip import import_clip
 from models.resnet import import_resnet18
 from models.vggish import VGGish, import_vggish
@@ -79,7 +81,7 @@ def load_clip(folder: Path | None) -> Any:
 
 def _build(path: Path, build: Callable[[Mapping[str, Tensor]], BuiltT], file: PublicFile) -> BuiltT:
     try:
-        return build(_read(path, _state))
+        return build(_read(path, read_state))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -94,24 +96,21 @@ def _read(path: Path, read: Callable[[Path], Any]) -> Any:
         raise InputError(f"can't be read: {reason}", file=path, remedy="fetch the file again") from None
 
 
-def _state(path: Path) -> Mapping[str, Tensor]:
-    """A state dict, or that of a TorchScript archive (as OpenAI's files are)."""
-    if _is_torchscript(path):
-        script = torch.jit.load(path, map_location="cpu")
-        return dict(script.state_dict())
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """Tensors by name: of safetensors, of a state dict, of a TorchScript archive (as OpenAI's files are), told
+    by its content. No code of the file is run.
+
+    Raises:
+        Exception: whatever a damaged file makes of the readers; ValueError: no state dict.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if is_torchscript(path):
+        return read_torchscript(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
         raise ValueError(f"not a state dict but a {type(state).__name__}")
     return state
-
-
-def _is_torchscript(path: Path) -> bool:
-    import zipfile
-
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _npz(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shards.errors import InputError
+
 
 @contextmanager
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
@@ -45,3 +47,20 @@ def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+@contextmanager
+def write_errors(path: str | Path, field: str | None = None) -> Iterator[None]:
+    """What the system refuses in the block (disk full, read-only, no rights) is told as wrong input.
+
+    Raises:
+        InputError: so; names the file that the system names, else `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room, or correct the rights of the folder, or name another one; then the same command goes on"
+        file = error.filename if isinstance(error.filename, str) else path
+        raise InputError(
+            f"can't be written: {error.strerror or error}", file=file, field=field, remedy=remedy
+        ) from error

@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from shards.redaction import redacted
+
 
 class InputError(ValueError):
     """Wrong input from a user: names the file, the field and the remedy.
 
-    Command-line entry points print it without a traceback and exit with status 2.
+    Command-line entry points print it without a traceback and exit with status 2. Passwords in it are redacted.
 
     Args:
         message: what is wrong, as a sentence.
@@ -27,7 +29,10 @@ class InputError(ValueError):
         field: str | None = None,
         remedy: str | None = None,
     ):
-        self.message, self.file, self.field, self.remedy = message, file, field, remedy
+        file = redacted(file) if isinstance(file, str) else file
+        self.message, self.file, self.field = redacted(message), file, field
+        self.remedy = redacted(remedy) if remedy else remedy
+        message, remedy = self.message, self.remedy
         where = ": ".join(str(part) for part in (file, field and f"field '{field}'") if part)
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}\n  remedy: {remedy}" if remedy else text)

@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from shards.errors import InputError
 from trainers.journal import append_metrics, keep_until
-from trainers.tracking import PARENT, Store, Terminated, flatten, is_closed, store_uri
+from trainers.tracking import PARENT, Store, Terminated, flatten, is_closed, read_runs, schema, store_uri
 from trainers.ui import main as ui_main
 from trainers.ui import ui_command
 
@@ -229,8 +231,9 @@ def test_flatten_names_only_what_is_given():
 
 
 def test_the_ui_opens_the_right_store_on_loopback_only(store, tmp_path, monkeypatch, capsys):
-    command = ui_command(store.root, 5001)
-    assert command[command.index("--backend-store-uri") + 1] == f"sqlite:///{store.root}/mlflow.db"
+    command, variables = ui_command(store.root, 5001)
+    assert variables == {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{store.root}/mlflow.db"}
+    assert not any("mlflow.db" in word for word in command), "a store's address may hold a password"
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert ui_main(["--store", str(tmp_path / "nothing")]) == 2
     assert "no MLflow store yet" in capsys.readouterr().err
@@ -253,10 +256,99 @@ def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, 
     assert status(store, run.run_id) == "FINISHED"
 
 
-def test_names_the_store_folder_even_with_a_space_in_it(mlflow_root, tmp_path):
-    (tmp_path / "my runs").mkdir()
-    shutil.copy(mlflow_root / "mlflow.db", tmp_path / "my runs")
-    store = Store(tmp_path / "my runs")
-    with store.run("r", "demo", folder=tmp_path / "my runs" / "r") as run:
-        run.artifact(tmp_path / "my runs" / "r" / "mlflow.json")
-    assert (tmp_path / "my runs" / "artifacts" / run.run_id / "artifacts" / "mlflow.json").is_file()
+@pytest.mark.parametrize("name", ["my runs", "x?y", "a%2Fb", "50% #1;&"])
+def test_a_store_folder_may_have_any_name(mlflow_root, tmp_path, monkeypatch, name):
+    root = tmp_path / name
+    root.mkdir()
+    shutil.copy(mlflow_root / "mlflow.db", root)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    store = Store(root)
+    with store.run("r", "demo", folder=root / "r") as run:
+        run.artifact(root / "r" / "mlflow.json")
+    assert (root / "artifacts" / run.run_id / "artifacts" / "mlflow.json").is_file()
+    assert [found.name for found in read_runs(root)] == ["r"]
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, "no other folder was made"
+
+
+def half_made(path: Path, tables: int) -> None:
+    """As a process leaves it that is killed while MLflow makes the first so many tables."""
+    with closing(sqlite3.connect(path)) as database:
+        made = database.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%sqlite_%'")
+        commands = [sql for (sql,) in made]
+    path.unlink()
+    with closing(sqlite3.connect(path)) as database:
+        for command in commands[:tables]:
+            database.execute(command)
+
+
+@pytest.mark.parametrize("tables", [0, 1, 12, 1000])
+def test_a_database_killed_in_the_making_is_made_anew(mlflow_root, caplog, tables):
+    file = mlflow_root / "mlflow.db"
+    whole = file.read_bytes()
+    half_made(file, tables)
+    with pytest.raises(InputError, match="its making was interrupted"):
+        read_runs(mlflow_root)
+    assert ui_main(["--store", str(mlflow_root)]) == 2
+    shutil.copy(mlflow_root / "mlflow.db", mlflow_root / ".mlflow.1-2.tmp.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_make", lambda path: path.write_bytes(whole))  # seconds, which conftest pays once
+        store = Store(mlflow_root)
+    with store.run("r", "demo", folder=mlflow_root / "r"):
+        pass
+    assert [run.status for run in read_runs(mlflow_root)] == ["FINISHED"]
+    assert "is made anew" in caplog.text
+    assert not list(mlflow_root.glob(".mlflow.*.tmp*")), "what else was left is gone"
+    before = (mlflow_root / "mlflow.db.incomplete").read_bytes()
+    Store(mlflow_root)
+    assert (mlflow_root / "mlflow.db.incomplete").read_bytes() == before, "a store with runs is never put aside"
+
+
+def test_nothing_of_its_name_is_there_before_the_schema_is_whole(mlflow_root, tmp_path):
+    whole, seen = (mlflow_root / "mlflow.db").read_bytes(), []
+
+    def make(path: Path) -> None:
+        seen.append((path.parent, (tmp_path / "new" / "mlflow.db").exists()))
+        path.write_bytes(whole)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "_make", make)
+        Store(tmp_path / "new")
+    assert seen == [(tmp_path / "new", False)], "in the same folder, so that it can be renamed"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from shards.errors import InputError
+from trainers.tracking import Store
+root = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    with Store(root).run("r", "demo", {"a": "x" * 5000}, folder=root / "r") as run:
+        run.summary({"best/loss": 1.0})
+except InputError as error:
+    print(f"error: {error}")
+    raise SystemExit(2)
+"""
+
+
+def test_a_full_disk_is_told_in_one_line(mlflow_root):
+    """A limit on what may be written stands for the disk."""
+    command = [sys.executable, "-c", FULL, str(mlflow_root), "1000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("error: ")
+    assert "remedy: make room" in done.stdout or "remedy: correct the rights" in done.stdout
+
+
+def test_a_folder_that_can_not_be_made_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "runs", Path("/proc/nothing")):
+        with pytest.raises(InputError, match="can't be written") as caught:
+            Store(place)
+        assert "make room, or correct" in str(caught.value.remedy)

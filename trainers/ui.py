@@ -14,20 +14,21 @@ from trainers.command_line import ui_parser
 LINKS = 5  # experiments whose views are printed
 
 
-def ui_command(root: Path, port: int) -> list[str]:
-    """The command line that serves the store of ``root`` at 127.0.0.1:``port``.
+def ui_command(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command line that serves the store of ``root`` at 127.0.0.1:``port``, and the variables that it needs: the
+    store's address is one, since command lines are for all to see, and it may hold a password.
 
     Raises:
         InputError: no store there yet, or MLFLOW_TRACKING_URI names a server, which has a UI of its own.
     """
-    from trainers.tracking import known_store
+    from trainers.tracking import is_server, known_store
 
     uri = known_store(root)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         remedy = "open that address in a browser, or unset MLFLOW_TRACKING_URI"
         raise InputError(f"the runs are on the server {uri}", field="MLFLOW_TRACKING_URI", remedy=remedy)
-    serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    return [*serve, "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    serve = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    return serve, {"MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def links(root: Path, port: int) -> list[str]:
@@ -52,13 +53,13 @@ def links(root: Path, port: int) -> list[str]:
 def main(argv: list[str]) -> int:
     """Becomes the server, which Ctrl-C ends."""
     arguments = ui_parser().parse(argv)
-    serve = ui_command(arguments.store, arguments.port)
+    serve, variables = ui_command(arguments.store, arguments.port)
     found = links(arguments.store, arguments.port)
     home = f"http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)"
     print("\n".join([home, *found]), file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes for LLM judges
-    os.execv(serve[0], serve)
+    os.execve(serve[0], serve, {**os.environ, **variables})
 
 
 if __name__ == "__main__":

@@ -1,91 +1,94 @@
-"""Where the store of a folder of runs is, and whether it can be used."""
+"""Where the store of a folder of runs is, and the client that asks it."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import time
-import urllib.request
-from contextlib import closing
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from shards.errors import InputError
+from shards.redaction import redacted
 
-SQLITE = "sqlite:///"
+SQLITE, QUOTED = "sqlite:///", "sqlite+pysqlite:///"
 NO_SERVER = "start the server and its tunnel, or correct MLFLOW_TRACKING_URI"
+NO_ENTRY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+SETTINGS = {  # MLflow's client alone tries for minutes; who wants to try again does so (delivery.py)
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # links amid what a command prints
+}
 
 
 def store_uri(root: Path | str = "runs") -> str:
     """MLFLOW_TRACKING_URI where set, else the SQLite file ``root``/mlflow.db by its absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path(root).resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(root).resolve() / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a store that is a file. A name with ``?`` or ``%`` is quoted, and has another scheme: with
+    the plain one MLflow makes the folder of the quoted name."""
+    text = str(path)
+    return f"{QUOTED}{quote(text)}" if {"?", "%"} & set(text) else f"{SQLITE}{text}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a store that is one."""
+    if uri.startswith(QUOTED):
+        return Path(unquote(uri.removeprefix(QUOTED)))
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
-def known_store(root: Path | str) -> str:
-    """The URI of the store of `root`.
+def is_server(uri: str) -> bool:
+    """Whether an MLflow server is asked, by http."""
+    return uri.startswith(("http://", "https://"))
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client whose requests end; asks nothing yet. A name and password in the address of a server go into
+    MLflow's own variables, so that no message of its holds them."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    parts = urlsplit(uri)
+    if is_server(uri) and parts.username:
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password or ""))
+        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """What a store refuses in the block is told in one line.
 
     Raises:
-        InputError: there is no file yet.
+        InputError: so.
     """
-    uri = store_uri(root)
-    file = sqlite_file(uri)
-    if file is not None and not file.is_file():
-        remedy = "name the folder of the runs, or train something first (make demo)"
-        raise InputError("no MLflow store yet", file=file, remedy=remedy)
-    return uri
-
-
-def probe_store(root: Path | str) -> str:
-    """What the store of a folder of runs is, after it was opened and a write tried: in SQLite one that is
-    rolled back, on a server a tag of one experiment.
-
-    Raises:
-        InputError: it does not open, takes no writes, or is of another version of MLflow.
-    """
-    uri = store_uri(root)
-    file = sqlite_file(uri)
-    if file is not None and not file.is_file():
-        return f"none yet; the first run makes {file}"
-    if file is not None:
-        _try_sqlite(file)
-    elif uri.startswith("http"):
-        _try_server(uri)
     try:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.search_experiments(max_results=1000)
-        if file is None and found:
-            client.set_experiment_tag(found[-1].experiment_id, "avmend.probe", str(int(time.time())))
-    except MlflowException as error:
-        remedy = f"with no run open: mlflow db upgrade {uri}" if "out-of-date" in str(error) else NO_SERVER
-        message = f"does not open: {str(error).splitlines()[0]}"
-        raise InputError(message, file=uri, remedy=remedy) from None
-    return f"{uri}: opens, takes writes, {len(found)} experiments"
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise InputError(reason(error), file=redacted(uri), remedy=_remedy(uri, str(error))) from None
 
 
-def _try_server(uri: str) -> None:
-    """Ask once: MLflow's own client tries for minutes."""
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-            pass
-    except OSError as error:
-        raise InputError(f"no MLflow server answers: {error}", file=uri, remedy=NO_SERVER) from None
+def _remedy(uri: str, message: str) -> str:
+    if "out-of-date" in message:
+        return f"with no run open: mlflow db upgrade {redacted(uri)}"
+    if any(word in message for word in ("401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED")):
+        return NO_ENTRY
+    if sqlite_file(uri) is not None:
+        return "make room, correct the rights of file and folder, or restore the file"
+    return NO_SERVER
 
 
-def _try_sqlite(path: Path) -> None:
-    """Take the write lock and give it back."""
-    try:
-        with closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as database:
-            for command in ("BEGIN IMMEDIATE", "CREATE TABLE avmend_probe (x)", "ROLLBACK"):
-                database.execute(command)
-    except sqlite3.Error as error:
-        remedy = "correct the rights of file and folder, or restore the file; runs repeat into a new one"
-        if "locked" in str(error):
-            remedy = "wait until the process that holds it has ended"
-        raise InputError(f"takes no writes: {error}", file=path, remedy=remedy) from None
+def reason(error: Exception) -> str:
+    """Why a store refused or did not answer, in one line without passwords."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    if found := re.search(r"Caused by \w+\(\W*(?:<.*?>: )?(.*)\)", first):  # of urllib3, within MLflow's sentence
+        first = found.group(1).strip("'\") ")
+    return redacted(first)

@@ -16,6 +16,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from trainers.tracking.tags import LOCK
 
@@ -43,16 +44,17 @@ def close_abandoned(root: Path, client: MlflowClient) -> None:
     """End the runs whose process died, as KILLED; those that a live process holds are left alone."""
     for path in sorted((root / OPEN).glob("*.lock")):
         if _is_free(path):
-            for run_id in _running(client, path.stem):
-                client.set_terminated(run_id, "KILLED")
+            found = opened_with(client, path.stem)
+            if found is not None and found.info.status == "RUNNING":
+                client.set_terminated(found.info.run_id, "KILLED")
             path.unlink(missing_ok=True)
 
 
-def _running(client: MlflowClient, lock: str) -> list[str]:
-    """The run that `lock` was taken for, if it says RUNNING."""
+def opened_with(client: MlflowClient, lock: str) -> Run | None:
+    """The run that was created while `lock` was held for it, if the store has it."""
     places = [experiment.experiment_id for experiment in client.search_experiments()]
-    wanted = f"tags.`{LOCK}` = '{lock}' and attributes.status = 'RUNNING'"
-    return [run.info.run_id for run in client.search_runs(places, wanted)] if places else []
+    found = client.search_runs(places, f"tags.`{LOCK}` = '{lock}'") if places else []
+    return found[0] if found else None
 
 
 def _is_free(path: Path) -> bool:

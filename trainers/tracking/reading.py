@@ -10,10 +10,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
-from shards.errors import InputError
-from trainers.tracking.address import known_store
+from trainers.tracking.address import connect, store_errors
+from trainers.tracking.schema import known_store
 from trainers.tracking.tags import PARENT
 
 KINDS = {  # a run's kind by a parameter that only runs of it have, in this order
@@ -61,8 +60,8 @@ def read_runs(root: Path | str) -> list[Recorded]:
         InputError: no store there, or none that can be read.
     """
     uri = known_store(root)
-    try:
-        client = MlflowClient(tracking_uri=uri)
+    with store_errors(uri):
+        client = connect(uri)
         places = {id_: name for name, id_ in _experiments(client).items()}
         found, token = [], None
         while places:
@@ -70,10 +69,6 @@ def read_runs(root: Path | str) -> list[Recorded]:
             found += [_recorded(run, places[run.info.experiment_id]) for run in page]
             if not (token := page.token):
                 break
-    except (MlflowException, SQLAlchemyError) as error:
-        remedy = "give the folder of a store, or see that its server answers"
-        first = str(error).splitlines()[0]
-        raise InputError(f"the MLflow store can't be read: {first}", file=uri, remedy=remedy) from None
     return sorted(found, key=lambda run: (run.started, run.name))
 
 
@@ -100,7 +95,7 @@ def _recorded(run: Any, experiment: str) -> Recorded:
 
 def read_artifact(root: Path | str, run_id: str, name: str) -> str | None:
     """The text of a run's artifact, None if there is none."""
-    client = MlflowClient(tracking_uri=known_store(root))
+    client = connect(known_store(root))
     with tempfile.TemporaryDirectory() as place:
         try:
             return Path(client.download_artifacts(run_id, name, place)).read_text(encoding="utf-8")
@@ -110,7 +105,7 @@ def read_artifact(root: Path | str, run_id: str, name: str) -> str | None:
 
 def tag_experiments(root: Path | str, tags: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Set tags of experiments, given by the experiment's name; returns the experiments' ids by name."""
-    client = MlflowClient(tracking_uri=known_store(root))
+    client = connect(known_store(root))
     ids = _experiments(client)
     for name, own in tags.items():
         for key, value in own.items():

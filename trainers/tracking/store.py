@@ -6,46 +6,71 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
+from shards.atomic import write_errors
 from shards.errors import InputError
+from shards.redaction import redacted
 from trainers.tracking import record
-from trainers.tracking.address import store_uri
-from trainers.tracking.processes import Terminated, close_abandoned, hold, lock_name, terminated_by_signal
+from trainers.tracking.address import connect, is_server, sqlite_file, store_errors, store_uri
+from trainers.tracking.delivery import Delivery
+from trainers.tracking.processes import Terminated, close_abandoned, hold, lock_name, opened_with, terminated_by_signal
+from trainers.tracking.schema import ensure_schema
 from trainers.tracking.tags import ERROR, LOCK, LONGEST, PARENT, of_this_process
 from trainers.tracking.writing import Pushed, Run
 
 logger = logging.getLogger(__name__)
 SYNC_SECONDS = 5.0
+OPEN_SECONDS = 5.0  # for a server to open a run; then the work begins without it
 PARAMS = 100  # params per request, MLflow's limit
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # what the UI calls model training
 
 
 class Store:
-    """The MLflow store of a folder of runs; its schema is created here, once, before any worker starts.
+    """The MLflow store of a folder of runs. The schema of a SQLite file is created here, once, before any worker
+    starts; of a server nothing is asked before the first run.
 
     Args:
         root: folder of mlflow.db and artifacts/; not used when MLFLOW_TRACKING_URI names a server.
+
+    Raises:
+        InputError: a SQLite file that can't be read or written.
     """
 
     def __init__(self, root: Path | str = "runs"):
         self.root = Path(root).resolve()
         self.uri = store_uri(self.root)
-        self.root.mkdir(parents=True, exist_ok=True)
-        with self._alone():  # the client's constructor makes the schema
-            self.client = MlflowClient(tracking_uri=self.uri)
-            self.client.search_experiments(max_results=1)
-            close_abandoned(self.root, self.client)
+        self.shown = redacted(self.uri)
+        self.delivery = Delivery(self.shown) if sqlite_file(self.uri) is None else None
+        self._knows_the_dead = False
+        with write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self._alone(), store_errors(self.uri):
+                ensure_schema(self.uri)
+                if self.delivery is None:
+                    self._close_abandoned()
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own, made when it is first needed: for a database it connects at once."""
+        return connect(self.uri)
 
     def _alone(self) -> FileLock:
         """Keeps other processes out while the block runs."""
-        return FileLock(self.root / ".mlflow.lock")
+        return FileLock(self.root / ".mlflow.lock", thread_local=False)
+
+    def _close_abandoned(self) -> None:
+        if not self._knows_the_dead:
+            close_abandoned(self.root, self.client)
+            self._knows_the_dead = True
 
     @contextmanager
     def run(
@@ -76,7 +101,8 @@ class Store:
             sync_seconds: time between two copies of new lines.
 
         Raises:
-            InputError: the experiment was deleted in MLflow, or the folder's run had other params.
+            InputError: the experiment was deleted in MLflow, the folder's run had other params, or the store or
+                the folder can't be written. A server that does not answer is no error: the work goes on without.
         """
         run = self.open(name, experiment, params, tags, parent, folder=folder, mirrors=mirrors)
         status = "FAILED"
@@ -106,70 +132,97 @@ class Store:
     ) -> Run:
         """As :meth:`run`, for who opens many: the caller calls `sync` now and then, and `close`."""
         folder = Path(folder).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        tags = {**of_this_process(), **(tags or {})}
-        tags |= {PARENT: parent.run_id} if parent is not None else {}
-        with self._alone():
-            lock = hold(self.root)
-            tags[LOCK] = lock_name(lock)
-            run_id = self._resume(folder, name, tags)
-        if run_id is None:
-            place = parent.experiment_id if parent is not None else self._experiment(experiment)
-            run_id = self.client.create_run(place, tags=tags, run_name=name).info.run_id
-            record.begin(folder, run_id, self.uri)
-        data = self.client.get_run(run_id).data
-        run = Run(self.client, run_id, folder, self._pushed(run_id, data.metrics), mirrors or {"": folder}, lock)
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        run = Run(lambda: self.client, folder, mirrors or {"": folder}, self.delivery, parent)
+        all_tags = {name: redacted(value) for name, value in {**of_this_process(), **(tags or {})}.items()}
+
+        def begin() -> None:
+            self._begin(run, name, experiment, flatten(params or {}), all_tags)
+
         try:
-            self._log_params(run, flatten(params or {}), data.params)
+            with write_errors(folder), store_errors(self.uri):
+                begin() if self.delivery is None else self._deliver(self.delivery, run, begin)
         except BaseException:
-            run.close("FAILED")
+            run.abandon()
             raise
         return run
 
-    def _resume(self, folder: Path, name: str, tags: Mapping[str, str]) -> str | None:
+    def _deliver(self, delivery: Delivery, run: Run, begin: Any) -> None:
+        """Have a server open the run; where it does not in time, it does so while the work goes on."""
+        future = delivery.put(begin)
+        if delivery.wait(future, OPEN_SECONDS):
+            future.result()
+            return
+        future.add_done_callback(run.warn)
+        if not delivery.is_down:
+            logger.warning("MLflow store %s is slow; the work does not wait for it", self.shown)
+
+    def _begin(self, run: Run, name: str, experiment: str, params: Mapping[str, str], tags: dict[str, str]) -> None:
+        """The requests that open a run, which can be repeated after any of them failed."""
+        parent = run.parent if run.parent is not None and run.parent.run_id else None
+        tags |= {PARENT: parent.run_id} if parent is not None else {}
+        with self._alone():
+            self._close_abandoned()
+            retried = run.lock is not None
+            run.lock = run.lock or hold(self.root)
+            tags[LOCK] = lock_name(run.lock)
+            found = self._resume(run.folder, name, tags)
+            if found is None:
+                found = opened_with(self.client, tags[LOCK]) if retried else None
+                place = parent.experiment_id if parent is not None else self._experiment(experiment)
+                found = found or self.client.create_run(place, tags=tags, run_name=name)
+                record.begin(run.folder, found.info.run_id, self.shown)
+        self._log_params(run.folder, found, params)
+        run.attach(found.info.run_id, found.info.experiment_id, self._pushed(found))
+
+    def _resume(self, folder: Path, name: str, tags: Mapping[str, str]) -> MlflowRun | None:
         """The run that the folder had in this store, as RUNNING again; None if there is none."""
-        run_id = self._known(folder)
-        if run_id is not None:
+        found = self._known(folder)
+        if found is not None:
+            run_id = found.info.run_id
             self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
             self.client.update_run(run_id, status="RUNNING", name=name)
-            if ERROR in self.client.get_run(run_id).data.tags:
+            if ERROR in found.data.tags:
                 self.client.delete_tag(run_id, ERROR)
-        return run_id
+        return found
 
-    def _known(self, folder: Path) -> str | None:
+    def _known(self, folder: Path) -> MlflowRun | None:
         """The run that the folder had in this store, unless it was deleted there."""
         run_id = record.run_of(folder)
         if run_id is None:
             return None
         try:
-            info = self.client.get_run(run_id).info
+            found = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            logger.warning("%s: its run is not in %s; a new one is created", folder, self.uri)
+            logger.warning("%s: its run is not in %s; a new one is created", folder, self.shown)
             return None
-        return run_id if info.lifecycle_stage == "active" else None
+        return found if found.info.lifecycle_stage == "active" else None
 
-    def _pushed(self, run_id: str, names: Mapping[str, float]) -> Pushed:
-        history = (metric for name in names for metric in self.client.get_metric_history(run_id, name))
+    def _pushed(self, found: MlflowRun) -> Pushed:
+        run_id = found.info.run_id
+        history = (m for name in found.data.metrics for m in self.client.get_metric_history(run_id, name))
         return {(metric.key, metric.step, repr(metric.value)) for metric in history}
 
-    def _log_params(self, run: Run, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
+    def _log_params(self, folder: Path, found: MlflowRun, params: Mapping[str, str]) -> None:
+        logged = found.data.params
         for key in sorted(params.keys() & logged.keys()):
             if params[key] != logged[key]:
                 message = f"its run had {key}={logged[key]}, now it is {params[key]}"
                 remedy = "use another folder for another run"
-                raise InputError(message, file=run.folder, field=key, remedy=remedy)
+                raise InputError(message, file=folder, field=key, remedy=remedy)
         new = [Param(key, value) for key, value in params.items() if key not in logged]
         for start in range(0, len(new), PARAMS):
-            self.client.log_batch(run.run_id, params=new[start : start + PARAMS])
+            self.client.log_batch(found.info.run_id, params=new[start : start + PARAMS])
 
     def _experiment(self, name: str) -> str:
-        with self._alone():
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                place = None if self.uri.startswith("http") else (self.root / "artifacts").as_uri()
-                return self.client.create_experiment(name, artifact_location=place, tags=KIND)
+        """Its id; call with the store's lock held, for it may be created."""
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            place = None if is_server(self.uri) else (self.root / "artifacts").as_uri()
+            return self.client.create_experiment(name, artifact_location=place, tags=KIND)
         if found.lifecycle_stage == "deleted":
             remedy = "restore it in the MLflow UI, or use another name"
             raise InputError(f"MLflow experiment '{name}' was deleted", file=self.uri, remedy=remedy)
@@ -177,11 +230,11 @@ class Store:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as ``{"a.b.c": text}``: text as it is, everything else as json."""
+    """Nested values as ``{"a.b.c": text}``: text as it is, but for passwords, everything else as json."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[prefix + name] = redacted(value if isinstance(value, str) else json.dumps(value, default=str))
     return flat

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,39 +15,53 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from shards.atomic import write_text
+from shards.atomic import write_errors, write_text
+from shards.redaction import redacted
 from trainers.journal import FILE, Tail, append_metrics
 from trainers.tracking import record
+from trainers.tracking.delivery import Delivery
 from trainers.tracking.tags import NOTE
 
 logger = logging.getLogger(__name__)
 BATCH = 1000  # metrics per request, MLflow's limit
+CLOSE_SECONDS, KILLED_SECONDS = 60.0, 5.0  # for a server to take what is left when a command ends
 Pushed = set[tuple[str, int, str]]  # what MLflow has: a metric's name, step, and value as text
 
 
 class Run:
-    """One open run: its folder on disk and its mirror in MLflow. Made by :meth:`Store.run`."""
+    """One open run: its folder on disk and its mirror in MLflow. Made by :meth:`Store.run`.
+
+    Attributes:
+        run_id, experiment_id: in MLflow; empty until a server has opened it.
+        lock: held while the run is open.
+    """
 
     def __init__(
         self,
-        client: MlflowClient,
-        run_id: str,
+        client: Callable[[], MlflowClient],
         folder: Path,
-        pushed: Pushed,
         mirrors: Mapping[str, Path],
-        lock: FileLock,
+        delivery: Delivery | None = None,
+        parent: Run | None = None,
     ):
-        self.client, self.run_id, self.folder = client, run_id, folder
-        self._pushed, self._held = pushed, lock
+        self._client, self.folder, self.parent = client, folder, parent
+        self.run_id = self.experiment_id = ""
+        self.lock: FileLock | None = None
+        self._delivery = delivery
+        self._pushed: Pushed = set()
         self._tails = [(prefix, Tail(place / FILE)) for prefix, place in mirrors.items()]
         self._pending: list[Metric] = []
         self._lock = threading.Lock()
         self._warned = False
+        self._syncing: Future[object] | None = None
 
     @property
-    def experiment_id(self) -> str:
-        """The MLflow experiment that the run is in."""
-        return self.client.get_run(self.run_id).info.experiment_id
+    def client(self) -> MlflowClient:
+        return self._client()
+
+    def attach(self, run_id: str, experiment_id: str, pushed: Pushed) -> None:
+        """The store has opened it, and has these metrics of it already."""
+        self.run_id, self.experiment_id, self._pushed = run_id, experiment_id, pushed
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl; MLflow gets it with the next sync."""
@@ -57,7 +72,7 @@ class Run:
         with self._lock:
             self._pending += self._unpushed()
             count = len(self._pending)
-            while self._pending:
+            while self._pending and self.run_id:
                 self.client.log_batch(self.run_id, metrics=self._pending[:BATCH])
                 del self._pending[:BATCH]
             return count
@@ -71,31 +86,38 @@ class Run:
                     yield Metric(prefix + key, value, line.time, line.step)
 
     def try_sync(self) -> None:
-        """As :meth:`sync`; a store that fails is told of once."""
-        self._try(self.sync)
+        """As :meth:`sync`, in the background for a server; a store that fails is told of once."""
+        if self._syncing is None or self._syncing.done():
+            self._syncing = self._send(self.sync)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Final metrics and ``best/*``: to summary.json (over what is there), then to MLflow."""
         values = {name: float(value) for name, value in values.items()}
         path = self.folder / "summary.json"
         before = json.loads(path.read_text()) if path.exists() else {}
-        write_text(path, json.dumps({**before, **values}, indent=1) + "\n")
+        with write_errors(path):
+            write_text(path, json.dumps({**before, **values}, indent=1) + "\n")
         now = time.time_ns() // 1_000_000
         metrics = [Metric(name, value, now, 0) for name, value in values.items()]
-        self._try(lambda: self.client.log_batch(self.run_id, metrics=metrics))
+        self._send(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
         self.tag(NOTE, markdown)
 
     def tag(self, name: str, value: str) -> None:
-        """Set one tag."""
-        self._try(lambda: self.client.set_tag(self.run_id, name, value))
+        """Set one tag; passwords in it are redacted."""
+        value = redacted(value)
+        self._send(lambda: self.client.set_tag(self.run_id, name, value))
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Copy a file, or a folder's contents, to the run's artifacts in MLflow, to their folder `place`."""
-        send = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
-        self._try(lambda: send(self.run_id, str(path), place))
+
+        def send() -> None:
+            client = self.client
+            (client.log_artifacts if Path(path).is_dir() else client.log_artifact)(self.run_id, str(path), place)
+
+        self._send(send)
 
     @contextmanager
     def synced_every(self, seconds: float) -> Iterator[None]:
@@ -115,21 +137,50 @@ class Run:
             thread.join()
 
     def close(self, status: str) -> None:
-        """Copy what is left and end the run as FINISHED, FAILED or KILLED."""
+        """Copy what is left and end the run as FINISHED, FAILED or KILLED. A server that is slow is waited for at
+        the end of a command's own run, for a while; what is missing there then, the same command copies later."""
+        self._syncing = None
         self.try_sync()
-        self._try(lambda: self._end(status))
-        self._held.release()  # if its file is still there, whoever opens the store next ends the run
+        ended = self._send(lambda: self._end(status))
+        if self._delivery is not None and self.parent is None:
+            in_time = self._delivery.wait(ended, CLOSE_SECONDS if status != "KILLED" else KILLED_SECONDS)
+            if not in_time:
+                left, was_down = self._delivery.drop(), self._delivery.is_down
+                message = "MLflow store %s is slow: %d requests are left out; the same command copies what is missing"
+                logger.warning(message, self._delivery.shown, left) if not was_down else None
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Hold it no longer; if its lock's file is still there, whoever opens the store next ends the run."""
+        if self.lock is not None:
+            self.lock.release()
 
     def _end(self, status: str) -> None:
         self.client.set_terminated(self.run_id, status)
-        Path(self._held.lock_file).unlink(missing_ok=True)
+        if self.lock is not None:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
         record.end(self.folder, status)
 
-    def _try(self, action: Callable[[], object]) -> None:
+    def _send(self, action: Callable[[], object]) -> Future[object]:
         """A store that fails must not end hours of training: the results are on disk. It is told of once."""
-        try:
-            action()
-        except Exception as error:
-            if not self._warned:
-                logger.warning("MLflow store failed (%s); the results are in %s", error, self.folder)
+
+        def request() -> object:
+            return action() if self.run_id else None  # a server refused to open it, and why was told
+
+        if self._delivery is not None:
+            future = self._delivery.put(request)
+        else:
+            future = Future()
+            try:
+                future.set_result(request())
+            except Exception as error:
+                future.set_exception(error)
+        future.add_done_callback(self.warn)
+        return future
+
+    def warn(self, future: Future[object]) -> None:
+        """Say that a request failed; once."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not self._warned:
+            logger.warning("MLflow store failed (%s); the results are in %s", redacted(str(error)), self.folder)
             self._warned = True

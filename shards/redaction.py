@@ -1,0 +1,39 @@
+"""Secrets kept out of what is written down: passwords in addresses, values of variables that hold credentials.
+
+Credentials are meant to come from the environment, or from files that the environment names; they are never part
+of a config, a run's folder, a store, a report, a log or a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+HIDDEN = "***"
+SHORTEST = 6  # characters of a secret that is searched for by its value
+_NAMES = r"password|passwd|pwd|secret|token|signature|credentials?|api[_-]?key|access[_-]?key|private[_-]?key"
+_USER = re.compile(r"""(://[^\s/?#@:'"]*:)(?!\d+(?:[/?#\s'"]|$))([^\s'"]+)@""")
+_ALONE = re.compile(r"""(https?://)[^\s/?#@:'"]+@""")
+_QUERY = re.compile(rf"""([?&;][\w.\-]*(?:{_NAMES}|sig|key)=)[^&\s'"#]*""", re.IGNORECASE)
+_VARIABLE = re.compile(rf"({_NAMES})(_|$)(?!(?:\w+_)?(?:path|file|mode|name|url)$)", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """`text` with every password of an address, every secret of its query, and every value that a variable of the
+    environment keeps secret replaced by ``***``. Redacted addresses of one store stay equal: they can be compared."""
+    text = _USER.sub(rf"\1{HIDDEN}@", text)
+    text = _QUERY.sub(rf"\1{HIDDEN}", _ALONE.sub(rf"\1{HIDDEN}@", text))
+    for secret in sorted(set(_secrets()), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _secrets() -> Iterator[str]:
+    """Values of this process's environment that must not be written down."""
+    for name, value in os.environ.items():
+        found = [value] if _VARIABLE.search(name) else []
+        found += [password for _, password in _USER.findall(value)]
+        for secret in found:
+            yield from (s for s in (secret, unquote(secret)) if len(s) >= SHORTEST and s != HIDDEN)
