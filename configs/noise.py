@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pydantic
 
 from configs.loading import Config
-from models.noise import NoiseConfig
+from configs.names import Registered
+from models.noise import AUDIO_KINDS, VISUAL_KINDS, NoiseConfig
 
 
 class Noise(Config):
     """Kinds and severities; see `models.noise.NoiseConfig`."""
 
-    audio: tuple[str, ...] = NoiseConfig.audio
-    visual: tuple[str, ...] = NoiseConfig.visual
+    audio: tuple[Annotated[str, Registered(AUDIO_KINDS)], ...] = NoiseConfig.audio
+    visual: tuple[Annotated[str, Registered(VISUAL_KINDS)], ...] = NoiseConfig.visual
     alone: int = NoiseConfig.alone
     both: int = NoiseConfig.both
 

@@ -21,7 +21,7 @@ from models.noise import AUDIO_KINDS, VISUAL_KINDS, ruin
 from models.registry import PluginError, Registry, UnknownName
 from shards.errors import InputError
 from tests.fixtures.asking import asking_world, saved_run, settings
-from trainers.avqa.config import AVQAConfig
+from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.stages import question_stages
@@ -96,7 +96,7 @@ def test_a_toy_kind_of_noise_is_drawn(toys):
     noise = Noise(audio=("silence",), visual=("silence",)).build()
     ruined, kind = ruin(torch.ones(4, 3), "audio", 5, noise, 0, "a", 0)
     assert (kind, ruined.abs().max()) == ("silence", 0)
-    with pytest.raises(ValueError, match=r"\['glare'\]; choose from black, gaussian, blur, pixelate, silence"):
+    with pytest.raises(ValueError, match="one of 'black', 'gaussian', 'blur', 'pixelate', 'silence'"):
         Noise(visual=("glare",))
 
 
@@ -141,3 +141,16 @@ def test_another_process_imports_them_by_itself():
     env = {**os.environ, "AVMEND_PLUGINS": TOYS, "PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert out.split()[-1] == "gain"
+
+
+def test_a_toy_method_trains_alone_by_its_loss(toys, root):
+    shared = ("data", "questions", "batch_size", "workers", "cpus")
+    values = {k: v for k, v in settings(root).items() if k in shared}
+    config = AnyRecoveryConfig.model_validate(values | {"recovery": "gain"})
+    (stage,) = question_stages(config)
+    batch = stage.train.batch(range(9, 17))
+    total, logits, figures = stage.objective(batch)
+    assert (logits, list(figures)) == (None, ["gain"])
+    torch.testing.assert_close(total, 0.25 * figures["gain"][0] / figures["gain"][1])
+    with pytest.raises(ValueError, match="'zero' has no loss of its own to train by; these have: rmm, avr, rmm_avr"):
+        AnyRecoveryConfig.model_validate(values | {"recovery": "zero"})

@@ -24,7 +24,7 @@ from models.tuned import CaseModule, Tuned
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
-from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
+from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.avqa.stages import question_fingerprints, question_stages
 from trainers.classification.augment import augment
 from trainers.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig, TrainConfig
@@ -239,6 +239,7 @@ RECIPES: dict[str, type[TrainConfig]] = {
     "lora": LoraConfig,
     "adapter": AdapterConfig,
     "avqa": AVQAConfig,
+    "recovery": AnyRecoveryConfig,
     "rmm": RMMConfig,
     "avr": AVRConfig,
 }
