@@ -194,7 +194,10 @@ def _server(root: Path) -> Iterator[Callable[..., Any]]:
         port = free.getsockname()[1]
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = (root / "server.log").open("wb")
-    server = subprocess.Popen(ui_command(root, port), env=env, stdout=log, stderr=log, start_new_session=True, cwd=root)
+    command, variables = ui_command(root, port)
+    server = subprocess.Popen(
+        command, env={**env, **variables}, stdout=log, stderr=log, start_new_session=True, cwd=root
+    )
 
     def ask(path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(

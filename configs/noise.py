@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pydantic
 
 from configs.loading import Config
-from models.settings import NoiseConfig
+from configs.names import Registered
+from models.settings import AUDIO_KINDS, VISUAL_KINDS, NoiseConfig
 
 
 class Noise(Config):
     """Kinds and severities of noise."""
 
-    audio: tuple[str, ...] = NoiseConfig.audio
+    audio: tuple[Annotated[str, Registered(AUDIO_KINDS)], ...] = NoiseConfig.audio
     """Kinds of noise on the sound, each equally likely per draw."""
-    visual: tuple[str, ...] = NoiseConfig.visual
+    visual: tuple[Annotated[str, Registered(VISUAL_KINDS)], ...] = NoiseConfig.visual
     """Kinds of noise on the picture, each equally likely per draw."""
     alone: int = NoiseConfig.alone
     """Severity, 1 to 5, when one modality is noisy (published protocol: 5)."""

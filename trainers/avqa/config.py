@@ -165,36 +165,44 @@ class RecoveryConfig(QuestionConfig):
     """A recovery method alone, by its own losses.
 
     Attributes:
+        recovery: which method; one that declares losses.
         sizes: of the method, over its defaults.
     """
 
+    recovery: RecoveryName
     sizes: dict[str, Any] = pydantic.Field(default_factory=dict)
-
-    @property
-    def recovery(self) -> str:
-        """Which method."""
-        return self.recipe
 
     @property
     def declared(self) -> dict[str, float]:
         return declared_losses(None, self.recovery)
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> RecoveryConfig:
+    def _consistent(self) -> Self:
+        if not self.declared:
+            having = ", ".join(name for name, kind in RECOVERIES.items() if kind.loss_names)
+            raise ValueError(f"recovery '{self.recovery}' has no loss of its own to train by; these have: {having}")
         _sized("sizes", RECOVERIES[self.recovery], self.sizes)
         return self
+
+
+class AnyRecoveryConfig(RecoveryConfig):
+    """Any recovery method that declares losses, by these alone; `rmm` and `avr` are names for two of them."""
+
+    recipe: Literal["recovery"] = "recovery"
 
 
 class RMMConfig(RecoveryConfig):
     """The slot generator by the RMMR loss (Eq. 3-4)."""
 
     recipe: Literal["rmm"] = "rmm"
+    recovery: Literal["rmm"] = "rmm"
 
 
 class AVRConfig(RecoveryConfig):
     """The diffusion model by the AVE loss (Eq. 7)."""
 
     recipe: Literal["avr"] = "avr"
+    recovery: Literal["avr"] = "avr"
 
 
 def _sized(field: str, kind: type, sizes: Mapping[str, Any]) -> None:

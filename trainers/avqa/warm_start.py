@@ -16,12 +16,12 @@ from trainers.avqa.config import AVQAConfig
 from trainers.avqa.items import QuestionItems
 
 KIND = "avqa"  # of the checkpoints
-RECIPES = ("avqa", "rmm", "avr")  # whose stages make them
+RECIPES = ("avqa", "recovery", "rmm", "avr")  # whose stages make them
 SAMPLES = 64  # training samples from which slots start
 
 
 def answerer_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint of a run of `avqa`, `rmm` or `avr`: `folder` is the run's, or the checkpoint's own.
+    """The checkpoint of a run of one of `RECIPES`: `folder` is the run's, or the checkpoint's own.
 
     Raises:
         InputError: nothing there, or something else.
@@ -61,7 +61,8 @@ def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, A
     for folder in config.recovery_from:
         start = _fitting(folder, "recovery_from", meta)
         theirs = start.meta["design"]["recovery"]
-        inner = f"{theirs}." if config.recovery == "rmm_avr" and theirs != "rmm_avr" else ""
+        part_of_ours = theirs != config.recovery and hasattr(answerer.recovery, theirs)  # of a composition
+        inner = f"{theirs}." if part_of_ours else ""
         _adopt(answerer, start, folder, "recovery", f"recovery.{inner}")
 
 

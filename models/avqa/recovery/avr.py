@@ -222,7 +222,7 @@ class AVR(nn.Module):
         levels = torch.arange(count, device=like.device) % self.diffusion.timesteps + 1
         if not self.training:
             return levels.repeat(samples), self.noise[0].repeat(samples, 1, 1, 1).to(like.dtype)
-        rng = torch.Generator(like.device).manual_seed(_number(self.seed, self.calls))
+        rng = _generator(self.seed, self.calls, like.device)
         self.calls += 1
         order = torch.rand(samples, count, generator=rng, device=like.device).argsort(dim=1)
         offset = torch.randint(self.diffusion.timesteps, (samples, 1), generator=rng, device=like.device)
@@ -265,6 +265,6 @@ class AVR(nn.Module):
         return self.diffusion.reverse(x, path[blind:], self.denoiser.clean, self.eta, fresh[blind:])
 
 
-def _number(seed: int, call: int) -> int:
-    """What torch's generator is seeded with."""
-    return int(generator("ave", seed, call).integers(2**63))
+def _generator(seed: int, call: int, device: torch.device) -> torch.Generator:
+    """Torch's generator on a device, seeded by (seed, call) alone."""
+    return torch.Generator(device).manual_seed(int(generator("ave", seed, call).integers(2**63)))
