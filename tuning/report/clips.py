@@ -22,7 +22,7 @@ from trainers.evaluate import EvaluateConfig, items_under, testable
 from trainers.predict import Predictor, load_predictor, read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View
-from tuning.report.pictures import heat, photo
+from pipelines.pictures import heat, photo
 from tuning.steps import config_at
 
 CPU = torch.device("cpu")
