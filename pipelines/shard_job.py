@@ -98,10 +98,10 @@ class _Work:
 
     def records(self) -> Iterator[Record]:
         """The clips that can be decoded, as the writer takes them; the others are quarantined."""
-        decoder = _decoder(self.config.memory_mb)
+        decoder = process_decoder(self.config.memory_mb)
         for clip in self.plan.clips:
             try:
-                decoded = decoder.decode(_request(clip, self.config, self.plan.partial))
+                decoded = decoder.decode(request_for(clip, self.config, self.plan.partial))
             except DecodeError as error:
                 self._quarantine(clip, "decode", error)
                 continue
@@ -118,7 +118,7 @@ class _Work:
             yield clip.key, members
 
     def _members(self, clip: Clip, decoded: Decoded) -> dict[str, Member]:
-        members: dict[str, Member] = {"json": _meta(clip, decoded)}
+        members: dict[str, Member] = {"json": sample_meta(clip, decoded)}
         statistics = self.plan.split == "train"
         if decoded.audio is not None:
             members["audio.npy"] = bank = log_mel(decoded.audio)
@@ -149,7 +149,8 @@ class _Work:
         check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
 
 
-def _request(clip: Clip, config: IngestConfig, partial: str) -> Request:
+def request_for(clip: Clip, config: IngestConfig, partial: str) -> Request:
+    """What to decode of a clip, and how; ``partial``: "keep" or "quarantine"."""
     return Request(
         path=_absolute(clip.path),
         audio_path=_absolute(clip.audio_path),
@@ -170,7 +171,8 @@ def _absolute(path: str | None) -> str | None:
     return os.path.abspath(path) if path else None
 
 
-def _meta(clip: Clip, decoded: Decoded) -> SampleMeta:
+def sample_meta(clip: Clip, decoded: Decoded) -> SampleMeta:
+    """A decoded clip's json."""
     return SampleMeta(
         key=clip.key,
         id=clip.id,
@@ -190,7 +192,7 @@ def _meta(clip: Clip, decoded: Decoded) -> SampleMeta:
 _decoders: dict[int, Decoder] = {}
 
 
-def _decoder(memory_mb: int) -> Decoder:
+def process_decoder(memory_mb: int) -> Decoder:
     """The process's decoder, shared by all shards it works on."""
     if memory_mb not in _decoders:
         _decoders[memory_mb] = Decoder(memory_mb)

@@ -20,7 +20,7 @@ from trainers.avqa.predict import QuestionPredictor
 from tuning.report.clips import first_seed, load_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
-from tuning.report.pictures import heat, photo
+from pipelines.pictures import heat, photo
 from tuning.report.provenance import media_folder
 from tuning.steps import config_at
 

@@ -26,7 +26,7 @@ from trainers.data import collate
 from trainers.runs import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View
-from tuning.report.pictures import heat, photo
+from pipelines.pictures import heat, photo
 from tuning.steps import config_at
 
 CPU = torch.device("cpu")

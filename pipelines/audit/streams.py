@@ -1,0 +1,68 @@
+"""What only a clip's file says: when its streams begin, and whether its channels cancel each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.audio import SAMPLE_RATE, Span
+from pipelines.causes import DecodeError
+from pipelines.ffmpeg import run, source
+
+LOUDEST_LOSS = 99.0  # dB, of a mix in which nothing is left
+_STREAM = re.compile(r"^\[info\] +Stream #0:\d+[^\n]*?: (Audio|Video): ([^\n]*)", re.MULTILINE)
+QUIET = 1e-8  # of full-scale power: -80 dB, below which channels are silent
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """Facts of a file that its decoded streams do not hold; ``None`` where they could not be had.
+
+    Attributes:
+        offset: seconds from the picture's first packet to the sound's, by the file's clock.
+        mix_loss: dB that the mean of the channels is weaker than they are: 0 for equal ones, 3 for unrelated.
+    """
+
+    offset: float | None = None
+    mix_loss: float | None = None
+
+
+def stream_facts(path: str, span: Span, *, max_seconds: float, timeout: float) -> StreamFacts:
+    """Of the first sound and picture of a file; an ffmpeg of its own looks, and is ended after ``timeout`` s.
+
+    The offset is that of the whole file, also where the clip is a piece of it. A file that ffmpeg can't read
+    has no facts; decoding it says why.
+    """
+    piece = Span(span.start, min(span.duration or np.inf, max_seconds)).options()
+    form = {"map": "0:a:0", "format": "s16le", "ac": 2, "ar": SAMPLE_RATE}
+    try:
+        out, told, status = run(source(path, **piece).output("pipe:", **form), timeout)
+    except DecodeError:
+        return StreamFacts()
+    stereo = np.frombuffer(out[: len(out) // 4 * 4], np.int16).reshape(-1, 2).astype(np.float32) / 32768
+    return StreamFacts(stream_offset(told), mix_loss(stereo) if status == 0 else None)
+
+
+def stream_offset(told: str) -> float | None:
+    """Seconds from the first picture's beginning to the first sound's, in what ffmpeg says about its input.
+
+    It names the beginning of streams that do not begin at 0. Attached pictures are none.
+    """
+    head = re.split(r"\[info\] (?:Output #0|Stream mapping)", told)[0]
+    begins: dict[str, float] = {}
+    for kind, rest in _STREAM.findall(head):
+        if "(attached pic)" not in rest:
+            start = re.search(r", start (-?\d+\.\d+)", rest)
+            begins.setdefault(kind, float(start[1]) if start else 0.0)
+    return begins["Audio"] - begins["Video"] if len(begins) == 2 else None
+
+
+def mix_loss(stereo: np.ndarray) -> float | None:
+    """dB that the mean of two channels [samples, 2] in [-1, 1] is weaker than they are; ``None`` of silence."""
+    channels = float((stereo**2).mean()) if len(stereo) else 0.0
+    if channels < QUIET:
+        return None
+    mix = float((stereo.mean(axis=1) ** 2).mean())
+    return float(min(10 * np.log10(channels / max(mix, 1e-12)), LOUDEST_LOSS))
