@@ -35,7 +35,7 @@ def _answer(answers: IO[bytes], request: Request) -> None:
     try:
         head, arrays = pack(decode(request))
     except DecodeError as error:
-        head, arrays = {"cause": error.cause, "message": error.message}, []
+        head, arrays = {"cause": error.cause, "message": error.message, "remedy": error.remedy}, []
     except MemoryError:
         head, arrays = {"cause": TOO_LARGE, "message": "does not fit into memory_mb"}, []
     except OSError as error:
