@@ -157,16 +157,14 @@ def _runs(media: Media, stream: Stream, span: Span, way: str, max_seconds: float
         first = round((begin - time) * rate) if time < begin else 0
         last = min(round((min(end, over) - time) * rate), length)
         if first < last:
-            whole = (first, last) == (0, length)
-            yield from resampler.add(
-                frame if whole else _cut(frame, first, last), time + first / rate, _mix_levels(frame)
-            )
+            part = frame if (first, last) == (0, length) else _cut(frame, first, last)
+            yield from resampler.add(part, time + first / rate, _mix_levels(frame))
     yield from resampler.close()
 
 
 def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator[tuple[float, float, Any]]:
     """Frames from before ``begin`` to ``end``: seconds of the file's clock at which each begins and is over."""
-    track, codec = media.tracks[stream.index], media.file.streams[stream.index].codec_context
+    codec = media.file.streams[stream.index].codec_context
     if codec.is_open:
         codec.flush_buffers()
     else:
@@ -181,7 +179,7 @@ def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator
         except av.FFmpegError as error:
             if packet is not None and packet.pts is not None and begin - _time(media, packet) > PREROLL / 4:
                 continue  # before the clip
-            messages = [text for _, name, text in media.log if name.startswith(stream.codec)] or [error.strerror]
+            messages = [text for _, name, text in media.log if name.startswith(stream.codec)] or [str(error.strerror)]
             raise from_messages(messages, f"audio ({stream.codec})") from None
         for frame in frames:
             told = _time(media, frame) if frame.pts is not None else due
@@ -191,8 +189,8 @@ def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator
             due = anchor + count / frame.sample_rate
             if time >= end:
                 return
-            over = shown_until is not None and time < shown_until < due
-            yield time, min(due, shown_until) if over else due, frame  # type: ignore[type-var]
+            padded = shown_until is not None and time < shown_until < due
+            yield time, shown_until if padded and shown_until else due, frame
 
 
 def check_whole(media: Media, stream: Stream) -> None:
@@ -230,8 +228,23 @@ def _short_last_block(media: Media, stream: Stream) -> bool:
     """Whether all that is marked as damaged is a last block of samples that is shorter than the others, in a
     file that does not promise more."""
     track = media.tracks[stream.index]
+    if not PACKED & set(media.formats) or track.damaged != [len(track.pts) - 1]:
+        return False
     promised = media.duration is not None and media.duration > (track.end or 0) - media.zero + 0.001
-    return bool(PACKED & set(media.formats)) and track.damaged == [len(track.pts) - 1] and not promised
+    return not promised and not ("wav" in media.formats and _wav_promises_more(media))
+
+
+def _wav_promises_more(media: Media) -> bool:
+    """Whether the data chunk claims bytes that the file lacks; a recorder that writes to a pipe claims the most
+    that there can be, or none."""
+    with media.reopen() as file:
+        head, at = file.read(1 << 16), 12
+        while at + 8 <= len(head):
+            size = int.from_bytes(head[at + 4 : at + 8], "little")
+            if head[at : at + 4] == b"data":
+                return 0 < size < 0x7FFFF000 and at + 8 + size > media.size
+            at += 8 + size + size % 2
+    return False
 
 
 def _cut(frame: Any, first: int, last: int) -> Any:
@@ -244,7 +257,7 @@ def _cut(frame: Any, first: int, last: int) -> Any:
 
 
 def _mix_levels(frame: Any) -> dict[str, str]:
-    """How loud the stream wants its centre and surround channels in a mix (AVDownmixInfo), as ffmpeg's program mixes."""
+    """How loud the stream wants its centre and surround channels in a mix (AVDownmixInfo); ffmpeg obeys it, too."""
     wish = next((bytes(data) for data in frame.side_data if data.type == Type.DOWNMIX_INFO), None)
     if wish is None or len(wish) < _DOWNMIX.size:
         return {}

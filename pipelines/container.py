@@ -272,6 +272,7 @@ def open_media(path: str) -> Iterator[Media]:
         raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
     options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
     av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # what one file says must not depend on what another one said
     try:
         with av.logging.Capture() as log:
             try:

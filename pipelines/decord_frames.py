@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.causes import UNDECODABLE, UNSUPPORTED, DecodeError
 from pipelines.container import Media, Stream
 from pipelines.crop import has_crop
-from pipelines.frames import SQUARE, Frames, Wanted, check_size, fit
+from pipelines.frames import Frames, Wanted, check_size, fit
 from pipelines.pyav_frames import Listing, Undecided
 
 REMEDY = "give decoder=pyav, or decoder_fallback=true so that PyAV takes over what decord refuses"

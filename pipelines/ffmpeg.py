@@ -75,7 +75,7 @@ def messages(stderr: str) -> list[str]:
 def packets(out: bytes) -> Iterator[tuple[Any, Any]]:
     """Stream and packet of each packet of what ffmpeg wrote as NUT."""
     try:
-        file = av.open(io.BytesIO(out), format="nut", metadata_errors="ignore")
+        file = av.open(io.BytesIO(out), "r", format="nut", metadata_errors="ignore")
     except av.InvalidDataError:  # a header alone: nothing was selected
         return
     with file:

@@ -40,7 +40,7 @@ def by_pyav(media: Media, stream: Stream, wanted: Wanted, max_pixels: int) -> Fr
     pictures: dict[int, np.ndarray] = {}
     try:
         for frame in _decoded(media, stream, listing, distinct):
-            pictures[frame.pts] = _picture(frame, wanted)
+            pictures[int(frame.pts or 0)] = _picture(frame, wanted)
     except Tilted:
         raise Undecided("tilted") from None
     complaints = [text for level, _, text in media.log[known:] if level <= av.logging.ERROR]
