@@ -134,11 +134,7 @@ class Media:
 
     @cached_property
     def tracks(self) -> dict[int, Track]:
-        """The packets of all streams by index, in one pass.
-
-        Raises:
-            DecodeError: the file ends before its packets do.
-        """
+        """The packets of all streams by index, in one pass, as far as they can be read."""
         found = {s.index: Track(float(s.time_base or 0)) for s in self.file.streams}
         held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
         for packet in self._packets():
@@ -209,9 +205,9 @@ class Media:
 
     def check_readable(self) -> None:
         """Raises DecodeError (truncated) if reading met the file's end before the container's."""
+        _ = self.tracks
         if self.unreadable:
-            cause = TRUNCATED if "moov" not in self.unreadable else UNDECODABLE
-            raise DecodeError(cause, f"reading stopped: {self.unreadable}")
+            raise DecodeError(TRUNCATED, f"reading stopped: {self.unreadable}")
         if (message := cut_short([text for _, _, text in self.log])) is not None:
             raise DecodeError(TRUNCATED, message)
 

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pipelines.manifest import Clip, write_manifest
@@ -70,7 +70,7 @@ def cavmae_manifest(
         for where, entry in _entries(path):
             wav, folder = entry["wav"], entry["video_path"]
             if audio_root is not None and wav:
-                wav = str(Path(audio_root).resolve() / Path(wav).name)
+                wav = str(Path(audio_root).resolve() / PureWindowsPath(wav).name)
             if visual_root is not None and folder:
                 folder = str(Path(visual_root).resolve())
             row = {"id": entry["video_id"], "split": split, "label": _names(where, entry["labels"], names)}
