@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterable, Sequence
 
 from shards.causes import Cause
 
 ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
 UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
-MISSING_FILE, TOO_SHORT = Cause.MISSING_FILE, Cause.TOO_SHORT
+MISSING_FILE, TOO_SHORT, NOT_IN_CLIP = Cause.MISSING_FILE, Cause.TOO_SHORT, Cause.NOT_IN_CLIP
+NO_FAILURE = {ABSENT, NOT_IN_CLIP}  # a stream that rightly is not there
 
 REMEDIES = {
     ABSENT: "give the clip a file with sound or picture, or take it out of the manifest",
@@ -20,24 +22,30 @@ REMEDIES = {
     TOO_LARGE: "raise max_pixels, max_seconds or memory_mb, or scale the clip down",
     MISSING_FILE: "correct the path in the manifest (paths are relative to it), or fetch the file",
     TOO_SHORT: "give a clip of at least 25 ms of sound",
+    NOT_IN_CLIP: "give a start and duration in which the file has sound or picture",
 }
 # The machine is at fault, not the clip: no room, no rights, no more files or processes.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
-READ_COMPLAINTS = re.compile(
-    r"partial file|File ended prematurely|[Pp]acket corrupt|corrupt input packet|[Tt]runcat|Read error"
+# Whole messages of FFmpeg, from their beginning: nothing that stands in a file can pass for one.
+_CUT_SHORT = re.compile(
+    r"stream \d+, offset 0x[0-9a-f]+: partial file|File ended prematurely|Truncating packet of size|Read error\b"
 )
+_CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+ ")
 _NO_CODEC = re.compile(
-    r"[Nn]o decoder|Unknown decoder|[Dd]ecoder .* not found|unknown codec|is not (implemented|supported)"
+    r"No decoder|Decoder .*not found|Decoding requested, but no decoder|.*is not (implemented|supported)"
 )
-_NO_MEMORY = re.compile(r"Cannot allocate memory|bad_alloc|Picture size .* is invalid|MemoryError")
+_NO_MEMORY = re.compile(
+    r"Cannot allocate memory|.*bad_alloc|Picture size \d+x\d+ is invalid|.*: Cannot allocate memory"
+)
 
 
 class DecodeError(Exception):
-    """A clip, or a stream that should be there, can't be decoded: the cause, and what was seen."""
+    """A clip, or a stream that should be there, can't be decoded: the cause, what was seen, what to do about it."""
 
-    def __init__(self, cause: str, message: str):
+    def __init__(self, cause: str, message: str, remedy: str | None = None):
         self.cause, self.message = Cause(cause), message
+        self.remedy = remedy or REMEDIES[self.cause]
         super().__init__(f"{cause}: {message}")
 
 
@@ -50,11 +58,20 @@ def machine_at_fault(error: OSError, *programs: str) -> bool:
     return error.errno in _MACHINE or error.filename in programs
 
 
-def from_stderr(stderr: str, what: str) -> DecodeError:
-    """The cause behind ffmpeg's messages, with its last telling line."""
-    lines = [line for line in stderr.splitlines() if re.search(r"\[(error|fatal)\]", line)]
-    detail = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", lines[0]) if lines else "no message"
-    for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (TRUNCATED, READ_COMPLAINTS), (UNSUPPORTED, _NO_CODEC)):
-        if pattern.search(stderr):
+def cut_short(messages: Iterable[str]) -> str | None:
+    """The first of FFmpeg's messages that says that the file ends early or lacks a piece."""
+    return next((text.strip() for text in messages if _CUT_SHORT.match(text)), None)
+
+
+def concealed(messages: Iterable[str]) -> bool:
+    """Whether a decoder says that it made up what it could not decode."""
+    return any(_CONCEALED.match(text) for text in messages)
+
+
+def from_messages(messages: Sequence[str], what: str) -> DecodeError:
+    """The cause behind FFmpeg's messages, with the first of them."""
+    detail = messages[0].strip() if messages else "no message"
+    for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (TRUNCATED, _CUT_SHORT), (UNSUPPORTED, _NO_CODEC)):
+        if any(pattern.match(text) for text in messages):
             return DecodeError(cause, f"{what}: {detail}")
     return DecodeError(UNDECODABLE, f"{what}: {detail}")

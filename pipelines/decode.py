@@ -11,13 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import frames as picture
-from pipelines import pyav_frames
-from pipelines.audio import SAMPLE_RATE, SoundError, Span, check_extent, look, read_audio
-from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, machine_at_fault
-from pipelines.ffmpeg import Probe, Stream
+from pipelines.audio import SAMPLE_RATE, Channel, Span, check_extent
+from pipelines.causes import (
+    ABSENT,
+    MISSING_FILE,
+    NOT_IN_CLIP,
+    TOO_LARGE,
+    TRUNCATED,
+    UNSUPPORTED,
+    DecodeError,
+    machine_at_fault,
+)
+from pipelines.container import Media, Stream, open_media
+from pipelines.decoders import DecoderName, Limits, read_frames, read_one_channel
+from pipelines.frames import Frames, Wanted, check_size
+from pipelines.pictures import read_image
 from shards.causes import Cause
-from shards.schema import ABSENT, StreamInfo
+from shards.schema import StreamInfo
+
+SHORTEST = 400  # samples, one log-mel window: less of a longer stream at the edge of a clip is none
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,11 @@ class Request:
 
     Attributes:
         keep: where one stream fails and the other does not, that one is the clip.
-        in_process: the picture through FFmpeg's libraries where they can, which is faster; else by ffmpeg.
+        in_process: through libraries in this process; if not, by ffmpeg alone, whatever ``decoder`` says.
+        decoder: one of ``pipelines.decoders``.
+        decoder_fallback: PyAV takes over what decord refuses.
+        channel: of the sound: the mean of all, the first, or the loudest.
+        square_pixels: pictures are scaled to square pixels.
         lost: a stream (``audio`` or ``visual``) that is not to be tried (again), and the cause.
     """
 
@@ -41,6 +57,10 @@ class Request:
     max_seconds: float = 600.0
     timeout_s: float = 30.0
     in_process: bool = True
+    decoder: DecoderName = "pyav"
+    decoder_fallback: bool = False
+    channel: Channel = "mean"
+    square_pixels: bool = True
     key_frames: bool = False
     keep: bool = False
     lost: tuple[str, str] | None = None
@@ -49,6 +69,16 @@ class Request:
     def span(self) -> Span:
         """The part of the file that is the clip."""
         return Span(self.start or 0.0, self.duration)
+
+    @property
+    def limits(self) -> Limits:
+        """What a decoder may take."""
+        return Limits(self.max_pixels, self.max_seconds, self.timeout_s)
+
+    @property
+    def way(self) -> DecoderName:
+        """The decoder's name."""
+        return self.decoder if self.in_process else "ffmpeg"
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,12 @@ class Decoded:
         """Seconds: the longer stream's."""
         return max(self.audio_info.duration or 0.0, self.visual_info.duration or 0.0)
 
+    @property
+    def offset(self) -> float | None:
+        """Seconds by which the sound begins later than the picture of the same file."""
+        begins = self.audio_info.begin, self.visual_info.begin
+        return None if begins[0] is None or begins[1] is None else round(begins[0] - begins[1], 4)
+
 
 def decode(request: Request) -> Decoded:
     """Decode a clip. A stream absent at source is reported as such; one that is there must decode, or, if the
@@ -84,7 +120,8 @@ def decode(request: Request) -> Decoded:
     """
     clip = _file(request) if request.path else _pair(request)
     if clip.audio is None and clip.frames is None:
-        raise DecodeError(ABSENT, "neither sound nor picture")
+        outside = NOT_IN_CLIP in (clip.audio_info.cause, clip.visual_info.cause)
+        raise DecodeError(NOT_IN_CLIP if outside else ABSENT, "neither sound nor picture")
     return clip
 
 
@@ -106,7 +143,8 @@ class _Failures(dict[str, DecodeError]):
         try:
             yield
         except (DecodeError, MemoryError) as error:
-            if not self.request.keep:
+            rightly = isinstance(error, DecodeError) and error.cause == NOT_IN_CLIP
+            if not self.request.keep and not rightly:
                 raise
             large = DecodeError(TOO_LARGE, "does not fit into memory_mb")
             self.setdefault(modality, error if isinstance(error, DecodeError) else large)
@@ -125,43 +163,47 @@ class _Failures(dict[str, DecodeError]):
     def refuse(self) -> None:
         """Raises DecodeError: the first failure, of a clip of which nothing is left."""
         for error in self.values():
-            raise error
+            if error.cause != NOT_IN_CLIP:
+                raise error
 
 
 def _file(request: Request) -> Decoded:
     """Both streams of one file."""
     assert request.path is not None
     sha256, failures, span = _hash([request.path]), _Failures(request), request.span
-    probe, sound = _heard(request, request.path, failures)
-    found, video = None, probe.first("video")
-    if video is not None and not failures.given_up("visual"):
-        with failures.of("visual"):
-            found = _video(request, probe, video)
+    sound, found, video_info, audio_info = None, None, None, None
+    with open_media(request.path) as media:
+        audio, video = media.first("audio"), media.first("video")
+        _check(media, span)
+        if audio is not None and not failures.given_up("audio"):
+            with failures.of("audio"):
+                sound, audio_info = _sound(request, media, audio)
+        if video is not None and not failures.given_up("visual"):
+            with failures.of("visual"):
+                found = _video(request, media, video)
+                video_info = _video_info(media, video, span, found)
+        audio_info = audio_info or _absent(media, audio, failures.info("audio"))
+        video_info = video_info or _absent(media, video, failures.info("visual"))
     if sound is None and found is None:
         failures.refuse()
-    check_extent(probe, span, [*_ends(span, sound), *([found.end] if found else [])])
-    audio_info = _audio_info(probe, sound) or failures.info("audio")
-    if found is None or video is None:
-        return Decoded(sound, None, audio_info, failures.info("visual"), (), sha256)
-    begin, end = span.start, span.end(found.end) or found.end
-    info = StreamInfo(present=True, codec=video.codec, rate=video.rate, duration=round(end - begin, 3))
-    times = tuple(round(time - begin, 4) for time in found.times)
-    return Decoded(sound, found.images, audio_info, info, times, sha256)
+    if found is None:
+        return Decoded(sound, None, audio_info, video_info, (), sha256)
+    times = tuple(round(time - span.start, 4) for time in found.times)
+    return Decoded(sound, found.images, audio_info, video_info, times, sha256)
 
 
-def _heard(request: Request, path: str, failures: _Failures) -> tuple[Probe, np.ndarray | None]:
-    """What the file holds, and its sound."""
-    if request.lost and request.lost[0] == "audio":
-        probe = look(path, request.timeout_s)
-        if probe.first("audio"):
-            failures.given_up("audio")
-        return probe, None
-    try:
-        return _sound(request, path)
-    except SoundError as error:
-        with failures.of("audio"):
-            raise
-        return error.probe, None
+def _absent(media: Media, stream: Stream | None, info: StreamInfo) -> StreamInfo:
+    """Of a stream that is not there: of one that is elsewhere in the file, also where it begins."""
+    outside = stream is not None and info.cause == NOT_IN_CLIP
+    return info.model_copy(update={"begin": _begin(media, stream)}) if outside and stream else info
+
+
+def _check(media: Media, span: Span) -> None:
+    """Raises DecodeError: nothing to decode, or the file was cut off."""
+    if media.first("audio") is None and media.first("video") is None:
+        raise DecodeError(ABSENT, "neither sound nor picture")
+    media.check_readable()
+    check_extent(media, span)
 
 
 def _pair(request: Request) -> Decoded:
@@ -174,13 +216,13 @@ def _pair(request: Request) -> Decoded:
                 _hash([path])
                 there.append(path)
     if request.audio_path and "audio" not in failures:
-        with failures.of("audio"):
-            probe, heard = _sound(request, request.audio_path)
-            check_extent(probe, request.span, _ends(request.span, heard))
-            sound, audio_info = heard, _audio_info(probe, heard)
+        with failures.of("audio"), open_media(request.audio_path) as media:
+            if (stream := media.first("audio")) is not None:
+                _check(media, request.span)
+                sound, audio_info = _sound(request, media, stream)
     if request.image_path and "visual" not in failures:
         with failures.of("visual"):
-            image = picture.read_image(request.image_path, request.size, request.max_pixels)
+            image = read_image(request.image_path, request.size, request.max_pixels)
     if sound is None and image is None:
         failures.refuse()
     suffix = Path(request.image_path or "").suffix.lower().lstrip(".")
@@ -189,48 +231,68 @@ def _pair(request: Request) -> Decoded:
     return Decoded(sound, image, audio_info or failures.info("audio"), visual_info, times, _hash(there))
 
 
-def _sound(request: Request, path: str) -> tuple[Probe, np.ndarray | None]:
-    limits = {"max_seconds": request.max_seconds, "timeout": request.timeout_s}
-    probe, sound = read_audio(path, request.span, **limits)
-    if sound is not None and not len(sound):
-        check_extent(probe, request.span, [])
-        raise SoundError(DecodeError(TRUNCATED, "the audio stream holds no sound in the clip's time"), probe)
-    return probe, sound
+def _sound(request: Request, media: Media, stream: Stream) -> tuple[np.ndarray, StreamInfo]:
+    """The clip's sound.
+
+    Raises:
+        DecodeError: it can't be decoded, or there is none in the clip's time.
+    """
+    span, piece = request.span, bool(request.start or request.duration)
+    try:
+        sound = read_one_channel(request.way, media, stream, span, request.channel, request.limits)
+    except DecodeError as error:
+        if error.cause == NOT_IN_CLIP and not (piece and media.tracks[stream.index].pts):
+            raise DecodeError(TRUNCATED, error.message) from None
+        raise
+    length = len(sound.samples)
+    if piece and length < min(SHORTEST, (request.duration or 1.0) * SAMPLE_RATE):
+        raise DecodeError(NOT_IN_CLIP, f"{length / SAMPLE_RATE * 1000:.1f} ms of sound in the clip's time")
+    info = StreamInfo(
+        present=True,
+        codec=stream.codec,
+        rate=stream.rate,
+        duration=round(length / SAMPLE_RATE, 3),
+        begin=_begin(media, stream),
+        channel=sound.channel if media.channels(stream) > 1 else None,
+    )
+    return sound.samples, info
 
 
-def _ends(span: Span, sound: np.ndarray | None) -> list[float]:
-    return [span.start + len(sound) / SAMPLE_RATE] if sound is not None else []
+def _begin(media: Media, stream: Stream) -> float | None:
+    """Second of the file's clock at which a stream begins."""
+    if stream.begin is not None:
+        return round(stream.begin, 4) + 0.0
+    track = media.tracks[stream.index]
+    times = [at for at in track.pts if at is not None]
+    return round(min(times) * track.unit - media.zero, 4) + 0.0 if times else None
 
 
-def _audio_info(probe: Probe, sound: np.ndarray | None) -> StreamInfo | None:
-    stream = probe.first("audio")
-    if stream is None or sound is None:
-        return None
-    return StreamInfo(present=True, codec=stream.codec, rate=stream.rate, duration=round(len(sound) / SAMPLE_RATE, 3))
+def _video(request: Request, media: Media, stream: Stream) -> Frames:
+    """The clip's frames.
 
-
-def _video(request: Request, probe: Probe, stream: Stream) -> picture.Frames:
-    """Frames in this process if nothing is unusual; ffmpeg has the last word on all else."""
-    assert request.path is not None
+    Raises:
+        DecodeError: they can't be decoded.
+    """
+    if "svg_pipe" in media.formats:
+        raise DecodeError(UNSUPPORTED, "a drawing (SVG), no picture", "save it as PNG or JPEG")
     if stream.codec == "none":
-        raise DecodeError(UNSUPPORTED, "video of a codec that ffmpeg does not know")
-    picture.check_size(stream.width, stream.height, request.max_pixels)
-    arguments = (request.span, request.frames, request.size)
-    if request.in_process and pyav_frames.is_supported(probe):
-        try:
-            return pyav_frames.by_pyav(
-                request.path,
-                probe,
-                *arguments,
-                max_pixels=request.max_pixels,
-                key_frames=request.key_frames,
-            )
-        except (DecodeError, MemoryError):
-            raise
-        except Exception:  # whatever else it meets: ffmpeg tells the causes apart
-            pass
-    by_program = picture.by_key_frames if request.key_frames else picture.by_ffmpeg
-    return by_program(request.path, stream, *arguments, request.timeout_s)
+        raise DecodeError(UNSUPPORTED, "video of a codec that FFmpeg does not know")
+    check_size(stream.width, stream.height, request.max_pixels)
+    wanted = Wanted(
+        request.span,
+        request.frames,
+        request.size,
+        until=media.until(),
+        pixel_aspect=stream.pixel_aspect if request.square_pixels else 1.0,
+        key_frames=request.key_frames,
+    )
+    return read_frames(request.way, request.decoder_fallback, media, stream, wanted, request.limits)
+
+
+def _video_info(media: Media, stream: Stream, span: Span, found: Frames) -> StreamInfo:
+    duration = round((span.end(found.end) or found.end) - span.start, 3)
+    begin = _begin(media, stream)
+    return StreamInfo(present=True, codec=stream.codec, rate=stream.rate, duration=duration, begin=begin)
 
 
 def _hash(paths: list[str]) -> str:

@@ -26,6 +26,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
+    executable()  # found now: later there may be no more files to open
     write_message(answers, {"ready": True}, [])
     while (request := read_message(sys.stdin.buffer)) is not None:
         _answer(answers, Request(**request))
@@ -35,7 +36,7 @@ def _answer(answers: IO[bytes], request: Request) -> None:
     try:
         head, arrays = pack(decode(request))
     except DecodeError as error:
-        head, arrays = {"cause": error.cause, "message": error.message}, []
+        head, arrays = {"cause": error.cause, "message": error.message, "remedy": error.remedy}, []
     except MemoryError:
         head, arrays = {"cause": TOO_LARGE, "message": "does not fit into memory_mb"}, []
     except OSError as error:

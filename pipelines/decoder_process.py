@@ -109,7 +109,7 @@ class Decoder:
         if "errno" in head:
             raise MachineError(head["errno"], head["message"])
         if "cause" in head:
-            raise DecodeError(head["cause"], head["message"])
+            raise DecodeError(head["cause"], head["message"], head.get("remedy"))
         return _unpack(head, arrays)
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -1,50 +1,26 @@
-"""Running ffmpeg, and what its messages say about a file (the wheel that brings ffmpeg has no ffprobe)."""
+"""Running ffmpeg, the program: files by descriptor, results as streams of packets, complaints by their own words."""
 
 from __future__ import annotations
 
+import io
 import re
 import resource
 import signal
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
+import av
 import ffmpeg
 import imageio_ffmpeg
 
 from pipelines.causes import TIMED_OUT, TOO_LARGE, DecodeError
 
-QUIET = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-threads", "1")
+# Levels up to warning: what a file's maker wrote (titles, comments, chapters) is printed at level info.
+QUIET = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+warning")
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # by the kernel out of memory, or by an operator
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One audio or video stream: ``rate`` in Hz or frames per second, ``rotation`` in degrees."""
-
-    kind: str
-    codec: str
-    rate: float | None = None
-    width: int = 0
-    height: int = 0
-    rotation: int = 0
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A container: its format names, seconds it claims to last and to begin at, its streams in order.
-
-    Attached pictures (cover art) are left out: they are no picture of the clip.
-    """
-
-    formats: tuple[str, ...]
-    duration: float | None
-    start: float
-    streams: tuple[Stream, ...]
-
-    def first(self, kind: str) -> Stream | None:
-        """The first ``audio`` or ``video`` stream, which is the one ingested."""
-        return next((stream for stream in self.streams if stream.kind == kind), None)
+_LINE = re.compile(r"(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(warning|error|fatal)\] (.*)")
 
 
 @cache
@@ -53,13 +29,13 @@ def executable() -> str:
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def source(path: str, **options: object):
-    """An ffmpeg-python input of a local file; nothing it refers to is followed to the network."""
-    return ffmpeg.input(f"file:{path}", protocol_whitelist="file", **options)
+def source(**options: object) -> Any:
+    """An ffmpeg-python input of the file that ``run`` opens; nothing that it refers to can be opened."""
+    return ffmpeg.input("fd:", protocol_whitelist="fd", threads=1, **options)
 
 
-def run(output, timeout: float) -> tuple[bytes, str, int]:
-    """Run a graph of ffmpeg-python to the end: stdout, stderr, exit status.
+def run(output: Any, path: str, timeout: float) -> tuple[bytes, list[str], int]:
+    """Run a graph of ffmpeg-python on a file to the end: stdout, messages (errors first), exit status.
 
     One that others killed is run once more: that says nothing about the file.
 
@@ -68,14 +44,15 @@ def run(output, timeout: float) -> tuple[bytes, str, int]:
     """
     command = output.global_args(*QUIET).compile(cmd=executable())
     for _ in range(2):
-        result = _run(command, timeout)
+        result = _run(command, path, timeout)
         if result[2] not in KILLED:
             return result
     raise DecodeError(TOO_LARGE, "ffmpeg was killed, as it happens out of memory")
 
 
-def _run(command: list[str], timeout: float) -> tuple[bytes, str, int]:
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def _run(command: list[str], path: str, timeout: float) -> tuple[bytes, list[str], int]:
+    pipe = subprocess.PIPE
+    with open(path, "rb") as file, subprocess.Popen(command, stdin=file, stdout=pipe, stderr=pipe) as process:
         limit = int(timeout) + 1  # ends it even if we are killed and nobody waits any more
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit))
         try:
@@ -86,45 +63,22 @@ def _run(command: list[str], timeout: float) -> tuple[bytes, str, int]:
         finally:
             if process.poll() is None:
                 process.kill()
-    return out, err.decode(errors="replace"), process.returncode
+    return out, messages(err.decode(errors="replace")), process.returncode
 
 
-_INPUT = re.compile(r"Input #0, (.+), from '")
-_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)")
-_START = re.compile(r"Duration: [^\n]*start: (-?\d+\.\d+)")
-_STREAM = re.compile(r"\[info\] +Stream #0:\d+[^:]*: (Audio|Video): (\w+)(.*)")
-_ROTATION = re.compile(r"rotation of (-?\d+\.\d+) degrees")
+def messages(stderr: str) -> list[str]:
+    """The words of its errors and then of its warnings, without the names of who says so."""
+    found = [match.groups() for line in stderr.splitlines() if (match := _LINE.match(line))]
+    return [text for level, text in found if level != "warning"] + [text for level, text in found if level == "warning"]
 
 
-def parse_probe(stderr: str) -> Probe | None:
-    """What ``ffmpeg -i`` printed about its input, or ``None`` if it could not open it."""
-    head = re.split(r"\[info\] (?:Output #0|Stream mapping)", stderr)[0]
-    opened = _INPUT.search(head)
-    if opened is None:
-        return None
-    duration = _DURATION.search(head)
-    seconds = None
-    if duration and "Estimating duration from bitrate" not in head:
-        seconds = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3])
-    start = _START.search(head)
-    streams = tuple(stream for block in _stream_blocks(head) if (stream := _stream(block)))
-    return Probe(tuple(opened[1].split(",")), seconds, float(start[1]) if start else 0.0, streams)
-
-
-def _stream_blocks(head: str) -> list[str]:
-    return re.split(r"(?=\[info\] +Stream #0:)", head)[1:]
-
-
-def _stream(block: str) -> Stream | None:
-    found = _STREAM.match(block)
-    if found is None or "(attached pic)" in block:
-        return None
-    if found[1] == "Audio":
-        rate = re.search(r"(\d+) Hz", found[3])
-        return Stream("audio", found[2], float(rate[1]) if rate else None)
-    rate = re.search(r"([\d.]+)(k?) (?:fps|tbr)", found[3])
-    fps = float(rate[1]) * (1000 if rate[2] else 1) if rate else None
-    size = re.search(r", (\d+)x(\d+)", found[3])
-    turn = _ROTATION.search(block)
-    width, height = (int(size[1]), int(size[2])) if size else (0, 0)
-    return Stream("video", found[2], fps, width, height, round(float(turn[1])) if turn else 0)
+def packets(out: bytes) -> Iterator[tuple[Any, Any]]:
+    """Stream and packet of each packet of what ffmpeg wrote as NUT."""
+    try:
+        file = av.open(io.BytesIO(out), "r", format="nut", metadata_errors="ignore")
+    except av.InvalidDataError:  # a header alone: nothing was selected
+        return
+    with file:
+        for packet in file.demux():
+            if packet.size:
+                yield packet.stream, packet

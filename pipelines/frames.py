@@ -1,28 +1,16 @@
-"""Picture of a clip: N uniform frames, upright, scaled, cropped; through ffmpeg."""
+"""Which frames of a clip are taken, and how a frame becomes a square picture."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipelines.audio import Span
-from pipelines.causes import (
-    MISSING_FILE,
-    READ_COMPLAINTS,
-    TOO_LARGE,
-    TRUNCATED,
-    UNDECODABLE,
-    DecodeError,
-    from_stderr,
-    machine_at_fault,
-)
-from pipelines.ffmpeg import Stream, run, source
+from pipelines.audio import Span, tolerance
+from pipelines.causes import NOT_IN_CLIP, TOO_LARGE, TRUNCATED, DecodeError
 
-PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
-_CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+")
+SQUARE = 0.02  # an aspect this near to 1 is an encoder's rounding
 
 
 @dataclass(frozen=True)
@@ -34,20 +22,65 @@ class Frames:
     end: float
 
 
-def uniform(shown: np.ndarray, span: Span, count: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Wanted:
+    """What frames to take of a clip.
+
+    Attributes:
+        span: the clip.
+        count: how many.
+        size: height and width, pixels.
+        until: second of the file's clock at which the whole file is over: so long its last frame is held.
+        pixel_aspect: width over height of a pixel, as the picture is stored.
+        key_frames: the nearest key frames in place of the exact ones.
+    """
+
+    span: Span
+    count: int
+    size: int
+    until: float | None = None
+    pixel_aspect: float = 1.0
+    key_frames: bool = False
+
+    def choose(self, shown: np.ndarray, keys: np.ndarray | None = None) -> np.ndarray:
+        """Positions of the frames to take; ``keys``, positions of the key frames, where those alone are wanted."""
+        chosen = uniform(shown, self.span, self.count, self.until)
+        if not self.key_frames or keys is None or not len(keys):
+            return chosen
+        return keys[nearest(shown[keys, 0], shown[chosen, 0])]
+
+    def frames(self, images: np.ndarray, shown: np.ndarray, chosen: np.ndarray) -> Frames:
+        """The pictures of the chosen positions, with their times."""
+        times = tuple(float(shown[i, 0]) for i in chosen)
+        return Frames(images, times, clip_end(shown, self.span, self.until))
+
+
+def clip_end(shown: np.ndarray, span: Span, until: float | None = None) -> float:
+    """Second at which the picture of a clip ends.
+
+    The last frame is held to the end of the clip, unless that is so near that the ends count as one.
+    """
+    begin, limit = max(span.start, 0.0), span.start + (span.duration or np.inf)
+    own = min(float(shown[-1, 1]), limit) if len(shown) else 0.0
+    held = min(max(until or 0.0, own), limit)
+    return held if own <= begin or held - own > tolerance(held - begin) else own
+
+
+def uniform(shown: np.ndarray, span: Span, count: int, until: float | None = None) -> np.ndarray:
     """Positions of ``count`` frames: those on screen in the middles of equal parts of the span.
 
     Args:
         shown: float [frames, 2], ascending, seconds at which each frame of the file appears and goes.
+        until: second at which the whole file is over; the last frame is held so long.
 
     Raises:
         DecodeError: the stream has no frame in the span.
     """
-    begin, end = max(span.start, 0.0), float(shown[-1, 1]) if len(shown) else 0.0
-    if span.duration is not None:
-        end = min(end, span.start + span.duration)
+    begin, end = max(span.start, 0.0), clip_end(shown, span, until)
     if end <= begin:
         raise DecodeError(TRUNCATED, f"the picture ends at {end:.2f} s, the clip begins at {begin:.2f} s")
+    if span.duration is not None and shown[0, 0] >= span.start + span.duration:
+        raise DecodeError(NOT_IN_CLIP, f"the picture begins at {shown[0, 0]:.2f} s, after the clip")
     middles = begin + (np.arange(count) + 0.5) * (end - begin) / count
     middles += 5e-3  # readers round times differently: a middle on a frame's edge belongs to that frame
     return np.clip(np.searchsorted(shown[:, 0], middles, side="right") - 1, 0, len(shown) - 1)
@@ -64,118 +97,23 @@ def nearest(shown_at: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return len(shown_at) - 1 - away.argmin(axis=1)
 
 
-def fit(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
-    """Shorter side to ``size`` (bicubic, antialiased), centre crop: uint8 [size, size, 3]."""
+def fit(image: np.ndarray | Image.Image, size: int, pixel_aspect: float = 1.0) -> np.ndarray:
+    """Shorter side to ``size`` (bicubic, antialiased), centre crop: uint8 [size, size, 3].
+
+    Args:
+        pixel_aspect: width over height of the image's pixels; the result's are square.
+    """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+    picture = picture.convert("RGB")
+    if abs(pixel_aspect - 1) <= SQUARE:
+        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
+    side = min(picture.width * pixel_aspect, picture.height)  # in heights of a pixel
+    half, middle = (side / pixel_aspect / 2, side / 2), (picture.width / 2, picture.height / 2)
+    box = (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises DecodeError (too large) before anything of that size is made."""
     if width * height > max_pixels:
         raise DecodeError(TOO_LARGE, f"{width}x{height} is more than max_pixels={max_pixels}")
-
-
-def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
-    """A picture file as uint8 [1, size, size, 3], turned as its EXIF tag says.
-
-    Raises:
-        DecodeError: missing, damaged or too large.
-    """
-    try:
-        with Image.open(path, formats=PICTURES) as image:
-            check_size(*image.size, max_pixels)
-            return fit(ImageOps.exif_transpose(image), size)[None]
-    except FileNotFoundError:
-        raise DecodeError(MISSING_FILE, path) from None
-    except Image.DecompressionBombError as error:
-        raise DecodeError(TOO_LARGE, f"picture: {error}") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, OSError) and machine_at_fault(error):
-            raise
-        cause = TRUNCATED if "truncated" in str(error) else UNDECODABLE
-        raise DecodeError(cause, f"picture: {error}") from None
-
-
-def by_ffmpeg(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
-    """The same frames through ffmpeg, turned upright.
-
-    Raises:
-        DecodeError: the stream can't be decoded without errors.
-    """
-    for decoded in (False, True):  # what the container lists is cheap; some lists hold frames never shown
-        shown = _times(path, stream, timeout, decoded)
-        chosen = uniform(shown, span, count)
-        distinct, back = np.unique(chosen, return_inverse=True)
-        pictures = _pictures(path, stream, shown, distinct, timeout)
-        if len(pictures) == len(distinct):
-            images = np.stack([fit(picture, size) for picture in pictures])[back]
-            return Frames(images, tuple(float(shown[i, 0]) for i in chosen), float(shown[-1, 1]))
-    raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(distinct)}")
-
-
-def by_key_frames(path: str, stream: Stream, span: Span, count: int, size: int, timeout: float) -> Frames:
-    """Approximate: key frames near those of the exact mode; nothing else is decoded.
-
-    One may stand for several moments; ``times`` are those of the frames taken.
-
-    Raises:
-        DecodeError: the stream can't be decoded without errors.
-    """
-    shown = _times(path, stream, timeout, decoded=False)
-    wanted = shown[uniform(shown, span, count), 0]
-    shown_at, pictures = _key_frames(path, stream, np.append(max(span.start, 0.0), wanted), timeout)
-    chosen = nearest(shown_at, wanted)
-    images = np.stack([fit(picture, size) for picture in pictures])[chosen]
-    return Frames(images, tuple(float(shown_at[i]) for i in chosen), float(shown[-1, 1]))
-
-
-def _key_frames(path: str, stream: Stream, moments: np.ndarray, timeout: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds and pictures of the first key frame, and of the first at or after each of the moments."""
-    passed = "+".join(f"(gte(t,{moment - 1e-3:.6f})*lt(prev_selected_t,{moment - 1e-3:.6f}))" for moment in moments)
-    select = f"select='isnan(prev_selected_t)+{passed}',showinfo=checksum=0"
-    pictures, told = _raw(path, stream, select, timeout, skip_frame="nokey")
-    shown_at = np.array([float(time) for time in re.findall(r"n: *\d+ pts:.*?pts_time:(-?[\d.]+)", told)])
-    if not len(shown_at):
-        raise from_stderr(told, f"video ({stream.codec})")
-    if len(pictures) != len(shown_at):
-        raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {len(pictures)} frames of {len(shown_at)}")
-    return shown_at, pictures
-
-
-def _times(path: str, stream: Stream, timeout: float, decoded: bool) -> np.ndarray:
-    """Float [frames, 2]: seconds at which the frames appear and go, from the container or from decoding."""
-    how: dict[str, object] = {"vf": "scale=16:16", "fps_mode": "passthrough"} if decoded else {"c": "copy"}
-    graph = source(path).output("pipe:", map="0:v:0", format="framecrc", **how)
-    out, err, status = run(graph, timeout)
-    unit = re.search(rb"#tb 0: (\d+)/(\d+)", out)
-    rows = re.findall(rb"^0, *-?\d+, *(-?\d+), *(\d+),", out, re.MULTILINE)
-    if status != 0 or unit is None or not rows or READ_COMPLAINTS.search(err):
-        raise from_stderr(err, f"video ({stream.codec})")
-    begins = np.array(sorted(int(pts) for pts, _ in rows))
-    last = max(rows, key=lambda row: int(row[0]))[1]
-    shown = seconds(begins, int(last), int(unit[1]) / int(unit[2]))
-    return shown[shown[:, 0] >= -1e-3]
-
-
-def _pictures(path: str, stream: Stream, shown: np.ndarray, chosen: np.ndarray, timeout: float) -> np.ndarray:
-    """Uint8 [chosen, H, W, 3]: the frames of those positions, full size."""
-    near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
-    windows = "+".join(f"between(t,{shown[i, 0] - near:.6f},{shown[i, 0] + near:.6f})" for i in chosen)
-    return _raw(path, stream, f"select='{windows}'", timeout)[0]
-
-
-def _raw(path: str, stream: Stream, select: str, timeout: float, **options: str) -> tuple[np.ndarray, str]:
-    """Uint8 [selected, H, W, 3] at full size, and what ffmpeg said; ``options`` are the input's.
-
-    Raises:
-        DecodeError: something could not be read, or was concealed.
-    """
-    form = {"fps_mode": "passthrough", "pix_fmt": "rgb24", "format": "rawvideo"}
-    graph = source(path, max_error_rate=0, **options).output("pipe:", map="0:v:0", vf=select, **form)
-    out, err, status = run(graph, timeout)
-    size = re.search(r"Output #0.*?Video: rawvideo.*?, (\d+)x(\d+)", err, re.DOTALL)
-    if status != 0 or size is None or READ_COMPLAINTS.search(err) or _CONCEALED.search(err):
-        raise from_stderr(err, f"video ({stream.codec})")
-    return np.frombuffer(out, np.uint8).reshape(-1, int(size[2]), int(size[1]), 3), err

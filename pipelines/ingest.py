@@ -20,7 +20,7 @@ from pipelines.on_ray import run_in_slots
 from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.resume import alone, read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
-from pipelines.settings import FeatureConfig, IngestConfig
+from pipelines.settings import NEWER, FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import write_text
 from shards.command import command
@@ -195,6 +195,7 @@ def _preprocessing(config: IngestConfig) -> dict[str, object]:
         "image_size": config.image_size,
         "visual": f"{_FRAMES[config.frame_mode]}, shorter side bicubic, centre crop",
         "wave": config.keep_wave,
+        **{name: value for name, value in config.content().items() if name in NEWER},
     }
 
 

@@ -3,6 +3,7 @@
 Columns: ``id``, ``path`` (or ``audio_path`` and ``image_path``, of which one may be empty: that stream is
 absent at source), ``label`` (``;`` between several), ``split``, and optionally ``group`` (clips that must
 not be divided between splits), ``start`` and ``duration`` (seconds). Paths are relative to the manifest.
+Commas, semicolons or tabs part the columns of a CSV, as its header line does; spaces after them do not count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ COLUMNS = ("id", "path", "audio_path", "image_path", "label", "split", "group", 
 REQUIRED = ("id", "label", "split")
 MEDIA = ("path", "audio_path", "image_path")
 JSON_LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv")
+SPLITS = ("train", "val", "test")
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_SECONDS = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, lone surrogates
 
 Row = Mapping[str, Any]
@@ -60,14 +65,15 @@ class Clip:
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
-    """Read and check a manifest (``.csv``, ``.jsonl``, ``.ndjson``), in the file's order.
+    """Read and check a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``), in the file's order.
 
     Missing media files are no error here: ingestion quarantines those clips, one by one.
 
     Raises:
         InputError: with ``file:line``, the field and a remedy, for a missing or empty file, missing or
             unknown columns, duplicate ids, an empty label or split, a start or duration that is no
-            number, a row that names no file (or names it twice), a group in more than one split.
+            number, a row that names no file (or names it twice), a group in more than one split, a split
+            that is ``train``, ``val`` or ``test`` but for its capitals, a name that is twice in a JSON object.
     """
     path = Path(path)
     read = _json_rows if _is_json_lines(path) else _csv_rows
@@ -95,7 +101,8 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
     else:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+        tabs = path.suffix.lower() == ".tsv"
+        writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n", delimiter="\t" if tabs else ",")
         writer.writeheader()
         writer.writerows(kept)
         text = buffer.getvalue()
@@ -104,7 +111,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
 
 
 def _is_json_lines(path: Path) -> bool:
-    if path.suffix.lower() not in (".csv", *JSON_LINES):
+    if path.suffix.lower() not in (*TABLES, *JSON_LINES):
         raise InputError(f"'{path.suffix}' is no kind of manifest", file=path, remedy="use .csv or .jsonl")
     return path.suffix.lower() in JSON_LINES
 
@@ -118,8 +125,15 @@ def _read_text(path: Path) -> str:
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path") from None
 
 
+def delimiter(text: str) -> str:
+    """What parts the columns of a CSV: the one of comma, semicolon and tab that its header has the most of."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(",;\t", key=header.count)
+
+
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    parted = delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=parted, skipinitialspace=True)
     header: list[str] | None = None
     line = 1  # where the row begins: a quoted field may hold line breaks
     try:
@@ -132,7 +146,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
                     raise InputError(
                         f"{len(fields)} fields, but the header has {len(header)}",
                         file=f"{path}:{line}",
-                        remedy='put fields that hold commas in double quotes ("a,b")',
+                        remedy=f'put fields that hold {NAMES[parted]} in double quotes ("a{parted}b")',
                     )
                 else:
                     yield line, dict(zip(header, fields, strict=True))
@@ -146,7 +160,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = json.loads(content, object_pairs_hook=_once)
         except ValueError as error:
             raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line") from None
         if not isinstance(row, dict):
@@ -156,6 +170,13 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
                 remedy='one JSON object per line, {"id": ..., "path": ..., "label": ..., "split": ...}',
             )
         yield line, row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the name '{twice}' is there twice")
+    return dict(pairs)
 
 
 def _check_columns(where: str, names: Sequence[str]) -> None:
@@ -212,6 +233,9 @@ def _clip(where: str, folder: Path, row: Row) -> Clip:
         raise InputError(
             f"'{split}' can't name a file", file=where, field="split", remedy="use letters, digits, _ and -"
         )
+    if split not in SPLITS and split.lower() in SPLITS:
+        message, remedy = f"'{split}' is not '{split.lower()}'", f"did you mean '{split.lower()}'?"
+        raise InputError(message, file=where, field="split", remedy=remedy)
     media = {name: _media(where, folder, row, name) for name in MEDIA}
     _check_media(where, media)
     return Clip(
@@ -279,10 +303,8 @@ def _seconds(where: str, row: Row, name: str) -> float | None:
     text = _text(where, row, name)
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    number = isinstance(row[name], (int, float)) or _SECONDS.fullmatch(text)  # "1_0" is none
+    value = float(text) if number else math.nan
     if not math.isfinite(value) or value < 0 or (name == "duration" and value == 0):
         wanted = "seconds above 0" if name == "duration" else "seconds from 0 up"
         raise InputError(f"'{text}' is no number of {wanted}", file=where, field=name, remedy=f"give {wanted}")

@@ -1,50 +1,67 @@
-"""Frames and spectrograms as small pictures, and as data URLs."""
+"""Picture files: upright, 8 bits per colour, scaled and cropped."""
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
+from PIL import Image, ImageOps, features
 
-SIDE = 160  # pixels, at most
-FRAMES = 400  # of a spectrogram, at most
+from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNDECODABLE, UNSUPPORTED, DecodeError, machine_at_fault
+from pipelines.frames import check_size, fit
 
-
-def photo(pixels: np.ndarray, side: int = SIDE) -> str:
-    """uint8 [H, W, 3] as the data URL of a JPEG of at most `side` pixels a side."""
-    return data_url(jpeg(pixels, side), "jpeg")
-
-
-def jpeg(pixels: np.ndarray, side: int = SIDE) -> bytes:
-    """uint8 [H, W, 3] as a JPEG of at most `side` pixels a side."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side))
-    return _encoded(picture, "jpeg", quality=85)
+PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
+REMEDY = "fetch the picture again, or save it as PNG or JPEG"
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
 
 
-def heat(fbank: np.ndarray, low: float, high: float) -> str:
-    """A log-mel [F, bins] between two values as the data URL of a PNG: time to the right, low frequencies below."""
-    import matplotlib
-    from PIL import Image
+def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
+    """A picture file as uint8 [1, size, size, 3], turned as its EXIF tag says.
 
-    shown = fbank[:: -(-len(fbank) // FRAMES)].astype(np.float32)
-    levels = np.clip((shown - low) / max(high - low, 1e-9), 0, 1)
-    picture = Image.fromarray((255 * levels).astype(np.uint8).T[::-1])
-    colours = (255 * matplotlib.colormaps["magma"](np.arange(256))[:, :3]).astype(np.uint8)
-    paletted = Image.frombytes("P", picture.size, picture.tobytes())
-    paletted.putpalette(colours.tobytes())
-    return data_url(_encoded(paletted, "png", optimize=True), "png")
+    16 bits become 8 by their share of the greatest value. Float pictures hold 0..1, or 0..255 where a value is
+    above 1.
+
+    Raises:
+        DecodeError: missing, damaged, too large, or of a kind that is not read.
+    """
+    kinds = [*PICTURES, "AVIF"] if features.check("avif") else list(PICTURES)
+    try:
+        with Image.open(path, formats=kinds) as image:
+            check_size(*image.size, max_pixels)
+            return fit(_eight_bits(ImageOps.exif_transpose(image)), size)[None]
+    except FileNotFoundError:
+        raise DecodeError(MISSING_FILE, path) from None
+    except Image.DecompressionBombError as error:
+        raise DecodeError(TOO_LARGE, f"picture: {error}", "scale the picture down") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and machine_at_fault(error):
+            raise
+        if kind := other_kind(path):
+            raise DecodeError(UNSUPPORTED, f"picture: {kind} is not read", "save it as PNG or JPEG") from None
+        cause = TRUNCATED if "image file is truncated" in str(error) else UNDECODABLE
+        reason = "damaged, or no picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise DecodeError(cause, f"picture: {reason}", REMEDY) from None
 
 
-def data_url(content: bytes, kind: str) -> str:
-    """A picture's bytes of a kind ("jpeg", "png") as a URL that holds them."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def other_kind(path: str) -> str | None:
+    """The name of a kind of picture that is not read, by the file's first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return "SVG" if text.startswith((b"<svg", b"<?xml")) and b"<svg" in head else None
 
 
-def _encoded(picture, kind: str, **options) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, kind, **options)
-    return out.getvalue()
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The same picture, deeper greys scaled to 0..255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DecodeError(UNDECODABLE, "picture: values that are no numbers", REMEDY)
+    if image.mode == "F":
+        greatest = 1.0 if values.max() <= 1 else 255.0
+    else:
+        greatest = 65535.0 if values.max() <= 65535 else 2.0**32 - 1
+    if values.min() < 0 or values.max() > greatest:
+        raise DecodeError(UNDECODABLE, f"picture: values from {values.min():g} to {values.max():g}", REMEDY)
+    return Image.fromarray(np.round(values / greatest * 255).astype(np.uint8))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.manifest import Clip
+from pipelines.manifest import TABLES, Clip, delimiter
 from pipelines.settings import IngestConfig, Partial
 from shards.errors import InputError
 from shards.schema import canonical_json
@@ -88,9 +88,11 @@ def _some(names: set[str]) -> str:
 def _line(manifest: Path, clip_id: str) -> int:
     """Line of the clip's row (its last one, if a field holds line breaks)."""
     with manifest.open(encoding="utf-8-sig", newline="") as file:
-        if manifest.suffix.lower() != ".csv":
+        if manifest.suffix.lower() not in TABLES:
             rows = ((n, json.loads(line)) for n, line in enumerate(file, 1) if line.strip())
             return next(n for n, row in rows if str(row["id"]).strip() == clip_id)
-        reader = csv.DictReader(file, skipinitialspace=True)
+        parted = delimiter(file.read())
+        file.seek(0)
+        reader = csv.DictReader(file, skipinitialspace=True, delimiter=parted)
         reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         return next(reader.line_num for row in reader if row["id"].strip() == clip_id)

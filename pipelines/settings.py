@@ -14,6 +14,8 @@ from shards.errors import nearest
 EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
 
 
+NEWER = {"decoder", "decoder_fallback", "channel", "pixels"}  # than the first datasets
+
 Partial = Literal["quarantine", "keep"]
 TOKENS = "tokens"
 AUDIO_ENCODERS, VISUAL_ENCODERS = ("vggish", "cavmae"), ("resnet18", "clip", "cavmae")
@@ -28,6 +30,12 @@ class IngestConfig(Config):
         frames: uniform frames per clip.
         frame_mode: "exact", or "approximate": several times faster, from key frames alone, which lie seconds
             away from the exact ones in most files. The samples' json has the times of the frames taken.
+        decoder: "pyav", by FFmpeg's libraries; "decord", which must be installed and refuses turned, cropped, deep
+            and AV1 pictures; "ffmpeg", the program, which is slower.
+        decoder_fallback: let PyAV decode what decord refuses.
+        channel: of sound with several: "mean", mixed as ffmpeg does; "first", as CAV-MAE's loader takes; "loudest".
+            Where a mean cancels, the loudest is taken, and the sample's json says so.
+        pixels: "square", pictures are scaled to square pixels before they are cropped; "stored", as they are.
         image_size: pixels, height and width of a frame after scaling and centre crop.
         samples_per_shard: clips planned into one shard; a shard is the unit of work and of resuming.
         keep_wave: also store the 16 kHz waveform (other audio front ends and noise at an SNR need it).
@@ -46,6 +54,10 @@ class IngestConfig(Config):
 
     frames: int = Field(default=10, ge=1)
     frame_mode: Literal["exact", "approximate"] = "exact"
+    decoder: Literal["pyav", "decord", "ffmpeg"] = "pyav"
+    decoder_fallback: bool = False
+    channel: Literal["mean", "first", "loudest"] = "mean"
+    pixels: Literal["square", "stored"] = "square"
     image_size: int = Field(default=224, ge=8)
     samples_per_shard: int = Field(default=64, ge=1)
     keep_wave: bool = False
@@ -60,8 +72,13 @@ class IngestConfig(Config):
     worker_tries: int = Field(default=2, ge=0)
 
     def content(self) -> dict[str, Any]:
-        """The fields that decide what the shards hold; a resumed run must have the same."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in EXECUTION | {"partial"}}
+        """The fields that decide what the shards hold; a resumed run must have the same.
+
+        Fields that older versions did not have are left out where they say what those did.
+        """
+        values = self.model_dump(mode="json")
+        usual = {name for name in NEWER if values[name] == type(self).model_fields[name].default}
+        return {k: v for k, v in values.items() if k not in EXECUTION | {"partial"} | usual}
 
 
 class FeatureConfig(Config):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipelines.causes import ABSENT, REMEDIES, TOO_SHORT, DecodeError
+from pipelines.causes import NO_FAILURE, TOO_SHORT, DecodeError
 from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder_process import Decoder
 from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
@@ -43,7 +43,7 @@ class ShardResult(Ledger):
     @property
     def halves(self) -> int:
         """Clips that are there with one stream while the other failed."""
-        return sum(n for causes in self.absent.values() for cause, n in causes.items() if cause != ABSENT)
+        return sum(n for causes in self.absent.values() for cause, n in causes.items() if cause not in NO_FAILURE)
 
 
 def check_budget(failures: int, config: IngestConfig, quarantined: Sequence[Quarantined]) -> None:
@@ -113,7 +113,7 @@ class _Work:
                 decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
             members = self._members(clip, decoded)
             self.metas.append(members["json"])  # type: ignore[arg-type]
-            self.failed += any(getattr(decoded, f"{m}_info").cause not in (None, ABSENT) for m in MODALITIES)
+            self.failed += any(getattr(decoded, f"{m}_info").cause not in {None, *NO_FAILURE} for m in MODALITIES)
             check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
             yield clip.key, members
 
@@ -143,7 +143,7 @@ class _Work:
                 stage=stage,
                 error=error.cause,
                 message=error.message,
-                remedy=REMEDIES[error.cause],
+                remedy=error.remedy,
             )
         )
         check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
@@ -164,6 +164,10 @@ def request_for(clip: Clip, config: IngestConfig, partial: str) -> Request:
         timeout_s=config.timeout_s,
         key_frames=config.frame_mode == "approximate",
         keep=partial == "keep",
+        decoder=config.decoder,
+        decoder_fallback=config.decoder_fallback,
+        channel=config.channel,
+        square_pixels=config.pixels == "square",
     )
 
 
@@ -186,6 +190,7 @@ def sample_meta(clip: Clip, decoded: Decoded) -> SampleMeta:
         sample_rate=SAMPLE_RATE,
         frame_rate=FRAME_RATE,
         frame_times=decoded.frame_times,
+        offset=decoded.offset,
     )
 
 

@@ -17,3 +17,4 @@ class Cause(StrEnum):
     TOO_LARGE = "too large"
     MISSING_FILE = "missing file"
     TOO_SHORT = "too short"
+    NOT_IN_CLIP = "not in the clip's time"

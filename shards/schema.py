@@ -38,6 +38,9 @@ class StreamInfo(Frozen):
         codec: as the source spells it.
         rate: samples (audio) or frames (visual) per second at the source.
         duration: seconds of this stream that the members cover.
+        begin: second of the file's clock at which the stream begins (the container's first stream is at 0).
+        channel: of several channels of sound, what was made of them: ``mean``, ``first``, ``loudest``, or
+            ``loudest (mean cancelled)`` where the channels are each other's opposite.
     """
 
     present: bool
@@ -45,6 +48,8 @@ class StreamInfo(Frozen):
     codec: str | None = None
     rate: float | None = None
     duration: float | None = None
+    begin: float | None = None
+    channel: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _cause_iff_missing(self) -> StreamInfo:
@@ -68,6 +73,8 @@ class SampleMeta(Frozen):
         sample_rate: Hz of the waveform behind the log-mel.
         frame_rate: log-mel frames per second.
         frame_times: seconds from the clip's start at which each of the frames was shown.
+        offset: seconds by which the sound begins later than the picture, on the file's clock; ``None`` where
+            one of them is not there, or of a dataset older than this field.
     """
 
     key: str
@@ -82,6 +89,7 @@ class SampleMeta(Frozen):
     sample_rate: int = 16000
     frame_rate: float = 100.0
     frame_times: tuple[float, ...] = ()
+    offset: float | None = None
 
 
 class ShardInfo(Frozen):

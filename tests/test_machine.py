@@ -102,8 +102,8 @@ def test_an_ffmpeg_that_is_killed_is_run_again(sounds, monkeypatch):
         return process
 
     monkeypatch.setattr(subprocess, "Popen", killed_once)
-    graph = source(str(sounds.with_name("a.wav"))).output("pipe:", format="s16le", ac=1, ar=16000)
-    out, _, status = run(graph, timeout=30.0)
+    graph = source().output("pipe:", format="s16le", ac=1, ar=16000)
+    out, _, status = run(graph, str(sounds.with_name("a.wav")), timeout=30.0)
     assert (len(out), status, len(calls)) == (32000, 0, 2)
 
 

@@ -96,9 +96,41 @@ def test_refuses_with_line_field_and_remedy(tmp_path: Path, text: str, line, fie
     assert error.remedy
 
 
+@pytest.mark.parametrize("parted", [";", "\t", ", ", " ; "])
+def test_other_separators_and_spaces_after_them_are_read(tmp_path: Path, parted: str):
+    lines = [["id", "path", "label", "split"], ["1", '"a, b; c.mp4"', '"x;y"', "train"]]
+    text = "".join(parted.join(fields) + "\n" for fields in lines)
+    (clip,) = read_manifest(written(tmp_path, text, "m.tsv" if parted == "\t" else "m.csv"))
+    assert (clip.path, clip.labels, clip.split) == (str(tmp_path / "a, b; c.mp4"), ("x", "y"), "train")
+
+
+def test_too_many_fields_are_told_by_the_separator_in_use(tmp_path: Path):
+    with pytest.raises(InputError, match=r'hold semicolons in double quotes \("a;b"\)'):
+        read_manifest(written(tmp_path, "id;path;label;split\n1;a;x;y;train\n"))
+
+
+@pytest.mark.parametrize("split", ["Train", "TEST", "Val"])
+def test_a_split_in_capitals_is_told_with_the_near_name(tmp_path: Path, split: str):
+    with pytest.raises(InputError, match=f"did you mean '{split.lower()}'"):
+        read_manifest(written(tmp_path, HEADER + f"1,a,x,{split}\n"))
+
+
+@pytest.mark.parametrize("text", ["1_0", "٣", "0x10", "1,5", "inf", "--1"])
+def test_what_python_alone_takes_for_a_number_is_none(tmp_path: Path, text: str):
+    with pytest.raises(InputError, match="is no number of seconds"):
+        read_manifest(written(tmp_path, f'id,path,label,split,start\n1,a,x,train,"{text}"\n'))
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 10.0), ("1.", 1.0), (".5", 0.5), ("1e1", 10.0), ("+2", 2.0)])
+def test_numbers_of_seconds(tmp_path: Path, text: str, value: float):
+    (clip,) = read_manifest(written(tmp_path, f"id,path,label,split,start\n1,a,x,train,{text}\n"))
+    assert clip.start == value
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('{"id": "1", "path": "a", "label": "x", "split": "t", "id": "2"}\n', "'id' is there twice"),
         ("{'id': 1}\n", "not JSON"),
         ("[1]\n", "not an object"),
         ('{"id": "1", "path": "a", "label": "x", "split": "t", "sttart": 1}\n', "did you mean 'start'"),

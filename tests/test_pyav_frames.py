@@ -8,10 +8,12 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import pyav_frames
-from pipelines.audio import Span, look
+from pipelines import container
+from pipelines.audio import Span
+from pipelines.container import open_media
 from pipelines.decode import Request, decode
-from pipelines.frames import by_ffmpeg, fit, uniform
+from pipelines.ffmpeg_program import by_program
+from pipelines.frames import Frames, Wanted, fit, uniform
 from pipelines.pyav_frames import Undecided, by_pyav, needed
 from tests.fixtures.media import make_clip, run_ffmpeg
 
@@ -49,19 +51,26 @@ def everything(path: Path, start: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(pictures), np.stack([begins, [*begins[1:], begins[-1] + 0.05]], 1)
 
 
+def taken(path: Path, wanted: Wanted, program: bool = False) -> Frames:
+    with open_media(str(path)) as media:
+        stream = media.first("video")
+        return by_program(media, stream, wanted, 30) if program else by_pyav(media, stream, wanted, 10**6)
+
+
 @pytest.mark.parametrize("hold", [True, False], ids=["held", "sought"])
 def test_the_same_bits_as_of_decoding_everything(coded, hold, monkeypatch):
-    monkeypatch.setattr(pyav_frames, "HELD", pyav_frames.HELD if hold else 0)
-    probe = look(str(coded), 30)
-    pictures, shown = everything(coded, probe.start)
-    assert pyav_frames.is_supported(probe)
+    monkeypatch.setattr(container, "HELD", container.HELD if hold else 0)
+    with open_media(str(coded)) as media:
+        zero = media.zero
+    pictures, shown = everything(coded, zero)
     for span in SPANS:
         for count in (3, 30):
+            wanted = Wanted(span, count, 48)
             try:
-                found = by_pyav(str(coded), probe, span, count, 48, max_pixels=10**6)
+                found = taken(coded, wanted)
             except Undecided:  # after a jump to an open group the decoder misses what came before
                 assert not hold or coded.stem == "open"
-                found = by_ffmpeg(str(coded), probe.first("video"), span, count, 48, 30)
+                found = taken(coded, wanted, program=True)
             chosen = uniform(shown, span, count)
             np.testing.assert_allclose(found.times, shown[chosen, 0], atol=1e-3)
             np.testing.assert_array_equal(found.images, [fit(pictures[i], 48) for i in chosen])
@@ -70,9 +79,7 @@ def test_the_same_bits_as_of_decoding_everything(coded, hold, monkeypatch):
 def test_frames_hidden_by_an_edit_list_are_no_frames(tmp_path):
     whole = make_clip(tmp_path / "whole.mp4", seconds=2, options=("-g", "20"))
     run_ffmpeg("-ss", "0.55", "-i", whole, "-c", "copy", tmp_path / "cut.mp4")
-    cut = look(str(tmp_path / "cut.mp4"), 30)
-    found = by_pyav(str(tmp_path / "cut.mp4"), cut, Span(), 5, 64, max_pixels=10**6)
-    truth = by_ffmpeg(str(tmp_path / "cut.mp4"), cut.first("video"), Span(), 5, 64, 30)
+    found, truth = (taken(tmp_path / "cut.mp4", Wanted(Span(), 5, 64), program) for program in (False, True))
     assert found.times == truth.times
     np.testing.assert_array_equal(found.images, truth.images)
     assert min(found.times) >= 0
@@ -105,8 +112,7 @@ def test_a_group_without_a_wanted_frame_is_not_decoded(tmp_path):
         if 1.0 <= time < 2.0:
             data[at + size // 2 : at + size - 8] = b"\xff" * (size - 8 - size // 2)
     (tmp_path / "damaged.mkv").write_bytes(data)
-    probe = look(str(tmp_path / "damaged.mkv"), 30)
-    found = by_pyav(str(tmp_path / "damaged.mkv"), probe, Span(), 2, 64, max_pixels=10**6)
+    found = taken(tmp_path / "damaged.mkv", Wanted(Span(), 2, 64))
     np.testing.assert_array_equal(found.images, decode(Request(path=str(path), frames=2, size=64)).frames)
     with pytest.raises((Undecided, av.FFmpegError)):
-        by_pyav(str(tmp_path / "damaged.mkv"), probe, Span(), 3, 64, max_pixels=10**6)
+        taken(tmp_path / "damaged.mkv", Wanted(Span(), 3, 64))

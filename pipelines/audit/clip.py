@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class AuditClip:
     fbank: np.ndarray | None
     frames: np.ndarray | None
     wave: np.ndarray | None = None
-    facts: StreamFacts = StreamFacts()
+    facts: StreamFacts = field(default_factory=StreamFacts)
 
 
 class Measures(Frozen):

@@ -16,7 +16,7 @@ from pipelines.audit import sketch
 from pipelines.audit.clip import AuditClip, Measures, measure
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import Part
-from pipelines.pictures import jpeg
+from pipelines.thumbnails import jpeg
 from shards.atomic import replacing
 from shards.schema import Frozen
 

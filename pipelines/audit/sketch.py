@@ -82,7 +82,7 @@ def picture_hashes(sketch: np.ndarray) -> np.ndarray:
     found = []
     for frame in (sketch[0], sketch[STILLS // 2]):
         for begin, end in CROP_WINDOWS:
-            box = tuple(SIDE * edge for edge in (begin, begin, end, end))
+            box = (SIDE * begin, SIDE * begin, SIDE * end, SIDE * end)
             image = Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BILINEAR, box=box)
             luma, *chroma = np.moveaxis(np.asarray(image.convert("YCbCr"), np.float32), 2, 0)
             signs = [_signs(luma, LUMA_COSINES), *(_signs(plane, CHROMA_COSINES) for plane in chroma)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.audio import SAMPLE_RATE, Span
 from pipelines.causes import DecodeError
+from pipelines.container import open_media
 from pipelines.ffmpeg import run, source
 
 LOUDEST_LOSS = 99.0  # dB, of a mix in which nothing is left
-_STREAM = re.compile(r"^\[info\] +Stream #0:\d+[^\n]*?: (Audio|Video): ([^\n]*)", re.MULTILINE)
 QUIET = 1e-8  # of full-scale power: -80 dB, below which channels are silent
 
 
@@ -30,33 +29,33 @@ class StreamFacts:
 
 
 def stream_facts(path: str, span: Span, *, max_seconds: float, timeout: float) -> StreamFacts:
-    """Of the first sound and picture of a file; an ffmpeg of its own looks, and is ended after ``timeout`` s.
+    """Of the first sound and picture of a file; an ffmpeg of its own reads the channels, and is ended after
+    ``timeout`` s.
 
-    The offset is that of the whole file, also where the clip is a piece of it. A file that ffmpeg can't read
+    The offset is that of the whole file, also where the clip is a piece of it. A file that FFmpeg can't read
     has no facts; decoding it says why.
     """
-    piece = Span(span.start, min(span.duration or np.inf, max_seconds)).options()
+    piece = {"ss": span.start, "t": min(span.duration or max_seconds, max_seconds)}
     form = {"map": "0:a:0", "format": "s16le", "ac": 2, "ar": SAMPLE_RATE}
     try:
-        out, told, status = run(source(path, **piece).output("pipe:", **form), timeout)
+        offset = stream_offset(path)
+        out, _, status = run(source(**piece).output("pipe:", **form), path, timeout)
     except DecodeError:
         return StreamFacts()
     stereo = np.frombuffer(out[: len(out) // 4 * 4], np.int16).reshape(-1, 2).astype(np.float32) / 32768
-    return StreamFacts(stream_offset(told), mix_loss(stereo) if status == 0 else None)
+    return StreamFacts(offset, mix_loss(stereo) if status == 0 else None)
 
 
-def stream_offset(told: str) -> float | None:
-    """Seconds from the first picture's beginning to the first sound's, in what ffmpeg says about its input.
+def stream_offset(path: str) -> float | None:
+    """Seconds from the first picture's beginning to the first sound's, as the container has them.
 
-    It names the beginning of streams that do not begin at 0. Attached pictures are none.
+    Raises:
+        DecodeError: FFmpeg can't read it.
     """
-    head = re.split(r"\[info\] (?:Output #0|Stream mapping)", told)[0]
-    begins: dict[str, float] = {}
-    for kind, rest in _STREAM.findall(head):
-        if "(attached pic)" not in rest:
-            start = re.search(r", start (-?\d+\.\d+)", rest)
-            begins.setdefault(kind, float(start[1]) if start else 0.0)
-    return begins["Audio"] - begins["Video"] if len(begins) == 2 else None
+    with open_media(path) as media:
+        found = [media.first(kind) for kind in ("audio", "video")]
+    begins = [stream.begin for stream in found if stream is not None and stream.begin is not None]
+    return begins[0] - begins[1] if len(begins) == 2 else None
 
 
 def mix_loss(stereo: np.ndarray) -> float | None:

@@ -9,6 +9,7 @@ import torch
 
 from models.noise import generator
 from models.settings import MODALITIES, Modality
+from pipelines.thumbnails import heat, photo
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.reader import Sample, ShardDataset
@@ -20,7 +21,6 @@ from trainers.avqa.predict import QuestionPredictor
 from tuning.report.clips import first_seed, load_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
-from pipelines.pictures import heat, photo
 from tuning.report.provenance import media_folder
 from tuning.steps import config_at
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.batch import AVBatch
 from models.conditions import CONDITIONS, Condition
 from models.noise import generator
+from pipelines.thumbnails import heat, photo
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from trainers.classification.config import EvaluateConfig
@@ -26,7 +27,6 @@ from trainers.data import collate
 from trainers.runs import read_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Block, Clip, Text, View
-from pipelines.pictures import heat, photo
 from tuning.steps import config_at
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pydantic
@@ -84,7 +84,7 @@ def _row(
 ) -> dict[str, Any]:
     wav, folder = entry["wav"], entry["video_path"]
     if config.audio_root is not None and wav:
-        wav = str(config.audio_root.resolve() / Path(wav).name)
+        wav = str(config.audio_root.resolve() / PureWindowsPath(wav).name)
     if config.visual_root is not None and folder:
         folder = str(config.visual_root.resolve())
     row = {"id": entry["video_id"], "split": split, "label": _names(where, entry["labels"], names)}

@@ -1,0 +1,298 @@
+"""A media file through FFmpeg's libraries: its streams, its clock, its packets.
+
+Files are opened by descriptor. Their names, titles, comments, chapters never reach FFmpeg's or our decisions, and
+nothing that a file refers to (playlists, external tracks, image sequences) can be opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import dropwhile
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from pipelines.causes import MISSING_FILE, TRUNCATED, UNDECODABLE, DecodeError, cut_short, machine_at_fault
+
+HELD = 64 << 20  # bytes: the packets of smaller files are read once
+NO_MEDIA = {"hls", "concat", "dash", "tty", "lavfi", "ffmetadata", "webvtt", "srt"}  # text and playlists
+TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: the container's clock may start anew
+JOINT = 10.0  # seconds that such a clock jumps ahead where two recordings are joined, as ffmpeg's -dts_delta_threshold
+BACK = 0.1  # seconds that it falls back; other containers' clocks only jitter by less than RESET
+RESET = 1.0
+_ESTIMATED = "Estimating duration from bitrate, this may be inaccurate"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One audio or video stream.
+
+    Attributes:
+        index: in the container.
+        kind: ``audio`` or ``video``.
+        codec: FFmpeg's name of it; ``none`` if unknown.
+        rate: Hz, or frames per second.
+        width, height: pixels as stored.
+        pixel_aspect: width of a pixel over its height.
+        begin: second of the file's clock at which it begins, as the container says.
+    """
+
+    index: int
+    kind: str
+    codec: str
+    rate: float | None = None
+    width: int = 0
+    height: int = 0
+    pixel_aspect: float = 1.0
+    begin: float | None = None
+
+
+@dataclass
+class Track:
+    """Packets of one stream in decoding order, on the file's clock (joints removed).
+
+    Attributes:
+        unit: seconds per tick of ``pts``.
+        pts: when each is shown, ``None`` where the container does not say.
+        keys: whether everything after it can be decoded without what came before.
+        hidden: outside an edit list: decoded and not shown.
+        durations: ticks.
+        damaged: positions of packets that are cut short or marked as damaged.
+        packets: the data, of a small file.
+    """
+
+    unit: float
+    pts: list[int | None] = field(default_factory=list)
+    keys: list[bool] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    packets: list[Any] = field(default_factory=list)
+
+    @cached_property
+    def end(self) -> float | None:
+        """Second of FFmpeg's clock at which the last packet is over."""
+        ends = [
+            at + d for at, d, h in zip(self.pts, self.durations, self.hidden, strict=True) if at is not None and not h
+        ]
+        return max(ends) * self.unit if ends else None
+
+
+class Media:
+    """An open file.
+
+    Attributes:
+        zero: second of FFmpeg's clock that is 0 of the file's clock: where the container begins.
+        duration: seconds that the container promises; ``None`` if it does not say.
+        formats: names of the container.
+        streams: audio and video; attached pictures (cover art) are left out: they are no picture of the clip.
+        joints: whether the clock started anew on the way.
+    """
+
+    def __init__(self, file: Any, log: list[tuple[int, str, str]], path: str, descriptor: int):
+        self.file, self.log, self.path, self.descriptor = file, log, path, descriptor
+        self.size = os.path.getsize(path)
+        self.formats = tuple(file.format.name.split(","))
+        self.discontinuous = bool(file.format.flags & TS_DISCONT)
+        self.zero = (file.start_time or 0) / 1e6
+        estimated = any(message.strip() == _ESTIMATED for _, _, message in log)
+        self.duration = file.duration / 1e6 if file.duration and not estimated else None
+        self.streams = tuple(filter(None, map(self._stream, file.streams)))
+        self.hold, self.joints = self.size <= HELD, False
+        self.unreadable: str | None = None
+
+    def reopen(self) -> BinaryIO:
+        """The file's bytes."""
+        return open(self.path, "rb")
+
+    def first(self, kind: str) -> Stream | None:
+        """The first ``audio`` or ``video`` stream, which is the one ingested."""
+        return next((stream for stream in self.streams if stream.kind == kind), None)
+
+    def _stream(self, stream: Any) -> Stream | None:
+        if stream.type not in ("audio", "video") or stream.disposition & Disposition.attached_pic:
+            return None
+        begin = None
+        if stream.start_time is not None:
+            begin = float(stream.start_time * stream.time_base) - self.zero
+        codec = stream.codec_context
+        if codec is None:
+            return Stream(stream.index, stream.type, "none", begin=begin)
+        name = codec.codec.canonical_name
+        if stream.type == "audio":
+            return Stream(stream.index, "audio", name, float(codec.sample_rate) or None, begin=begin)
+        rate = stream.average_rate or stream.base_rate
+        fps = round(float(rate), 2) if rate else None
+        return Stream(stream.index, "video", name, fps, codec.width, codec.height, _pixel_aspect(stream), begin)
+
+    @cached_property
+    def tracks(self) -> dict[int, Track]:
+        """The packets of all streams by index, in one pass, as far as they can be read."""
+        found = {s.index: Track(float(s.time_base or 0)) for s in self.file.streams}
+        held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
+        for packet in self._packets():
+            track = found[packet.stream_index]
+            if packet.is_corrupt:
+                track.damaged.append(len(track.pts))
+            track.pts.append(packet.pts)
+            track.keys.append(packet.is_keyframe)
+            track.hidden.append(packet.is_discard)
+            track.durations.append(packet.duration or 0)
+            if packet.stream_index in held:
+                track.packets.append(packet)
+        return found
+
+    def _packets(self, *streams: Any) -> Iterator[Any]:
+        """From where the file stands to its end, shifted where its clock starts anew."""
+        clock = _Clock(self.discontinuous)
+        try:
+            for packet in self.file.demux(*streams):
+                if packet.size:
+                    clock.correct(packet)
+                    yield packet
+        except av.FFmpegError as error:
+            self.unreadable = error.strerror
+        self.joints |= bool(clock.shift)
+
+    def again(self, stream: Stream, begin: float | None) -> Iterator[Any]:
+        """The packets of one stream; from a key frame or packet before ``begin`` on, if the container leads there."""
+        track = self.tracks[stream.index]
+        if track.packets:
+            return iter(track.packets)
+        straight = begin is None or self.joints or not {"mov", "matroska"} & set(self.formats)
+        target = self.zero if straight else max(begin or 0.0, 0.0) + self.zero
+        self.file.seek(int(target * 1e6))
+        return self._packets(self.file.streams[stream.index])
+
+    def since(self, stream: Stream, position: int) -> Iterator[tuple[int, Any]]:
+        """The packets of a stream from a position on, with their positions.
+
+        Raises:
+            LookupError: the container does not lead there.
+        """
+        track, file_stream = self.tracks[stream.index], self.file.streams[stream.index]
+        coming: Iterator[Any] = iter(track.packets[position:])
+        if not track.packets:
+            at = track.pts[position]
+            self.file.seek(int(at or 0), stream=file_stream)
+            coming = dropwhile(lambda packet: packet.pts != at, self.file.demux(file_stream))
+        for number, packet in enumerate(coming, position):
+            if packet.pts != track.pts[number]:
+                raise LookupError("seeking leads elsewhere")
+            yield number, packet
+
+    def channels(self, stream: Stream) -> int:
+        """How many an audio stream has."""
+        codec = self.file.streams[stream.index].codec_context
+        return codec.layout.nb_channels if codec is not None else 0
+
+    def ends(self) -> list[float]:
+        """Second of the file's clock at which each stream is over."""
+        return [track.end - self.zero for track in self.tracks.values() if track.end is not None]
+
+    def until(self) -> float | None:
+        """Second of the file's clock at which the whole file is over; subtitles may go on."""
+        ends = [self.tracks[stream.index].end for stream in self.streams]
+        known = [end - self.zero for end in ends if end is not None]
+        return max([*known, *([self.duration] if self.duration else [])], default=None)
+
+    def check_readable(self) -> None:
+        """Raises DecodeError (truncated) if reading met the file's end before the container's."""
+        _ = self.tracks
+        if self.unreadable:
+            raise DecodeError(TRUNCATED, f"reading stopped: {self.unreadable}")
+        if (message := cut_short([text for _, _, text in self.log])) is not None:
+            raise DecodeError(TRUNCATED, message)
+
+
+class _Clock:
+    """Joins recordings that follow one another in one file, each with a clock of its own, as ffmpeg's program does.
+
+    A stream whose time falls back, or all of whose neighbours jump ahead with it, has come to a joint. A jump of one
+    stream alone is a gap in that stream.
+    """
+
+    def __init__(self, discontinuous: bool):
+        self.jump, self.back = (JOINT, BACK) if discontinuous else (np.inf, RESET)
+        self.shift = 0.0
+        self.last: dict[int, float] = {}
+        self.next: dict[int, float] = {}
+
+    def correct(self, packet: Any) -> None:
+        """Move the packet's times by the joints so far."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
+            return
+        unit, index = float(packet.time_base), packet.stream_index
+        now = ticks * unit + self.shift
+        due = self.next.get(index)
+        if due is not None:
+            away = now - due
+            others = [time for other, time in self.last.items() if other != index]
+            alone = any(abs(now - time) <= self.jump for time in others)
+            if now + self.back < self.last[index] or (away > self.jump and not alone):
+                self.shift -= away
+                now = due
+        if self.shift:
+            moved = round(self.shift / unit)
+            packet.pts = packet.pts + moved if packet.pts is not None else None
+            packet.dts = packet.dts + moved if packet.dts is not None else None
+        self.last[index], self.next[index] = now, now + (packet.duration or 0) * unit
+
+
+def _pixel_aspect(stream: Any) -> float:
+    """Width over height of a pixel; what is no possible camera's (1:10 to 10:1) counts as square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.1 <= aspect <= 10 else 1.0
+
+
+@contextmanager
+def open_media(path: str) -> Iterator[Media]:
+    """Open a file for reading.
+
+    Raises:
+        DecodeError: no media, or cut off before its index.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if machine_at_fault(error):
+            raise
+        raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
+    options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # what one file says must not depend on what another one said
+    try:
+        with av.logging.Capture() as log:
+            try:
+                file = av.open("fd:", options=options, metadata_errors="ignore")
+            except (av.FFmpegError, ValueError) as error:
+                raise _no_media(path, error, log) from None
+            with file:
+                media = Media(file, log, path, descriptor)
+                if NO_MEDIA & set(media.formats):
+                    raise DecodeError(UNDECODABLE, f"a text or playlist ({media.formats[0]}), no media")
+                yield media
+    finally:
+        os.close(descriptor)
+
+
+def _no_media(path: str, error: Exception, log: list[tuple[int, str, str]]) -> Exception:
+    if isinstance(error, OSError) and machine_at_fault(error):
+        return error
+    if any(re.fullmatch(r"moov atom not found\s*", text) for _, _, text in log) and _begins_as_mp4(path):
+        return DecodeError(TRUNCATED, "no moov atom: the end of the mp4 is missing")
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return DecodeError(UNDECODABLE, f"the file can't be opened: {reason}")
+
+
+def _begins_as_mp4(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8)[4:] in (b"ftyp", b"mdat", b"wide", b"free", b"skip")
