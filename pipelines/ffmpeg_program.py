@@ -111,6 +111,8 @@ def sound_by_program(
     def runs(way: str) -> Iterator[Run]:
         end = span.start + min(span.duration or np.inf, max_seconds + 1)
         length = min(end, end_of_track(media, stream) or np.inf) - span.start
+        if length <= 0:
+            return
         cut = f"atrim=start={span.start - _shift(media, stream):.6f}:duration={length:.6f}"
         form = {"c": "pcm_s16le", "format": "nut", "ar": SAMPLE_RATE, "output_ts_offset": _OFFSET}
         mono = {"ac": 1} if way == "mono" else {}
