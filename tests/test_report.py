@@ -17,7 +17,7 @@ from trainers.tracking import Store
 from tuning.report import intervals, main
 from tuning.report.command import report
 from tuning.report.parts import spread
-from tuning.report.run_selection import choose, without_password
+from tuning.report.run_selection import choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import Configurations, trained_blocks
 from tuning.tables import pareto
@@ -311,8 +311,3 @@ def test_wrong_input_is_told_with_a_remedy(store, tmp_path, capsys):
     assert "is a folder" in capsys.readouterr().err
     assert main(["--runs", str(store.root), "--out", str(tmp_path / "new" / "r.html")]) == 0
     assert "<!doctype html>" in (tmp_path / "new" / "r.html").read_text()
-
-
-def test_a_stores_password_is_not_shown():
-    assert without_password("https://me:secret@host:5000/x") == "https://…@host:5000/x"
-    assert without_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
