@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shards.atomic import write_text
+from configs.cluster import runs_folder
+from shards.atomic import remove_leftovers, write_errors, write_text
 from shards.errors import InputError
+from trainers.tracking.processes import terminated_by_signal
 from tuning.report.answering import answer_blocks
 from tuning.report.answering import cost_blocks as answer_costs
 from tuning.report.classification import accuracy_blocks, cost_blocks
 from tuning.report.clips import clip_blocks
-from tuning.report.evaluations import Evaluation, evaluations
+from tuning.report.evaluations import Evaluation, evaluations, inner_name
 from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
 from tuning.report.parts import Block, Part, Text, plural
@@ -64,7 +66,7 @@ def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
             lost = Text("Its results.csv is neither in its folder nor among its artifacts.", warn=True)
             yield Part(f"Evaluation {base_name(found)}", "", (lost,))
     for i, run in enumerate(reversed(chosen.of("sweep"))):
-        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / run.name, f"sweep {i}"))
+        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / inner_name(run.name), f"sweep {i}"))
     lead = "A line per configuration over its seeds; only settings that differ have a column."
     yield Part("Training runs", lead, trained_blocks(chosen))
     yield Part("Failures", "", failure_blocks(chosen, datasets(chosen)))
@@ -89,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="RUN", help="studies, sweeps, evaluations or runs: name, folder or id"
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder of the runs (default: runs)")
     parser.add_argument("--experiment", action="append", default=[], help="runs of this MLflow experiment")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
     parser.add_argument(
@@ -100,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        _write(args.out, report(args.runs, args.names, args.experiment, max(0, args.clips)))
+        with terminated_by_signal():  # so that no half-written file stays
+            _write(args.out, report(args.runs, args.names, args.experiment, max(0, args.clips)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -111,9 +114,7 @@ def main(argv: list[str] | None = None) -> int:
 def _write(out: Path, document: str) -> None:
     if out.is_dir():
         raise InputError("is a folder", file=out, field="out", remedy="name a file, such as report.html")
-    try:
+    with write_errors(out, field="--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
         write_text(out, document)
-    except OSError as error:
-        remedy = "name a file that can be written with --out"
-        raise InputError(f"can't be written: {error.strerror}", file=out, remedy=remedy) from None
