@@ -171,7 +171,7 @@ def _round(record: Mapping[str, Any]) -> Round:
 
 def write(out: Path, rounds: Sequence[Round], record: dict[str, Any]) -> None:
     """Table by window, and a figure of the moments."""
-    names = [name for name in dict.fromkeys(r.window for r in rounds)]
+    names = list(dict.fromkeys(r.window for r in rounds))
     cells = [_cells(name, [r for r in rounds if r.window == name]) for name in names]
     cells.append(_cells("all", rounds))
     columns = ["first use", "strikes", *SIGNALS, "folders", "tracebacks", "status not 0", "as undisturbed", "left"]
