@@ -25,7 +25,7 @@ from trainers.recipes import recipe_of
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
 from tuning.command_line import sweep_parser
-from tuning.config import SweepConfig, check, corners, find_sweep
+from tuning.config import SweepConfig, check, check_inputs, corners, find_sweep
 from tuning.paper_tables import as_printed
 from tuning.plan import drawn, earlier, suggested
 from tuning.prerequisites import make_prerequisites
@@ -59,6 +59,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     from trainers.tracking import Store
 
     check(config)
+    check_inputs(config)
     commit = git_commit(ROOT)
     out = runs.absolute() / f"{name}-{config_identity(config)}"
     params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
