@@ -19,7 +19,7 @@ from pipelines.corpora.public import (
     vggsound_csv,
     vggsounder,
 )
-from pipelines.corpora.synthetic import ensemble_corpus, scenes, solos
+from pipelines.corpora.synthetic import ensemble_corpus, ensembles_2, scenes, solos
 from shards.errors import InputError
 
 PLUGINS = "AVMEND_PLUGINS"  # environment variable: modules that register more, separated by commas
@@ -27,6 +27,7 @@ PLUGINS = "AVMEND_PLUGINS"  # environment variable: modules that register more, 
 CORPORA: dict[str, Corpus[Any]] = {
     "scenes": Corpus(scenes.ScenesConfig, scenes.build),
     "ensembles": Corpus(ensemble_corpus.EnsemblesConfig, ensemble_corpus.build, asks=True),
+    "ensembles-2": Corpus(ensembles_2.Ensembles2Config, ensembles_2.build, asks=True),
     "solos": Corpus(solos.SolosConfig, solos.build),
     "music_avqa": Corpus(music_avqa.MusicAvqaConfig, music_avqa.build, ("official", "disjoint"), asks=True),
     "music_avqa_v2": Corpus(music_avqa_v2.MusicAvqaV2Config, music_avqa_v2.build, ("official", "disjoint"), asks=True),
