@@ -4,7 +4,7 @@
     python -m benchmarks.question_floors --clips 300   # a look at it
 
 No clip is encoded: questions and observers need the scenes alone. The question-only columns are a look-up of the train
-questions' words and the majority of their kind; the observers are those of `pipelines.corpora.synthetic.observers`.
+questions' words and the majority of their kind; the observers are each of `pipelines.corpora.synthetic.observers`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.report import positive
-from pipelines.corpora.synthetic.ensembles_2 import Ensembles2Config, Questions, ask
+from pipelines.corpora.synthetic.ensembles_2 import Ensembles2Config, QuestionSet, ask
 
 DIALS = ((0.85, 0.9), (1.0, 1.0), (0.85, 0.5), (0.5, 0.0))  # (sounds, coupling), the corpus's own first
 COLUMNS = ("look_up", "majority", "who", "picture", "sound")
@@ -24,26 +24,25 @@ COLUMNS = ("look_up", "majority", "who", "picture", "sound")
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     found = report.machine("cpu")
-    asked = {
+    sets = {
         dial: ask(Ensembles2Config(clips=args.clips, sounds=dial[0], coupling=dial[1], imagined=args.imagined))
         for dial in DIALS
     }
     parts = [
         f"sounds = {sounds:g}, coupling = {coupling:g}: a class in the picture is heard in "
-        f"{100 * those.informed['heard_if_seen']:.0f} %, one that is heard is in the picture in "
-        f"{100 * those.informed['seen_if_heard']:.0f} %.\n\n{_table(those.report)}"
-        for (sounds, coupling), those in asked.items()
+        f"{100 * each.informed['heard_if_seen']:.0f} %, one that is heard is in the picture in "
+        f"{100 * each.informed['seen_if_heard']:.0f} %.\n\n{_table(each.report)}"
+        for (sounds, coupling), each in sets.items()
     ]
     text = f"{args.clips} clips; accuracy in percent on the test questions.\n\n" + "\n\n".join(parts)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
     rows = [
-        {"sounds": dial[0], "coupling": dial[1], "informed": those.informed, **those.report}
-        for dial, those in asked.items()
+        {"sounds": dial[0], "coupling": dial[1], "informed": each.informed, **each.report}
+        for dial, each in sets.items()
     ]
     record = {"machine": found, "settings": settings, "rows": rows}
-    report.save(
-        args.out, "question-floors", "Floors and ceilings of questions", text, record, lambda f: _draw(f, asked)
-    )
+    title = "Floors and ceilings of questions"
+    report.save(args.out, "question-floors", title, text, record, lambda figure: _draw(figure, sets))
     return 0
 
 
@@ -61,13 +60,13 @@ def _table(found: dict[str, Any]) -> str:
     return report.table(["kind", "asked", "look-up", "majority", *COLUMNS[2:]], rows)
 
 
-def _draw(figure: Any, asked: dict[tuple[float, float], Questions]) -> None:
+def _draw(figure: Any, sets: dict[tuple[float, float], QuestionSet]) -> None:
     axes = figure.subplots()
     width = 0.8 / len(COLUMNS)
     for place, name in enumerate(COLUMNS):
-        heights = [100 * _columns(those.report)[name]["all"] for those in asked.values()]
-        axes.bar([x + place * width for x in range(len(asked))], heights, width, label=name.replace("_", "-"))
-    axes.set_xticks([x + 0.4 - width / 2 for x in range(len(asked))], [f"{s:g}, {c:g}" for s, c in asked])
+        heights = [100 * _columns(each.report)[name]["all"] for each in sets.values()]
+        axes.bar([x + place * width for x in range(len(sets))], heights, width, label=name.replace("_", "-"))
+    axes.set_xticks([x + 0.4 - width / 2 for x in range(len(sets))], [f"{s:g}, {c:g}" for s, c in sets])
     axes.set_xlabel("sounds, coupling")
     axes.set_ylabel("accuracy, all questions (%)")
     axes.legend()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipelines.manifest import read_manifest
 from shards.errors import InputError
 
 pytestmark = pytest.mark.unit
-PLUGIN = Path(__file__).parent / "fixtures" / "beeps.py"
+DOCS = (Path(__file__).resolve().parent.parent / "docs" / "corpora.md").read_text()
 
 
 def parse(name: str, *arguments: str) -> Any:
@@ -31,8 +32,9 @@ def parse(name: str, *arguments: str) -> Any:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A module with the corpus ``beeps``, outside the project, named by the environment as a user would."""
-    shutil.copy(PLUGIN, tmp_path / "beeps_of_mine.py")
+    """The documented example, a module outside the project, named by the environment as a user would."""
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+    (tmp_path / "beeps_of_mine.py").write_text(example)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv(PLUGINS, "beeps_of_mine")
     yield
@@ -45,6 +47,22 @@ def test_options_and_overrides_give_the_same_config():
     assert (config.clips, config.seconds, config.size) == (640, 1.5, 96)
     assert config == parse("scenes", "clips=640", "seconds=1.5") == parse("scenes", "clips=640", "--seconds=1.5")
     assert parse("ensembles", "per_clip=7", "clips=1") == parse("ensembles", "--questions", "7", "--clips", "1")
+
+
+def test_documented_commands_are_read():
+    commands = re.findall(r"^avmend corpus (\S+) (--out .*|.* --out .*)$", DOCS, flags=re.MULTILINE)
+    assert len(commands) >= 10
+    for name, arguments in commands:
+        parse(name, *shlex.split(arguments.partition("#")[0]))
+    for name in CORPORA:
+        assert f"`{name}`" in DOCS, f"{name} is not in docs/corpora.md"
+
+
+def test_a_documented_corpus_of_a_study_is_read():
+    from tuning.data import Corpus
+
+    (example,) = re.findall(r"```yaml\ncorpus: (.*?)\n```", DOCS, flags=re.DOTALL)
+    assert Corpus.model_validate(yaml.safe_load(example)).split == "speakers"
 
 
 def test_text_of_an_option_is_no_yaml_and_lists_repeat():

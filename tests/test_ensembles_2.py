@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import question_floors
 from configs import load_config
 from pipelines.corpora.question_report import report, table
 from pipelines.corpora.registry import CORPORA
@@ -28,10 +29,10 @@ from tests.test_ensembles import FACTS
 pytestmark = pytest.mark.unit
 
 MANY, FEW = 400, 150
-Asked = list[tuple[Question, Candidate]]
+Questions = list[tuple[Question, Candidate]]
 
 
-def drawn(clips: int = MANY, **settings: Any) -> tuple[Ensembles2Config, list[dict], Asked]:
+def drawn(clips: int = MANY, **settings: Any) -> tuple[Ensembles2Config, list[dict], Questions]:
     config = Ensembles2Config(clips=clips, **settings)
     scenes = [describe(config, number) for number in range(config.clips)]
     splits = [split_of(number) for number in range(config.clips)]
@@ -39,7 +40,7 @@ def drawn(clips: int = MANY, **settings: Any) -> tuple[Ensembles2Config, list[di
 
 
 @pytest.fixture(scope="module")
-def usual() -> tuple[Ensembles2Config, list[dict], Asked]:
+def usual() -> tuple[Ensembles2Config, list[dict], Questions]:
     return drawn()
 
 
@@ -196,6 +197,15 @@ def test_builds_and_remembers_the_observers(tmp_path: Path, monkeypatch: pytest.
     facts_of(CORPORA["ensembles-2"], tmp_path, **settings)
     assert (tmp_path / "corpus.json").read_bytes() == before
     assert json.loads(before)["generator"] == "ensembles/2"
+
+
+def test_floors_are_measured_without_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(observers, "POOL", 400)
+    assert question_floors.main(["--clips", "20", "--imagined", "2", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "question-floors.md").read_text()
+    assert page.count("look-up") == len(question_floors.DIALS)
+    rows = json.loads((tmp_path / "question-floors.json").read_text())["rows"]
+    assert rows[1]["informed"] == {"heard_if_seen": 1.0, "seen_if_heard": 1.0}
 
 
 def test_settings_are_in_range():

@@ -86,7 +86,7 @@ class Balance:
         for cell in candidate.cells:
             self.cells[cell.key][cell.outcome] += 1
 
-    def asked(self, template: Template) -> int:
+    def count(self, template: Template) -> int:
         """How often the template was."""
         return self.cells[template.text].total()
 
@@ -141,8 +141,8 @@ def choose(
     for kind in sorted(order, key=lambda kind: balance.kinds[kind]):
         fitting = [candidate for candidate in _candidates(facts, kind, templates) if balance.fits(candidate)]
         if fitting and len(chosen) < most:
-            least = min(balance.asked(candidate.template) for candidate in fitting)
-            fitting = [one for one in fitting if balance.asked(one.template) == least]
+            least = min(balance.count(candidate.template) for candidate in fitting)
+            fitting = [one for one in fitting if balance.count(one.template) == least]
             chosen.append(fitting[rng.integers(len(fitting))])
             balance.add(chosen[-1])
     return chosen

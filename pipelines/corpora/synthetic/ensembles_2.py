@@ -23,7 +23,7 @@ from pipelines.corpora.synthetic.balance import ask_with_fillings
 from pipelines.corpora.synthetic.design import CLASSES
 from pipelines.corpora.synthetic.ensemble_corpus import informed
 from pipelines.corpora.synthetic.ensembles import scene_of, split_of
-from pipelines.corpora.synthetic.observers import Asked, accuracies_of_observers
+from pipelines.corpora.synthetic.observers import TemplatedQuestion, accuracies_of_observers
 from pipelines.corpora.synthetic.question_templates_2 import KINDS_2, TEMPLATES_2
 from pipelines.corpora.synthetic.scenes import rng_of, write_scenes
 from shards.questions import QUESTIONS_FILE, save_questions
@@ -74,24 +74,24 @@ class Ensembles2Config(EncodedConfig):
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuestionSet:
     """Questions about scenes, and what is known of them.
 
     Attributes:
         scenes, splits: of the clips.
-        asked: each question with what it was made of.
+        questions: each question with what it was made of.
         informed: how often a class in the picture is heard, and one that is heard is in the picture.
         report: counts and question-only accuracies; with the observers' accuracies as "observers".
     """
 
     scenes: list[dict[str, Any]]
     splits: list[str]
-    asked: list[Asked]
+    questions: list[TemplatedQuestion]
     informed: dict[str, float]
     report: dict[str, Any]
 
 
-def ask(config: Ensembles2Config, earlier: Callable[[dict[str, Any]], Any] = lambda facts: None) -> Questions:
+def ask(config: Ensembles2Config, earlier: Callable[[dict[str, Any]], Any] = lambda facts: None) -> QuestionSet:
     """The questions of a corpus, without its clips.
 
     Args:
@@ -99,12 +99,12 @@ def ask(config: Ensembles2Config, earlier: Callable[[dict[str, Any]], Any] = lam
     """
     scenes = [describe(config, number) for number in range(config.clips)]
     splits = [split_of(number) for number in range(config.clips)]
-    asked = ask_with_fillings(scenes, splits, config.questions, config.seed, TEMPLATES_2)
-    found = report([question for question, _ in asked]) if asked else {}
-    told = informed(scenes)
+    questions = ask_with_fillings(scenes, splits, config.questions, config.seed, TEMPLATES_2)
+    found = report([question for question, _ in questions]) if questions else {}
+    coupling = informed(scenes)
     if found and config.imagined:
-        found["observers"] = earlier({**told, **found}) or accuracies_of_observers(config, scenes, asked)
-    return Questions(scenes, splits, asked, told, found)
+        found["observers"] = earlier({**coupling, **found}) or accuracies_of_observers(config, scenes, questions)
+    return QuestionSet(scenes, splits, questions, coupling, found)
 
 
 def build(config: Ensembles2Config, out: str | Path, progress: StartProgress) -> Summary:
@@ -118,8 +118,8 @@ def build(config: Ensembles2Config, out: str | Path, progress: StartProgress) ->
     made = ask(config, lambda facts: _observers(Path(out) / "corpus.json", {**header, **facts}))
     facts = {**header, **made.informed, **made.report}
     manifest = write_scenes(out, made.scenes, made.splits, facts, config.jobs, progress)
-    path = save_questions(Path(out) / QUESTIONS_FILE, [question for question, _ in made.asked])
-    lines = [f"{config.clips} clips: {manifest}", f"{len(made.asked)} questions: {path}"]
+    path = save_questions(Path(out) / QUESTIONS_FILE, [question for question, _ in made.questions])
+    lines = [f"{config.clips} clips: {manifest}", f"{len(made.questions)} questions: {path}"]
     lines += [table(made.report)] if made.report else []
     return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines))
 

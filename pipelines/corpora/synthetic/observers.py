@@ -27,7 +27,7 @@ from shards.questions import Question
 
 POOL = 8000  # scenes drawn to know who is seen, given how many are heard
 WEIGHED_ON = 150  # clips whose train questions the votes are weighed on
-Asked = tuple[Question, Candidate]
+TemplatedQuestion = tuple[Question, Candidate]
 Votes = Mapping[str, float]
 
 
@@ -61,13 +61,13 @@ Imagine = Callable[[np.random.Generator, Facts], Facts]
 
 
 def accuracies_of_observers(
-    dial: Dial, scenes: Sequence[Mapping[str, Any]], asked: Sequence[Asked]
+    dial: Dial, scenes: Sequence[Mapping[str, Any]], questions: Sequence[TemplatedQuestion]
 ) -> dict[str, dict[str, float]]:
     """Observer -> accuracy by kind of question on the test split, 0 to 1."""
     facts = {scene["id"]: Facts.of(scene) for scene in scenes}
-    test = [one for one in asked if one[0].split == "test"]
-    few = set(list(dict.fromkeys(question.clip for question, _ in asked if question.split == "train"))[:WEIGHED_ON])
-    train = [one for one in asked if one[0].clip in few]
+    test = [pair for pair in questions if pair[0].split == "test"]
+    few = set(list(dict.fromkeys(question.clip for question, _ in questions if question.split == "train"))[:WEIGHED_ON])
+    train = [pair for pair in questions if pair[0].clip in few]
     found = {}
     for name, imagine in observers(dial).items():
         weights = _weights(train, list(_votes(dial, name, imagine, facts, train)))
@@ -128,12 +128,12 @@ def _parts(rng: np.random.Generator, heard: list[str], facts: Facts) -> dict[str
 
 
 def _votes(
-    dial: Dial, name: str, imagine: Imagine, facts: Mapping[str, Facts], asked: Iterable[Asked]
+    dial: Dial, name: str, imagine: Imagine, facts: Mapping[str, Facts], questions: Iterable[TemplatedQuestion]
 ) -> Iterator[Votes]:
     """Per question, the share of imagined scenes, of those in which it could be asked, in which an answer is right."""
     scenes: list[Facts] = []
     clip = None
-    for question, candidate in asked:
+    for question, candidate in questions:
         if question.clip != clip:
             clip, rng = question.clip, rng_of(dial.seed, f"{name}-{question.clip}")
             scenes = [imagine(rng, facts[clip]) for _ in range(dial.imagined)]
@@ -142,11 +142,11 @@ def _votes(
         yield {str(answer): count / counts.total() for answer, count in counts.items()}
 
 
-def _weights(asked: Sequence[Asked], votes: Sequence[Votes]) -> dict[tuple[str, str], float]:
+def _weights(questions: Sequence[TemplatedQuestion], votes: Sequence[Votes]) -> dict[tuple[str, str], float]:
     """(template, answer) -> how often it is right over its share of the votes; of answers that are no classes."""
     right: collections.Counter[tuple[str, str]] = collections.Counter()
     share: collections.Counter[tuple[str, str]] = collections.Counter()
-    for (question, candidate), one in zip(asked, votes, strict=True):
+    for (question, candidate), one in zip(questions, votes, strict=True):
         if one and question.answer not in CLASSES:
             right[candidate.template.text, question.answer] += 1
             for answer, vote in one.items():
