@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ from pipelines.corpora.registry import CORPORA, PLUGINS, find_corpus, register
 from pipelines.corpus import corpus_parser, main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from tests.test_corpora_bytes import four
 
 pytestmark = pytest.mark.unit
 DOCS = (Path(__file__).resolve().parent.parent / "docs" / "corpora.md").read_text()
@@ -138,6 +140,26 @@ def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "no_such_module_here" in error
     assert f"correct {PLUGINS}" in error
     assert "Traceback" not in error
+
+
+def test_a_studys_corpus_needs_media(tmp_path: Path):
+    from tuning.data import Corpus, make_corpus
+
+    (tmp_path / "val_qa.json").write_text(json.dumps([four(1)]))
+    corpus = Corpus.model_validate({"kind": "avqa", "source": tmp_path})
+    with pytest.raises(InputError, match=r"the corpus avqa has no manifest(.|\n)*give the folder of its videos"):
+        make_corpus(corpus, tmp_path / "data")
+    with_videos = Corpus.model_validate({"kind": "avqa", "source": tmp_path, "videos": tmp_path})
+    assert len(read_manifest(make_corpus(with_videos, tmp_path / "data"))) == 1
+
+
+def test_a_question_study_takes_any_corpus_with_questions():
+    from tuning.question_data import AnswerableQuestions
+
+    config = AnswerableQuestions.model_validate({"kind": "ensembles-2", "clips": 5, "per_clip": 3, "coupling": 0.5})
+    assert config.model_dump()["questions"] == 3
+    with pytest.raises(ValueError, match="the corpus scenes has no questions"):
+        AnswerableQuestions.model_validate({"kind": "scenes", "clips": 5})
 
 
 def test_a_studys_corpus_reads_what_it_writes():
