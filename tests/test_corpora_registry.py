@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from configs import load_config
+from models import registry
 from pipelines.corpora.options import overrides
-from pipelines.corpora.registry import CORPORA, PLUGINS, find_corpus, register
+from pipelines.corpora.registry import CORPORA, find_corpus
 from pipelines.corpus import corpus_parser, main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
@@ -38,9 +39,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (example,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
     (tmp_path / "beeps_of_mine.py").write_text(example)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv(PLUGINS, "beeps_of_mine")
+    monkeypatch.setattr(CORPORA, "_members", dict(CORPORA))
+    monkeypatch.setitem(registry._state, "plugins", None)
+    monkeypatch.setenv(registry.VARIABLE, "beeps_of_mine")
     yield
-    CORPORA.pop("beeps", None)
     sys.modules.pop("beeps_of_mine", None)
 
 
@@ -105,8 +107,8 @@ def test_wrong_names_get_the_nearest(capsys: pytest.CaptureFixture[str], tmp_pat
     errors = capsys.readouterr().err
     assert "did you mean 'scenes'" in errors
     assert "did you mean 'clips'" in errors
-    with pytest.raises(ValueError, match="a corpus 'scenes' already"):
-        register("scenes", CORPORA["solos"])
+    with pytest.raises(ValueError, match="corpus 'scenes' is registered already"):
+        CORPORA.register("scenes", CORPORA["solos"])
 
 
 @pytest.mark.usefixtures("plugin")
@@ -134,11 +136,11 @@ def test_a_corpus_of_a_plugin_is_one_like_any_other(tmp_path: Path, capsys: pyte
 
 
 def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setenv(PLUGINS, "no_such_module_here")
+    monkeypatch.setenv(registry.VARIABLE, "no_such_module_here")
     assert main(["scenes", "--out", "x", "--clips", "1"]) == 2
     error = capsys.readouterr().err
     assert "no_such_module_here" in error
-    assert f"correct {PLUGINS}" in error
+    assert f"correct {registry.VARIABLE}" in error
     assert "Traceback" not in error
 
 

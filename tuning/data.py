@@ -110,9 +110,19 @@ def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stag
         InputError: no such source, or what ingestion refuses.
     """
     manifest = make_corpus(corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+    shards = shards_folder(corpus, settings, data)
     ingest(manifest, shards, settings, stage=stages.next())
     return shards
+
+
+def shards_folder(corpus: Corpus, settings: IngestConfig, data: Path) -> Path:
+    """Where the media shards of a corpus are."""
+    return data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+
+
+def corpus_folder(config: Corpus, data: Path) -> Path:
+    """Where the files of a corpus that is made are."""
+    return data / f"{config.kind}-{config_hash(config)}"
 
 
 def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
@@ -131,7 +141,7 @@ def make_files(config: Corpus, data: Path, stage: str | None = None) -> tuple[Pa
     Raises:
         InputError: no such source; the clips' media are not here.
     """
-    out = data / f"{config.kind}-{config_hash(config)}"
+    out = corpus_folder(config, data)
     progress = functools.partial(Progress, config.kind, stage=stage)
     summary = config.record.build(config.settings, out, progress)
     split = config.split or config.record.splits[0]

@@ -16,7 +16,7 @@ from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.progress import Progress
 from trainers.config import FinetuneConfig
 from trainers.train import train
-from tuning.data import Corpus, make_files
+from tuning.data import Corpus, make_files, shards_folder
 from tuning.steps import Stages, config_at
 
 
@@ -102,7 +102,7 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
     """Sequence features of the clips, and their questions; all made if they are not there."""
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
     manifest, questions = make_asked(config.corpus, data, stages.next())
-    shards = data / f"shards-{config_hash(config.corpus)}-{config_hash(config.ingest)}"
+    shards = shards_folder(config.corpus, config.ingest, data)
     ingest(manifest, shards, config.ingest, stage=stages.next())
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
     return folder, questions
