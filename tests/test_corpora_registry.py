@@ -144,6 +144,16 @@ def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "Traceback" not in error
 
 
+def test_a_setting_called_split_is_the_corpuss_own():
+    from tuning.data import Corpus
+
+    config = Corpus.model_validate({"kind": "vggsound-csv", "csv": "a.csv", "videos": "v", "split": "test"})
+    assert (config.split, config.settings.model_dump()["split"]) == (None, "test")
+    assert Corpus.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValueError, match=r"kind\n.*should be 'scenes' or"):
+        Corpus.model_validate({"kind": ["scenes"]})
+
+
 def test_a_studys_corpus_needs_media(tmp_path: Path):
     from tuning.data import Corpus, make_corpus
 
