@@ -26,11 +26,12 @@ from pipelines.feature_shard import (
     read_features_ledger,
 )
 from pipelines.on_ray import run_in_slots
-from pipelines.resume import alone, keep_plan, remove_partial_files, split_info
+from pipelines.resume import keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
 from shards.command import command
 from shards.errors import InputError
+from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
 
@@ -67,7 +68,7 @@ def extract(
     out = data / "features" / extractor.folder
     plan = feature_plan(info, config.splits)
     try:
-        with alone(out, "extraction"):
+        with folder_lock(out, "extraction"):
             _keep(out, plan, info, extractor, config)
             remove_partial_files(out, "ledger")
             results = _work(plan, extractor, config, data, out, stage)

@@ -18,7 +18,7 @@ from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, s
 from pipelines.manifest import Clip, read_manifest
 from pipelines.on_ray import run_in_slots
 from pipelines.plan import ShardPlan, label_vocabulary
-from pipelines.resume import alone, read_ledger, remove_partial_files, split_info
+from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
@@ -26,6 +26,7 @@ from shards.atomic import write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
+from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
 
@@ -55,7 +56,7 @@ def ingest(
     clips = read_manifest(manifest)
     labels = label_vocabulary(clips, config, manifest)
     try:
-        with alone(out, "ingestion"):
+        with folder_lock(out, "ingestion"):
             kept, done = _keep_plan(clips, manifest.parent, config, out, retry_quarantined)
             plan = shard_plans(kept, clips)
             results = _work(plan, done, config, out.absolute(), stage)

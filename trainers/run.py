@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from configs.backbone import load_backbone
 from shards.checkpoint import has_checkpoint
-from shards.errors import InputError
+from shards.lock import folder_lock
 from shards.reader import ShardDataset
 from trainers.classification.detector import fit_detector, save_detector
 from trainers.config import CaseConfig, TrainConfig
@@ -20,7 +18,6 @@ from trainers.journal import append_metrics, keep_until, read_metrics
 from trainers.loop import Rank, Report, finished_epochs, fit
 from trainers.recipes import find_features, stages
 
-LOCK = ".training.lock"
 WAIT_SECONDS = 60.0  # for the workers of a killed driver to notice and end
 
 
@@ -56,7 +53,7 @@ def run(
 
     with ExitStack() as stack:
         if place.rank == 0:
-            stack.enter_context(_alone(folder))
+            stack.enter_context(folder_lock(folder, "training", wait=WAIT_SECONDS))
         place.total(0)  # the other ranks read nothing before rank 0 has the folder to itself
         for stage in stages(config):
             if place.rank == 0:
@@ -69,22 +66,6 @@ def run(
             features, info = find_features(config, load_backbone(config.backbone))
             detector, fitted = fit_detector(ShardDataset(features, "train", info=info), config.seed)
             save_detector(folder, detector, config.depth, fitted)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time trains in `folder`; the lock ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        lock.acquire(timeout=WAIT_SECONDS)
-    except Timeout:
-        remedy = "wait until it has ended; the same command then goes on"
-        raise InputError("another process trains here", file=folder, remedy=remedy) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _replay_reports(folder: Path, stage: str, place: Rank, report: Report) -> None:

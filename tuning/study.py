@@ -126,9 +126,9 @@ def main(argv: list[str]) -> int:
 def _dry_run(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> str:
     from tuning.dry_run import describe_study
 
-    kind = QuestionStudyConfig if read_preset(preset)[0].get("study") == "avqa" else StudyConfig
-    config = load_config(kind, preset, overrides)
-    return describe_study(Path(preset).stem, preset_file(preset), config, data, runs)
+    asks = read_preset(preset)[0].get("study") == "avqa"
+    kind: type[StudyConfig | QuestionStudyConfig] = QuestionStudyConfig if asks else StudyConfig
+    return describe_study(Path(preset).stem, preset_file(preset), load_config(kind, preset, overrides), data, runs)
 
 
 def _study_kind(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:

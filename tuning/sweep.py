@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
 from configs.cluster import lasting, ray_session
-from pipelines.resume import alone
 from shards.atomic import write_text
 from shards.command import command
+from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
 from trainers.identity import git_commit, run_identity
 from trainers.recipes import stage_names
@@ -63,7 +63,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     out = runs.absolute() / f"{name}-{run_identity(config, '', None, commit)}"
     params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
     params["space"] = {key: axis.model_dump(exclude_none=True) for key, axis in config.space.items()}
-    with alone(out, "sweep"), ray_session():
+    with folder_lock(out, "sweep"), ray_session():
         store = Store(runs)
         with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
             record = {"name": name, "commit": commit, "config": config_to_dict(config)}
