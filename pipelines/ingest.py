@@ -5,6 +5,7 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,8 +30,10 @@ from shards.inspect import absences
 from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
+from shards.verify import plain
 
 QUARANTINE_FILE = "quarantine.jsonl"
+CAUSES = 3  # that are printed
 
 
 def ingest(
@@ -237,8 +240,21 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
-    failures = len((out / QUARANTINE_FILE).read_text().splitlines())
-    print(f"{out / 'dataset.json'}; {failures} clips in {out / QUARANTINE_FILE}")
+    failures = [Quarantined.model_validate_json(line) for line in (out / QUARANTINE_FILE).open(encoding="utf-8")]
+    print(f"{out / 'dataset.json'}; {len(failures)} clips in {out / QUARANTINE_FILE}")
+    print(*(f"  {line}\n" for line in first_causes(failures)), sep="", end="")
+
+
+def first_causes(failures: Sequence[Quarantined]) -> list[str]:
+    """The causes of a quarantine, the most frequent first: how many clips, the first of them, what to do."""
+    counts = Counter(clip.error for clip in failures)
+    lines = []
+    for error, count in counts.most_common(CAUSES):
+        first = next(clip for clip in failures if clip.error == error)
+        lines.append(f"{count} {error}; the first, '{plain(first.id)}': {plain(first.message)}")
+        lines.append(f"  remedy: {first.remedy}")
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(CAUSES))
+    return [*lines, f"{rest} of other causes"] if rest else lines
 
 
 if __name__ == "__main__":

@@ -27,10 +27,15 @@ def test_a_file_appears_whole_in_a_folder_that_is_made(tmp_path):
 def test_the_old_file_stays_until_the_block_has_ended_and_where_it_raises(tmp_path, sync):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(KeyError), replacing(path, sync=sync) as temporary:
-        temporary.write_text("half")
-        assert (temporary.suffix, temporary.parent) == (".json", tmp_path)
-        raise KeyError
+
+    def half() -> None:
+        with replacing(path, sync=sync) as temporary:
+            temporary.write_text("half")
+            assert (temporary.suffix, temporary.parent) == (".json", tmp_path)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
     assert (path.read_text(), names(tmp_path)) == ("old", ["a.json"])
     with replacing(path, sync=sync) as temporary:
         temporary.write_text("new")
