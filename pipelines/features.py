@@ -29,6 +29,7 @@ from pipelines.on_ray import run_in_slots
 from pipelines.resume import keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.lock import folder_lock
@@ -234,7 +235,11 @@ def main(argv: list[str]) -> int:
 
         print(describe_extraction(args.data, args.backbone, config, args.weights))
         return 0
-    summarise(extract(args.data, args.backbone, config, weights=args.weights))
+    before = stamps(args.data.absolute().glob("features/*/ledger/*.json"))
+    out = extract(args.data, args.backbone, config, weights=args.weights)
+    summarise(out)
+    if stamps(out.glob("ledger/*.json")).items() <= before.items():
+        print(f"already finished: {out}")
     return 0
 
 

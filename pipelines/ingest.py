@@ -23,7 +23,7 @@ from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
@@ -214,10 +214,13 @@ def main(argv: list[str]) -> int:
 
         print(describe_ingestion(args.manifest, args.out, config, retry))
         return 0
+    before = stamps(args.out.glob("ledger/*.json"))
     if args.backbone is None:
         _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
     else:
         _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
+    if before and before == stamps(args.out.glob("ledger/*.json")):
+        print(f"already finished: {args.out}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,3 +51,8 @@ def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def stamps(paths: Iterable[Path]) -> dict[Path, int]:
+    """Modification time in nanoseconds of those files that are there: equal before and after, nothing was written."""
+    return {path: path.stat().st_mtime_ns for path in paths if path.is_file()}

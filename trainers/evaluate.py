@@ -18,6 +18,7 @@ from configs import config_to_dict, load_config
 from configs.cluster import lasting
 from models.cavmae import MODALITIES
 from models.conditions import CONDITIONS, Condition
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
@@ -191,8 +192,12 @@ def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = evaluate_parser().parse(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
-    _evaluate_kind(args.runs, [*data, *args.set], lasting(args.out, "--out"))
-    print((args.out / "results.md").read_text())
+    out = lasting(args.out, "--out")
+    before = stamps([out / "results.md"])
+    _evaluate_kind(args.runs, [*data, *args.set], out)
+    print((out / "results.md").read_text())
+    if before == stamps([out / "results.md"]):
+        print(f"already finished: {out}")
     return 0
 
 

@@ -16,6 +16,7 @@ from configs import config_hash, config_to_dict, load_config, read_preset
 from configs.cluster import lasting, ray_session
 from configs.presets import preset_file
 from pipelines.features import extract
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import format_seconds
@@ -116,8 +117,11 @@ def main(argv: list[str]) -> int:
     if args.dry_run:
         print(_dry_run(args.preset, args.overrides, data, runs))
         return 0
+    before = stamps(runs.glob("*/results.md"))
     out = _study_kind(args.preset, args.overrides, data, runs)
     print(f"\n{(out / 'results.md').read_text()}")
+    if stamps([out / "results.md"]).items() <= before.items():
+        print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     return 0

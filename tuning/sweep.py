@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
 from configs.cluster import lasting, ray_session
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
@@ -167,8 +167,11 @@ def main(argv: list[str]) -> int:
 
         print(describe_sweep(path.stem, path, config, data, runs))
         return 0
+    before = stamps(runs.glob("*/trials/*/outcome.json"))
     out, outcomes = sweep(path.stem, config, data, runs)
     print(f"\n{(out / 'sweep.md').read_text()}")
+    if stamps(out.glob("trials/*/outcome.json")).items() <= before.items():
+        print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     failed = [found for found in outcomes if found.status == "failed"]
