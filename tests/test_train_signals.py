@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -49,10 +48,8 @@ def stopped(runs: Path, media: Path, number: int, times: int) -> tuple[int, str]
     ("number", "times", "status"),
     [(signal.SIGINT, 1, 130), (signal.SIGINT, 3, 130), (signal.SIGTERM, 1, 143)],
 )
-def test_a_signal_ends_training_with_its_status(number, times, status, tmp_path, _mlflow_schema):
-    media, runs = tmp_path / "media", tmp_path / "runs"
-    runs.mkdir()
-    shutil.copy(_mlflow_schema, runs)
+def test_a_signal_ends_training_with_its_status(number, times, status, tmp_path, mlflow_root):
+    media, runs = tmp_path / "media", mlflow_root
     media_dataset(media, {"train": 48, "val": 8})
     ended, error = stopped(runs, media, number, times)
     assert ended == status
