@@ -11,7 +11,12 @@ import pytest
 from configs import Config, load_config
 from configs.fields import Choice, Field, attributes, fields
 from configs.help import config_help
+from models.registry import imported
+from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
+from trainers.command_line import EVALUATIONS
+from trainers.recipe_configs import CONFIGS
+from tuning.command_line import STUDIES
 
 pytestmark = pytest.mark.unit
 COLOURS = {"red": 1, "blue": 2}
@@ -113,3 +118,13 @@ def test_help_is_wrapped_and_plain():
 )
 def test_attributes_sections_are_read(docstring, found):
     assert attributes(docstring) == found
+
+
+def every_config() -> dict[str, type[Config]]:
+    places = [*EVALUATIONS.values(), *STUDIES.values(), "tuning.config:SweepConfig"]
+    return {**CONFIGS, "ingest": IngestConfig, "features": FeatureConfig} | {place: imported(place) for place in places}
+
+
+@pytest.mark.parametrize("name", list(every_config()))
+def test_every_field_of_every_config_has_a_meaning(name):
+    assert [field.name for field in fields(every_config()[name]) if not field.meaning] == []
