@@ -5,6 +5,7 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,18 +19,21 @@ from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, s
 from pipelines.manifest import Clip, read_manifest
 from pipelines.on_ray import run_in_slots
 from pipelines.plan import ShardPlan, label_vocabulary
-from pipelines.resume import alone, read_ledger, remove_partial_files, split_info
+from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import NEWER, FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
+from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
+from shards.verify import plain
 
 QUARANTINE_FILE = "quarantine.jsonl"
+CAUSES = 3  # that are printed
 
 
 def ingest(
@@ -55,7 +59,7 @@ def ingest(
     clips = read_manifest(manifest)
     labels = label_vocabulary(clips, config, manifest)
     try:
-        with alone(out, "ingestion"):
+        with folder_lock(out, "ingestion"):
             kept, done = _keep_plan(clips, manifest.parent, config, out, retry_quarantined)
             plan = shard_plans(kept, clips)
             results = _work(plan, done, config, out.absolute(), stage)
@@ -211,10 +215,13 @@ def main(argv: list[str]) -> int:
 
         print(describe_ingestion(args.manifest, args.out, config, retry))
         return 0
+    before = stamps(args.out.glob("ledger/*.json"))
     if args.backbone is None:
         _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
     else:
         _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
+    if before and before == stamps(args.out.glob("ledger/*.json")):
+        print(f"already finished: {args.out}")
     return 0
 
 
@@ -237,8 +244,21 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
-    failures = len((out / QUARANTINE_FILE).read_text().splitlines())
-    print(f"{out / 'dataset.json'}; {failures} clips in {out / QUARANTINE_FILE}")
+    failures = [Quarantined.model_validate_json(line) for line in (out / QUARANTINE_FILE).open(encoding="utf-8")]
+    print(f"{out / 'dataset.json'}; {len(failures)} clips in {out / QUARANTINE_FILE}")
+    print(*(f"  {line}\n" for line in first_causes(failures)), sep="", end="")
+
+
+def first_causes(failures: Sequence[Quarantined]) -> list[str]:
+    """The causes of a quarantine, the most frequent first: how many clips, the first of them, what to do."""
+    counts = Counter(clip.error for clip in failures)
+    lines = []
+    for error, count in counts.most_common(CAUSES):
+        first = next(clip for clip in failures if clip.error == error)
+        lines.append(f"{count} {error}; the first, '{plain(first.id)}': {plain(first.message)}")
+        lines.append(f"  remedy: {first.remedy}")
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(CAUSES))
+    return [*lines, f"{rest} of other causes"] if rest else lines
 
 
 if __name__ == "__main__":

@@ -166,12 +166,12 @@ def test_a_studys_corpus_needs_media(tmp_path: Path):
 
 
 def test_a_question_study_takes_any_corpus_with_questions():
-    from tuning.question_data import AnswerableQuestions
+    from tuning.question_data import QuestionCorpus
 
-    config = AnswerableQuestions.model_validate({"kind": "ensembles-2", "clips": 5, "per_clip": 3, "coupling": 0.5})
+    config = QuestionCorpus.model_validate({"kind": "ensembles-2", "clips": 5, "per_clip": 3, "coupling": 0.5})
     assert config.model_dump()["questions"] == 3
     with pytest.raises(ValueError, match="the corpus scenes has no questions"):
-        AnswerableQuestions.model_validate({"kind": "scenes", "clips": 5})
+        QuestionCorpus.model_validate({"kind": "scenes", "clips": 5})
 
 
 def test_a_studys_corpus_reads_what_it_writes():

@@ -79,7 +79,7 @@ def describe_sweep(name: str, preset: Path | None, config: SweepConfig, data: Pa
     ]
     lines.append(f"trials: {config.total()} of {config.recipe}, such as {_point(corners(config)[0])}")
     out = runs.absolute() / f"{name}-{config_identity(config)}"
-    ended = len(list(out.glob("**/outcome.json")))
+    ended = len(list(out.glob("trials/*/outcome.json")))
     lines.append(f"results: {out} ({f'{ended} trials have ended' if ended else 'would be made'})")
     return "\n".join(lines)
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
 from configs.cluster import lasting, ray_session
-from pipelines.resume import alone
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
+from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
 from trainers.identity import config_identity, git_commit
 from trainers.recipes import recipe_of
@@ -64,7 +64,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     out = runs.absolute() / f"{name}-{config_identity(config)}"
     params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
     params["space"] = {key: axis.model_dump(exclude_none=True) for key, axis in config.space.items()}
-    with alone(out, "sweep"), ray_session():
+    with folder_lock(out, "sweep"), ray_session():
         store = Store(runs)
         with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
             record = {"name": name, "commit": commit, "config": config_to_dict(config)}
@@ -168,8 +168,11 @@ def main(argv: list[str]) -> int:
 
         print(describe_sweep(path.stem, path, config, data, runs))
         return 0
+    before = stamps(runs.glob("*/trials/*/outcome.json"))
     out, outcomes = sweep(path.stem, config, data, runs)
     print(f"\n{(out / 'sweep.md').read_text()}")
+    if stamps(out.glob("trials/*/outcome.json")).items() <= before.items():
+        print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     failed = [found for found in outcomes if found.status == "failed"]
