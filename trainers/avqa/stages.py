@@ -19,7 +19,7 @@ from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
 from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
-from trainers.avqa.warm_start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
+from trainers.avqa.warm_start import KIND, answerer_checkpoint, fill_bank, memorise, start_from_runs, start_runs
 from trainers.loop import Stage
 
 
@@ -93,6 +93,7 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
     train = world.items(config, world.train, negatives)
     if config.memorise:
         memorise(answerer, train)
+    fill_bank(answerer, train)
     if isinstance(config, AVQAConfig):
         start_from_runs(answerer, config, _meta(world, answerer))
     if not any(p.requires_grad for p in objective.parameters()):
