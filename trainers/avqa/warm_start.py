@@ -100,7 +100,12 @@ def _adopt(answerer: Answerer, start: Checkpoint, folder: Path, part: str, ours:
     state = {
         ours + name.removeprefix(f"{part}."): x for name, x in start.weights.items() if name.startswith(f"{part}.")
     }
-    own = {name: x for name, x in answerer.state_dict().items() if name.startswith(ours)}
+    added = tuple(f"{ours}{name}." for name in getattr(getattr(answerer, part), "added", ()))
+    own = {
+        name: x
+        for name, x in answerer.state_dict().items()
+        if name.startswith(ours) and (name in state or not name.startswith(added))  # what is added may begin anew
+    }
     wrong = sorted(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]
     if wrong or not state:
         message = f"its {part} does not fit: {', '.join(wrong[:3]) or 'it has none'}"
