@@ -105,7 +105,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(toys):
     with pytest.raises(InputError, match=r"(?s)one of 'avst', .*'bag'.*did you mean 'bag'") as error:
         load_config(AVQAConfig, None, overrides)
     assert error.value.field == "network"
-    with pytest.raises(UnknownName, match="no network 'bog'; choose from avst, avsd, lavit, pstp, bag"):
+    with pytest.raises(UnknownName, match=r"no network 'bog'; choose from avst, .*, bag"):
         NETWORKS["bog"]
 
 

@@ -51,6 +51,8 @@ class Recovery(Protocol):
 
     Attributes:
         loss_names: its losses with their default weights.
+        changes_complete: (False where it is left out) it changes features of complete samples, too. Frames of other
+            clips, which it does not see, would be told by that alone, so a network gets none.
     """
 
     loss_names: ClassVar[Mapping[str, float]]

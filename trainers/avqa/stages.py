@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.avqa.answerer import Answerer, Design
 from models.avqa.networks import NETWORKS
+from models.avqa.recovery import RECOVERIES
 from models.backbone import weights_fingerprint
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
@@ -113,8 +114,10 @@ def question_stages(config: QuestionConfig) -> list[Stage]:
 
 
 def _needs_negatives(config: AVQAConfig) -> bool:
-    """Whether a loss that counts takes frames of other clips."""
+    """Whether a loss that counts takes frames of other clips, and these would look like the own ones."""
     network = NETWORKS[config.network]
+    if getattr(RECOVERIES[config.recovery], "changes_complete", False):
+        return False
     return network.takes_negatives and any(config.weights[name] > 0 for name in network.loss_names)
 
 

@@ -13,7 +13,8 @@ Ours: the losses are those of what is present, and an absent modality is not enc
 encoded by itself: a linear layer brings it to width d, then the shared encoder; where the grids differ, r of the
 picture is averaged over its places for the sound, and that of the sound serves every place. A linear layer
 brings f_m back to the modality's features, added to them where it is present, so that the network keeps what
-the bottleneck loses. Where it is missing, r alone stands in; its linear layer starts as the others.
+the bottleneck loses. (AVST then trains without its match loss: frames of other clips do not come through here,
+and that they were not changed would give them away.) Where it is missing, r alone goes through that layer.
 
 Shapes: B questions, T time steps, R rows of a visual step (1 for the sound), d width, Da and Dv widths.
 """
@@ -47,6 +48,7 @@ class ShaSpec(nn.Module):
     `modality_ce`, of naming a modality from its specific features (0.02), the mean over those that a sample has.
     """
 
+    changes_complete: ClassVar[bool] = True
     loss_names: ClassVar[Mapping[str, float]] = {"shared_l1": 0.1, "modality_ce": 0.02}
 
     def __init__(self, spec: FeatureSpec, words: int, *, dim: int = 256):
