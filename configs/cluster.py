@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.auth import Answer, ask, sent_token
+from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
@@ -50,10 +51,9 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         check_address(address)
     else:
         options["address"] = "local"  # else Ray joins the one that was started last on this machine
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
-        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+    if variables := worker_variables(address):
+        options["runtime_env"] = {"env_vars": variables}
     try:
         ray.init(**options)
     except Exception as error:
@@ -64,6 +64,18 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def worker_variables(address: str | None) -> dict[str, str]:
+    """Environment variables of this process that workers need and do not get by themselves: the path of a local
+    cluster's, the plugins of any. Those that a submitted job gives its workers are not given again."""
+    variables = {}
+    if not address:
+        root = str(Path(__file__).resolve().parent.parent)
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    if plugins := os.environ.get(PLUGINS):
+        variables[PLUGINS] = plugins
+    return {name: value for name, value in variables.items() if name not in _job_environment().get("env_vars", {})}
 
 
 def _not_there(address: str | None, error: Exception) -> InputError | None:
@@ -179,7 +191,12 @@ def runs_folder() -> Path:
 
 def in_job() -> bool:
     """Whether this process is the driver of a job with an uploaded working directory."""
+    return bool(_job_environment().get("working_dir"))
+
+
+def _job_environment() -> dict[str, Any]:
+    """The runtime environment of the submitted job that this process drives, if it drives one."""
     try:
-        return bool(json.loads(os.environ.get(JOB, ""))["runtime_env"].get("working_dir"))
+        return dict(json.loads(os.environ.get(JOB, ""))["runtime_env"])
     except (ValueError, KeyError, TypeError):
-        return False
+        return {}

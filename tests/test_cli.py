@@ -106,7 +106,7 @@ print({{"torch", "ray", "mlflow", "av", "matplotlib", "pandas"}} & set(sys.modul
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     assert done.stdout.rstrip().endswith("set()")
-    for words in ("backbone.target_length: integer or null", "weights.rmmr: number; 0 or more; default 1"):
+    for words in ("backbone.target_length: integer or null", "weights: mapping of text to number"):
         assert words in done.stdout
 
 
