@@ -64,6 +64,7 @@ class Track:
         keys: whether everything after it can be decoded without what came before.
         hidden: outside an edit list: decoded and not shown.
         durations: ticks.
+        idle: tick at which a last empty packet is over, if there are such.
         damaged: positions of packets that are cut short or marked as damaged.
         packets: the data, of a small file.
     """
@@ -73,6 +74,7 @@ class Track:
     keys: list[bool] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
+    idle: int | None = None
     damaged: list[int] = field(default_factory=list)
     packets: list[Any] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ class Track:
         ends = [
             at + d for at, d, h in zip(self.pts, self.durations, self.hidden, strict=True) if at is not None and not h
         ]
-        return max(ends) * self.unit if ends else None
+        return max(*ends, self.idle or ends[0]) * self.unit if ends else None
 
 
 class Media:
@@ -139,6 +141,9 @@ class Media:
         held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
         for packet in self._packets():
             track = found[packet.stream_index]
+            if not packet.size:  # nothing new: the frame before is held
+                track.idle = max(track.idle or 0, (packet.pts or 0) + (packet.duration or 0))
+                continue
             if packet.is_corrupt:
                 track.damaged.append(len(track.pts))
             track.pts.append(packet.pts)
@@ -154,7 +159,7 @@ class Media:
         clock = _Clock(self.discontinuous)
         try:
             for packet in self.file.demux(*streams):
-                if packet.size:
+                if packet.size or packet.pts is not None:
                     clock.correct(packet)
                     yield packet
         except av.FFmpegError as error:
@@ -169,7 +174,7 @@ class Media:
         straight = begin is None or self.joints or not {"mov", "matroska"} & set(self.formats)
         target = self.zero if straight else max(begin or 0.0, 0.0) + self.zero
         self.file.seek(int(target * 1e6))
-        return self._packets(self.file.streams[stream.index])
+        return (packet for packet in self._packets(self.file.streams[stream.index]) if packet.size)
 
     def since(self, stream: Stream, position: int) -> Iterator[tuple[int, Any]]:
         """The packets of a stream from a position on, with their positions.

@@ -79,6 +79,8 @@ class Listing:
         self.pts = np.sort(pts[~hidden])
         (last,) = np.array(track.durations)[pts == self.pts[-1]]
         self.shown = seconds(self.pts, int(last), track.unit) - media.zero
+        if "avi" in media.formats and stream.begin is not None:  # it has no times: what is guessed may be late
+            self.shown -= self.shown[0, 0] - stream.begin
         self.keys = np.flatnonzero(np.isin(self.pts, pts[np.array(track.keys)]))
 
 
