@@ -223,7 +223,7 @@ def write(out: Path, verdicts: Sequence[Verdict], record: dict[str, Any]) -> Non
     groups = list(dict.fromkeys(verdict.group for verdict in verdicts))
     outcomes = (RIGHT, WRONG, LOST, REFUSED)
     count = Counter((verdict.group, verdict.outcome) for verdict in verdicts)
-    rows = [[g, sum(count[g, o] for o in outcomes), *(count[g, o] for o in outcomes)] for g in groups]
+    rows: list[list[Any]] = [[g, sum(count[g, o] for o in outcomes), *(count[g, o] for o in outcomes)] for g in groups]
     total: list[Any] = ["all", *(sum(int(row[i]) for row in rows) for i in range(1, len(outcomes) + 2))]
     bad = [f"- {v.group}, `{v.name}`: {v.outcome}: {v.detail}" for v in verdicts if v.outcome != RIGHT]
     text = "\n".join([report.table(["files", "number", *outcomes], [*rows, total]), "", *bad])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,6 +16,9 @@ HALVES = "color=red:s=64x64:r=10:d=1[a];color=lime:s=32x64:r=10:d=1[b];[a][b]ove
 TONE = "aevalsrc='if(gte(t,2),0.5*sin(6283*t),0)':d=4:s=44100"
 STEREO = "aevalsrc='if(gte(t,2),0.5*sin(6283*t),0)|{other}if(gte(t,2),0.5*sin(6283*t),0)':d=4:s=44100"
 SIX = "aevalsrc='" + "|".join(["if(gte(t,2),0.3*sin(6283*t),0)"] * 6) + "':d=4:s=48000:c=5.1"
+
+
+Make = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Specimen:
 
     group: str
     name: str
-    make: Callable[[Path], None]
+    make: Make
     truth: Truth = Truth()
 
 
@@ -56,7 +60,9 @@ def run(*arguments: object) -> bytes:
     return subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
 
 
-def source(*options: object, picture: str = RED_LIME, sound: str = TONE, rate: int = 10, late: str = "", by: float = 0):
+def source(
+    *options: object, picture: str = RED_LIME, sound: str = TONE, rate: int = 10, late: str = "", by: float = 0
+) -> Make:
     """A maker of picture and sound through ffmpeg; one of them late by so many seconds; an empty name leaves it out."""
 
     def make(path: Path) -> None:
@@ -70,7 +76,7 @@ def source(*options: object, picture: str = RED_LIME, sound: str = TONE, rate: i
     return make
 
 
-def copied(*options: object, base: Callable[[Path], None] | None = None, suffix: str = ".mkv"):
+def copied(*options: object, base: Make | None = None, suffix: str = ".mkv") -> Make:
     """A maker that stream-copies a plain file of H.264 and AAC."""
     first = base or source(*H264, "-c:a", "aac", "-g", "10")
 
@@ -84,7 +90,7 @@ def copied(*options: object, base: Callable[[Path], None] | None = None, suffix:
     return make
 
 
-def ruined(base: Callable[[Path], None], change: Callable[[bytes], bytes]):
+def ruined(base: Make, change: Callable[[bytes], bytes]) -> Make:
     """A maker that changes the bytes of a file."""
 
     def make(path: Path) -> None:
@@ -125,7 +131,7 @@ CONTAINERS: dict[str, tuple[tuple[object, ...], int]] = {
     "h264-aac.3gp": ((*H264, "-c:a", "aac"), 10),
     "ffv1-pcm.nut": ((*YUV, "-c:v", "ffv1", "-c:a", "pcm_s16le"), 10),
     "frag-h264-aac.mp4": ((*H264, "-c:a", "aac", "-movflags", "+frag_keyframe+empty_moov"), 10),
-    "every-h264-aac.mp4": ((*H264, "-c:a", "aac", "-movflags", "+frag_every_frame+empty_moov"), 10),
+    "dash-h264-aac.mp4": ((*H264, "-c:a", "aac", "-movflags", "+dash+empty_moov", "-frag_duration", 500_000), 10),
 }
 UNTIMED: dict[str, tuple[tuple[object, ...], int]] = {  # no place for a late start
     "mpeg4-mp3.avi": (("-c:v", "mpeg4", "-c:a", "libmp3lame"), 10),
@@ -202,16 +208,16 @@ def _sounds() -> Iterator[Specimen]:
     alone = Truth(picture=False, lag=None, tone=2.0)
     for name, options in {**SOUNDS, **{f"a.{suffix}": () for suffix in SUFFIXES}}.items():
         yield Specimen("sound alone", f"sound-{name}", source(*options, picture=""), alone)
-    yield Specimen("sound alone", "pipe.wav", lambda path: _piped(path, "wav"), alone)
-    yield Specimen("sound alone", "pipe.au", lambda path: _piped(path, "au"), alone)
+    yield Specimen("sound alone", "pipe.wav", _piped("wav"), alone)
+    yield Specimen("sound alone", "pipe.au", _piped("au"), alone)
     for other, name in (("", "same"), ("-", "opposite"), ("0*", "left")):
         yield Specimen("channels", f"{name}.wav", source(picture="", sound=STEREO.format(other=other)), alone)
     for suffix in ("wav", "flac", "ac3", "m4a", "opus"):
         yield Specimen("channels", f"six.{suffix}", source(picture="", sound=SIX), alone)
 
 
-def _piped(path: Path, form: str) -> None:
-    path.write_bytes(run("-f", "lavfi", "-i", TONE, "-f", form, "-"))
+def _piped(form: str) -> Make:
+    return lambda path: _write(path, run("-f", "lavfi", "-i", TONE, "-f", form, "-"))
 
 
 def _texts() -> Iterator[Specimen]:
@@ -222,7 +228,7 @@ def _texts() -> Iterator[Specimen]:
             make = copied("-i", "{plain}", "-c", "copy", *tags, *streams)
             yield Specimen("texts", f"text {number}.{suffix}", make)
     for number, name in enumerate(("truncated clip", "%03d", "Read error; partial file", "a'b\"c`$x", "-ss 9", "näme")):
-        yield Specimen("texts", f"{name} {number}.mp4", lambda path: _named(path))
+        yield Specimen("texts", f"{name} {number}.mp4", _named)
 
 
 def _named(path: Path) -> None:
@@ -271,9 +277,9 @@ def _unusual() -> Iterator[Specimen]:
         ("live.mkv", (*H264, "-c:a", "aac")),
         ("live.webm", (*YUV, "-c:v", "libvpx", "-c:a", "libopus")),
     ):
-        yield Specimen("live", name, lambda path, codecs=codecs: _live(path, *codecs, *live))
-    yield Specimen("live", "live.flv", lambda path: _live(path, *H264, "-c:a", "aac", "-f", "flv"))
-    yield Specimen("live", "live.ts", lambda path: _live(path, *H264, "-c:a", "aac", "-f", "mpegts"))
+        yield Specimen("live", name, _live(*codecs, *live))
+    yield Specimen("live", "live.flv", _live(*H264, "-c:a", "aac", "-f", "flv"))
+    yield Specimen("live", "live.ts", _live(*H264, "-c:a", "aac", "-f", "mpegts"))
     attached = ("-map", 0, "-map", "1:v", "-c", "copy", "-disposition:v:1", "attached_pic")
     yield Specimen("cover art", "cover.mp4", _covered("-i", "{plain}", "-i", "{cover}", *attached, suffix=".mp4"))
     first = ("-i", "{cover}", "-display_hflip", "-i", "{plain}", "-map", "0:v", "-map", 1)
@@ -300,7 +306,7 @@ def _unusual() -> Iterator[Specimen]:
         )
 
 
-def _covered(*options: object, base: Callable[[Path], None] | None = None, suffix: str):
+def _covered(*options: object, base: Make | None = None, suffix: str) -> Make:
     """As `copied`, with a blue picture as `{cover}`."""
 
     def make(path: Path) -> None:
@@ -312,9 +318,9 @@ def _covered(*options: object, base: Callable[[Path], None] | None = None, suffi
     return make
 
 
-def _live(path: Path, *options: object) -> None:
+def _live(*options: object) -> Make:
     inputs = ("-f", "lavfi", "-i", RED_LIME.format(rate=10), "-f", "lavfi", "-i", TONE)
-    path.write_bytes(run(*inputs, *options, "-"))
+    return lambda path: _write(path, run(*inputs, *options, "-"))
 
 
 def _damage() -> Iterator[Specimen]:
@@ -324,10 +330,10 @@ def _damage() -> Iterator[Specimen]:
         codecs = {"webm": (*YUV, "-c:v", "libvpx", "-c:a", "libopus")}.get(suffix, (*H264, "-c:a", "aac"))
         base = source(*codecs, *begun.get(suffix, ()))
         for share in (0.5, 0.8):
-            make = ruined(base, lambda data, share=share: data[: int(len(data) * share)])
+            make = ruined(base, partial(_first, share))
             yield Specimen("cut short", f"cut-{share}.{suffix}", make, cut_short)
     for suffix in ("wav", "aiff", "w64"):
-        make = ruined(source(picture=""), lambda data: data[: len(data) // 2])
+        make = ruined(source(picture=""), partial(_first, 0.5))
         yield Specimen("cut short", f"cut-half.{suffix}", make, cut_short)
     mp4 = source(*H264, "-c:a", "aac")
     yield Specimen("cut short", "without-its-end.mp4", ruined(mp4, lambda data: data[:-3000]), cut_short)
@@ -340,7 +346,11 @@ def _damage() -> Iterator[Specimen]:
         "page.webm": b"<!doctype html><title>404</title>" * 99,
         "noise.mkv": bytes(range(256)) * 99,
     }.items():
-        yield Specimen("refused", name, lambda path, content=content: _write(path, content), cut_short)
+        yield Specimen("refused", name, partial(_write, content=content), cut_short)
+
+
+def _first(share: float, data: bytes) -> bytes:
+    return data[: int(len(data) * share)]
 
 
 def _write(path: Path, content: bytes) -> None:

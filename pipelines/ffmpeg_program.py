@@ -78,7 +78,7 @@ def _pictures(
     """
     near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
     at = shown[chosen, 0] - _shift(media, stream)
-    windows = "+".join(f"between(t,{time - near:.6f},{time + near:.6f})" for time in at)
+    windows = _sum([f"between(t,{time - near:.6f},{time + near:.6f})" for time in at])
     form = {"fps_mode": "passthrough", "pix_fmt": "rgb24", "c": "rawvideo", "format": "nut"}
     key_frames = {"skip_frame": "nokey"} if wanted.key_frames else {}
     graph = source(max_error_rate=0, **key_frames).output(
@@ -94,6 +94,12 @@ def _pictures(
         aspect = float(picture.sample_aspect_ratio or 1)
         found.append(fit(pixels, wanted.size, aspect if wanted.pixel_aspect != 1.0 else 1.0))
     return found
+
+
+def _sum(terms: list[str]) -> str:
+    """A sum as a balanced tree: ffmpeg bounds how deep an expression may be, and a plain chain is as deep as long."""
+    half = len(terms) // 2
+    return terms[0] if not half else f"({_sum(terms[:half])}+{_sum(terms[half:])})"
 
 
 def sound_by_program(

@@ -302,3 +302,10 @@ def test_late_tone_is_what_it_says():
     command = [executable(), "-v", "error", "-f", "lavfi", "-i", LATE_TONE, "-ar", "16000", "-f", "s16le", "-"]
     samples = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.int16)
     assert tone_times(samples) == pytest.approx((2, 4), abs=0.001)
+
+
+def test_hundreds_of_frames_by_the_program(folder):
+    """ffmpeg bounds how deep an expression may be."""
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=32x32:r=100:d=4", "-c:v", "mpeg4", folder / "many.mkv")
+    clip = taken(folder / "many.mkv", frames=400, in_process=False)
+    assert len(set(clip.frame_times)) == 400
