@@ -79,7 +79,8 @@ class Listing:
         self.pts = np.sort(pts[~hidden])
         (last,) = np.array(track.durations)[pts == self.pts[-1]]
         self.shown = seconds(self.pts, int(last), track.unit) - media.zero
-        if "avi" in media.formats and stream.begin is not None:  # it has no times: what is guessed may be late
+        guessed = "avi" in media.formats and (np.diff(pts) > 0).all()  # it has no times; nothing is reordered
+        if guessed and stream.begin is not None:
             self.shown -= self.shown[0, 0] - stream.begin
         self.keys = np.flatnonzero(np.isin(self.pts, pts[np.array(track.keys)]))
 
