@@ -195,7 +195,7 @@ def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator
 
 def check_whole(media: Media, stream: Stream) -> None:
     """Raises DecodeError (truncated) if a packet of the stream is cut short or marked as damaged."""
-    if media.tracks[stream.index].damaged and not _short_last_block(media, stream):
+    if media.is_damaged(stream) and not _short_last_block(media, stream):
         raise DecodeError(TRUNCATED, f"{stream.kind} ({stream.codec}): a packet is cut short or damaged")
 
 

@@ -208,6 +208,11 @@ class Media:
         known = [end - self.zero for end in ends if end is not None]
         return max([*known, *([self.duration] if self.duration else [])], default=None)
 
+    def is_damaged(self, stream: Stream) -> bool:
+        """Whether a packet of the stream is cut short or marked as damaged; parsers drop the mark, not the message."""
+        said = f"Packet corrupt (stream = {stream.index}, "
+        return bool(self.tracks[stream.index].damaged) or any(text.startswith(said) for _, _, text in self.log)
+
     def check_readable(self) -> None:
         """Raises DecodeError (truncated) if reading met the file's end before the container's."""
         _ = self.tracks
@@ -294,6 +299,8 @@ def _no_media(path: str, error: Exception, log: list[tuple[int, str, str]]) -> E
         return error
     if any(re.fullmatch(r"moov atom not found\s*", text) for _, _, text in log) and _begins_as_mp4(path):
         return DecodeError(TRUNCATED, "no moov atom: the end of the mp4 is missing")
+    if (message := cut_short([text for _, _, text in log])) is not None:
+        return DecodeError(TRUNCATED, f"the file can't be opened: {message}")
     reason = getattr(error, "strerror", None) or type(error).__name__
     return DecodeError(UNDECODABLE, f"the file can't be opened: {reason}")
 

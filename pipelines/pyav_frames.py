@@ -71,7 +71,7 @@ class Listing:
 
     def __init__(self, media: Media, stream: Stream):
         self.track = track = media.tracks[stream.index]
-        if track.damaged or not track.pts or None in track.pts:
+        if media.is_damaged(stream) or not track.pts or None in track.pts:
             raise Undecided("a damaged packet, or one without a time")
         pts, hidden = np.array(track.pts), np.array(track.hidden)
         if len(set(track.pts)) < len(pts) or hidden.all():
