@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.audit import picture, sound
 from pipelines.audit.agreement import agreement
-from pipelines.audit.streams import StreamFacts
+from pipelines.audit.streams import NO_FACTS, StreamFacts
 from shards.schema import Frozen, SampleMeta, StreamInfo
 
 SHOWN_QUANTILE = 0.98  # of the log-mel frames' levels: what counts as the loudest
@@ -30,7 +30,7 @@ class AuditClip:
     fbank: np.ndarray | None
     frames: np.ndarray | None
     wave: np.ndarray | None = None
-    facts: StreamFacts = StreamFacts()
+    facts: StreamFacts = NO_FACTS
 
 
 class Measures(Frozen):

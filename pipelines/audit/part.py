@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,11 +141,15 @@ class PartFile:
         """What is told of each clip."""
         text, begin = self.column("records").tobytes(), 0
         for end in self.column("record_ends"):
-            yield ClipRecord.model_validate(json.loads(text[begin:end]))
+            yield ClipRecord.model_validate_json(text[begin:end])
             begin = int(end)
 
+    def record(self, i: int) -> ClipRecord:
+        """What is told of clip ``i``."""
+        return ClipRecord.model_validate_json(self._piece("records", "record_ends", i).tobytes())
+
     def sound(self, i: int) -> np.ndarray:
-        """Sketch of clip ``i``'s sound, uint8 [T, 64]; T = 0: it has none."""
+        """Sketch of clip ``i``'s sound, uint8 [T, 128]; T = 0: it has none."""
         return self._piece("sounds", "sound_ends", i)
 
     def picture(self, i: int) -> np.ndarray:

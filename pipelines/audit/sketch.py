@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-STEPS, BANDS = 512, 64  # of a sound's sketch, at most
+STEPS, BANDS = 512, 128  # of a sound's sketch, at most
 STEP_FRAMES = 2  # log-mel frames of its finest step: 20 ms
 RANGE_NEPERS = 13.8  # 60 dB below the loudest: what a sketch of sound holds
 STILLS, SIDE = 3, 32  # of a picture's sketch
@@ -34,7 +34,7 @@ def digest(array: np.ndarray) -> int:
 
 
 def sound_sketch(fbank: np.ndarray) -> np.ndarray:
-    """uint8 [T, 64], T at most 512: a log-mel [frames, 128] averaged in time and frequency.
+    """uint8 [T, 128], T at most 512: a log-mel [frames, 128] averaged in time and frequency.
 
     A step lasts 20 ms times the power of two that makes them few enough; 0 is 60 dB below the loudest
     value, 255 the loudest.
@@ -67,7 +67,7 @@ def picture_sketch(frames: np.ndarray) -> np.ndarray:
 
 
 def sound_hashes(sketch: np.ndarray) -> np.ndarray:
-    """uint64 [5]: a hash for each window of time, of a sketch uint8 [T, 64]."""
+    """uint64 [5]: a hash for each window of time, of a sketch uint8 [T, 128]."""
     found = []
     for begin, end in TIME_WINDOWS:
         first = round(begin * len(sketch))
@@ -82,7 +82,7 @@ def picture_hashes(sketch: np.ndarray) -> np.ndarray:
     found = []
     for frame in (sketch[0], sketch[STILLS // 2]):
         for begin, end in CROP_WINDOWS:
-            box = tuple(SIDE * edge for edge in (begin, begin, end, end))
+            box = (SIDE * begin, SIDE * begin, SIDE * end, SIDE * end)
             image = Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BILINEAR, box=box)
             luma, *chroma = np.moveaxis(np.asarray(image.convert("YCbCr"), np.float32), 2, 0)
             signs = [_signs(luma, LUMA_COSINES), *(_signs(plane, CHROMA_COSINES) for plane in chroma)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.audit.clip import AuditClip
 from pipelines.audit.settings import AuditConfig
-from pipelines.audit.streams import StreamFacts, stream_facts
+from pipelines.audit.streams import NO_FACTS, StreamFacts, stream_facts
 from pipelines.causes import ABSENT, TOO_SHORT, DecodeError
 from pipelines.decode import lost
 from pipelines.fbank import WINDOW, log_mel
@@ -116,7 +116,7 @@ def _of_rows(clips: tuple[Clip, ...], config: AuditConfig) -> Iterator[tuple[Aud
             decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
         fbank = log_mel(decoded.audio) if decoded.audio is not None else None
         path = request.path or request.audio_path
-        facts = StreamFacts()
+        facts = NO_FACTS
         if path and fbank is not None:
             facts = stream_facts(path, request.span, max_seconds=config.max_seconds, timeout=config.timeout_s)
         meta = sample_meta(clip, decoded)
