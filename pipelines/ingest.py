@@ -224,6 +224,7 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
     failures = len((out / QUARANTINE_FILE).read_text().splitlines())
     print(f"{out / 'dataset.json'}; {failures} clips in {out / QUARANTINE_FILE}")
+    print(f"which of them are silent, black, frozen, blurred, in two splits: avmend audit {out}")
 
 
 if __name__ == "__main__":

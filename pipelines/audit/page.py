@@ -88,7 +88,8 @@ def _limit(flag: str, config: AuditConfig) -> str:
     if flag not in SHOWN_MEASURES:
         return ""
     field = SHOWN_MEASURES[flag][2]
-    return f"{field}={getattr(config, field)}"
+    value = getattr(config, field)
+    return f"{field}={value:g}" if value is not None else f"{field}: none set"
 
 
 def _card(clip: Shown, flag: str, files: ClipFiles) -> Card:

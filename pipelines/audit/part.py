@@ -15,6 +15,7 @@ from pipelines.audit import sketch
 from pipelines.audit.clip import AuditClip, Measures, measure
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import Part
+from pipelines.fbank import MEL_BINS
 from pipelines.pictures import jpeg
 from shards.atomic import replacing
 from shards.schema import Frozen
@@ -59,7 +60,7 @@ class PartArrays:
         """Sketch one clip."""
         source = int(clip.meta.source_sha256[:16] or "0", 16)
         sound = picture = 0
-        heard = np.zeros((0, sketch.BANDS), np.uint8)
+        heard = np.zeros((0, MEL_BINS), np.uint8)
         seen = np.zeros((sketch.STILLS, sketch.SIDE, sketch.SIDE, 3), np.uint8)
         self.sound_hashes.append(np.zeros(len(sketch.TIME_WINDOWS), np.uint64))
         self.picture_hashes.append(np.zeros(2 * len(sketch.CROP_WINDOWS), np.uint64))

@@ -79,9 +79,10 @@ def picture_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 def _best_crop(whole: np.ndarray, part: np.ndarray) -> float:
     """Of the crops of `whole`, the one most like `part`."""
-    best, box = _fit(whole, part, _coarse())
+    best, box = _fit(_halved(whole), _halved(part), _coarse())
     if best < PROMISING:
         return best
+    best, box = _fit(whole, part, [box])
     for step in CLIMB:
         while True:
             score, near = _fit(whole, part, _near(box, step))
@@ -89,6 +90,12 @@ def _best_crop(whole: np.ndarray, part: np.ndarray) -> float:
                 break
             best, box = score, near
     return best
+
+
+def _halved(frames: np.ndarray) -> np.ndarray:
+    """[K, S, S, 3] to [K, S / 2, S / 2, 3]."""
+    count, side, _, colours = frames.shape
+    return frames.reshape(count, side // 2, 2, side // 2, 2, colours).mean(axis=(2, 4))
 
 
 @lru_cache(maxsize=1)
