@@ -8,8 +8,8 @@ import sys
 
 COMMANDS = {
     "corpus": ("pipelines.corpus", "make clips and a manifest: scenes, avdigits, or from a corpus's folders"),
-    "audit": ("pipelines.audit.command", "what is wrong with the clips of a corpus, and which are the same"),
     "ingest": ("pipelines.ingest", "manifest and clips to media shards, dataset.json, quarantine.jsonl"),
+    "audit": ("pipelines.audit.command", "what is wrong with the clips of a corpus, and which are the same"),
     "features": ("pipelines.features", "media shards to feature shards by a frozen backbone"),
     "shards": ("shards.inspect", "look into shards, verify them against dataset.json"),
     "train": ("trainers.train", "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr"),

@@ -5,7 +5,7 @@
 Clips of ``scenes`` get one fault each, by ffmpeg; others stay as they are. Of some, copies are added to another
 split: as they are, re-encoded, cropped, with other gain, brightness and bit rate, cut short in time. The truth is
 exact: it is what was planted. The same is audited from the manifest and from media shards made of it (which
-know neither the files nor the waveforms).
+know neither the files nor the waveforms). The thresholds were chosen on clips of seed 0; other seeds are held out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import subprocess
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
+from pipelines.audit.candidates import BITS, close_pairs
 from pipelines.audit.run import audit
 from pipelines.audit.settings import AuditConfig
 from pipelines.corpora.synthetic.scenes import ScenesConfig, build_scenes
@@ -163,7 +165,7 @@ def score(planted: Mapping[str, str], flags: Mapping[str, frozenset[str]], witho
             continue
         ids = [name for name, what in planted.items() if what == kind and name in flags]
         found = sum(truth(kind)[0] <= flags[name] for name in ids)
-        names = sorted(truth(kind)[0] - {"length_differs", "across_splits"}) if kind not in COPIES else []
+        names = sorted(truth(kind)[0] - {"length_differs"} or truth(kind)[0]) if kind not in COPIES else []
         flagged = {n for n in flags if flags[n] & set(names)}
         right = {n for n in flagged if set(names) & (truth(planted[n])[0] | truth(planted[n])[1])}
         rows.append(
@@ -181,6 +183,32 @@ def score(planted: Mapping[str, str], flags: Mapping[str, frozenset[str]], witho
         if row["fault"] in COPIES:
             row["precision"] = round(right_copies / len(copies), 3) if copies else ""
     return rows
+
+
+def at_scale(count: int, seed: int) -> dict[str, Any]:
+    """Candidates among so many clips of random hashes, 1,000 of them near another's: time, memory, how many found."""
+    rng, planted = np.random.default_rng(seed), min(1000, count // 4)
+    hashes = rng.integers(0, 1 << BITS, (count, 5), dtype=np.uint64)
+    for i in range(planted):
+        flips = rng.choice(BITS, i % 7, replace=False).astype(np.uint64)
+        hashes[count // 2 + i, 1] = hashes[i, 3] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=np.uint64(0))
+    config, usable = AuditConfig(), np.ones(count, bool)
+    search = {name: getattr(config, name) for name in ("tables", "neighbours", "distance", "seed")}
+    tracemalloc.start()
+    begin, processor = time.monotonic(), time.process_time()
+    a, b, _ = close_pairs(hashes, usable, **search, nearest=config.candidates)
+    seconds, used = time.monotonic() - begin, time.process_time() - processor
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = set(zip(a.tolist(), b.tolist(), strict=True))
+    return {
+        "clips": count,
+        "pairs": len(a),
+        "found": sum((i, count // 2 + i) in found for i in range(planted)) / planted,
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(used, 1),
+        "bytes_a_clip": round(peak / count),
+    }
 
 
 def wrong(planted: Mapping[str, str], flags: Mapping[str, frozenset[str]]) -> list[dict[str, str]]:
@@ -202,6 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clean", type=positive, default=176, help="clips without one (default 176)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=positive, default=2, help="processes")
+    parser.add_argument("--scale", type=positive, default=1_000_000, help="clips among which candidates are sought")
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
@@ -222,7 +251,8 @@ def main(argv: list[str] | None = None) -> int:
             "kinds": score(planted, flags, without),
             "wrong": wrong(planted, flags) if way == "manifest" else [],
         }
-    write(args.out, results, {"machine": found, "settings": {"seed": args.seed, "faults": args.faults}})
+    settings = {"seed": args.seed, "faults": args.faults, "clean": args.clean}
+    write(args.out, results, {"machine": found, "settings": settings, "scale": at_scale(args.scale, args.seed)})
     figures = [row[name] for r in results.values() for row in r["kinds"] for name in ("recall", "precision")]
     return int(min(figure for figure in figures if figure != "") < 0.95)
 
@@ -247,8 +277,12 @@ def write(out: Path, results: Mapping[str, Any], record: dict[str, Any]) -> None
     low = min(row[name] for row in kinds for name in ("recall", "precision") if row[name] != "")
     amount = sum(row["planted"] for row in kinds)
     said = json.dumps(results["manifest"]["wrong"])
+    scale = record["scale"]
     lines = [
         table(columns, cells),
+        "",
+        f"Candidates among {scale['clips']:,} clips of random hashes: {scale['processor_seconds']:g} s of one core, "
+        f"{scale['bytes_a_clip']} bytes of memory a clip; {scale['found']:.1%} of the near ones (0 to 6 bits) found.",
         "",
         f"Clips flagged otherwise than planted (manifest): {said}",
     ]

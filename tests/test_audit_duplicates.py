@@ -17,7 +17,7 @@ from pipelines.audit.similarity import coarser, picture_similarity, same_extent,
 from pipelines.fbank import log_mel
 
 pytestmark = pytest.mark.unit
-SEARCH = {"tables": 12, "neighbours": 8, "distance": 8, "nearest": 6, "seed": 0}
+SEARCH = {"tables": 24, "neighbours": 8, "distance": 8, "nearest": 6, "seed": 0}
 
 
 def video(seed: int) -> np.ndarray:

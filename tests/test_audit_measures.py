@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -12,7 +14,8 @@ from pipelines.audit.agreement import agreement
 from pipelines.audit.clip import Measures
 from pipelines.audit.flags import flags_of, unchecked
 from pipelines.audit.settings import AuditConfig
-from pipelines.audit.streams import mix_loss, stream_facts
+from pipelines.audit.sources import recorded_facts
+from pipelines.audit.streams import StreamFacts, mix_loss, stream_facts
 from pipelines.fbank import log_mel
 from tests.fixtures.media import make_clip, run_ffmpeg
 
@@ -148,3 +151,10 @@ def test_thresholds_decide():
     assert flags_of(quiet, CONFIG) == ()
     assert flags_of(quiet, AuditConfig(silence_db=-40)) == ("silent",)
     assert flags_of(Measures(agreement=-0.5), AuditConfig(agreement=0.0)) == ("low_agreement",)
+
+
+def test_what_the_json_says_of_the_file_is_taken():
+    audio = SimpleNamespace(channel="loudest (mean cancelled)")
+    assert recorded_facts(SimpleNamespace(offset=0.7, audio=audio)) == StreamFacts(0.7, 99)
+    assert recorded_facts(SimpleNamespace(offset=None, audio=SimpleNamespace(channel="mean"))) == StreamFacts()
+    assert recorded_facts(SimpleNamespace(audio=SimpleNamespace())) == StreamFacts()

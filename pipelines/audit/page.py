@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _limit(flag: str, config: AuditConfig) -> str:
     return f"{field}={value:g}" if value is not None else f"{field}: none set"
 
 
-def _card(clip: Shown, flag: str, files: ClipFiles) -> Card:
+def _card(clip: Shown, flag: str, files: ClipFiles, hidden: Sequence[str] = ()) -> Card:
     record = clip.record
     says = record.failure or ""
     if flag in SHOWN_MEASURES:
@@ -105,7 +105,7 @@ def _card(clip: Shown, flag: str, files: ClipFiles) -> Card:
         record.id,
         record.split,
         ", ".join(record.labels),
-        ", ".join(name for name in clip.flags if name != flag),
+        ", ".join(name.replace("_", " ") for name in clip.flags if name not in (flag, *hidden)),
         says,
         data_url(thumb, "jpeg") if thumb else "",
         heat(sound, 0, 255) if len(sound) else "",
@@ -116,7 +116,8 @@ def _pair(match: Match, a: Shown, b: Shown, files: ClipFiles) -> tuple[Card, Car
     said = [f"{name} {_alike(value)}" for name, value in (("sound", match.audio), ("picture", match.visual)) if value]
     if match.source:
         said.append("of the same file")
-    return _card(a, "", files), _card(b, "", files), ", ".join(said)
+    hidden = [flag for flag in FLAGS if flag not in SHOWN_MEASURES]  # the pair itself says so
+    return _card(a, "", files, hidden), _card(b, "", files, hidden), ", ".join(said)
 
 
 def _alike(correlation: float) -> str:

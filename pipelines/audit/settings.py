@@ -81,7 +81,7 @@ class AuditConfig(Config):
     both_visual: float = Field(default=0.94, ge=-1, le=1)
     supported_audio: float = Field(default=0.45, ge=-1, le=1)
     supported_visual: float = Field(default=0.9, ge=-1, le=1)
-    tables: int = Field(default=12, ge=1)
+    tables: int = Field(default=24, ge=1)
     neighbours: int = Field(default=8, ge=1)
     distance: int = Field(default=8, ge=0, le=64)
     candidates: int = Field(default=6, ge=1)
