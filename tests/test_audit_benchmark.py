@@ -46,12 +46,11 @@ def test_every_fault_is_planted_once_in_turn(tmp_path):
     assert sorted(k for k in planted.values() if k in FAULTS) == sorted(FAULTS)
     clips = {planted[clip.id]: clip for clip in read_manifest(tmp_path / "manifest.csv")}
     assert len(planted) == 25  # 20 clips, five of them with a copy
-    for kind, mix in (("silent", "volumedetect"), ("cancelled_stereo", "pan=mono|c0=0.5*c0+0.5*c1,volumedetect")):
-        command = [executable(), "-i", str(clips[kind].path), "-af", mix, "-vn", "-f", "null", "-"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        level = re.search(r"max_volume: (-?[\d.]+) dB", said)
-        assert level
-        assert float(level[1]) < -60
+    command = [executable(), "-i", str(clips["silent"].path), "-af", "volumedetect", "-vn", "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    level = re.search(r"max_volume: (-?[\d.]+) dB", said)
+    assert level
+    assert float(level[1]) < -60
 
 
 @pytest.mark.unit
