@@ -72,7 +72,7 @@ class AuditConfig(Config):
     black: float = Field(default=20.0, ge=0)
     flat: float = Field(default=2.0, ge=0)
     frozen: float = Field(default=3.0, ge=0)
-    blurred: float = Field(default=0.35, ge=0)
+    blurred: float = Field(default=0.32, ge=0)
     agreement: float | None = Field(default=None, ge=-1, le=1)
     near_audio: float = Field(default=0.965, ge=-1, le=1)
     near_visual: float = Field(default=0.98, ge=-1, le=1)
