@@ -35,6 +35,11 @@ COMMANDS = {
         "manifest and clips to media shards, dataset.json, quarantine.jsonl",
         "pipelines.command_line:ingest_parser",
     ),
+    "audit": Command(
+        "pipelines.audit.command",
+        "what is wrong with the clips of a corpus, and which are the same",
+        "pipelines.command_line:audit_parser",
+    ),
     "features": Command(
         "pipelines.features",
         "media shards to feature shards by a frozen backbone",

@@ -6,7 +6,7 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipelines.command_line import ingest_parser
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
-from pipelines.on_ray import run_in_slots
+from pipelines.on_ray import run_tasks
 from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
@@ -115,33 +115,13 @@ def _work(
     failures = sum(len(_failures(shard, result)) + result.halves for shard, result in finished)
     total, left = (sum(len(shard.clips) for shard in shards) for shards in (plan, todo.values()))
     with Progress("ingest", total, done=total - left, stage=stage) as progress:
-        for name, result in _run(list(todo.values()), config, out):
+        work = run_tasks(ingest_shard, list(todo.values()), (config, out), config.workers, config.worker_tries, out)
+        for name, result in work:
             done[name], shard = result, todo.pop(name)
             failures += len(_failures(shard, result)) + result.halves
             progress.advance(len(shard.clips), queue=f"{len(todo)} shards", failed=str(failures))
             check_budget(failures, config, result.quarantined)
     return done
-
-
-def _run(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
-    if config.workers == 0:
-        yield from ((shard.name, ingest_shard(shard, config, out)) for shard in plan)
-        return
-    with ray_session(config.workers):
-        yield from _run_on_ray(plan, config, out)
-
-
-def _run_on_ray(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
-    """One task per shard, never more in flight than can run soon, results as they come."""
-    import ray
-
-    task = ray.remote(num_cpus=1, max_retries=config.worker_tries, retry_exceptions=False)(ingest_shard)
-    limit = config.workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-
-    def submit(shard: ShardPlan) -> ray.ObjectRef:
-        return task.remote(shard, config, out)
-
-    yield from run_in_slots(plan, [submit] * limit, tries=config.worker_tries, out=out)
 
 
 def _assemble(
@@ -247,6 +227,7 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
     failures = [Quarantined.model_validate_json(line) for line in (out / QUARANTINE_FILE).open(encoding="utf-8")]
     print(f"{out / 'dataset.json'}; {len(failures)} clips in {out / QUARANTINE_FILE}")
     print(*(f"  {line}\n" for line in first_causes(failures)), sep="", end="")
+    print(f"which of them are silent, black, frozen, blurred, in two splits: avmend audit {out}")
 
 
 def first_causes(failures: Sequence[Quarantined]) -> list[str]:
