@@ -92,5 +92,5 @@ def reason(error: Exception) -> str:
     """Why a store refused or did not answer, in one line without passwords."""
     first = next(iter(str(error).splitlines()), type(error).__name__)
     if found := re.search(r"Caused by \w+\(\W*(?:<.*?>: )?(.*)\)", first):  # of urllib3, within MLflow's sentence
-        first = found.group(1).strip("'\") ")
+        first = re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", found.group(1).strip("'\") "))
     return redacted(first)
