@@ -104,14 +104,15 @@ def test_a_command_line_with_a_password_is_recorded_without_it(planted, mlflow_r
     address = f"mysql://ann:{IN_ARGUMENT}@db/x"
     monkeypatch.setattr(sys, "argv", ["avmend", "train", f"data={address}"])
     store = Store(mlflow_root)
-    with (
-        pytest.raises(ValueError, match="refused"),
-        store.run(
-            "r", "demo", {"recipe": "prompt", "data": address}, {"note": address}, folder=mlflow_root / "r"
-        ) as run,
-    ):
-        run.note(f"see {address} and {VARIABLES['DB_PASSWORD']}")
-        raise ValueError(f"{address} refused {VARIABLES['AWS_SECRET_ACCESS_KEY']}")
+    params = {"recipe": "prompt", "data": address}
+
+    def fail() -> None:
+        with store.run("r", "demo", params, {"note": address}, folder=mlflow_root / "r") as run:
+            run.note(f"see {address} and {VARIABLES['DB_PASSWORD']}")
+            raise ValueError(f"{address} refused {VARIABLES['AWS_SECRET_ACCESS_KEY']}")
+
+    with pytest.raises(ValueError, match="refused"):
+        fail()
     (recorded,) = read_runs(mlflow_root)
     told = json.dumps([recorded.params, recorded.tags])
     assert told.count("mysql://ann:***@db/x") == 5

@@ -72,6 +72,9 @@ def store_errors(uri: str, what: str = "can't be used") -> Iterator[None]:
     """
     try:
         yield
+    except ImportError as error:
+        remedy = "install the database's driver for Python, or use an MLflow server"
+        raise InputError(f"the MLflow store {what}: {error}", file=redacted(uri), remedy=remedy) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise InputError(
             f"the MLflow store {what}: {reason(error)}", file=redacted(uri), remedy=_remedy(uri, str(error))
