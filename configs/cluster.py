@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +57,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     try:
-        ray.init(**options)
+        with _own_sigterm():
+            ray.init(**options)
     except Exception as error:
         if told := _not_there(address, error):
             raise told from None
@@ -64,6 +67,16 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of this process's, which exits without a word of SIGTERM: a run that
+    is told to stop would be one that failed. Ours ends the session, too."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _not_there(address: str | None, error: Exception) -> InputError | None:
