@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,27 +144,37 @@ def require_resources(cpus: float, gpus: float, workers: int) -> str | None:
     from ray._private.state import state  # there is no public way to ask how far a cluster grows
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return can_ever_fit(nodes, state.get_max_resources_from_cluster_config(), cpus, gpus, workers)
+
+
+def can_ever_fit(
+    nodes: Sequence[Mapping[str, float]], most: Mapping[str, float] | None, cpus: float, gpus: float, workers: int
+) -> str | None:
+    """As `require_resources`, of the nodes' resources and the `most` that the cluster grows to; None: it does not.
+
+    Raises:
+        InputError: as there.
+    """
     if _fits(nodes, cpus, gpus, workers):
         return None
     wanted = f"{workers} {'workers' if workers > 1 else 'worker'} of {cpus:g} CPUs and {gpus:g} GPUs"
-    there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU"))
-    most = state.get_max_resources_from_cluster_config()
+    there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU")) + f" on {len(nodes)} nodes"
     if most and all(most.get(name, 0) >= n * workers for name, n in (("CPU", cpus), ("GPU", gpus))):
-        return f"waiting for the cluster to grow: {wanted}; now it has {there} on {len(nodes)} nodes"
-    missing = "gpu" if gpus * workers > _sum(nodes, "GPU") else "workers"
+        return f"waiting for the cluster to grow: {wanted}; now it has {there}"
+    missing = "gpu" if gpus * workers > max(_sum(nodes, "GPU"), (most or {}).get("GPU", 0)) else "workers"
     remedy = "gpu=false, or a cluster with GPUs" if missing == "gpu" else "set workers and cpus to what a node has"
-    message = f"{wanted} do not fit: the cluster has {there} on {len(nodes)} nodes, and does not grow to that"
+    message = f"{wanted} do not fit: the cluster has {there}, and does not grow to that"
     raise InputError(message, field=missing, remedy=remedy)
 
 
-def _fits(nodes: Sequence[dict[str, float]], cpus: float, gpus: float, workers: int) -> bool:
+def _fits(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float, workers: int) -> bool:
     """Whether so many workers fit on the nodes, each on one of them."""
     needs = [(name, n) for name, n in (("CPU", cpus), ("GPU", gpus)) if n]
     most = [min((int(node.get(name, 0) // n) for name, n in needs), default=workers) for node in nodes]
     return sum(most) >= workers
 
 
-def _sum(nodes: Sequence[dict[str, float]], name: str) -> float:
+def _sum(nodes: Sequence[Mapping[str, float]], name: str) -> float:
     return sum(node.get(name, 0) for node in nodes)
 
 
