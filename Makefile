@@ -26,9 +26,10 @@ demo: setup
 results: setup
 	.venv/bin/avmend study results $(ARGS)
 
+test: unexport PYTHONDONTWRITEBYTECODE  # compiled tests and modules are kept for the next run and for Ray's workers
 test: setup
 	.venv/bin/python -m pytest -m unit -n 2 --dist loadfile $(ARGS)
-	.venv/bin/python -m pytest -m ray $(ARGS)
+	.venv/bin/python -m pytest -m ray -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .
