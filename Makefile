@@ -4,6 +4,7 @@
 .PHONY: setup demo results test lint check clean
 .DEFAULT_GOAL := setup
 READY := .venv/.ready
+unexport PYTHONDONTWRITEBYTECODE  # compiled modules serve the next run, and Ray's workers in this one
 
 setup: $(READY)
 
@@ -26,7 +27,6 @@ demo: setup
 results: setup
 	.venv/bin/avmend study results $(ARGS)
 
-test: unexport PYTHONDONTWRITEBYTECODE  # compiled tests and modules are kept for the next run and for Ray's workers
 test: setup
 	.venv/bin/python -m pytest -m unit -n 2 --dist loadfile $(ARGS)
 	.venv/bin/python -m pytest -m ray -n 2 --dist loadfile $(ARGS)
