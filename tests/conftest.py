@@ -120,7 +120,7 @@ def ray_folder() -> Iterator[Path]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.pop("RAY_ADDRESS", None)
     yield folder
-    left = end_leftovers("RAY_TMPDIR", str(folder), seconds=30)
+    left = end_leftovers("RAY_TMPDIR", str(folder), seconds=60)
     shutil.rmtree(folder, ignore_errors=True)
     assert not left, f"processes that a test left behind: {left}"
 
