@@ -74,7 +74,7 @@ def test_prompts_and_answer_layer_train_on_a_frozen_avst(root):
     assert {n.split(".")[0] for n in begun if n not in theirs} == {"network"}
     begun = {name: x.clone() for name, x in begun.items()}
     optimizer = torch.optim.Adam([p for p in stage.objective.parameters() if p.requires_grad], lr=1e-2)
-    stage.objective.train()(stage.train.batch(range(9)))[0].backward()
+    stage.objective.train()(stage.train.batch(range(9))).loss.backward()
     optimizer.step()
     changed = {name.split(".")[1] for name, x in stage.weights().items() if not torch.equal(x, begun[name])}
     assert changed == {"prompts", "answer"}

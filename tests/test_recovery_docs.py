@@ -25,7 +25,8 @@ def test_the_example_trains(untouched, tmp_path, monkeypatch):
     asking_world(tmp_path, {"train": 9})
     values = {"recovery": "gain", "recovery_sizes": {"start": 2}, "weights": {"size": 0.2}}
     (stage,) = question_stages(AVQAConfig(**settings(tmp_path) | values))
-    total, _, figures = stage.objective(stage.train.batch(range(9)))
+    output = stage.objective(stage.train.batch(range(9)))
+    total, figures = output.loss, output.metrics
     total.backward()
     torch.testing.assert_close(figures["size"][0] / figures["size"][1], torch.tensor(4.0))
 

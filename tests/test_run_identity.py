@@ -15,11 +15,13 @@ from tests.fixtures.builders import media_dataset
 from tests.fixtures.worlds import NET, QUICK, World
 from trainers.classification.config import EvaluateConfig, FinetuneConfig, PromptConfig
 from trainers.evaluate import evaluate
+from trainers.identity import config_identity
 from trainers.job import Job, prepare
 from trainers.recipe import leaves
 from trainers.recipes import RECIPES
 from trainers.runs import CONFIG_FILE, read_run
 from trainers.train import train
+from tuning.study_config import ClassificationStudyConfig
 
 pytestmark = pytest.mark.unit
 
@@ -122,3 +124,19 @@ def test_a_case_wise_run_depends_on_its_backbones_weights_not_their_folder(world
 
 def test_leaves_are_dotted():
     assert dict(leaves({"a": 1, "b": {"c": 2, "d": {"e": 3}}})) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+def test_a_studys_identity_holds_what_its_paths_lead_to_and_not_where(tmp_path):
+    for name, row in {"a": "1,a.mp4,x,train", "b": "1,a.mp4,x,train", "c": "2,a.mp4,x,train"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"id,path,label,split\n{row}\n")
+
+    def identity(source: Path, clips: int = 8) -> str:
+        drawn = {"kind": "scenes", "clips": clips} if source == Path() else {"kind": "manifest", "source": str(source)}
+        return config_identity(ClassificationStudyConfig(corpus=drawn, recipes={"finetune": {}}))
+
+    assert (
+        identity(tmp_path / "a.csv")
+        == identity(tmp_path / "b.csv")
+        == identity(tmp_path / "../" / tmp_path.name / "a.csv")
+    )
+    assert len({identity(tmp_path / "a.csv"), identity(tmp_path / "c.csv"), identity(Path()), identity(Path(), 9)}) == 4

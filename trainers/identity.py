@@ -62,9 +62,11 @@ def config_identity(config: Config) -> str:
 def _with_content(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(plain)
     for name, value in config:
-        if isinstance(value, Config):
+        if isinstance(value, Config) and name not in plain:  # written flat, its settings beside the others
+            out |= _with_content(value, {k: plain[k] for k in type(value).model_fields if k in plain})
+        elif isinstance(value, Config):
             out[name] = _with_content(value, plain[name])
-        elif isinstance(value, Path):
+        elif isinstance(value, Path) and name in plain:
             out[name] = path_content(value)
     return out
 
