@@ -192,12 +192,11 @@ def _server(root: Path) -> Iterator[Callable[..., Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = (root / "server.log").open("wb")
     command, variables = ui_command(root, port)
-    server = subprocess.Popen(
-        command, env={**env, **variables}, stdout=log, stderr=log, start_new_session=True, cwd=root
-    )
+    env = {**os.environ, **variables, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    log = (root / "server.log").open("wb")
+    server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True, cwd=root)
 
     def ask(path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(

@@ -59,12 +59,13 @@ def find_token() -> Token | None:
 
 
 def sent_token() -> Token | None:
-    """The token that Ray would send: none where RAY_AUTH_MODE is disabled.
+    """The token that Ray would send to a cluster that runs: none unless RAY_AUTH_MODE=token is set, though a file be
+    there; unset, Ray takes it for clusters of its own alone.
 
     Raises:
         InputError: as :func:`find_token`.
     """
-    return None if os.environ.get(MODE, "token").lower() != "token" else find_token()
+    return None if os.environ.get(MODE, "").lower() != "token" else find_token()
 
 
 def ask(address: str, token: Token | None, seconds: float = 5.0) -> Answer:

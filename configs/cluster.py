@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,17 @@ LONGER = (
     "the machine is busy or short of memory: try again when it is less so, or let Ray wait longer (seconds): "
     "RAY_gcs_server_port_wait_time_s=300 RAY_raylet_start_wait_time_s=300"
 )
+HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: a node goes by 127.0.0.1, and Ray listens there alone
+if not os.environ.get("RAY_ADDRESS"):  # before Ray is imported, which reads it then
+    os.environ.setdefault(LOOPBACK_ONLY, "0")
 
 
 @contextmanager
 def ray_session(num_cpus: int | None = None) -> Iterator[None]:
-    """Connect to the cluster of ``RAY_ADDRESS``, or start a local one with ``num_cpus`` (default: all) and
-    stop it afterwards. Where this process already runs Ray, that is used and left running.
+    """Connect to the cluster of ``RAY_ADDRESS``, or start a local one with ``num_cpus`` (default: all), on loopback
+    alone, and stop it afterwards. Where this process already runs Ray, that is used and left running; a cluster of
+    somebody else's on this machine is not joined.
 
     Raises:
         InputError: there is no cluster at ``RAY_ADDRESS``, or it refuses the token; or a local one was not up
@@ -39,9 +45,11 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
         check_address(address)
     else:
+        options["address"] = "local"  # else Ray joins the one that was started last on this machine
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
@@ -72,14 +80,21 @@ def check_address(address: str) -> None:
     """Refuse at once an address where no Ray answers, or one that refuses this process's token.
 
     Raises:
-        InputError: so, or the address is the dashboard's, where jobs are submitted.
+        InputError: so, or it is no address, or the dashboard's, where jobs are submitted.
     """
     if address.startswith(("http://", "https://")):
         remedy = "for 'ray job submit' name it with --address; on a node set RAY_ADDRESS to the head's host:port"
         message = f"{address} is the address of a dashboard, where jobs are submitted"
         raise InputError(message, field="RAY_ADDRESS", remedy=remedy)
-    if ":" not in address or "://" in address or os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-        return  # auto, ray://..., or what only Ray itself can ask
+    found = HOST_PORT.fullmatch(address.removeprefix("ray://"))
+    if address in ("auto", "local"):
+        return  # Ray itself looks for it
+    if found is None:
+        remedy = "set it to the head's host:port, ray://host:port, auto, or unset it"
+        raise InputError(f"'{address}' is no address of a Ray cluster", field="RAY_ADDRESS", remedy=remedy)
+    if address.startswith("ray://") or os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        _reach(address, found.group(1).strip("[]"), int(found.group(2)))
+        return  # what more there is, only Ray itself can ask
     token = sent_token()
     answer = ask(address, token)
     if answer is Answer.NOBODY:
@@ -89,7 +104,55 @@ def check_address(address: str) -> None:
             f"refuses that of {token.source}" if token else "this process sends none"
         )
         remedy = "set RAY_AUTH_MODE=token, and copy the head's ~/.ray/auth_token to this user's, mode 600"
-        raise InputError(message, field="RAY_AUTH_TOKEN_PATH", remedy=remedy)
+        raise InputError(message, field="RAY_AUTH_TOKEN_PATH" if token else "RAY_AUTH_MODE", remedy=remedy)
+
+
+def _reach(address: str, host: str, port: int, seconds: float = 5.0) -> None:
+    """Refuse an address where nobody listens."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray answers at {address}: {error}", field="RAY_ADDRESS", remedy=START) from None
+
+
+def require_resources(cpus: float, gpus: float, workers: int) -> str | None:
+    """Refuse what the connected cluster can never give; Ray itself would wait for it, without end and a word.
+
+    Args:
+        cpus, gpus: of each worker; a worker runs on one node.
+
+    Returns:
+        None where it fits on the nodes that are there; where the cluster grows, what is waited for: to be shown.
+
+    Raises:
+        InputError: it does not fit, and the cluster does not grow, or not that far.
+    """
+    import ray
+    from ray._private.state import state  # there is no public way to ask how far a cluster grows
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if _fits(nodes, cpus, gpus, workers):
+        return None
+    wanted = f"{workers} {'workers' if workers > 1 else 'worker'} of {cpus:g} CPUs and {gpus:g} GPUs"
+    there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU"))
+    most = state.get_max_resources_from_cluster_config()
+    if most and all(most.get(name, 0) >= n * workers for name, n in (("CPU", cpus), ("GPU", gpus))):
+        return f"waiting for the cluster to grow: {wanted}; now it has {there} on {len(nodes)} nodes"
+    missing = "gpu" if gpus * workers > _sum(nodes, "GPU") else "workers"
+    remedy = "gpu=false, or a cluster with GPUs" if missing == "gpu" else "set workers and cpus to what a node has"
+    message = f"{wanted} do not fit: the cluster has {there} on {len(nodes)} nodes, and does not grow to that"
+    raise InputError(message, field=missing, remedy=remedy)
+
+
+def _fits(nodes: Sequence[dict[str, float]], cpus: float, gpus: float, workers: int) -> bool:
+    """Whether so many workers fit on the nodes, each on one of them."""
+    needs = [(name, n) for name, n in (("CPU", cpus), ("GPU", gpus)) if n]
+    most = [min((int(node.get(name, 0) // n) for name, n in needs), default=workers) for node in nodes]
+    return sum(most) >= workers
+
+
+def _sum(nodes: Sequence[dict[str, float]], name: str) -> float:
+    return sum(node.get(name, 0) for node in nodes)
 
 
 def lasting(path: Path, field: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,26 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove the temporary files of `replacing` that processes of this machine left beside ``path`` when they were
+    killed."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+        pid = re.fullmatch(r"(\d+)-[0-9a-f]{8}", left.name[len(path.stem) + 2 : -len(path.suffix) - 4 or None])
+        if pid is not None and not _lives(int(pid.group(1))):
+            left.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def sync(path: Path) -> None:

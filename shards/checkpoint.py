@@ -1,7 +1,8 @@
 """Checkpoints: a folder with weights.safetensors, checkpoint.json and, to resume from, state.pt.
 
 A checkpoint is written under another name, synced, and renamed into place. A kill at any point leaves either
-the old or the new one whole: while the old one stands aside (``.<name>.old``) readers find it there.
+the old or the new one whole: while the old one stands aside (``.<name>.old``) readers find it there. What training
+resumes from keeps the one before it there, for disks that damage files.
 """
 
 from __future__ import annotations
@@ -35,8 +36,28 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Resumable:
+    """What training goes on from.
+
+    Attributes:
+        weights, meta, state: as they were saved.
+        note: what to tell the user: empty, or that the newest state was damaged and this is the one before it.
+    """
+
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
+    state: dict[str, Any]
+    note: str = ""
+
+
 def save_checkpoint(
-    folder: Path, weights: dict[str, Tensor], meta: dict[str, Any], state: dict[str, Any] | None = None
+    folder: Path,
+    weights: dict[str, Tensor],
+    meta: dict[str, Any],
+    state: dict[str, Any] | None = None,
+    *,
+    keep_previous: bool = False,
 ) -> None:
     """Write a checkpoint to ``folder``, replacing one that is there; one writer at a time.
 
@@ -44,6 +65,7 @@ def save_checkpoint(
         weights: tensors of any device and dtype; those that are one tensor under several names stay one.
         meta: json values about the weights: identity, metrics, config.
         state: what resuming needs besides (optimizer, epoch, random states): tensors and plain Python values.
+        keep_previous: leave the one that is replaced beside it, for `load_resumable`, should this one be damaged.
 
     Raises:
         TypeError: ``state`` holds something that ``torch.load(weights_only=True)`` would refuse.
@@ -55,14 +77,15 @@ def save_checkpoint(
     if not folder.exists() and old.exists():  # an earlier writer was killed between its two renames
         old.rename(folder)
     shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     new.mkdir()
     _write_files(new, weights, meta, state)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     new.rename(folder)
     sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if not keep_previous:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def checkpoint_in(folder: Path, name: str) -> Path:
@@ -82,6 +105,10 @@ def load_checkpoint(folder: Path, kind: str | None = None) -> Checkpoint:
     folder = _whole(Path(folder))
     if kind is not None and (found := _read_record(folder)["meta"].get("kind")) != kind:
         raise InputError(f"is a checkpoint of '{found}', not of '{kind}'", file=folder, remedy=f"give one of '{kind}'")
+    return _load_weights(folder)
+
+
+def _load_weights(folder: Path) -> Checkpoint:
     record = _read_record(folder)
     path = _checked(folder, WEIGHTS, record)
     try:
@@ -110,7 +137,34 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: no checkpoint, one without a state, or a damaged one.
     """
-    folder = _whole(Path(folder))
+    return _load_state(_whole(Path(folder)))
+
+
+def load_resumable(folder: Path) -> Resumable:
+    """What training that saves to ``folder`` goes on from: the newest state, or, where that is damaged, the one
+    that `save_checkpoint` kept before it. Nothing is changed on disk.
+
+    Raises:
+        InputError: neither can be read; says what to remove so that the same command begins anew.
+    """
+    folder = Path(folder)
+    places = [place for place in (folder, _aside(folder, "old")) if place.is_dir()]
+    errors: list[InputError] = []
+    for place in places:
+        try:
+            found, state = _load_weights(place), _load_state(place)
+        except InputError as error:
+            errors.append(error)
+            continue
+        note = f"{errors[0].file} {errors[0].message}; training goes on from the state before it" if errors else ""
+        return Resumable(found.weights, found.meta, state, note)
+    if not errors:
+        raise InputError("is no checkpoint: no such folder", file=folder, remedy="train first")
+    remedy = f"remove {' and '.join(map(str, places))}; the same command then begins this stage anew"
+    raise InputError(f"can't be resumed from: it {errors[0].message}", file=errors[0].file, remedy=remedy)
+
+
+def _load_state(folder: Path) -> dict[str, Any]:
     record = _read_record(folder)
     if STATE not in record["sha256"]:
         remedy = "resume from a run's own checkpoint, or start a new run from its weights"
@@ -187,7 +241,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, repr(error)) from None
     if version != FORMAT:
         remedy = "load it with the version of avmend that wrote it"

@@ -10,6 +10,7 @@ import hashlib
 import re
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9_.=+,-]{0,79}")
 _ESCAPED = re.compile(r".*--[0-9a-f]{16}", re.DOTALL)
 _LONGEST_BODY = 60  # a key and its longest suffix stay under the 100 characters of a plain tar header
 
@@ -28,6 +29,21 @@ def safe_key(clip_id: str) -> str:
         raise ValueError("an empty id has no key")
     if _SAFE.fullmatch(clip_id) and not _ESCAPED.fullmatch(clip_id):
         return clip_id
-    digest = hashlib.blake2b(clip_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    body = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:_LONGEST_BODY]
-    return f"{body}--{digest}"
+    return _escaped(clip_id, r"[^A-Za-z0-9_-]")
+
+
+def safe_name(text: str) -> str:
+    """The name of a file or folder for a text of a user's (a label, a run's name): one part of a path, whatever the
+    text, and another one for another text.
+
+    A text of letters, digits and ``_.=+,-`` that begins with no dot and has at most 80 characters is its own name;
+    any other is escaped as by :func:`safe_key`; the empty one too.
+    """
+    if _NAME.fullmatch(text) and not _ESCAPED.fullmatch(text):
+        return text
+    return _escaped(text, r"[^A-Za-z0-9_=+,-]")
+
+
+def _escaped(text: str, unsafe: str) -> str:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{re.sub(unsafe, '_', text)[:_LONGEST_BODY]}--{digest}"

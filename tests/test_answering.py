@@ -16,11 +16,10 @@ from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
 from shards.errors import InputError
-from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, saved_run, settings
+from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig, check_sizes
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.avqa.stages import question_stages
 from trainers.metrics import StepOutput
 from trainers.runs import read_run
 

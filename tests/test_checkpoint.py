@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -14,8 +15,12 @@ import torch
 
 from models.backbone import weights_fingerprint
 from shards.checkpoint import (
+    META,
+    STATE,
+    WEIGHTS,
     has_checkpoint,
     load_checkpoint,
+    load_resumable,
     load_state,
     save_checkpoint,
 )
@@ -193,3 +198,88 @@ def test_fingerprint_sees_values_names_shapes_dtypes_and_config_but_not_order():
         weights_fingerprint({"a": zero, "b": one}, {"width": 5}),
     ]
     assert len({base, *others}) == 6
+
+
+DAMAGES = {
+    "cut weights": lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-8]),
+    "flipped bit": lambda folder: _flip(folder / STATE),
+    "no state": lambda folder: (folder / STATE).unlink(),
+    "empty record": lambda folder: (folder / META).write_text(""),
+    "deep record": lambda folder: (folder / META).write_text("[" * 100_000),
+    "no record": lambda folder: (folder / META).unlink(),
+    "nothing": lambda folder: [path.unlink() for path in folder.iterdir()],
+}
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _save_kept(folder: Path, number: int) -> None:
+    save_checkpoint(folder, {"w": torch.full((3,), float(number))}, {}, {"epoch": number}, keep_previous=True)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_state_is_replaced_by_the_one_before_it(tmp_path, damage):
+    folder = tmp_path / "last"
+    _save_kept(folder, 1)
+    assert load_resumable(folder).state == {"epoch": 1}
+    damage(folder)
+    with pytest.raises(InputError, match="can't be resumed from") as caught:
+        load_resumable(folder)
+    assert str(folder) in str(caught.value.remedy)
+    assert "begins this stage anew" in str(caught.value.remedy)
+    for number in (2, 3):
+        _save_kept(folder, number)
+    damage(folder)
+    found = load_resumable(folder)
+    assert (found.state, found.weights["w"].tolist()) == ({"epoch": 2}, [2.0, 2.0, 2.0])
+    assert str(folder) in found.note
+    assert "goes on from the state before it" in found.note
+    _save_kept(folder, 3)
+    found = load_resumable(folder)
+    assert (found.state, found.note) == ({"epoch": 3}, "")
+
+
+def test_both_states_damaged_names_both_folders(tmp_path):
+    folder = tmp_path / "last"
+    for number in (1, 2):
+        _save_kept(folder, number)
+    for place in (folder, tmp_path / ".last.old"):
+        _flip(place / WEIGHTS)
+    with pytest.raises(InputError) as caught:
+        load_resumable(folder)
+    assert caught.value.remedy.startswith(f"remove {folder} and {tmp_path / '.last.old'};")
+    with pytest.raises(InputError, match="no such folder"):
+        load_resumable(tmp_path / "nothing")
+
+
+def test_a_kill_while_the_state_is_replaced_leaves_one_to_resume_from(tmp_path, monkeypatch):
+    """The writer is stopped before each of its renames and removals in turn."""
+    import shards.checkpoint as module
+
+    for stop in range(6):
+        folder, steps = tmp_path / str(stop) / "last", 0
+
+        def step(action, stop=stop):
+            def stopped(*arguments, **options):
+                nonlocal steps
+                if steps == stop:
+                    raise KeyboardInterrupt
+                steps += 1
+                return action(*arguments, **options)
+
+            return stopped
+
+        _save_kept(folder, 1)
+        _save_kept(folder, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", step(Path.rename))
+            patch.setattr(module.shutil, "rmtree", step(module.shutil.rmtree))
+            with contextlib.suppress(KeyboardInterrupt):
+                _save_kept(folder, 3)
+        assert load_resumable(folder).state["epoch"] in (2, 3), stop
+        _save_kept(folder, 4)
+        assert load_resumable(folder).state == {"epoch": 4}

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from configs.auth import Answer, ask, find_token, sent_token
-from configs.cluster import JOB, check_address, lasting, ray_session, runs_folder
+from configs.cluster import JOB, _fits, check_address, lasting, ray_session, runs_folder
 from shards.errors import InputError
 from tests.conftest import ROOT
 
@@ -49,6 +49,45 @@ def test_a_local_ray_that_is_late_is_told_with_a_remedy():
     assert "RAY_raylet_start_wait_time_s" in done.stdout.partition("remedy:")[2]
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nonsense", "'nonsense' is no address of a Ray cluster"),
+        ("host:", "is no address"),
+        ("host:port", "is no address"),
+        ("ray://nowhere", "is no address"),
+        ("redis://host:6379", "is no address"),
+        ("ray://127.0.0.1:9", "no Ray answers at ray://127.0.0.1:9"),
+        ("ray://nowhere.invalid:10001", "no Ray answers at ray://nowhere.invalid:10001"),
+        ("ray://127.0.0.1:99999", "no Ray answers at"),
+    ],
+)
+def test_nonsense_and_places_where_nobody_is_are_refused_at_once(monkeypatch, address, words):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=words) as caught, ray_session():
+        pass
+    assert caught.value.field == "RAY_ADDRESS"
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "workers", "fits"),
+    [
+        ([{"CPU": 4}], 2, 0, 2, True),
+        ([{"CPU": 4}], 2, 0, 3, False),
+        ([{"CPU": 3}, {"CPU": 3}], 2, 0, 3, False),  # six CPUs, but a worker runs on one node
+        ([{"CPU": 4}], 1, 1, 1, False),
+        ([{"CPU": 4, "GPU": 2}, {"CPU": 64}], 1, 1, 2, True),
+        ([{"CPU": 4, "GPU": 2}, {"CPU": 64}], 1, 1, 3, False),
+        ([], 1, 0, 1, False),
+        ([{"CPU": 1}], 0.5, 0, 2, True),
+    ],
+)
+def test_workers_fit_on_nodes_one_by_one(nodes, cpus, gpus, workers, fits):
+    assert _fits(nodes, cpus, gpus, workers) is fits
+
+
 def test_the_dashboards_address_is_told_from_the_heads():
     with pytest.raises(InputError, match="address of a dashboard"):
         check_address("http://127.0.0.1:8265")
@@ -69,8 +108,11 @@ def test_the_token_is_taken_as_ray_takes_it(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "text")
     assert (find_token().text, find_token().source) == ("text", "RAY_AUTH_TOKEN")
     assert "text" not in repr(find_token())
+    assert sent_token() is None, "Ray sends none to a cluster that runs while the mode is unset"
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert sent_token() is None
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert sent_token().text == "text"
 
 
 def test_a_job_writes_nothing_into_its_working_directory(monkeypatch, tmp_path):

@@ -187,7 +187,8 @@ def test_a_token_that_others_read_or_none_at_all_fails(nobody, tmp_path):
     assert "x" * 32 not in str(found)
     nobody.delenv("RAY_AUTH_MODE")
     nobody.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert the(cluster.check_token()).status == "warn"
+    found = the(cluster.check_token())
+    assert (found.status, found.remedy) == ("fail", "set RAY_AUTH_MODE=token, here and on every node")
 
 
 def test_a_wrong_cluster_file_fails_with_every_problem(tmp_path):

@@ -187,7 +187,9 @@ def test_sound_written_to_a_pipe_has_no_length(folder, in_process):
     (folder / "pipe.wav").write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     assert len(taken(folder / "pipe.wav", in_process=in_process).audio) == 32000
     (folder / "cut.wav").write_bytes((folder / "pipe.wav").read_bytes()[:-30_000])  # nobody can tell
-    assert len(taken(folder / "cut.wav", in_process=in_process).audio) == pytest.approx((88200 - 15000) / 44100 * 16000, abs=2)
+    assert len(taken(folder / "cut.wav", in_process=in_process).audio) == pytest.approx(
+        (88200 - 15000) / 44100 * 16000, abs=2
+    )
 
 
 @BOTH

@@ -19,16 +19,16 @@ class OtherRecipe(Config):
 
 
 def test_identity_changes_with_each_part_and_with_nothing_else():
-    parts = (Recipe(), "data", "backbone", "commit")
+    parts = (Recipe(), 1, "data", "start")
     base = run_identity(*parts)
-    assert base == run_identity(Recipe(epochs=1), "data", "backbone", "commit")
+    assert base == run_identity(Recipe(epochs=1), 1, "data", "start")
     assert len(base) == 12
     others = [
         run_identity(Recipe(epochs=2), *parts[1:]),
         run_identity(OtherRecipe(), *parts[1:]),
-        run_identity(parts[0], "other", *parts[2:]),
-        run_identity(*parts[:2], None, parts[3]),
-        run_identity(*parts[:3], "other"),
+        run_identity(parts[0], 2, *parts[2:]),
+        run_identity(*parts[:2], "other", parts[3]),
+        run_identity(*parts[:3], None),
     ]
     assert len({base, *others}) == 6
 

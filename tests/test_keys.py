@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.keys import safe_key
+from shards.keys import safe_key, safe_name
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +45,30 @@ def test_an_unsafe_id_stays_readable():
 def test_an_empty_id_has_no_key():
     with pytest.raises(ValueError, match="empty"):
         safe_key("")
+
+
+TEXTS = st.text(alphabet="a.-_/\\ é0=:\n\0", max_size=6)
+
+
+@given(st.one_of(TEXTS, st.text()))
+def test_any_text_names_one_file_in_its_folder(text: str):
+    name = safe_name(text)
+    assert re.fullmatch(r"[A-Za-z0-9_=+,-][A-Za-z0-9_.=+,-]{0,79}", name)
+    assert safe_name(text) == name
+
+
+@given(TEXTS, TEXTS)
+def test_two_texts_never_share_a_name(first: str, second: str):
+    assert (safe_name(first) == safe_name(second)) == (first == second)
+
+
+@pytest.mark.parametrize("text", ["x/../../../escaped", "..", ".", "", "/etc/passwd", "a\0b", "-" * 300, "con:", "é"])
+def test_no_text_leaves_its_folder(tmp_path, text: str):
+    path = tmp_path / "results" / safe_name(text)
+    assert path.resolve().parent == tmp_path / "results"
+    assert path.name == safe_name(text)
+
+
+def test_plain_names_stay_as_they_are():
+    for name in ("results", "lr=0.001", "prompt-0a1b.v2", "violin,cello"):
+        assert safe_name(name) == name

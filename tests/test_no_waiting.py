@@ -17,9 +17,8 @@ from models.avqa.recovery import avr
 from models.batch import take_away
 from models.host import index, moved, on_host
 from models.modality import all_present
-from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, settings
+from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, settings
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.stages import question_stages
 
 READS: dict[str, Callable[[torch.Tensor], object]] = {
     "item": lambda x: x.sum().item(),

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fixtures.asking import AVR, RMM, asking_world, settings
+from tests.fixtures.asking import AVR, RMM, asking_world, question_stages, settings
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
-from trainers.avqa.stages import question_stages
 from trainers.loop import seeded
 
 pytestmark = pytest.mark.unit

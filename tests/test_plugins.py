@@ -21,11 +21,10 @@ from models.noise import ruin
 from models.registry import PluginError, Registry, UnknownName
 from models.settings import AUDIO_KINDS, VISUAL_KINDS
 from shards.errors import InputError
-from tests.fixtures.asking import asking_world, saved_run, settings
+from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import load_answerer
-from trainers.avqa.stages import question_stages
 from trainers.runs import read_run
 
 pytestmark = pytest.mark.unit

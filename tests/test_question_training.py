@@ -12,11 +12,10 @@ from torch import Tensor
 from configs import load_config
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
-from tests.fixtures.asking import AVR, RMM, asking_world, questions_about, saved_run, settings
+from tests.fixtures.asking import AVR, RMM, asking_world, question_stages, questions_about, saved_run, settings
 from tests.test_loop import STEPS, Killed, Log, assert_equal, without_time
 from tests.test_loop import train as fit_stage
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
-from trainers.avqa.stages import question_stages
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.journal import read_metrics
 from trainers.loop import Rank, train_stage

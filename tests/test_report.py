@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import statistics
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -16,8 +18,9 @@ from trainers.avqa.results import Result
 from trainers.tracking import Store
 from tuning.report import intervals, main
 from tuning.report.command import report
+from tuning.report.evaluations import inner_name
 from tuning.report.parts import spread
-from tuning.report.run_selection import choose, without_password
+from tuning.report.run_selection import choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import Configurations, trained_blocks
 from tuning.tables import pareto
@@ -313,6 +316,36 @@ def test_wrong_input_is_told_with_a_remedy(store, tmp_path, capsys):
     assert "<!doctype html>" in (tmp_path / "new" / "r.html").read_text()
 
 
-def test_a_stores_password_is_not_shown():
-    assert without_password("https://me:secret@host:5000/x") == "https://…@host:5000/x"
-    assert without_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+def test_it_looks_where_the_environment_says_that_runs_are(store, tmp_path, monkeypatch, capsys):
+    trained_run(store, "prompt", 0, 0.5, name="prompt-000000000001")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AVMEND_RUNS", str(store.root))
+    assert main([]) == 0
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_name_in_the_store_leads_nowhere_else(store, tmp_path):
+    """Names come from a store that others may write."""
+    outside = store.root.parent / "outside"
+    outside.mkdir()
+    (outside / "results.csv").write_text("a secret\n")
+    assert (store.root / "../outside/results.csv").is_file()
+    for name in ("../outside", str(outside), "..", "a/../../outside"):
+        assert (store.root / inner_name(name)).resolve().parent == store.root.resolve()
+    assert inner_name("my results.v2") == "my results.v2"
+
+
+def test_a_killed_report_leaves_no_file_that_the_next_does_not_remove(store, tmp_path):
+    out = tmp_path / "out" / "report.html"
+    out.parent.mkdir()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = out.with_name(f".report.{dead.pid}-0123abcd.tmp.html")
+    kept = out.with_name(f".report.{os.getpid()}-0123abcd.tmp.html")
+    for path in (left, kept, out.with_name(f".other.{dead.pid}-0123abcd.tmp.html")):
+        path.write_text("half")
+    trained_run(store, "prompt", 0, 0.5, name="prompt-000000000001")
+    assert main(["--runs", str(store.root), "--out", str(out)]) == 0
+    assert not left.exists()
+    assert kept.exists(), "of a process that lives"
+    assert len(list(out.parent.iterdir())) == 3

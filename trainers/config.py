@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
-from configs import Config
+from configs import Config, config_to_dict
 from configs.noise import Noise
 
 
@@ -50,3 +50,7 @@ class TrainConfig(Config):
     save_steps: int | None = pydantic.Field(default=None, ge=1)
     retries: int = pydantic.Field(default=1, ge=0)
     noise: Noise = Noise()
+
+    def resolved(self) -> dict[str, Any]:
+        """The settings as plain values, with the sizes that presets stand for in their place."""
+        return config_to_dict(self)

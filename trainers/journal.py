@@ -18,6 +18,7 @@ from shards.errors import InputError
 
 logger = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
+SIZES_FILE = "sizes.json"  # parameters of a stage, trained and in all, known before its first epoch
 _NAME = re.compile(r"[\w\-. /]+")  # what MLflow accepts as a metric's name
 
 

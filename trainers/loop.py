@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.batch import AVBatch
 from models.noise import generator
-from shards.checkpoint import has_checkpoint, load_checkpoint, load_state, save_checkpoint
+from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, save_checkpoint
+from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches
 from trainers.metrics import MeanMetrics, StepOutput
@@ -53,10 +55,17 @@ class Rank:
         return sorted({name for names in gathered for name in names})
 
 
-def local_rank(threads: int | None = None) -> Rank:
-    """This process alone: its GPU if there is one, else `threads` CPU threads."""
-    if torch.cuda.is_available():
+def local_rank(threads: int | None = None, gpu: bool | None = None) -> Rank:
+    """This process alone: its GPU if there is one and `gpu` is not False, else `threads` CPU threads.
+
+    Raises:
+        InputError: `gpu` is True and there is none.
+    """
+    if gpu is not False and torch.cuda.is_available():
         return Rank(torch.device("cuda", 0))
+    if gpu:
+        remedy = "gpu=false, or a machine with a CUDA device"
+        raise InputError("this machine has no GPU that torch can use", field="gpu", remedy=remedy)
     torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
     return Rank()
 
@@ -85,6 +94,12 @@ class Stage:
     meta: dict
     augment: Callable[[AVBatch, torch.Generator], AVBatch] | None = None
     unused_parameters: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Parameters that train, and all that the objective holds."""
+        parameters = list(self.objective.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        return {"trained": trained, "parameters": sum(p.numel() for p in parameters)}
 
 
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
@@ -143,8 +158,11 @@ class _Loop:
             self.model = DistributedDataParallel(objective, find_unused_parameters=stage.unused_parameters)
 
     def _resume(self) -> None:
-        self.stage.load(load_checkpoint(self.last).weights)
-        state = load_state(self.last)
+        found = load_resumable(self.last)
+        if found.note and self.rank.index == 0:
+            print(f"note: {found.note}", file=sys.stderr)
+        self.stage.load(found.weights)
+        state = found.state
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]
         self.position, self.sums = Position(state["epoch"], state["taken"]), state["sums"]
@@ -154,7 +172,7 @@ class _Loop:
         if self.rank.index == 0:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
             state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state()}
-            save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state)
+            save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state, keep_previous=True)
 
     def next_epoch(self, metrics: dict[str, float]) -> None:
         """Close the epoch and save."""
@@ -249,7 +267,7 @@ def _make_resident(stage: Stage, device: torch.device | None) -> None:
 def finished_epochs(folder: Path, stage: str) -> int:
     """Epochs of a stage that a resumed run need not repeat."""
     last = folder / "last" / stage
-    return load_state(last)["epoch"] if has_checkpoint(last) else 0
+    return load_resumable(last).state["epoch"] if has_checkpoint(last) else 0
 
 
 def steps_per_epoch(stage: Stage, config: TrainConfig, rank: Rank) -> int:

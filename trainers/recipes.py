@@ -66,16 +66,18 @@ def case_wise(name: str, config: type[classification_config.CaseConfig], revisio
     )
 
 
-def on_questions(name: str, config: type[avqa_config.QuestionConfig], revision: int = 1, **more: Any) -> Recipe:
-    """A recipe of one stage on sequence features and questions."""
+def on_questions(
+    name: str, config: type[avqa_config.QuestionConfig], kind: str = "recovery", revision: int = 1, **more: Any
+) -> Recipe:
+    """A recipe of one stage on sequence features and questions: a network (`answer`) or a method (`recovery`)."""
     return Recipe(
         name=name,
         config=config,
         task=QUESTIONS,
         revision=revision,
-        stages=deferred("trainers.avqa.stages:question_stages"),
+        stages=deferred(f"trainers.avqa.stages:{kind}_stages"),
         stage_names=single_stage(name),
-        fingerprints=deferred("trainers.avqa.stages:question_fingerprints"),
+        fingerprints=deferred(f"trainers.avqa.stages:{kind}_fingerprints"),
         **more,
     )
 
@@ -87,7 +89,9 @@ RECIPES: Registry[Recipe] = Registry(
         "prompt": case_wise("prompt", classification_config.PromptConfig),
         "lora": case_wise("lora", classification_config.LoraConfig),
         "adapter": case_wise("adapter", classification_config.AdapterConfig),
-        "avqa": on_questions("avqa", avqa_config.AVQAConfig, load=deferred("trainers.avqa.predict:load_answerer")),
+        "avqa": on_questions(
+            "avqa", avqa_config.AVQAConfig, "answer", load=deferred("trainers.avqa.predict:load_answerer")
+        ),
         "recovery": on_questions("recovery", avqa_config.AnyRecoveryConfig),
         "rmm": on_questions("rmm", avqa_config.RMMConfig),
         "avr": on_questions("avr", avqa_config.AVRConfig),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from trainers.config import TrainConfig
-from trainers.journal import append_metrics, keep_until, logs, read_metrics
+from trainers.journal import SIZES_FILE, append_metrics, keep_until, logs, read_metrics
 from trainers.loop import Rank, Report, finished_epochs, train_stage
 from trainers.recipes import recipe_of
 
@@ -47,6 +49,7 @@ def run(
         for stage in recipe.stages(config):
             if rank.index == 0:
                 logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
+                write_text(logs(folder, stage.name) / SIZES_FILE, json.dumps(stage.sizes()) + "\n")
                 keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
             if replay_reports and report is not None:
                 _replay_reports(folder, stage.name, rank, report)

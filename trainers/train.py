@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict, load_config
-from configs.cluster import lasting, ray_session
+from configs.cluster import lasting, ray_session, require_resources
 from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.command import command
@@ -70,7 +70,7 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     store, experiment = Store(runs), recipe.task.experiment(config)
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(job.name, experiment, config_to_dict(config), job.tags, parent, folder=mirrored)
+            store.run(job.name, experiment, config.resolved(), job.tags, parent, folder=mirrored)
         )
         for name in names if several else ():
             params = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
@@ -242,7 +242,7 @@ def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: st
 
 def _work(config: TrainConfig, folder: Path) -> None:
     if config.workers == 0:
-        run(config, folder, local_rank(config.cpus))
+        run(config, folder, local_rank(config.cpus, config.gpu))
         return
     with ray_session():
         on_ray(config, folder)
@@ -268,9 +268,11 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
     free = int(resources.get("CPU", 1)) - reserved
     cpus = config.cpus or max(1, free // config.workers)
     gpu = resources.get("GPU", 0) >= config.workers if config.gpu is None else config.gpu
-    if cpus * config.workers > free:
+    if reserved and cpus * config.workers > free:
         message = f"{config.workers} workers with {cpus} CPUs each do not fit on {free}"
         raise InputError(message, field="workers", remedy="set workers and cpus to what the cluster has")
+    if (waiting := require_resources(cpus, float(bool(gpu)), config.workers)) is not None:
+        print(f"note: {waiting}", file=sys.stderr)
     place = folder / "ray"  # of no use afterwards: state to resume from is in `last`
     shutil.rmtree(place, ignore_errors=True)
     trainer = TorchTrainer(

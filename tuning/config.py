@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from configs import PRESET_FOLDER, Config
 from configs.presets import sweep_names
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError, nearest
+from shards.schema import DatasetInfo
 from trainers.config import TrainConfig
 from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
@@ -214,6 +216,7 @@ def check(config: SweepConfig) -> None:
     _check_early_stop(config)
     if config.data.corpus is not None:
         config.data.corpus.check_source("data.corpus")
+        _check_manifest(config)
     if config.data.question_data is not None:
         check_data(config.data.question_data, "data.question_data.")
 
@@ -227,6 +230,35 @@ def _check_data(config: SweepConfig) -> None:
     if not asks and config.data.question_data is not None:
         remedy = "give data.corpus, or a recipe of question answering"
         raise InputError(f"{config.recipe} asks no questions", field="data.question_data", remedy=remedy)
+    if config.data.media is not None:
+        info = DatasetInfo.load(config.data.media)
+        if (info.kind == "features") != asks:
+            remedy = f"give the folder of {config.kind().task.data}"
+            raise InputError(f"these are {info.kind} shards", file=config.data.media, field="data.media", remedy=remedy)
+        if not asks:
+            check_validation(config, info.splits, config.data.media)
+
+
+def _check_manifest(config: SweepConfig) -> None:
+    """The splits of one's own clips, before any of them is decoded."""
+    corpus = config.data.corpus
+    if corpus is not None and corpus.kind == "manifest":
+        from pipelines.manifest import read_manifest
+
+        source = Path(corpus.settings.model_dump()["source"])
+        check_validation(config, sorted({clip.split for clip in read_manifest(source)}), source)
+
+
+def check_validation(config: SweepConfig, splits: Collection[str], source: Path) -> None:
+    """Refuse data without a validation split where trials are chosen by a validation metric.
+
+    Raises:
+        InputError: names the split that is most like `val`.
+    """
+    if config.search.metric.startswith("val_") and "val" not in splits:
+        remedy = f"{nearest('val', splits)}name the split `val` in the manifest, or set search.metric=loss"
+        message = f"has no split 'val', and trials are chosen by {config.search.metric}"
+        raise InputError(message, file=source, field="split", remedy=remedy)
 
 
 def corners(config: SweepConfig) -> list[Params]:

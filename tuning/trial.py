@@ -63,7 +63,7 @@ def _alone(config: TrainConfig, folder: Path) -> None:
         if (line := running(stage, epoch, metrics)) is not None:
             tune.report(line)
 
-    run(config, folder, local_rank(config.cpus), report, replay_reports=True)
+    run(config, folder, local_rank(config.cpus, config.gpu), report, replay_reports=True)
 
 
 def _callback() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from shards.atomic import write_text
 from shards.checkpoint import checkpoint_meta, has_checkpoint
 from shards.errors import InputError, nearest
-from trainers.journal import logs, read_metrics
+from trainers.journal import SIZES_FILE, logs, read_metrics
 from trainers.recipes import recipe_of
 from trainers.train import Job
 from tuning.space import Params
@@ -117,10 +118,13 @@ def outcome(trial: Trial, metric: str, mode: str, error: str = "") -> Outcome:
     )
 
 
-def _trained(folder: Path, parts: tuple[str, ...]) -> int:
-    """Parameters that a stage trains: as its checkpoint says, else all it holds; 0 before the first."""
-    for place in (p for part in parts for p in (folder / part, folder / "last" / part) if has_checkpoint(p)):
-        meta, parameters = checkpoint_meta(place)
+def _trained(folder: Path, stages: Sequence[str]) -> int:
+    """Parameters that a stage trains, as it said before its first epoch; 0 of a trial that never got there."""
+    for path in (logs(folder, stage) / SIZES_FILE for stage in stages):
+        if path.is_file():
+            return int(json.loads(path.read_text(encoding="utf-8"))["trained"])
+    for place in (p for stage in stages for p in (folder / stage, folder / "last" / stage) if has_checkpoint(p)):
+        meta, parameters = checkpoint_meta(place)  # of a run of an earlier version
         return int(meta.get("trained", parameters))
     return 0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -51,7 +53,7 @@ def build_clips(
             advance()
         return len(todo)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context, initializer=end_with_parent) as pool:
         results = [pool.submit(_build, folder, encode, description) for description in todo]
         try:
             for result in results:
@@ -61,6 +63,19 @@ def build_clips(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return len(todo)
+
+
+def end_with_parent() -> None:
+    """Have this worker of a pool end when the process that made it does, however that ends: a killed one tells
+    nobody, and its workers would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), name="end-with-parent", daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)  # what it was making is written anew, its json comes last
 
 
 def _finished(folder: Path, description: Description) -> bool:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models.avqa.answerer import Answerer, Design
+from models.avqa.batch import FeatureSpec
 from models.avqa.networks import NETWORKS
 from models.backbone import weights_fingerprint
+from models.settings import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Vocabulary, load_questions
@@ -33,6 +35,7 @@ class World:
         train, val: questions; val is None where there are none.
         vocabulary: of all train questions, those that can't be asked with them.
         words: length of a question.
+        absent: a modality that is taken away from every clip.
     """
 
     clips: Clips
@@ -40,77 +43,88 @@ class World:
     val: AnswerableQuestions | None
     vocabulary: Vocabulary
     words: int
+    absent: Modality | None = None
 
     @classmethod
-    def of(cls, config: QuestionConfig) -> World:
-        """Read features and questions.
+    def of(cls, config: QuestionConfig, absent: Modality | None = None) -> World:
+        """Read features and questions; `absent` is taken away from every clip.
 
         Raises:
             InputError: either is missing, or they do not belong together.
         """
         clips = Clips(config.data, resident=config.resident)
         questions = load_questions(config.questions)
-        absent = config.absent if isinstance(config, AVQAConfig) else None
         train = AnswerableQuestions.of(questions, "train", clips, absent)
         validates = any(q.split == "val" for q in questions)
         val = AnswerableQuestions.of(questions, "val", clips, absent) if validates else None
         words = config.words or longest([q for q in questions if q.split == "train"])
-        return cls(clips, train, val, Vocabulary.of(questions), words)
+        return cls(clips, train, val, Vocabulary.of(questions), words, absent)
 
-    def items(self, config: QuestionConfig, asked: AnswerableQuestions, negatives: bool = False) -> QuestionItems:
+    def items(self, seed: int, asked: AnswerableQuestions, negatives: bool = False) -> QuestionItems:
         """Questions as items of this run."""
-        absent = config.absent if isinstance(config, AVQAConfig) else None
-        return QuestionItems(self.clips, asked.questions, self.vocabulary, self.words, config.seed, absent, negatives)
+        return QuestionItems(self.clips, asked.questions, self.vocabulary, self.words, seed, self.absent, negatives)
+
+    @property
+    def sizes(self) -> tuple[FeatureSpec, int, int]:
+        """Of the features and of both vocabularies."""
+        return self.clips.spec, len(self.vocabulary.words), len(self.vocabulary.answers)
 
 
-def design(config: QuestionConfig, world: World) -> Design:
-    """The module that a run trains."""
-    sizes = (len(world.vocabulary.words), len(world.vocabulary.answers))
-    if isinstance(config, AVQAConfig):
-        return Design(world.clips.spec, *sizes, config.network, config.sizes, config.recovery, config.recovery_sizes)
-    assert isinstance(config, RecoveryConfig)
-    return Design(world.clips.spec, *sizes, None, {}, config.recovery, config.sizes)
-
-
-def question_stages(config: QuestionConfig) -> list[Stage]:
-    """The one stage of `avqa`, `rmm` or `avr`.
+def answer_stages(config: AVQAConfig) -> list[Stage]:
+    """The one stage of `avqa`: a network with its recovery method.
 
     Raises:
         InputError: data or questions missing, a run to start from that does not fit, sizes that can't be, or
             nothing that could train.
     """
-    world = World.of(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        answerer = _build(config, world)
-    objective: nn.Module
-    weights = config.weights
-    negatives = False
-    if isinstance(config, AVQAConfig):
-        objective = AnswerLoss(answerer, config.taken, weights, config.freeze, config.alternate_missing)
-        negatives = config.absent is None and _needs_negatives(config)
-    else:
-        objective = OwnLosses(answerer, weights)
-    train = world.items(config, world.train, negatives)
+    world = World.of(config, config.absent)
+    answerer = _build(config, world, _answer_design(config, world))
+    objective = AnswerLoss(answerer, config.taken, config.weights, config.freeze, config.alternate_missing)
+    train = world.items(config.seed, world.train, config.absent is None and _needs_negatives(config))
     if config.memorise:
         memorise(answerer, train)
-    if isinstance(config, AVQAConfig):
-        start_from_runs(answerer, config, _meta(world, answerer))
+    start_from_runs(answerer, config, _meta(world, answerer))
+    return [_stage(config, world, answerer, objective, train)]
+
+
+def recovery_stages(config: RecoveryConfig) -> list[Stage]:
+    """The one stage of a recovery method alone, by its own losses.
+
+    Raises:
+        InputError: data or questions missing, sizes that can't be, or nothing that could train.
+    """
+    world = World.of(config)
+    answerer = _build(config, world, _recovery_design(config, world))
+    train = world.items(config.seed, world.train)
+    if config.memorise:
+        memorise(answerer, train)
+    return [_stage(config, world, answerer, OwnLosses(answerer, config.weights), train)]
+
+
+def _answer_design(config: AVQAConfig, world: World) -> Design:
+    return Design(*world.sizes, config.network, config.sizes, config.recovery, config.recovery_sizes)
+
+
+def _recovery_design(config: RecoveryConfig, world: World) -> Design:
+    return Design(*world.sizes, None, {}, config.recovery, config.sizes)
+
+
+def _stage(
+    config: QuestionConfig, world: World, answerer: Answerer, objective: nn.Module, train: QuestionItems
+) -> Stage:
     if not any(p.requires_grad for p in objective.parameters()):
         remedy = "train a part, or choose a method that has something to train"
         raise InputError("nothing is left to train", field="freeze", remedy=remedy)
-    return [
-        Stage(
-            config.recipe,
-            objective,
-            train,
-            world.items(config, world.val) if world.val is not None else None,
-            weights=answerer.state_dict,
-            load=lambda state: _load(answerer, state),
-            meta=_meta(world, answerer),
-            unused_parameters=True,
-        )
-    ]
+    return Stage(
+        config.recipe,
+        objective,
+        train,
+        world.items(config.seed, world.val) if world.val is not None else None,
+        weights=answerer.state_dict,
+        load=lambda state: _load(answerer, state),
+        meta=_meta(world, answerer),
+        unused_parameters=True,
+    )
 
 
 def _needs_negatives(config: AVQAConfig) -> bool:
@@ -119,9 +133,12 @@ def _needs_negatives(config: AVQAConfig) -> bool:
     return network.takes_negatives and any(config.weights[name] > 0 for name in network.loss_names)
 
 
-def _build(config: QuestionConfig, world: World) -> Answerer:
+def _build(config: QuestionConfig, world: World, design: Design) -> Answerer:
+    """A fresh module, its weights drawn from the config's seed."""
     try:
-        return Answerer(design(config, world), scale_of(world.clips.info))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return Answerer(design, scale_of(world.clips.info))
     except (ValueError, TypeError) as error:
         remedy = "change the sizes to what these features and networks allow"
         raise InputError(str(error), file=config.data, field="sizes", remedy=remedy) from None
@@ -147,19 +164,35 @@ def _load(answerer: Answerer, state: Mapping[str, Tensor]) -> None:
     answerer.load_state_dict(state)
 
 
-def question_fingerprints(config: QuestionConfig) -> Fingerprints:
-    """What a run depends on: features with questions, weights to start from; and notes for the user.
+def answer_fingerprints(config: AVQAConfig) -> Fingerprints:
+    """What a run of `avqa` depends on: features with questions, weights to start from; and notes for the user.
 
     Raises:
-        InputError: as `question_stages`, before anything is made.
+        InputError: as `answer_stages`, before anything is made.
+    """
+    world = World.of(config, config.absent)
+    _build(config, world, _answer_design(config, world))
+    weights = [answerer_checkpoint(folder).weights for folder in start_runs(config)]
+    start = hashlib.sha256(" ".join(weights_fingerprint(w, {}) for w in weights).encode()).hexdigest()
+    return Fingerprints(_content(config, world), start if weights else None, _notes(config, world))
+
+
+def recovery_fingerprints(config: RecoveryConfig) -> Fingerprints:
+    """What a run of a recovery method alone depends on.
+
+    Raises:
+        InputError: as `recovery_stages`, before anything is made.
     """
     world = World.of(config)
-    _build(config, world)
+    _build(config, world, _recovery_design(config, world))
+    return Fingerprints(_content(config, world), None, _notes(config, world))
+
+
+def _content(config: QuestionConfig, world: World) -> str:
     dataset = world.clips.info.fingerprint()
-    data = hashlib.sha256(f"{dataset} {file_sha256(config.questions)}".encode()).hexdigest()
+    return hashlib.sha256(f"{dataset} {file_sha256(config.questions)}".encode()).hexdigest()
+
+
+def _notes(config: QuestionConfig, world: World) -> tuple[str, ...]:
     lost = [*world.train.lost, *(world.val.lost if world.val else ())]
-    notes = (f"{len(lost)} questions can't be asked: their clips are not in {config.data}",) if lost else ()
-    runs = start_runs(config) if isinstance(config, AVQAConfig) else []
-    weights = [answerer_checkpoint(folder).weights for folder in runs]
-    start = hashlib.sha256(" ".join(weights_fingerprint(w, {}) for w in weights).encode()).hexdigest()
-    return Fingerprints(data, start if runs else None, notes)
+    return (f"{len(lost)} questions can't be asked: their clips are not in {config.data}",) if lost else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -76,6 +76,10 @@ class FinetuneConfig(TrainConfig):
     solo_loss: float = pydantic.Field(default=1.0, ge=0)
     statistics: Literal["dataset", "published"] = "dataset"
     augment: Augment = Augment()
+
+    def resolved(self) -> dict[str, Any]:
+        sizes = {"preset": self.backbone.preset, **self.backbone.build().as_dict()}
+        return {**super().resolved(), "backbone": sizes}
 
     @pydantic.model_validator(mode="after")
     def _one_start(self) -> FinetuneConfig:

@@ -64,8 +64,8 @@ def connect(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """What a store refuses in the block is told in one line.
+def store_errors(uri: str, what: str = "can't be used") -> Iterator[None]:
+    """What a store refuses in the block is told in one line, which says `what`.
 
     Raises:
         InputError: so.
@@ -73,7 +73,9 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise InputError(reason(error), file=redacted(uri), remedy=_remedy(uri, str(error))) from None
+        raise InputError(
+            f"the MLflow store {what}: {reason(error)}", file=redacted(uri), remedy=_remedy(uri, str(error))
+        ) from None
 
 
 def _remedy(uri: str, message: str) -> str:

@@ -60,7 +60,7 @@ def read_runs(root: Path | str) -> list[Recorded]:
         InputError: no store there, or none that can be read.
     """
     uri = known_store(root)
-    with store_errors(uri):
+    with store_errors(uri, "can't be read"):
         client = connect(uri)
         places = {id_: name for name, id_ in _experiments(client).items()}
         found, token = [], None

@@ -15,7 +15,7 @@ from typing import Any
 from configs.auth import MODE, Answer, Token, ask, find_token, sent_token
 from configs.cluster import check_address as check_ray_address
 from shards.errors import InputError
-from tuning.checks.finding import Finding, fail, ok, refused, skip, warn
+from tuning.checks.finding import Finding, fail, ok, refused, skip
 from tuning.checks.machine import SHOWN, existing, version
 
 WAIT_SECONDS = 60.0  # for all nodes together: a worker must start first
@@ -40,7 +40,8 @@ def check_token() -> list[Finding]:
     if token.path is not None and (bits := token.path.stat().st_mode & 0o777) & 0o077:
         return [fail("token", f"{token.path} is open to other users (mode {bits:o})", f"chmod 600 {token.path}")]
     if mode is None:
-        return [warn("token", f"{token.source}, but {MODE} is not set", f"set {MODE}=token, here and on every node")]
+        message = f"{token.source}, but {MODE} is not set: this process sends none"
+        return [fail("token", message, f"set {MODE}=token, here and on every node")]
     return [ok("token", f"from {token.source}, for this user alone")]
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shards.atomic import write_text
+from shards.atomic import remove_leftovers, write_errors, write_text
 from shards.command import command
 from shards.errors import InputError
 from trainers.avqa.results import Result
@@ -21,7 +21,7 @@ from tuning.command_line import CLIPS, report_parser
 from tuning.report import answering, classification
 from tuning.report.asked_clips import asked_clips
 from tuning.report.clips import classified_clips, clip_blocks
-from tuning.report.evaluations import Evaluation, evaluations
+from tuning.report.evaluations import Evaluation, evaluations, inner_name
 from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
 from tuning.report.parts import Block, Clip, Part, Text, plural
@@ -80,7 +80,7 @@ def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
             lost = Text("Its results.csv is neither in its folder nor among its artifacts.", warn=True)
             yield Part(f"Evaluation {base_name(found)}", "", (lost,))
     for i, run in enumerate(reversed(chosen.of("sweep"))):
-        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / run.name, f"sweep {i}"))
+        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / inner_name(run.name), f"sweep {i}"))
     lead = "A line per configuration over its seeds; only settings that differ have a column."
     yield Part("Training runs", lead, trained_blocks(chosen))
     yield Part("Failures", "", failure_blocks(chosen, datasets(chosen)))
@@ -110,9 +110,7 @@ def main(argv: list[str]) -> int:
 def _write(out: Path, document: str) -> None:
     if out.is_dir():
         raise InputError("is a folder", file=out, field="out", remedy="name a file, such as report.html")
-    try:
+    with write_errors(out, field="--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
         write_text(out, document)
-    except OSError as error:
-        remedy = "name a file that can be written with --out"
-        raise InputError(f"can't be written: {error.strerror}", file=out, remedy=remedy) from None

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from configs.figure_text import shortened
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -106,14 +108,14 @@ def dots(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], colum
         for name, mean, half in rows:
             at, colour = names.index(name), f"C{names.index(name) % 10}"
             axes.errorbar(mean, at, xerr=half, fmt="o", markersize=4.5, color=colour, elinewidth=1.4)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(shortened(title), fontsize=9)
         tidy(axes)
         axes.tick_params(labelsize=8)
     for axes in list(grid.flat)[len(groups) :]:
         axes.remove()
     low, high = grid[0][0].get_xlim()
     grid[0][0].set_xlim(max(low, -1), min(high, 101))
-    grid[0][0].set_yticks(range(len(names)), names)
+    grid[0][0].set_yticks(range(len(names)), [shortened(name) for name in names])
     grid[0][0].set_ylim(len(names) - 0.5, -0.5)
     page.supxlabel("accuracy, %", fontsize=9)
     return page
@@ -140,7 +142,7 @@ def fronts(
     grid = page.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for column, (axes, (label, log), edge) in enumerate(zip(grid, costs, edges, strict=True)):
         for i, (name, y, at) in enumerate(points):
-            axes.plot(at[column], y, "oshD^vPX*"[i // 10 % 9], color=f"C{i % 10}", label=name)
+            axes.plot(at[column], y, "oshD^vPX*"[i // 10 % 9], color=f"C{i % 10}", label=shortened(name))
         line = [points[i] for i in edge]
         axes.plot([at[column] for _, _, at in line], [y for _, y, _ in line], "-", color=INK, linewidth=1)
         axes.plot(
@@ -157,10 +159,10 @@ def fronts(
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel(label, fontsize=9)
+        axes.set_xlabel(shortened(label), fontsize=9)
         axes.tick_params(labelsize=8)
         tidy(axes)
-    grid[0].set_ylabel(gain, fontsize=9)
+    grid[0].set_ylabel(shortened(gain), fontsize=9)
     handles, labels = grid[0].get_legend_handles_labels()
     page.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return page
@@ -175,12 +177,14 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str, chosen: int
     for i, (name, values) in enumerate(lines):
         look = {"color": f"C{i % 10}"} if few else {"color": INK, "alpha": 0.25, "linewidth": 0.7}
         if few or i != chosen:
-            axes.plot(range(1, len(values) + 1), values, label=name if few else "_", rasterized=not few, **look)
+            axes.plot(
+                range(1, len(values) + 1), values, label=shortened(name) if few else "_", rasterized=not few, **look
+            )
     if not few and chosen is not None:
         name, values = lines[chosen]
-        axes.plot(range(1, len(values) + 1), values, color="C1", linewidth=2, label=f"best: {name}")
+        axes.plot(range(1, len(values) + 1), values, color="C1", linewidth=2, label=f"best: {shortened(name)}")
     axes.set_xlabel("epoch", fontsize=9)
-    axes.set_ylabel(label, fontsize=9)
+    axes.set_ylabel(shortened(label), fontsize=9)
     axes.tick_params(labelsize=8)
     tidy(axes)
     page.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.keys import safe_name
 from trainers.evaluation_cache import read_origin
 from trainers.recipe import Task
 from trainers.recipes import TASKS
@@ -46,7 +47,7 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
     """
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
     for run in reversed(last.values()):
-        folder = chosen.root / run.name.removeprefix("evaluate-")
+        folder = chosen.root / inner_name(run.name.removeprefix("evaluate-"))
         found = _rows(_table(chosen.root, folder, run))
         if found is None:
             yield run
@@ -78,4 +79,11 @@ def _folders(root: Path, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[
     """Every run's folder: beside the evaluation's, or where it was when it was evaluated."""
     was = {Path(path).name: Path(path) for path in evaluated}
     for name in dict.fromkeys(row.run for row in rows if row.run):
-        yield name, root / name if (root / name).is_dir() else was.get(name, root / name)
+        here = root / inner_name(name)
+        yield name, here if here.is_dir() else was.get(name, here)
+
+
+def inner_name(name: str) -> str:
+    """A run's name as a folder's in the folder of runs. Names come from stores that others write, too: one that
+    leads elsewhere is made harmless."""
+    return name if name == Path(name).name and name != ".." else safe_name(name)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from shards.errors import InputError, nearest
+from shards.redaction import redacted
 from trainers.tracking import Recorded, known_store, read_runs
 
 IDENTITY = re.compile(r"-[0-9a-f]{12}$")
@@ -61,7 +61,7 @@ def choose(root: Path, names: Sequence[str] = (), experiments: Sequence[str] = (
     if not runs:
         remedy = "train something first, or name another folder with --runs"
         raise InputError("the store has no runs", file=root, field="runs", remedy=remedy)
-    return Chosen(Path(root).absolute(), without_password(known_store(root)), tuple(runs))
+    return Chosen(Path(root).absolute(), redacted(known_store(root)), tuple(runs))
 
 
 def _named(runs: Sequence[Recorded], names: Sequence[str], root: Path) -> list[Recorded]:
@@ -102,11 +102,3 @@ def _unknown(name: str, known: Sequence[str], what: str, root: Path) -> InputErr
     hint = nearest(name, known)
     remedy = f"{hint}there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
     return InputError(f"no {what} '{name}' in the store", file=root, field=what, remedy=remedy)
-
-
-def without_password(uri: str) -> str:
-    """A URI that may be shown."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"…@{parts.netloc.rpartition('@')[2]}"))
