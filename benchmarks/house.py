@@ -68,9 +68,8 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of the body, without signature and docstring."""
-    body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
-    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+    """Lines from ``def`` to the end, signature and docstring with them."""
+    return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 def public(tree: ast.Module) -> Iterator[tuple[str, bool]]:
@@ -133,7 +132,7 @@ def imports(files: Mapping[str, Source], deferred: bool) -> Edges:
     """Which of our modules a module imports.
 
     Args:
-        deferred: those within functions too; else what importing the module imports.
+        deferred: those within functions and for types alone too; else what importing the module imports.
     """
     return {name: set(_imported(file.tree, files, deferred)) - {name} for name, file in files.items()}
 
@@ -145,9 +144,9 @@ def _imported(node: ast.AST, files: Mapping[str, Source], deferred: bool) -> Ite
         elif isinstance(child, ast.ImportFrom) and child.module:
             inner = [f"{child.module}.{alias.name}" for alias in child.names]
             yield from (name for name in inner if name in files)
-            if child.module in files and (len(files[child.module].text) > 0) and not all(n in files for n in inner):
+            if child.module in files and not all(name in files for name in inner):
                 yield child.module
-        elif isinstance(child, ast.If) and _last(child.test) == "TYPE_CHECKING":
+        elif isinstance(child, ast.If) and _last(child.test) == "TYPE_CHECKING" and not deferred:
             continue
         elif deferred or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from _imported(child, files, deferred)
@@ -190,6 +189,7 @@ def longest_chain(edges: Edges, start: str) -> list[str]:
     return best[start]
 
 
+@functools.cache
 def naming(root: Path, method: str) -> list[Path]:
     """Python files, tests included, beside its own that name a method: in a text of code, or as a class."""
     return [
@@ -235,12 +235,15 @@ def figures(root: Path) -> dict[str, str]:
     out["class tests on recipes' configs"] = f"{len(tests)} in {len({t.partition(':')[0] for t in tests})} files"
     at_import, later = imports(files, deferred=False), imports(files, deferred=True)
     out["circles of files, at import"] = str(sum(len(c) > 1 for c in components(at_import)))
-    out["circles of files, imports in functions too"] = str(sum(len(c) > 1 for c in components(later)))
+    out["circles of files, with imports in functions and for types"] = str(sum(len(c) > 1 for c in components(later)))
+    pairs = sum(name in later[other] for name in later for other in later[name]) // 2
+    out["pairs of files that import each other, likewise"] = str(pairs)
     out[f"longest import chain of {START}"] = str(len(longest_chain(at_import, START)))
     for method in METHODS:
-        product = [path for path in naming(root, method) if path.parts[0] != "tests"]
-        out[f"files beside its own that name '{method}', tests among them"] = (
-            f"{len(naming(root, method))}, {len(naming(root, method)) - len(product)}"
+        found = naming(root, method)
+        tests_naming = sum(path.parts[0] == "tests" for path in found)
+        out[f"files beside its own that name '{method}': product, tests"] = (
+            f"{len(found) - tests_naming}, {tests_naming}"
         )
     return out
 

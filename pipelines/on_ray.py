@@ -10,6 +10,8 @@ from shards.errors import InputError
 
 
 class Named(Protocol):
+    """What has a name."""
+
     @property
     def name(self) -> str: ...
 

@@ -35,7 +35,10 @@ from tuning.data import Corpus
 from tuning.studies import STUDIES, study_of
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 OTHER_PAGES = [ROOT / "benchmarks" / "README.md"]  # links and names are checked, its commands by their own tests
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 LINES = [line for block in BLOCKS if block.language in ("", "bash", "sh") for line in command_lines(block)]
@@ -98,7 +101,13 @@ def test_the_check_of_commands_can_fail(here: Path):
     ):
         with pytest.raises(InputError):
             check(words.split())
-    for words in ("avmend trian", "make cake", "python -m benchmarks.nothing", "python -m benchmarks.cost --prest x", "rm x"):
+    for words in (
+        "avmend trian",
+        "make cake",
+        "python -m benchmarks.nothing",
+        "python -m benchmarks.cost --prest x",
+        "rm x",
+    ):
         with pytest.raises(AssertionError):
             check(words.split())
 

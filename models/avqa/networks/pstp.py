@@ -86,6 +86,7 @@ class Relevance(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)  # softmax takes no notice of a bias
 
     def forward(self, question: Tensor, candidates: Tensor) -> Tensor:  # [B, D], [B, N, D] -> [B, N]
+        """Weights [B, N], of mean 1, of the candidates [B, N, D] for a question [B, D]."""
         query = self.query(question).unflatten(-1, (self.heads, -1))
         key = self.key(candidates).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("bhd,bnhd->bhn", query, key) / query.shape[-1] ** 0.5
@@ -234,6 +235,7 @@ class PSTPNet(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
+        """Logits [R, A] and losses of samples that have the same modalities; None is absent."""
         asked, words, mask = self.question(question)
         sound = None if audio is None else self.audio(audio)
         frame = None if visual is None else self.frame(frames(visual, self.spec))
