@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import os
@@ -154,23 +153,17 @@ def test_every_page_is_in_the_index():
 
 
 @cache
-def defined() -> frozenset[str]:
-    """Names of classes, functions, constants and fields in the source."""
-    found: set[str] = set()
-    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                found.add(node.name)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                found.add(node.id)
-    return frozenset(found)
+def sources() -> str:
+    """All text in which an environment variable can be named, and what defines names."""
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in [*files, ROOT / "cluster.yaml", ROOT / "Makefile"])
 
 
 @cache
-def sources() -> str:
-    """All text in which an environment variable can be named."""
-    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-    return "\n".join(path.read_text(encoding="utf-8") for path in [*files, ROOT / "cluster.yaml", ROOT / "Makefile"])
+def defined() -> frozenset[str]:
+    """Names of classes, functions, constants and fields in the source."""
+    found = re.findall(r"^ *(?:class|def) (\w+)|^ *(\w+) *(?::[^=\n]*)?= ", sources(), flags=re.MULTILINE)
+    return frozenset(name for names in found for name in names if name)
 
 
 def exists(name: str) -> bool:
@@ -188,8 +181,11 @@ def exists(name: str) -> bool:
 
 
 @unit
-@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in (*PAGES, *OTHER_PAGES) if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
 def test_what_is_named_exists(page: Path):
+    """Changes of the past may name what is gone; every other page speaks of what is there."""
     wrong = []
     for text in quoted(page):
         word = text.partition("(")[0].strip()
