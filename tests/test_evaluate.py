@@ -18,7 +18,7 @@ from models.batch import AVBatch
 from models.conditions import CASES, CONDITIONS, NOISY_CASES, Condition
 from models.prompts import DualPrompts, concatenate
 from models.tuned import Tuned
-from shards.checkpoint import load_checkpoint
+from shards.checkpoint import load_checkpoint, save_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
@@ -27,13 +27,14 @@ from tests.fixtures.worlds import CASE_WISE, SIZES, World
 from trainers.classification.config import CaseConfig, EvaluateConfig, PromptConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor, detect
-from trainers.classification.results import Row, markdown, recovered, summarise
+from trainers.classification.results import ClassRow, Row, markdown, recovered, summarise
 from trainers.classification.stages import build_case_module, input_spec
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.evaluate import evaluate
 from trainers.recipe import FinishedRun
 from trainers.recipes import RECIPES
+from trainers.tables import read_rows
 from trainers.tracking import read_runs
 from tuning.report.clips import classified_clips, clip_blocks, load_run
 from tuning.report.evaluations import Evaluation, evaluations
@@ -397,3 +398,28 @@ def test_the_table_in_markdown():
 def test_conditions_and_noisy_cases_are_told_apart():
     assert isinstance(CONDITIONS["complete"], Condition)
     assert set(NOISY_CASES) < set(CASES) < set(CONDITIONS)
+
+
+def test_accuracy_per_class_adds_up_to_the_whole(evaluated):
+    out, rows = evaluated
+    classes = read_rows((out / "classes.csv").read_text(), ClassRow)
+    assert classes
+    for row in rows:
+        mine = [
+            c for c in classes if (c.method, c.selection, c.condition) == (row.method, row.selection, row.condition)
+        ]
+        assert sum(c.samples for c in mine) == row.samples
+        assert sum(c.accuracy * c.samples for c in mine) == pytest.approx(row.accuracy * row.samples)
+
+
+def test_logits_that_are_nan_stop_an_evaluation_and_name_the_sample(world, tmp_path):
+    """argmax of NaN is the first class: a plausible accuracy."""
+    folder = tmp_path / world.backbone.name
+    shutil.copytree(world.backbone, folder)
+    saved = load_checkpoint(folder / "finetune")
+    weights = {name: x.fill_(float("nan")) if name == "mlp_head.1.bias" else x for name, x in saved.weights.items()}
+    save_checkpoint(folder / "finetune", weights, saved.meta)
+    config = EvaluateConfig(data=world.media, conditions=("noisy_audio",), batch_size=7)
+    with pytest.raises(FloatingPointError, match=r"finetune: logits of sample '.*' are NaN under noisy_audio"):
+        evaluate([folder], config, tmp_path / "out")
+    assert not (tmp_path / "out" / "results.csv").exists()

@@ -21,7 +21,8 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
 from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
-from trainers.loop import Rank, Stage, cosine, steps_per_epoch, train_stage
+from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
+from trainers.metrics import MeanMetrics, StepOutput, sum_and_count
 from trainers.recipes import recipe_of
 
 pytestmark = pytest.mark.unit
@@ -247,3 +248,59 @@ def test_a_stage_without_validation_reports_training_alone(world, tmp_path):
     train_stage(dataclasses.replace(stage, val=None), config, Rank(), tmp_path, log)
     assert {"loss", "train_accuracy", "lr", "epoch_seconds", "peak_memory_mb"} <= set(log[0][2])
     assert not any(name.startswith("val_") for name in log[0][2])
+
+
+@pytest.mark.parametrize("read", [lambda x: x.item(), lambda x: x.tolist(), lambda x: bool(x)])
+def test_the_meta_device_refuses_to_be_read(read):
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        read(torch.zeros((), device="meta"))
+
+
+def test_metrics_and_the_check_of_losses_read_nothing_from_the_device():
+    device = torch.device("meta")
+    batch = AVBatch(
+        *(torch.zeros(4, 2, device=device) for _ in range(3)), torch.zeros(4, device=device), torch.arange(4)
+    )
+    running, finite = MeanMetrics(device), _FiniteLoss("stage", 0, device)
+    for number in range(3):
+        pair = sum_and_count(torch.zeros(4, device=device))
+        output = StepOutput(torch.zeros((), device=device), torch.zeros(4, 5, device=device), {"own": pair})
+        running.add(batch, output)
+        finite.add(output.loss, number)
+
+
+def test_the_first_loss_that_is_not_finite_is_named_however_late_it_is_checked():
+    finite = _FiniteLoss("stage", 1, torch.device("cpu"))
+    for number, loss in enumerate([1.0, 2.0, math.inf, 3.0, math.nan]):
+        finite.add(torch.tensor(loss), number)
+    with pytest.raises(FloatingPointError, match="stage: loss is inf in epoch 2, step 3"):
+        finite.check()
+
+
+def test_a_validation_loss_that_is_not_finite_stops(world, tmp_path):
+    config = MAKERS["finetune"](world)
+    (stage,) = recipe_of(config).stages(config)
+
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = stage.objective
+
+        def forward(self, batch):
+            output = self.inner(batch)
+            return output if self.training else dataclasses.replace(output, loss=output.loss * math.nan)
+
+    with pytest.raises(FloatingPointError, match="finetune: the validation loss is nan"):
+        train_stage(dataclasses.replace(stage, objective=Broken()), config, Rank(), tmp_path, Log())
+
+
+def test_a_damaged_state_is_left_for_the_one_before_it(world, tmp_path, capsys):
+    config = MAKERS["finetune"](world)
+    whole, _ = train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "cut", 2 * STEPS + 1)  # two good epochs
+    state = tmp_path / "cut" / "last" / "finetune" / "state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    resumed, _ = train(config, tmp_path / "cut")
+    assert "training goes on from the state before it" in capsys.readouterr().err
+    assert_equal(resumed, whole)

@@ -23,6 +23,7 @@ from tuning.report.parts import spread
 from tuning.report.run_selection import choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import Configurations, trained_blocks
+from tuning.report.verdict import Standing, verdict
 from tuning.tables import pareto
 
 pytestmark = pytest.mark.unit
@@ -349,3 +350,17 @@ def test_a_killed_report_leaves_no_file_that_the_next_does_not_remove(store, tmp
     assert not left.exists()
     assert kept.exists(), "of a process that lives"
     assert len(list(out.parent.iterdir())) == 3
+
+
+def test_a_verdict_names_the_best_and_says_when_there_is_no_difference():
+    """By hand: intervals 0.80 ± 0.02 and 0.77 ± 0.02 meet, 0.80 ± 0.01 and 0.77 ± 0.01 do not."""
+    near = verdict("x", [Standing("a", 0.77, 0.02), Standing("b", 0.80, 0.02)], chance=0.125)
+    assert (
+        near
+        == "Best in x: b, 80.0 ± 2.0 %; next a, 77.0 ± 2.0 % (no difference: the intervals meet). Chance is 12.5 %."
+    )
+    apart = verdict("x", [Standing("a", 0.77, 0.01), Standing("b", 0.80, 0.01)])
+    assert apart.endswith("(the intervals do not meet).")
+    assert "one seed: no interval" in verdict("x", [Standing("a", 0.7, math.nan), Standing("b", 0.8, math.nan)])
+    assert verdict("x", [Standing("a", 0.5, math.nan)]) == "Best in x: a, 50.0 %."
+    assert verdict("x", []) == ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from shards.schema import SampleMeta
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor
-from trainers.classification.results import Row, figure, markdown, summarise
+from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
 from trainers.data import batches
 from trainers.distinguish import distinguish
@@ -39,6 +39,7 @@ class ConditionEvaluation:
     inputs: dict[str, Any]
     experiment: str
     device: torch.device
+    by_class: list[ClassRow] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -55,7 +56,9 @@ class ConditionEvaluation:
         rows: list[Row] = []
         for predictor in self.predictors:
             for condition in _conditions(self.config):
-                rows += _rows(predictor, condition, self.data, self.config, self.device, advance)
+                outcome = _answers(predictor, condition, self.data, self.config, self.device, advance)
+                rows += _rows(predictor, condition, outcome)
+                self.by_class.extend(_class_rows(predictor, condition, outcome))
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
@@ -63,8 +66,9 @@ class ConditionEvaluation:
         return rows
 
     def write(self, out: Path, rows: Sequence[Row]) -> None:
-        """Tables, figure, and draws.csv: what every sample met."""
+        """Tables, figure, classes.csv, and draws.csv: what every sample met."""
         write_rows(out / "results.csv", rows)
+        write_rows(out / "classes.csv", self.by_class)
         lines = summarise(rows)
         text = markdown(lines, rows[0].samples, self.config.split)
         (out / "results.md").write_text(text + "\n", encoding="utf-8")
@@ -124,41 +128,53 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
 
 
 @torch.inference_mode()
-def _rows(
+def _answers(
     predictor: Predictor,
     condition: Condition,
     data: ShardDataset,
     config: EvaluateConfig,
     device: torch.device,
     advance: Callable[..., None],
-) -> list[Row]:
+) -> dict[str, Tensor]:
+    """By selection, class and whether the answer is right, int64 [samples, 2], of the samples with anything left."""
     items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
-    right: dict[str, int] = {}
+    found: dict[str, list[Tensor]] = {}
     for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
         batch = batch.to(device)
         for selection, logits in predictor.predict(batch, condition).items():
             check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
-            hits = int((logits.argmax(dim=1) == batch.label).sum())
-            right[selection] = right.get(selection, 0) + hits
+            right = (logits.argmax(dim=1) == batch.label).long()
+            found.setdefault(selection, []).append(torch.stack([batch.label, right], dim=1).cpu())
         advance(len(batch), method=predictor.run.method)
     advance(len(data) - len(keep))
+    return {selection: torch.cat(parts) for selection, parts in found.items()}
+
+
+def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[Row]:
     run, cost = predictor.run, predictor.run.cost()
-    return [
-        Row(
+    for selection, found in answers.items():
+        yield Row(
             method=run.method,
             selection=selection,
             seed=run.config.seed,
             condition=condition.name,
-            accuracy=hits / len(keep),
-            samples=len(keep),
+            accuracy=int(found[:, 1].sum()) / len(found),
+            samples=len(found),
             trained=predictor.trained,
             parameters=predictor.parameters,
             run=run.folder.name,
             **cost,
         )
-        for selection, hits in right.items()
-    ]
+
+
+def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[ClassRow]:
+    run = predictor.run
+    for selection, found in answers.items():
+        for label in found[:, 0].unique().tolist():
+            right = found[found[:, 0] == label, 1]
+            share, name = int(right.sum()) / len(right), predictor.backbone.labels[label]
+            yield ClassRow(run.method, selection, run.config.seed, condition.name, name, share, len(right))
 
 
 def testable(meta: SampleMeta, condition: Condition) -> bool:

@@ -44,6 +44,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class ClassRow:
+    """The accuracy of a method on the samples of one class, as in classes.csv.
+
+    Attributes:
+        accuracy: 0..1 over `samples`.
+    """
+
+    method: str
+    selection: str
+    seed: int
+    condition: str
+    label: str
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table: a method over its seeds.
 

@@ -11,7 +11,9 @@ from trainers.avqa.figure import drawing
 from trainers.avqa.results import CASES, COMPLETE, ZERO, Case, Line, Result, regained
 from tuning.report import drawings, intervals
 from tuning.report.classification import COSTS, cost_part
+from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Block, Cell, Drawing, Folded, Table, figure, spread, text
+from tuning.report.verdict import Standing, verdict
 
 MISSING = {name: case for name, case in CASES.items() if case != COMPLETE}
 
@@ -28,6 +30,26 @@ def answer_blocks(results: Sequence[Result], tag: str) -> tuple[Block, ...]:
     blocks.append(Folded("Accuracy by missing rate, figures", tuple(t for t in rates if t.rows)))
     blocks += [table for table in kinds if table.rows]
     return tuple(blocks)
+
+
+def verdict_of(found: Evaluation) -> str:
+    """The best method over complete, audio missing and visual missing, of those that were judged in all three."""
+    standings = []
+    for line in intervals.of_results(found.rows):
+        pairs = [line.accuracy.get(case, {}).get(ALL) for case in CASES.values()]
+        known = [pair for pair in pairs if pair is not None]
+        if line.network and len(known) == len(pairs):
+            mean = sum(mean for mean, _ in known) / len(known)
+            standings.append(Standing(line.name, mean, max(half for _, half in known)))
+    blind = [line.mean(COMPLETE) for line in intervals.of_results(found.rows) if not line.network]
+    said = verdict("the mean of complete, audio missing and visual missing", standings)
+    floor = max((value for value in blind if value is not None), default=None)
+    return f"{said} The question alone answers {100 * floor:.1f} %." if said and floor is not None else said
+
+
+def no_details(found: Evaluation) -> tuple[Block, ...]:
+    """Nothing beyond the kinds of question."""
+    return ()
 
 
 def _overview(lines: Sequence[Line], results: Sequence[Result]) -> Table:

@@ -6,10 +6,13 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from models.conditions import CONDITIONS
-from trainers.classification.results import Line, Row, recovered
+from models.conditions import CONDITIONS, NOISY_CASES
+from trainers.classification.results import ClassRow, Line, Row, recovered
+from trainers.tables import read_rows
 from tuning.report import drawings, intervals
-from tuning.report.parts import Block, Cell, Drawing, Table, figure, folded_rows, spread, text
+from tuning.report.evaluations import Evaluation
+from tuning.report.parts import Block, Cell, Drawing, Folded, Table, figure, folded_rows, spread, text
+from tuning.report.verdict import Standing, verdict
 from tuning.tables import pareto
 
 COSTS = {  # attribute -> heading, digits, logarithmic axis
@@ -47,6 +50,56 @@ def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
         *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
         Drawing(drawings.svg(lambda: drawings.dots(groups), f"{tag} conditions"), caption),
     )
+
+
+def verdict_of(found: Evaluation) -> str:
+    """The best method over the noisy cases, or over all conditions where not all of those were evaluated."""
+    lines = intervals.of_rows(found.rows)
+    noisy = all(line.noisy is not None for line in lines)
+    chosen = NOISY_CASES if noisy else [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    standings = [
+        Standing(line.name, statistics.fmean(line.accuracy[c][0] for c in chosen), _joint(line, chosen))
+        for line in lines
+        if all(c in line.accuracy for c in chosen)
+    ]
+    classes = {row.label for row in class_rows(found)}
+    figure = "the mean of the noisy cases" if noisy else "the mean of all conditions"
+    return verdict(figure, standings, 1 / len(classes) if classes else None)
+
+
+def _joint(line: Line, conditions: Sequence[str]) -> float:
+    """Half width of a mean of conditions: that of the widest, since one seed's conditions go together."""
+    return max(line.accuracy[c][1] for c in conditions)
+
+
+def class_rows(found: Evaluation) -> list[ClassRow]:
+    """Accuracy per class, where the evaluation has it."""
+    table = found.read("classes.csv")
+    return (read_rows(table, ClassRow) if table else None) or []
+
+
+def class_blocks(found: Evaluation) -> tuple[Block, ...]:
+    """Accuracy per class by method, mean over seeds, under the first condition; folded away."""
+    rows = class_rows(found)
+    if not rows:
+        return ()
+    condition = rows[0].condition
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in (row for row in rows if row.condition == condition):
+        name = f"{row.method}, {row.selection}" if row.selection else row.method
+        values.setdefault((row.label, name), []).append(row.accuracy)
+    labels, methods = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
+    counts = {row.label: row.samples for row in rows if row.condition == condition}
+    body = tuple(
+        (
+            text(label),
+            figure(counts[label], 0),
+            *(figure(statistics.fmean(values[label, m]) if (label, m) in values else None, 1, 100) for m in methods),
+        )
+        for label in labels
+    )
+    caption = f"Accuracy per class, {condition.replace('_', ' ')}, percent"
+    return (Folded(caption, (Table(("class", "clips", *methods), body, 1, caption),)),)
 
 
 def _percent(pair: tuple[float, float]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from shards.command import command
 from shards.errors import InputError
 from trainers.avqa.results import Result
 from trainers.classification.results import Row
+from trainers.tracking import Recorded
 from tuning.command_line import CLIPS, report_parser
 from tuning.report import answering, classification
 from tuning.report.asked_clips import asked_clips
@@ -33,16 +34,26 @@ from tuning.report.trained import trained_blocks
 
 @dataclass(frozen=True)
 class EvaluationView:
-    """How rows of one kind are shown: tables and figures of accuracy and of cost, and single clips."""
+    """How rows of one kind are shown: accuracy, cost, single clips, details, and the verdict in a sentence."""
 
     accuracy: Callable[[Sequence[Any], str], tuple[Block, ...]]
     cost: Callable[[Sequence[Any], str], tuple[Block, ...]]
     clips: Callable[[Evaluation, int], Sequence[Clip]]
+    details: Callable[[Evaluation], tuple[Block, ...]]
+    verdict: Callable[[Evaluation], str]
 
 
 EVALUATION_VIEWS: dict[type, EvaluationView] = {  # by the row of results.csv
-    Row: EvaluationView(classification.accuracy_blocks, classification.cost_blocks, classified_clips),
-    Result: EvaluationView(answering.answer_blocks, answering.cost_blocks, asked_clips),
+    Row: EvaluationView(
+        classification.accuracy_blocks,
+        classification.cost_blocks,
+        classified_clips,
+        classification.class_blocks,
+        classification.verdict_of,
+    ),
+    Result: EvaluationView(
+        answering.answer_blocks, answering.cost_blocks, asked_clips, answering.no_details, answering.verdict_of
+    ),
 }
 
 
@@ -58,22 +69,33 @@ def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (
         InputError: as `choose`.
     """
     chosen = choose(runs, names, experiments)
-    parts = [part for part in _parts(chosen, clips) if part.blocks]
+    found = list(evaluations(chosen))
+    parts = [part for part in _parts(chosen, found, clips) if part.blocks]
     what = ", ".join(names or experiments) or chosen.root.name
-    return html(Page(f"avmend report: {what}", tuple(_facts(chosen)), tuple(parts)))
+    return html(Page(f"avmend report: {what}", tuple(_facts(chosen)), tuple(parts), tuple(_verdicts(found))))
 
 
 def _facts(chosen: Chosen) -> Iterator[str]:
     states = [run.status for run in chosen.of("training")]
-    told = ", ".join(f"{states.count(s)} {s.lower()}" for s in dict.fromkeys(states))
-    counts = [f"{plural(len(states), 'training run')} ({told})"] if states else []
+    counted = ", ".join(f"{states.count(s)} {s.lower()}" for s in dict.fromkeys(states))
+    counts = [f"{plural(len(states), 'training run')} ({counted})"] if states else []
     counts += [plural(n, kind) for kind in ("evaluation", "sweep") if (n := len(chosen.of(kind)))]
     yield ", ".join(counts) or plural(len(chosen.runs), "run")
+    names = list(dict.fromkeys(run.experiment for run in chosen.of("training")))
+    if names:
+        yield f"{'Data sets' if len(names) > 1 else 'Data set'}: {', '.join(names)}"
     yield f"Made {datetime.now(UTC).strftime('%Y-%m-%d %H:%M')} UTC from {chosen.store}"
 
 
-def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
-    for i, found in enumerate(evaluations(chosen)):
+def _verdicts(evaluated: Sequence[Evaluation | Recorded]) -> Iterator[str]:
+    """What each evaluation comes to."""
+    for found in evaluated:
+        if isinstance(found, Evaluation) and (said := EVALUATION_VIEWS[found.task.row].verdict(found)):
+            yield f"{found.name}: {said}"
+
+
+def _parts(chosen: Chosen, evaluated: Sequence[Evaluation | Recorded], clips: int) -> Iterator[Part]:
+    for i, found in enumerate(evaluated):
         if isinstance(found, Evaluation):
             yield Part(f"Evaluation {found.name}", _lead(found), _evaluation(found, f"evaluation {i}", clips))
         else:
@@ -90,7 +112,7 @@ def _parts(chosen: Chosen, clips: int) -> Iterator[Part]:
 def _evaluation(found: Evaluation, tag: str, clips: int) -> tuple[Block, ...]:
     view = EVALUATION_VIEWS[found.task.row]
     shown = clip_blocks(view.clips, found, clips) if clips else ()
-    return (*view.accuracy(found.rows, tag), *view.cost(found.rows, tag), *shown)
+    return (*view.accuracy(found.rows, tag), *view.details(found), *view.cost(found.rows, tag), *shown)
 
 
 def _lead(found: Evaluation) -> str:

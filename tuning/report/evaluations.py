@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Evaluation:
         params: of its MLflow run: data, split, seed, ...
         config: what was evaluated, as the evaluation's folder has it; empty where that is not here.
         runs: by name, the folders of the runs that were evaluated.
+        read: the text of another of its tables by file name, None where that is nowhere.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Evaluation:
     params: dict[str, str]
     config: dict[str, Any]
     runs: dict[str, Path]
+    read: Callable[[str], str | None]
 
 
 def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
@@ -48,7 +51,8 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
     for run in reversed(last.values()):
         folder = chosen.root / inner_name(run.name.removeprefix("evaluate-"))
-        found = _rows(_table(chosen.root, folder, run))
+        read = partial(_table, chosen.root, folder, run)
+        found = _rows(read(TABLE))
         if found is None:
             yield run
             continue
@@ -56,7 +60,7 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
         parent, origin = chosen.parent(run), read_origin(folder)
         name = parent.name if parent is not None and parent.kind == "study" else folder.name
         folders = dict(_folders(chosen.root, origin.get("runs", []), rows))
-        yield Evaluation(name, task, tuple(rows), run.params, origin.get("config", {}), folders)
+        yield Evaluation(name, task, tuple(rows), run.params, origin.get("config", {}), folders, read)
 
 
 def _rows(table: str | None) -> tuple[Task, list[Any]] | None:
@@ -68,11 +72,11 @@ def _rows(table: str | None) -> tuple[Task, list[Any]] | None:
     return None
 
 
-def _table(root: Path, folder: Path, run: Recorded) -> str | None:
-    path = folder / TABLE
+def _table(root: Path, folder: Path, run: Recorded, name: str) -> str | None:
+    path = folder / name
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    return read_artifact(root, run.run_id, TABLE)
+    return read_artifact(root, run.run_id, name)
 
 
 def _folders(root: Path, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[str, Path]]:

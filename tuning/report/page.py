@@ -22,11 +22,13 @@ class Page:
     Attributes:
         title: of the document.
         facts: what the first lines say: what it is about, in a few figures.
+        verdicts: what each evaluation comes to, in a sentence.
     """
 
     title: str
     facts: tuple[str, ...]
     parts: tuple[Part, ...]
+    verdicts: tuple[str, ...] = ()
 
 
 def html(page: Page) -> str:

@@ -1,0 +1,72 @@
+"""What a recipe computes is pinned with its revision: a change of either without the other fails here.
+
+Changed on purpose: raise the recipe's revision in `trainers/recipes.py`, and pin the losses that this test prints.
+Runs of the old revision are then other runs, and none of them is taken for a new one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.asking import AVR, RMM, asking_world, settings
+from tests.test_loop import STEPS, Log, case_wise, finetune
+from tests.test_loop import world as world
+from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, RMMConfig
+from trainers.classification.config import AdapterConfig, LoraConfig, PromptConfig
+from trainers.config import TrainConfig
+from trainers.loop import Rank, train_stage
+from trainers.recipes import RECIPES, recipe_of
+
+pytestmark = pytest.mark.unit
+PINNED: dict[str, tuple[int, list[float]]] = {  # recipe -> revision, training losses of two epochs
+    "finetune": (1, [2.623715003, 1.216523488]),
+    "prompt": (1, [1.107893447, 1.033520857]),
+    "lora": (1, [1.277183533, 1.247407198]),
+    "adapter": (1, [1.276553392, 1.247709711]),
+    "avqa": (1, [8.488676389, 8.428969807]),
+    "recovery": (1, [3.102878385, 3.059477011]),
+    "rmm": (1, [2.720917834, 2.673311604]),
+    "avr": (1, [0.398022324, 0.372426122]),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("asking")
+    asking_world(folder, {"train": 24})
+    return folder
+
+
+def config(recipe: str, world: Path, root: Path) -> TrainConfig:
+    """A small run of a recipe, every part of it at work."""
+    shared = {k: v for k, v in settings(root).items() if k in ("data", "questions", "batch_size", "workers", "cpus")}
+    makers = {
+        "finetune": lambda: finetune(world, epochs=2),
+        "prompt": lambda: case_wise(PromptConfig, world, epochs=2, deep=True),
+        "lora": lambda: case_wise(LoraConfig, world, epochs=2),
+        "adapter": lambda: case_wise(AdapterConfig, world, epochs=2),
+        "avqa": lambda: AVQAConfig(**settings(root, "avst", "rmm_avr", epochs=2)),
+        "recovery": lambda: AnyRecoveryConfig(**shared, epochs=2, recovery="rmm_avr", sizes={"rmm": RMM, "avr": AVR}),
+        "rmm": lambda: RMMConfig(**shared, epochs=2, sizes=RMM),
+        "avr": lambda: AVRConfig(**shared, epochs=2, sizes=AVR),
+    }
+    return makers[recipe]()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_change_of_what_is_computed_raises_the_revision(recipe, world, root, tmp_path):
+    run, log = config(recipe, world, root), Log()
+    (stage,) = recipe_of(run).stages(run)
+    train_stage(stage, run, Rank(), tmp_path, log)
+    found = (RECIPES[recipe].revision, [metrics["loss"] for _, _, metrics in log])
+    revision, losses = PINNED[recipe]
+    told = f"{recipe} computes {found}, pinned is {PINNED[recipe]}; see the top of this file"
+    assert found[1] == pytest.approx(losses, rel=1e-4), told
+    assert found[0] == revision, told
+
+
+def test_every_recipe_is_pinned():
+    assert set(PINNED) == set(RECIPES)
+    assert STEPS > 1
