@@ -131,7 +131,6 @@ class AVSD(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
-        """Logits [R, A] and losses of samples that have the same modalities; None is absent."""
         words, mask, _ = self.question(question)
         utilities = {0: words}
         if visual is not None:

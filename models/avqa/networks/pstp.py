@@ -235,7 +235,6 @@ class PSTPNet(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
-        """Logits [R, A] and losses of samples that have the same modalities; None is absent."""
         asked, words, mask = self.question(question)
         sound = None if audio is None else self.audio(audio)
         frame = None if visual is None else self.frame(frames(visual, self.spec))
