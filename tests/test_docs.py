@@ -43,9 +43,16 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 LINES = [line for block in BLOCKS if block.language in ("", "bash", "sh") for line in command_lines(block)]
 ROOMS = ("configs", "models", "shards", "pipelines", "trainers", "tuning", "serving", "benchmarks", "tests")
 EXAMPLES = {block.name: block for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "python"}
-FOREIGN = {"FFmpeg", "PyAV", "MLflow", "WebDataset", "OpenCV", "KubeRay", "SIGKILLs", "MiB", "GiB"}
+FOREIGN = {"FFmpeg", "PyAV", "MLflow", "OpenCV", "KubeRay", "PixelCrop"}  # names of other projects
+FOREIGN |= {
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ENDPOINT_URL",
+    "RAY_TMPDIR",
+}
 REGISTRIES: list[Registry] = [NETWORKS, RECOVERIES, CORPORA, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS]
-LATER = {f"docs/{name}.md" for name in "audit command_line corpora ingestion recovery reliability tests".split()}
+LATER = ("audit", "command_line", "corpora", "ingestion", "recovery", "reliability", "tests")  # pages being written
 unit = pytest.mark.unit
 
 
@@ -142,8 +149,8 @@ def test_links_lead_somewhere(page: Path):
             continue
         target, _, anchor = link.partition("#")
         path = (page.parent / target).resolve() if target else page
-        if not path.exists() and path.relative_to(ROOT).as_posix() in LATER:
-            continue  # the index names a page that is being written
+        if page == ROOT / "docs" / "README.md" and path.stem in LATER and not path.exists():
+            continue
         assert path.exists(), f"{page.name}: no {target}"
         assert path.is_relative_to(ROOT)
         assert not anchor or anchor in headings(path), f"{page.name}: {target} has no heading #{anchor}"
@@ -202,7 +209,7 @@ def test_what_is_named_exists(page: Path):
             if word not in defined() | FOREIGN:
                 wrong.append(word)
         elif re.fullmatch(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+", word):
-            if word not in sources():
+            if word not in sources() and word not in FOREIGN:
                 wrong.append(word)
         elif re.match(r"(avmend|make|python -m) ", text) and "<" not in text and "..." not in text and "|" not in text:
             words = [w for w in text.split() if not re.fullmatch(r"[A-Z]+|[A-Z]+\.yaml|--\w+=?", w)]
