@@ -18,12 +18,12 @@ from pathlib import Path
 ROOMS = ("configs", "models", "shards", "pipelines", "trainers", "tuning", "serving")
 METHODS = ("rmm", "lavit")  # a recovery method and a network: what names one outside its own file
 START = "trainers.train"
-ABOUT = """By `python -m benchmarks.house before=CHECKOUT after=.`, which reads the source and runs none of it; tests and
-benchmarks are left out. A function's length is from `def` to its end, signature and docstring with it. Public are
-functions, classes and methods of public classes whose names have no underscore in front. Class tests are isinstance or
-issubclass on a recipe's config class. A chain counts files, as importing the first imports the last. What names a method
-has its name as a text, or its config class. A toy method, network, corpus, condition and kind of noise are trained,
-evaluated and reported by name in `tests/test_toys.py`; no file of the product knows them."""
+ABOUT = """By `python -m benchmarks.house before=CHECKOUT after=.`, which reads the source and runs none of it; tests
+and benchmarks are left out. A function's length is from `def` to its end, signature and docstring with it. Public are
+functions, classes and methods of public classes whose names have no underscore in front. Class tests are isinstance
+or issubclass on a recipe's config class. A chain counts files, as importing the first imports the last. What names a
+method has its name as a text, or its config class. A toy method, network, corpus, condition and kind of noise are
+trained, evaluated and reported by name in `tests/test_toys.py`; no file of the product knows them."""
 Edges = dict[str, set[str]]
 
 
