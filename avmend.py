@@ -1,12 +1,14 @@
+# PYTHON_ARGCOMPLETE_OK
 """``avmend COMMAND ...``: a thin front for each command's own ``main``, imported when it is called."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
-from shards.command import command
+from shards.command import Parser, command
 from shards.errors import InputError, nearest
 
 
@@ -33,12 +35,17 @@ COMMANDS = {
         "manifest and clips to media shards, dataset.json, quarantine.jsonl",
         "pipelines.command_line:ingest_parser",
     ),
+    "audit": Command(
+        "pipelines.audit.command",
+        "what is wrong with the clips of a corpus, and which are the same",
+        "pipelines.command_line:audit_parser",
+    ),
     "features": Command(
         "pipelines.features",
         "media shards to feature shards by a frozen backbone",
         "pipelines.command_line:features_parser",
     ),
-    "shards": Command("shards.inspect", "look into shards, verify them against dataset.json"),
+    "shards": Command("shards.inspect", "look into shards, verify them against dataset.json", "shards.inspect:parser"),
     "train": Command(
         "trainers.train",
         "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr",
@@ -69,7 +76,11 @@ COMMANDS = {
         "what is wrong, before anything expensive: machine, cluster, store, shards",
         "tuning.command_line:doctor_parser",
     ),
-    "list": Command("tuning.listing", "what there is: recipes, networks, recoveries, corpora, conditions, presets"),
+    "list": Command(
+        "tuning.listing",
+        "what there is: recipes, networks, recoveries, corpora, conditions, presets, sweeps",
+        "tuning.listing:parser",
+    ),
     "ui": Command("trainers.ui", "open the MLflow UI on the runs", "trainers.command_line:ui_parser"),
 }
 
@@ -99,9 +110,24 @@ def version_text() -> str:
     return f"{own}\nPython {sys.version.split()[0]}, {others}"
 
 
+def parser_of(name: str) -> Parser | None:
+    """The parser of a command, without the imports of the command itself."""
+    module, _, function = COMMANDS[name].parser.partition(":")
+    return getattr(importlib.import_module(module), function)() if function else None
+
+
+def complete() -> None:
+    """Answer a shell that completes a line, and end."""
+    from configs import completion
+
+    completion.complete(COMMANDS, parser_of)
+
+
 @command
 def main(arguments: list[str]) -> int:
     """Run a command; its exit status is that of `shards.command.command`."""
+    if "_ARGCOMPLETE" in os.environ:
+        complete()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0 if arguments else 2
@@ -112,11 +138,9 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         remedy = nearest(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         raise InputError(f"unknown command '{name}'", remedy=remedy.rstrip())
-    found = COMMANDS[name]
-    if found.parser:  # help and wrong arguments are answered before anything heavy is imported
-        module, _, function = found.parser.partition(":")
-        getattr(importlib.import_module(module), function)().parse(rest)
-    return importlib.import_module(found.module).main(rest)
+    if (parser := parser_of(name)) is not None:  # help and wrong arguments need nothing heavy
+        parser.parse(rest)
+    return importlib.import_module(COMMANDS[name].module).main(rest)
 
 
 if __name__ == "__main__":

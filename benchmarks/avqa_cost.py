@@ -33,6 +33,7 @@ RECOVERIES: dict[str, Any] = getattr(recovery, "RECOVERIES", {})
 COMMON = {"base": FeatureSpec(128, 512, 10, 196), "tiny": FeatureSpec(96, 96, 10, 36)}
 PUBLISHED = {
     "avst": COMMON["base"],
+    "avst_prompts": COMMON["base"],
     "avsd": FeatureSpec(128, 512, 10, 49),
     "lavit": FeatureSpec(2048, 2048, 9, 4),  # 36 regions; 9 of its 18 sounds, since steps serve both
     "pstp": FeatureSpec(128, 512, 60, 49, frame_token=True),
@@ -116,7 +117,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """Every network on the common inputs and, at the paper's sizes, on its own where these differ."""
     for network in args.networks:
         for inputs in ("common", "published"):
-            if inputs == "published" and (args.quick or args.preset == "tiny" or network == "avst"):
+            if inputs == "published" and (args.quick or args.preset == "tiny" or PUBLISHED[network] == COMMON["base"]):
                 continue
             yield Job(
                 network,

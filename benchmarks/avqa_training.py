@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "avsd": {"dim": 96},
     "lavit": {"dim": 96, "heads": 4, "language": 2, "visual": 1, "audio": 1, "cross": 2},
     "pstp": {"dim": 96},
+    "avst_prompts": {"dim": 96},
 }
 
 
@@ -105,7 +106,7 @@ def random_batch(job: Job) -> AVQABatch:
         label=torch.randint(ANSWERS, (n,), generator=rng),
         index=torch.arange(n),
         question=torch.randint(1, WORDS, (n, LENGTH), generator=rng),
-        negative=torch.randn(visual, generator=rng) if job.network == "avst" else None,
+        negative=torch.randn(visual, generator=rng) if NETWORKS[job.network].takes_negatives else None,
     )
 
 

@@ -49,6 +49,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=positive, default=16, help="per resolution (default 16)")
     parser.add_argument("--repeats", type=positive, default=3, help="measured repetitions (default 3)")
     parser.add_argument("--seconds", type=positive, default=SECONDS, help="length of a clip (default 10)")
+    parser.add_argument("--before", type=Path, help="another checkout, whose ingestion runs in turn with this one's")
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
     return parser.parse_args(argv)
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     found = report.machine("cpu") | {"threads": 1}
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "work")}
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "work", "before")}
     advice = f"to go on, give --work {args.work} again" if args.work else "nothing is kept without --work"
     with stoppable(advice), tempfile.TemporaryDirectory(prefix="decode-") as folder:
         work = args.work or Path(folder)
@@ -108,8 +109,11 @@ def measure(args: argparse.Namespace, folder: Path, height: int) -> dict[str, An
         "one core": lambda: _cores(manifest, folder, 1),
         "two cores": lambda: _cores(manifest, folder, 2),
     }
+    if args.before:
+        ways["before"] = lambda: _ingest(manifest, folder, "exact", args.before)
     taken = report.alternate(ways, args.repeats)
-    return {
+    paired = {"over_before": report.ratios(taken["ingest"], taken["before"])} if args.before else {}
+    return paired | {
         "height": height,
         "rate": {name: Spread.of(rates) for name, rates in taken.items()},
         "share": report.ratios(taken["ingest"], taken["bare"]),
@@ -181,9 +185,10 @@ def _config(mode: str, per_shard: int) -> IngestConfig:
     return IngestConfig(frames=FRAMES, image_size=SIDE, workers=0, **overrides)
 
 
-def _ingest(manifest: Path, folder: Path, mode: str) -> float:
+def _ingest(manifest: Path, folder: Path, mode: str, checkout: Path | None = None) -> float:
     """Clips per processor second of the whole ingestion: decode, resample, log-mel, write, sync."""
-    return len(read_manifest(manifest)) / _in_process("ingest_alone", manifest, folder / mode, mode)
+    out = folder / (f"before-{mode}" if checkout else mode)
+    return len(read_manifest(manifest)) / _in_process("ingest_alone", manifest, out, mode, checkout=checkout)
 
 
 def _scripts(paths: Sequence[Path], folder: Path) -> float:
@@ -192,11 +197,13 @@ def _scripts(paths: Sequence[Path], folder: Path) -> float:
     return len(paths) / _in_process("extract_alone", folder / "extracted", *paths)
 
 
-def _in_process(function: str, *arguments: str | Path) -> float:
+def _in_process(function: str, *arguments: str | Path, checkout: Path | None = None) -> float:
     """What one of the functions below prints last, in a process of its own: its processor seconds."""
     code = f"import sys; from benchmarks.decode import {function} as run; print(run(*sys.argv[1:]))"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+    env = os.environ | ({"PYTHONPATH": str(checkout.absolute())} if checkout else {})
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=checkout, env=env)
+    return float(done.stdout.split()[-1])
 
 
 def ingest_alone(manifest: str, out: str, mode: str) -> float:
@@ -344,6 +351,9 @@ def _text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
         line("approximate over exact", lambda row: row["approximate"]),
         line("ingestion over the scripts (3 wanted)", lambda row: row["over_scripts"]),
     ]
+    if args.before:
+        cells.append(line("ingestion of the checkout before", lambda row: row["rate"]["before"]))
+        cells.append(line("ingestion over the checkout before", lambda row: row["over_before"]))
     away = "; ".join(
         f"{row['height']}p: median {row['frames']['median_seconds_away']:.2f} s, at most "
         f"{row['frames']['greatest_seconds_away']:.2f} s, {row['frames']['distinct_of_ten']:.1f} different "

@@ -3,7 +3,7 @@
     python -m benchmarks.first_run --times 200
 
 Everything that is made once is made then: the MLflow store and its schema, lock files, an ingestion's plan and
-dataset, a run's folder and identity, a local Ray. A round begins with nothing, is struck up to four times by
+dataset, a run's folder and identity, a local Ray. A round begins with nothing, is struck up to eight times by
 SIGKILL, SIGTERM or SIGINT, and then left to end: with status 0, no traceback, and what an undisturbed run makes.
 """
 
@@ -28,7 +28,7 @@ from benchmarks.processes import Marked, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
 
 SIGNALS = ("KILL", "TERM", "INT")
-PER_ROUND = 4
+PER_ROUND = 8
 HANGS = 240.0  # seconds after which a run that was not struck counts as hung
 GRACE = 20.0  # seconds in which what a killed command leaves behind has to end
 SIZES = {"dim": 32, "heads": 2, "mlp_ratio": 2, "depth": 2, "target_length": 32, "image_size": 32}
@@ -112,7 +112,8 @@ def one_round(window: str, wanted: Window, out: Path, calm: tuple[Any, float], r
     for _ in range(PER_ROUND):
         with Marked.start(*wanted.arguments(out), log=log.with_suffix(".struck.log")) as run:
             name, delay = str(rng.choice(SIGNALS)), rng.uniform(0, calm[1])
-            time.sleep(max(0.0, run.begin + delay - time.monotonic()))
+            while run.process.poll() is None and time.monotonic() < run.begin + delay:
+                time.sleep(0.01)
             if run.process.poll() is None:
                 run.process.send_signal(getattr(signal, f"SIG{name}"))
                 strikes.append((name, round(time.monotonic() - run.begin, 2)))

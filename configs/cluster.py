@@ -6,13 +6,16 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from configs.auth import Answer, ask, sent_token
+from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
@@ -50,12 +53,12 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         check_address(address)
     else:
         options["address"] = "local"  # else Ray joins the one that was started last on this machine
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
-        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+    if variables := worker_variables(address):
+        options["runtime_env"] = {"env_vars": variables}
     try:
-        ray.init(**options)
+        with _own_sigterm():
+            ray.init(**options)
     except Exception as error:
         if told := _not_there(address, error):
             raise told from None
@@ -64,6 +67,28 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def worker_variables(address: str | None) -> dict[str, str]:
+    """Environment variables of this process that workers need and do not get by themselves: the path of a local
+    cluster's, the plugins of any. Those that a submitted job gives its workers are not given again."""
+    variables = {}
+    if not address or address == "local":
+        root = str(Path(__file__).resolve().parent.parent)
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    if plugins := os.environ.get(PLUGINS):
+        variables[PLUGINS] = plugins
+    return {name: value for name, value in variables.items() if name not in _job_environment().get("env_vars", {})}
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of this process's, which exits without a word of SIGTERM: a run that
+    is told to stop would be one that failed. Ours ends the session, too."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _not_there(address: str | None, error: Exception) -> InputError | None:
@@ -131,27 +156,37 @@ def require_resources(cpus: float, gpus: float, workers: int) -> str | None:
     from ray._private.state import state  # there is no public way to ask how far a cluster grows
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return can_ever_fit(nodes, state.get_max_resources_from_cluster_config(), cpus, gpus, workers)
+
+
+def can_ever_fit(
+    nodes: Sequence[Mapping[str, float]], most: Mapping[str, float] | None, cpus: float, gpus: float, workers: int
+) -> str | None:
+    """As `require_resources`, of the nodes' resources and the `most` that the cluster grows to; None: it does not.
+
+    Raises:
+        InputError: as there.
+    """
     if _fits(nodes, cpus, gpus, workers):
         return None
     wanted = f"{workers} {'workers' if workers > 1 else 'worker'} of {cpus:g} CPUs and {gpus:g} GPUs"
-    there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU"))
-    most = state.get_max_resources_from_cluster_config()
+    there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU")) + f" on {len(nodes)} nodes"
     if most and all(most.get(name, 0) >= n * workers for name, n in (("CPU", cpus), ("GPU", gpus))):
-        return f"waiting for the cluster to grow: {wanted}; now it has {there} on {len(nodes)} nodes"
-    missing = "gpu" if gpus * workers > _sum(nodes, "GPU") else "workers"
+        return f"waiting for the cluster to grow: {wanted}; now it has {there}"
+    missing = "gpu" if gpus * workers > max(_sum(nodes, "GPU"), (most or {}).get("GPU", 0)) else "workers"
     remedy = "gpu=false, or a cluster with GPUs" if missing == "gpu" else "set workers and cpus to what a node has"
-    message = f"{wanted} do not fit: the cluster has {there} on {len(nodes)} nodes, and does not grow to that"
+    message = f"{wanted} do not fit: the cluster has {there}, and does not grow to that"
     raise InputError(message, field=missing, remedy=remedy)
 
 
-def _fits(nodes: Sequence[dict[str, float]], cpus: float, gpus: float, workers: int) -> bool:
+def _fits(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float, workers: int) -> bool:
     """Whether so many workers fit on the nodes, each on one of them."""
     needs = [(name, n) for name, n in (("CPU", cpus), ("GPU", gpus)) if n]
     most = [min((int(node.get(name, 0) // n) for name, n in needs), default=workers) for node in nodes]
     return sum(most) >= workers
 
 
-def _sum(nodes: Sequence[dict[str, float]], name: str) -> float:
+def _sum(nodes: Sequence[Mapping[str, float]], name: str) -> float:
     return sum(node.get(name, 0) for node in nodes)
 
 
@@ -179,7 +214,12 @@ def runs_folder() -> Path:
 
 def in_job() -> bool:
     """Whether this process is the driver of a job with an uploaded working directory."""
+    return bool(_job_environment().get("working_dir"))
+
+
+def _job_environment() -> dict[str, Any]:
+    """The runtime environment of the submitted job that this process drives, if it drives one."""
     try:
-        return bool(json.loads(os.environ.get(JOB, ""))["runtime_env"].get("working_dir"))
+        return dict(json.loads(os.environ.get(JOB, ""))["runtime_env"])
     except (ValueError, KeyError, TypeError):
-        return False
+        return {}

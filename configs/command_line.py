@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from configs.help import config_help
 from configs.loading import Config, all_names
@@ -128,3 +128,12 @@ def _value_of(option: str, argv: Sequence[str]) -> str:
         return option.partition("=")[2]
     after = list(argv[list(argv).index(option) + 1 :][:1]) if option in argv else []
     return after[0] if after and not after[0].startswith("-") else "VALUE"
+
+
+def complete_with(action: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Have the shell complete an argument with names that are found when it asks."""
+
+    def completer(**_: Any) -> list[str]:
+        return list(names())
+
+    action.completer = completer  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def fields(cls: type[Config], prefix: str = "", given: Config | None = None) -> 
             type_text(Annotated[info.annotation, *info.metadata] if _choice(info.metadata) else info.annotation),
             _written_default(value, bool(inner)),
             _range(info.metadata),
-            meanings.get(name) or (first_sentence(inner[0][1]) if inner else ""),
+            meanings.get(name) or (first_sentence(inner[0][1]) if inner else _constant(info.annotation)),
             bool(inner),
         )
         for place, kind in inner:
@@ -82,6 +82,12 @@ def _configs(kind: Any, place: str) -> Iterator[tuple[str, type[Config]]]:
     for inner in arguments:
         if inner is not ...:
             yield from _configs(inner, deeper)
+
+
+def _constant(kind: Any) -> str:
+    """Of a field that has one value, which tells a config's kind in its record."""
+    values = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return f"Always {_written(values[0])}." if len(values) == 1 else ""
 
 
 def type_text(kind: Any) -> str:

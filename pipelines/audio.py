@@ -21,7 +21,7 @@ PREROLL = 2.0  # seconds decoded before a clip begins, for codecs that lean on w
 SAME = 0.005  # seconds by which a track's own length may differ from its packets'
 QUIET = 10 ** (-40 / 20)  # root mean square under which a mix is compared with its channels
 CANCELLED = 0.1  # a mix this much weaker than its channels (20 dB) is cancelled
-PACKED = {"wav", "w64", "aiff", "au", "caf", "voc", "rso"}  # containers of samples: their last block may be short
+PACKED = {"wav", "aiff", "au"}  # containers of samples: their last block may be short
 
 _DOWNMIX = struct.Struct("@i4x5d")
 Channel = Literal["mean", "first", "loudest"]
@@ -195,7 +195,7 @@ def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator
 
 def check_whole(media: Media, stream: Stream) -> None:
     """Raises DecodeError (truncated) if a packet of the stream is cut short or marked as damaged."""
-    if media.tracks[stream.index].damaged and not _short_last_block(media, stream):
+    if media.is_damaged(stream) and not _short_last_block(media, stream):
         raise DecodeError(TRUNCATED, f"{stream.kind} ({stream.codec}): a packet is cut short or damaged")
 
 

@@ -70,7 +70,7 @@ def concealed(messages: Iterable[str]) -> bool:
 
 def from_messages(messages: Sequence[str], what: str) -> DecodeError:
     """The cause behind FFmpeg's messages, with the first of them."""
-    detail = messages[0].strip() if messages else "no message"
+    detail = messages[0].strip()[:300] if messages else "no message"
     for cause, pattern in ((TOO_LARGE, _NO_MEMORY), (TRUNCATED, _CUT_SHORT), (UNSUPPORTED, _NO_CODEC)):
         if any(pattern.match(text) for text in messages):
             return DecodeError(cause, f"{what}: {detail}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.command_line import CommandParser
+from pipelines.audit.settings import AuditConfig
 from pipelines.settings import FeatureConfig, IngestConfig
 
 INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
@@ -13,6 +14,7 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes."
 FEATURES = """Media shards to feature shards, by frozen networks.
 
 Run it again after a kill, or after the media have grown: it makes what is not there."""
+AUDIT = "What is wrong with the clips of a corpus, and which of them are the same."
 PUBLIC = ("vggish+resnet18", "vggish+clip")
 
 
@@ -41,4 +43,14 @@ def features_parser() -> CommandParser:
     parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    return parser
+
+
+def audit_parser() -> CommandParser:
+    """``avmend audit MANIFEST|SHARDS key=value ...``."""
+    parser = CommandParser("avmend audit", AUDIT, lambda words: {"audit": AuditConfig})
+    parser.add_argument("source", metavar="MANIFEST|SHARDS", help="a manifest, or media shards: folder or URL")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: audit, beside it)")
+    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="thresholds and other fields")
     return parser

@@ -64,6 +64,7 @@ class Track:
         keys: whether everything after it can be decoded without what came before.
         hidden: outside an edit list: decoded and not shown.
         durations: ticks.
+        idle: tick at which a last empty packet is over, if there are such.
         damaged: positions of packets that are cut short or marked as damaged.
         packets: the data, of a small file.
     """
@@ -73,6 +74,7 @@ class Track:
     keys: list[bool] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
+    idle: int | None = None
     damaged: list[int] = field(default_factory=list)
     packets: list[Any] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ class Track:
         ends = [
             at + d for at, d, h in zip(self.pts, self.durations, self.hidden, strict=True) if at is not None and not h
         ]
-        return max(ends) * self.unit if ends else None
+        return max(*ends, self.idle or ends[0]) * self.unit if ends else None
 
 
 class Media:
@@ -139,6 +141,9 @@ class Media:
         held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
         for packet in self._packets():
             track = found[packet.stream_index]
+            if not packet.size:  # nothing new: the frame before is held
+                track.idle = max(track.idle or 0, (packet.pts or 0) + (packet.duration or 0))
+                continue
             if packet.is_corrupt:
                 track.damaged.append(len(track.pts))
             track.pts.append(packet.pts)
@@ -154,7 +159,7 @@ class Media:
         clock = _Clock(self.discontinuous)
         try:
             for packet in self.file.demux(*streams):
-                if packet.size:
+                if packet.size or packet.pts is not None:
                     clock.correct(packet)
                     yield packet
         except av.FFmpegError as error:
@@ -169,7 +174,7 @@ class Media:
         straight = begin is None or self.joints or not {"mov", "matroska"} & set(self.formats)
         target = self.zero if straight else max(begin or 0.0, 0.0) + self.zero
         self.file.seek(int(target * 1e6))
-        return self._packets(self.file.streams[stream.index])
+        return (packet for packet in self._packets(self.file.streams[stream.index]) if packet.size)
 
     def since(self, stream: Stream, position: int) -> Iterator[tuple[int, Any]]:
         """The packets of a stream from a position on, with their positions.
@@ -202,6 +207,11 @@ class Media:
         ends = [self.tracks[stream.index].end for stream in self.streams]
         known = [end - self.zero for end in ends if end is not None]
         return max([*known, *([self.duration] if self.duration else [])], default=None)
+
+    def is_damaged(self, stream: Stream) -> bool:
+        """Whether a packet of the stream is cut short or marked as damaged; parsers drop the mark, not the message."""
+        said = f"Packet corrupt (stream = {stream.index}, "
+        return bool(self.tracks[stream.index].damaged) or any(text.startswith(said) for _, _, text in self.log)
 
     def check_readable(self) -> None:
         """Raises DecodeError (truncated) if reading met the file's end before the container's."""
@@ -289,6 +299,8 @@ def _no_media(path: str, error: Exception, log: list[tuple[int, str, str]]) -> E
         return error
     if any(re.fullmatch(r"moov atom not found\s*", text) for _, _, text in log) and _begins_as_mp4(path):
         return DecodeError(TRUNCATED, "no moov atom: the end of the mp4 is missing")
+    if (message := cut_short([text for _, _, text in log])) is not None:
+        return DecodeError(TRUNCATED, f"the file can't be opened: {message}")
     reason = getattr(error, "strerror", None) or type(error).__name__
     return DecodeError(UNDECODABLE, f"the file can't be opened: {reason}")
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from pipelines.causes import TIMED_OUT, TOO_LARGE, UNDECODABLE, DecodeError, MachineError
 from pipelines.decode import Decoded, Request, by_ffmpeg_alone
+from pipelines.decord_frames import REMEDY as DECORD_REMEDY
 from pipelines.ffmpeg import KILLED
 from shards.errors import InputError
 from shards.schema import StreamInfo
@@ -65,14 +66,18 @@ class Decoder:
         """Decode one clip; when the child dies of it, again in a new child, at most twice.
 
         A child that was killed or too slow may have met another's misfortune: the same once more, so that it
-        leaves no trace in the data. One that crashed, and whatever died twice, goes on by ffmpeg alone.
+        leaves no trace in the data. One that crashed, and whatever died twice, goes on by ffmpeg alone, unless
+        decord was asked for and nothing else.
         """
+        only = request.decoder == "decord" and not request.decoder_fallback
         try:
             return self._try(request)
         except ChildDied as death:
-            again = request if death.by_chance else by_ffmpeg_alone(request)
+            first, again = death, request if death.by_chance or only else by_ffmpeg_alone(request)
         with suppress(ChildDied):
             return self._try(again)
+        if only:
+            raise GaveUp(first.cause, f"decord: {first}", DECORD_REMEDY) from None
         try:
             return self._try(by_ffmpeg_alone(request))
         except ChildDied as death:

@@ -26,11 +26,13 @@ from pipelines.feature_shard import (
     read_features_ledger,
 )
 from pipelines.on_ray import run_in_slots
-from pipelines.resume import alone, keep_plan, remove_partial_files, split_info
+from pipelines.resume import keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
+from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
 
@@ -67,7 +69,7 @@ def extract(
     out = data / "features" / extractor.folder
     plan = feature_plan(info, config.splits)
     try:
-        with alone(out, "extraction"):
+        with folder_lock(out, "extraction"):
             _keep(out, plan, info, extractor, config)
             remove_partial_files(out, "ledger")
             results = _work(plan, extractor, config, data, out, stage)
@@ -233,7 +235,11 @@ def main(argv: list[str]) -> int:
 
         print(describe_extraction(args.data, args.backbone, config, args.weights))
         return 0
-    summarise(extract(args.data, args.backbone, config, weights=args.weights))
+    before = stamps(args.data.absolute().glob("features/*/ledger/*.json"))
+    out = extract(args.data, args.backbone, config, weights=args.weights)
+    summarise(out)
+    if stamps(out.glob("ledger/*.json")).items() <= before.items():
+        print(f"already finished: {out}")
     return 0
 
 

@@ -34,6 +34,11 @@ def source(**options: object) -> Any:
     return ffmpeg.input("fd:", protocol_whitelist="fd", threads=1, **options)
 
 
+def to_pipe(media: Any, stream: int, **options: object) -> Any:
+    """The graph that writes one stream of an input to standard output; one thread encodes."""
+    return media.output("pipe:", map=f"0:{stream}", threads=1, **options)
+
+
 def run(output: Any, path: str, timeout: float) -> tuple[bytes, list[str], int]:
     """Run a graph of ffmpeg-python on a file to the end: stdout, messages (errors first), exit status.
 

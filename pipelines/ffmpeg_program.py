@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.audio import GAP, SAMPLE_RATE, Channel, Run, Sound, Span, check_whole, end_of_track, mixed
 from pipelines.causes import TRUNCATED, UNDECODABLE, UNSUPPORTED, DecodeError, concealed, cut_short, from_messages
 from pipelines.container import Media, Stream
-from pipelines.ffmpeg import packets, run, source
+from pipelines.ffmpeg import packets, run, source, to_pipe
 from pipelines.frames import Frames, Wanted, fit, seconds
 from pipelines.pyav_frames import Listing, Undecided
 
@@ -54,9 +54,7 @@ def _shift(media: Media, stream: Stream) -> float:
 
 def _times(media: Media, stream: Stream, timeout: float) -> np.ndarray:
     """Float [frames, 2]: seconds of the program's clock at which the frames appear and go, by decoding all of them."""
-    graph = source().output(
-        "pipe:", map=f"0:{stream.index}", format="framecrc", vf="scale=16:16", fps_mode="passthrough"
-    )
+    graph = to_pipe(source(), stream.index, format="framecrc", vf="scale=16:16", fps_mode="passthrough")
     out, said, status = run(graph, media.path, timeout)
     unit = re.search(rb"^#tb 0: (\d+)/(\d+)", out, re.MULTILINE)
     rows = re.findall(rb"^0, *-?\d+, *(-?\d+), *(\d+),", out, re.MULTILINE)
@@ -78,12 +76,10 @@ def _pictures(
     """
     near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
     at = shown[chosen, 0] - _shift(media, stream)
-    windows = "+".join(f"between(t,{time - near:.6f},{time + near:.6f})" for time in at)
+    windows = _sum([f"between(t,{time - near:.6f},{time + near:.6f})" for time in at])
     form = {"fps_mode": "passthrough", "pix_fmt": "rgb24", "c": "rawvideo", "format": "nut"}
     key_frames = {"skip_frame": "nokey"} if wanted.key_frames else {}
-    graph = source(max_error_rate=0, **key_frames).output(
-        "pipe:", map=f"0:{stream.index}", vf=f"select='{windows}'", **form
-    )
+    graph = to_pipe(source(max_error_rate=0, **key_frames), stream.index, vf=f"select='{windows}'", **form)
     out, said, status = run(graph, media.path, timeout)
     if status != 0 or cut_short(said) or concealed(said):
         raise from_messages(said, f"video ({stream.codec})")
@@ -94,6 +90,12 @@ def _pictures(
         aspect = float(picture.sample_aspect_ratio or 1)
         found.append(fit(pixels, wanted.size, aspect if wanted.pixel_aspect != 1.0 else 1.0))
     return found
+
+
+def _sum(terms: list[str]) -> str:
+    """A sum as a balanced tree: ffmpeg bounds how deep an expression may be, and a plain chain is as deep as long."""
+    half = len(terms) // 2
+    return terms[0] if not half else f"({_sum(terms[:half])}+{_sum(terms[half:])})"
 
 
 def sound_by_program(
@@ -116,7 +118,7 @@ def sound_by_program(
         cut = f"atrim=start={span.start - _shift(media, stream):.6f}:duration={length:.6f}"
         form = {"c": "pcm_s16le", "format": "nut", "ar": SAMPLE_RATE, "output_ts_offset": _OFFSET}
         mono = {"ac": 1} if way == "mono" else {}
-        graph = source(max_error_rate=0).output("pipe:", map=f"0:{stream.index}", af=cut, **form, **mono)
+        graph = to_pipe(source(max_error_rate=0), stream.index, af=cut, **form, **mono)
         out, said, status = run(graph, media.path, timeout)
         if status != 0:
             raise from_messages(said, f"audio ({stream.codec})")

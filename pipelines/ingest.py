@@ -5,7 +5,8 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,20 +17,23 @@ from pipelines.command_line import ingest_parser
 from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
-from pipelines.on_ray import run_in_slots
+from pipelines.on_ray import run_tasks
 from pipelines.plan import ShardPlan, label_vocabulary
-from pipelines.resume import alone, read_ledger, remove_partial_files, split_info
+from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import NEWER, FeatureConfig, IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
+from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
+from shards.verify import plain
 
 QUARANTINE_FILE = "quarantine.jsonl"
+CAUSES = 3  # that are printed
 
 
 def ingest(
@@ -55,7 +59,7 @@ def ingest(
     clips = read_manifest(manifest)
     labels = label_vocabulary(clips, config, manifest)
     try:
-        with alone(out, "ingestion"):
+        with folder_lock(out, "ingestion"):
             kept, done = _keep_plan(clips, manifest.parent, config, out, retry_quarantined)
             plan = shard_plans(kept, clips)
             results = _work(plan, done, config, out.absolute(), stage)
@@ -111,33 +115,13 @@ def _work(
     failures = sum(len(_failures(shard, result)) + result.halves for shard, result in finished)
     total, left = (sum(len(shard.clips) for shard in shards) for shards in (plan, todo.values()))
     with Progress("ingest", total, done=total - left, stage=stage) as progress:
-        for name, result in _run(list(todo.values()), config, out):
+        work = run_tasks(ingest_shard, list(todo.values()), (config, out), config.workers, config.worker_tries, out)
+        for name, result in work:
             done[name], shard = result, todo.pop(name)
             failures += len(_failures(shard, result)) + result.halves
             progress.advance(len(shard.clips), queue=f"{len(todo)} shards", failed=str(failures))
             check_budget(failures, config, result.quarantined)
     return done
-
-
-def _run(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
-    if config.workers == 0:
-        yield from ((shard.name, ingest_shard(shard, config, out)) for shard in plan)
-        return
-    with ray_session(config.workers):
-        yield from _run_on_ray(plan, config, out)
-
-
-def _run_on_ray(plan: Sequence[ShardPlan], config: IngestConfig, out: Path) -> Iterator[tuple[str, ShardResult]]:
-    """One task per shard, never more in flight than can run soon, results as they come."""
-    import ray
-
-    task = ray.remote(num_cpus=1, max_retries=config.worker_tries, retry_exceptions=False)(ingest_shard)
-    limit = config.workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-
-    def submit(shard: ShardPlan) -> ray.ObjectRef:
-        return task.remote(shard, config, out)
-
-    yield from run_in_slots(plan, [submit] * limit, tries=config.worker_tries, out=out)
 
 
 def _assemble(
@@ -211,10 +195,13 @@ def main(argv: list[str]) -> int:
 
         print(describe_ingestion(args.manifest, args.out, config, retry))
         return 0
+    before = stamps(args.out.glob("ledger/*.json"))
     if args.backbone is None:
         _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
     else:
         _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
+    if before and before == stamps(args.out.glob("ledger/*.json")):
+        print(f"already finished: {args.out}")
     return 0
 
 
@@ -237,8 +224,22 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
-    failures = len((out / QUARANTINE_FILE).read_text().splitlines())
-    print(f"{out / 'dataset.json'}; {failures} clips in {out / QUARANTINE_FILE}")
+    failures = [Quarantined.model_validate_json(line) for line in (out / QUARANTINE_FILE).open(encoding="utf-8")]
+    print(f"{out / 'dataset.json'}; {len(failures)} clips in {out / QUARANTINE_FILE}")
+    print(*(f"  {line}\n" for line in first_causes(failures)), sep="", end="")
+    print(f"which of them are silent, black, frozen, blurred, in two splits: avmend audit {out}")
+
+
+def first_causes(failures: Sequence[Quarantined]) -> list[str]:
+    """The causes of a quarantine, the most frequent first: how many clips, the first of them, what to do."""
+    counts = Counter(clip.error for clip in failures)
+    lines = []
+    for error, count in counts.most_common(CAUSES):
+        first = next(clip for clip in failures if clip.error == error)
+        lines.append(f"{count} {error}; the first, '{plain(first.id)}': {plain(first.message)}")
+        lines.append(f"  remedy: {first.remedy}")
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(CAUSES))
+    return [*lines, f"{rest} of other causes"] if rest else lines
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from configs.cluster import ray_session
 from shards.errors import InputError
 
 
@@ -76,3 +77,33 @@ def _get(reference: Any, name: str | None, tries: int, out: Path) -> Any:
         message = f"the worker of shard {name} died {tries + 1} times" if name else "a worker did not start"
         remedy = "look at the machine's memory and kernel log; the same command then goes on"
         raise InputError(message, file=out, remedy=remedy) from None
+
+
+def run_tasks(
+    work: Callable[..., Any],
+    items: Sequence[ItemT],
+    arguments: Sequence[Any],
+    workers: int | None,
+    tries: int,
+    out: Path,
+) -> Iterator[tuple[str, Any]]:
+    """Name and result of ``work(item, *arguments)`` for each item: one Ray task per item, never more in flight
+    than can run soon; in the order in which they are finished.
+
+    Args:
+        workers: tasks at a time; ``None``: two per CPU; 0: in this process, without Ray.
+        tries: how often a task is tried again after its worker process died.
+        out: the folder, for messages.
+
+    Raises:
+        as `run_in_slots`.
+    """
+    if workers == 0:
+        yield from ((item.name, work(item, *arguments)) for item in items)
+        return
+    import ray
+
+    with ray_session(workers):
+        task = ray.remote(num_cpus=1, max_retries=tries, retry_exceptions=False)(work)
+        limit = workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        yield from run_in_slots(items, [lambda item: task.remote(item, *arguments)] * limit, tries=tries, out=out)

@@ -71,7 +71,7 @@ class Listing:
 
     def __init__(self, media: Media, stream: Stream):
         self.track = track = media.tracks[stream.index]
-        if track.damaged or not track.pts or None in track.pts:
+        if media.is_damaged(stream) or not track.pts or None in track.pts:
             raise Undecided("a damaged packet, or one without a time")
         pts, hidden = np.array(track.pts), np.array(track.hidden)
         if len(set(track.pts)) < len(pts) or hidden.all():
@@ -79,6 +79,9 @@ class Listing:
         self.pts = np.sort(pts[~hidden])
         (last,) = np.array(track.durations)[pts == self.pts[-1]]
         self.shown = seconds(self.pts, int(last), track.unit) - media.zero
+        guessed = "avi" in media.formats and (np.diff(pts) > 0).all()  # it has no times; nothing is reordered
+        if guessed and stream.begin is not None:
+            self.shown -= self.shown[0, 0] - stream.begin
         self.keys = np.flatnonzero(np.isin(self.pts, pts[np.array(track.keys)]))
 
 

@@ -1,4 +1,4 @@
-"""What lets a killed job go on in its folder: one worker per folder, a plan that is kept, a ledger per shard.
+"""What lets a killed job go on in its folder: a plan that is kept, a ledger per shard.
 
 A shard's ledger is written after the shard itself was renamed into place; a shard that has one is finished
 and never written again.
@@ -6,11 +6,8 @@ and never written again.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,25 +67,6 @@ def split_info(results: Sequence[Ledger]) -> SplitInfo:
     counted = all(sum(absent.get(m, {}).values()) == samples - present[m] for m in MODALITIES)
     shards = tuple(result.shard for result in results if result.shard.samples)
     return SplitInfo(samples=samples, present=present, shards=shards, absent=absent if counted else {})
-
-
-@contextmanager
-def alone(out: Path, work: str) -> Iterator[None]:
-    """One job per folder at a time; the folder is made.
-
-    Raises:
-        InputError: another one is at ``work`` ("ingestion") there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another {work} is at work here", file=out, remedy="wait for its end") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def remove_partial_files(out: Path, *folders: str) -> None:

@@ -11,37 +11,37 @@ from shards.questions import Question, words_of
 Counts = dict[object, collections.Counter[str]]
 
 
-def majority(train: Iterable[Question], asked: Iterable[Question]) -> list[str]:
+def majority(train: Iterable[Question], test: Iterable[Question]) -> list[str]:
     """The most frequent answer of each question's type in `train` (one of its choices, if it has some)."""
-    return _most_frequent(train, asked, (lambda question: question.type, lambda question: None))
+    return _most_frequent(train, test, (lambda question: question.type, lambda question: None))
 
 
-def look_up(train: Iterable[Question], asked: Iterable[Question]) -> list[str]:
+def look_up(train: Iterable[Question], test: Iterable[Question]) -> list[str]:
     """The most frequent answer of `train` to each question's very words; to unknown words, of its type."""
     text, kind = _words, (lambda question: question.type)
-    return _most_frequent(train, asked, (text, kind, lambda question: None))
+    return _most_frequent(train, test, (text, kind, lambda question: None))
 
 
-def accuracies(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+def accuracies(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
     """The share of right answers, 0 to 1, by question type, sorted, and of all questions as "all"."""
     right: dict[str, list[bool]] = collections.defaultdict(list)
-    for question, answer in zip(asked, answers, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         right[question.type].append(question.answer == answer)
         right["all"].append(question.answer == answer)
     names = [*sorted(right.keys() - {"all"}), *(["all"] if right else [])]
     return {name: sum(right[name]) / len(right[name]) for name in names}
 
 
-def chances(asked: Iterable[Question]) -> dict[str, float]:
-    """The share of the most frequent answer of each type among `asked`: the best that one guess can reach."""
+def chances(test: Iterable[Question]) -> dict[str, float]:
+    """The share of the most frequent answer of each type among `test`: the best that one guess can reach."""
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for question in asked:
+    for question in test:
         counts[question.type][question.answer] += 1
     return {kind: max(count.values()) / count.total() for kind, count in sorted(counts.items())}
 
 
 def _most_frequent(
-    train: Iterable[Question], asked: Iterable[Question], keys: Sequence[Callable[[Question], object]]
+    train: Iterable[Question], test: Iterable[Question], keys: Sequence[Callable[[Question], object]]
 ) -> list[str]:
     """Answers by the first key that `train` has, the most frequent first; equal ones by the alphabet."""
     tables: list[Counts] = [collections.defaultdict(collections.Counter) for _ in keys]
@@ -55,7 +55,7 @@ def _most_frequent(
         open_to = choices or {name for table in counts for name in table}
         return min(open_to, key=lambda name: (*(-count[name] for count in counts), name))
 
-    return [answer(tuple(key(question) for key in keys), question.choices) for question in asked]
+    return [answer(tuple(key(question) for key in keys), question.choices) for question in test]
 
 
 def _words(question: Question) -> str:

@@ -32,8 +32,7 @@ def read_class_order(path: str | Path) -> tuple[str, ...]:
         labels = _by_index(path, rows[1:])
     else:
         labels = [(line, row[0].strip()) for line, row in rows]
-        widths = {len(row) for _, row in rows}
-        if widths - {1, 3} or len(widths) > 1:
+        if not _is_list(rows):
             remedy = f"the forms are {','.join(HEADER)} with this header; label,count,group; one (quoted) label a line"
             raise InputError("no class order file", file=path, remedy=remedy)
     lines: dict[str, int] = {}
@@ -70,3 +69,9 @@ def _by_index(path: str | Path, rows: list[tuple[int, list[str]]]) -> list[tuple
     if missing := sorted(set(range(len(found))) - set(found)):
         raise InputError(f"no class {missing[0]}", file=path, field="index", remedy="give 0, 1, 2, ... without gaps")
     return [found[index] for index in range(len(found))]
+
+
+def _is_list(rows: list[tuple[int, list[str]]]) -> bool:
+    """All rows are a label, or all are a label, a count and a group."""
+    counts = all(len(row) == 3 and row[1].strip().isdecimal() for _, row in rows)
+    return counts or all(len(row) == 1 for _, row in rows)

@@ -48,6 +48,15 @@ DATABASE = {"database or disk is full": errno.ENOSPC, "attempt to write a readon
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are InputErrors with the nearest name."""
 
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The arguments.
+
+        Raises:
+            InputError: wrong ones.
+            SystemExit: after ``--help``.
+        """
+        return self.parse_args(list(argv))
+
     def error(self, message: str) -> NoReturn:
         """What argparse refuses, with the nearest of what it would take."""
         choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)

@@ -35,7 +35,7 @@ class InputError(ValueError):
         message, remedy = self.message, self.remedy
         where = ": ".join(str(part) for part in (file, field and f"field '{field}'") if part)
         text = f"{where}: {message}" if where else message
-        super().__init__(f"{text}\n  remedy: {remedy}" if remedy else text)
+        super().__init__(redacted(f"{text}\n  remedy: {remedy}" if remedy else text))
 
     def __reduce__(self):  # survives the pickling that Ray does between processes
         return (_rebuild, (type(self), self.message, self.file, self.field, self.remedy))

@@ -27,7 +27,7 @@ COMMANDS = {
 @command
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it; 1 if ``verify`` found problems."""
-    args = parser().parse_args(argv)
+    args = parser().parse(argv)
     splits = [args.split] if args.split else None
     folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
     if args.command == "verify":

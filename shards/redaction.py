@@ -14,7 +14,8 @@ from urllib.parse import unquote
 HIDDEN = "***"
 SHORTEST = 6  # characters of a secret that is searched for by its value
 _NAMES = r"password|passwd|pwd|secret|token|signature|credentials?|api[_-]?key|access[_-]?key|private[_-]?key"
-_USER = re.compile(r"""(://[^\s/?#@:'"]*:)(?!\d+(?:[/?#\s'"]|$))([^\s'"]+)@""")
+# A single slash, too: what became a path of an address.
+_USER = re.compile(r"""(:/{1,2}[^\s/?#@:'"]*:)(?!\d+(?:[/?#\s'"]|$))([^\s'"]+)@""")
 _ALONE = re.compile(r"""(https?://)[^\s/?#@:'"]+@""")
 _QUERY = re.compile(rf"""([?&;][\w.\-]*(?:{_NAMES}|sig|key)=)[^&\s'"#]*""", re.IGNORECASE)
 _VARIABLE = re.compile(rf"({_NAMES})(_|$)(?!(?:\w+_)?(?:path|file|mode|name|url)$)", re.IGNORECASE)

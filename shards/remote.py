@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.atomic import replacing
 from shards.errors import InputError
+from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def fetch(
     cache = Path(cache or cache_folder()).absolute()
     system, root = _open(url, options)
     text = _read(system, f"{root}/{DATASET_FILE}", url)
-    digest = hashlib.sha256(url.rstrip("/").encode() + b"\0" + text).hexdigest()
+    digest = hashlib.sha256(redacted(url.rstrip("/")).encode() + b"\0" + text).hexdigest()
     folder = cache / "datasets" / digest[:24]
 
     def bring(shard: ShardInfo) -> None:

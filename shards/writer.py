@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import secrets
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import IO
 import numpy as np
 import pydantic
 
-from shards.atomic import sync
+from shards.atomic import replacing
 from shards.npy import npy_bytes
 from shards.schema import ShardInfo
 
@@ -43,21 +41,14 @@ def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path
     """
     path = Path(path)
     name = path.relative_to(root).as_posix() if root is not None else path.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
+    with replacing(path) as temporary:
         with temporary.open("wb") as file:
             hashing = _Hashing(file)
             count = _write_all(hashing, samples)
-            file.flush()
-            os.fsync(file.fileno())
-        if count:
-            os.replace(temporary, path)
-            sync(path.parent)
-        digest = hashing.digest.hexdigest()
-        return ShardInfo(name=name, samples=count, bytes=hashing.size if count else 0, sha256=digest)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if not count:
+            temporary.unlink()
+    size = hashing.size if count else 0
+    return ShardInfo(name=name, samples=count, bytes=size, sha256=hashing.digest.hexdigest())
 
 
 class _Hashing:

@@ -36,6 +36,7 @@ def test_three_forms(tmp_path: Path):
         ("a\nb\na\n", "'a' is in lines 1 and 3"),
         ("a,b\n", "no class order file"),
         ("a\nb,1,c\n", "no class order file"),
+        ("idx,mid,name\n0,m,a\n", "no class order file"),  # not a list of the labels "idx" and "0"
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str):

@@ -84,9 +84,37 @@ def test_help_imports_nothing_heavy_and_starts_at_once():
         return min(times)
 
     assert best("avmend.py", "--help") - best("-c", "pass") < 0.1
-    code = "import sys, avmend; avmend.main(['--help']); print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+
+QUICK = [name for name, found in avmend.COMMANDS.items() if found.parser]
+
+
+def test_help_of_no_command_imports_anything_heavy():
+    """All in one process, with the fields of every recipe and of both kinds of study and evaluation."""
+    code = f"""
+import sys, avmend
+from trainers.recipes import RECIPES
+lines = [[], *([name] for name in {QUICK}), *(["train", name] for name in RECIPES)]
+lines += [["study", "demo"], ["study", "avqa"]]
+for line in lines:
+    try:
+        avmend.main([*line, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0
+print({{"torch", "ray", "mlflow", "av", "matplotlib", "pandas"}} & set(sys.modules))
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     assert done.stdout.rstrip().endswith("set()")
+    for words in ("backbone.target_length: integer or null", "weights: mapping of text to number"):
+        assert words in done.stdout
+
+
+def test_version_names_the_commit_and_what_it_stands_on(capsys):
+    assert avmend.main(["--version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("avmend 0.")
+    assert all(name in second for name in ("Python 3.11", "torch 2.", "ray 2.", "mlflow 3."))
 
 
 @pytest.mark.parametrize("name", list(avmend.COMMANDS))

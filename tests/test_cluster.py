@@ -11,7 +11,7 @@ import time
 import pytest
 
 from configs.auth import Answer, ask, find_token, sent_token
-from configs.cluster import JOB, _fits, check_address, lasting, ray_session, runs_folder
+from configs.cluster import JOB, _fits, can_ever_fit, check_address, lasting, ray_session, runs_folder
 from shards.errors import InputError
 from tests.conftest import ROOT
 
@@ -86,6 +86,33 @@ def test_nonsense_and_places_where_nobody_is_are_refused_at_once(monkeypatch, ad
 )
 def test_workers_fit_on_nodes_one_by_one(nodes, cpus, gpus, workers, fits):
     assert _fits(nodes, cpus, gpus, workers) is fits
+
+
+HERE = [{"CPU": 4.0, "memory": 1e9}]
+
+
+def test_a_cluster_that_grows_is_waited_for_and_says_what_for():
+    grows = {"CPU": 64, "GPU": 8}
+    assert can_ever_fit(HERE, grows, 2, 0, 2) is None
+    assert can_ever_fit(HERE, grows, 2, 1, 2) == (
+        "waiting for the cluster to grow: 2 workers of 2 CPUs and 1 GPUs; now it has 4 CPUs, 0 GPUs on 1 nodes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "cpus", "gpus", "workers", "field"),
+    [
+        (None, 1, 1, 1, "gpu"),
+        ({"CPU": 64, "GPU": 8}, 1, 1, 9, "gpu"),
+        ({"CPU": 64, "GPU": 8}, 33, 1, 2, "workers"),
+        ({"CPU": 64}, 1, 1, 1, "gpu"),
+        (None, 5, 0, 1, "workers"),
+    ],
+)
+def test_what_a_cluster_can_never_give_is_refused(most, cpus, gpus, workers, field):
+    with pytest.raises(InputError, match="do not fit: the cluster has 4 CPUs, 0 GPUs on 1 nodes") as caught:
+        can_ever_fit(HERE, most, cpus, gpus, workers)
+    assert caught.value.field == field
 
 
 def test_the_dashboards_address_is_told_from_the_heads():

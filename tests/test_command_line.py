@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("evaluate RUN --conditions [complete]", "no option --conditions", "--set conditions=[complete]"),
         ("evaluate RUN data=X", "no field 'data'", "write --data X"),
         ("evaluate RUN split=val", "split=val", "write --set split=val"),
-        ("shards verifi X", "invalid choice: 'verifi'", "did you mean 'verify'?"),
+        ("shards verfi X", "invalid choice: 'verfi'", "did you mean 'verify'?"),
         ("list recipe", "invalid choice: 'recipe'", "did you mean 'recipes'?"),
         ("evalute RUN", "unknown command 'evalute'", "did you mean 'evaluate'?"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +14,16 @@ import pytest
 import yaml
 
 from configs import load_config
-from models.registry import VARIABLE
+from models import registry
 from pipelines.corpora.options import overrides
 from pipelines.corpora.registry import CORPORA, find_corpus
 from pipelines.corpus import corpus_parser, main
 from pipelines.manifest import read_manifest
 from shards.errors import InputError
+from tests.test_corpora_bytes import four
 
 pytestmark = pytest.mark.unit
-PLUGIN = Path(__file__).parent / "fixtures" / "beeps.py"
+DOCS = (Path(__file__).resolve().parent.parent / "docs" / "corpora.md").read_text()
 
 
 def parse(name: str, *arguments: str) -> Any:
@@ -32,12 +35,14 @@ def parse(name: str, *arguments: str) -> Any:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A module with the corpus ``beeps``, outside the project, named by the environment as a user would."""
-    shutil.copy(PLUGIN, tmp_path / "beeps_of_mine.py")
+    """The documented example, a module outside the project, named by the environment as a user would."""
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+    (tmp_path / "beeps_of_mine.py").write_text(example)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv(VARIABLE, "beeps_of_mine")
+    monkeypatch.setattr(CORPORA, "_members", dict(CORPORA))
+    monkeypatch.setitem(registry._state, "plugins", None)
+    monkeypatch.setenv(registry.VARIABLE, "beeps_of_mine")
     yield
-    CORPORA.unregister("beeps")
     sys.modules.pop("beeps_of_mine", None)
 
 
@@ -46,6 +51,22 @@ def test_options_and_overrides_give_the_same_config():
     assert (config.clips, config.seconds, config.size) == (640, 1.5, 96)
     assert config == parse("scenes", "clips=640", "seconds=1.5") == parse("scenes", "clips=640", "--seconds=1.5")
     assert parse("ensembles", "per_clip=7", "clips=1") == parse("ensembles", "--questions", "7", "--clips", "1")
+
+
+def test_documented_commands_are_read():
+    commands = re.findall(r"^avmend corpus (\S+) (--out .*|.* --out .*)$", DOCS, flags=re.MULTILINE)
+    assert len(commands) >= 10
+    for name, arguments in commands:
+        parse(name, *shlex.split(arguments.partition("#")[0]))
+    for name in CORPORA:
+        assert f"`{name}`" in DOCS, f"{name} is not in docs/corpora.md"
+
+
+def test_a_documented_corpus_of_a_study_is_read():
+    from tuning.data import Corpus
+
+    (example,) = re.findall(r"```yaml\ncorpus: (.*?)\n```", DOCS, flags=re.DOTALL)
+    assert Corpus.model_validate(yaml.safe_load(example)).split == "speakers"
 
 
 def test_text_of_an_option_is_no_yaml_and_lists_repeat():
@@ -92,9 +113,9 @@ def test_wrong_names_get_the_nearest(capsys: pytest.CaptureFixture[str], tmp_pat
 
 @pytest.mark.usefixtures("plugin")
 def test_a_corpus_of_a_plugin_is_one_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from tuning.classification_study import ClassificationStudyConfig
     from tuning.config import SweepConfig
     from tuning.data import make_corpus
+    from tuning.study_config import ClassificationStudyConfig
 
     assert main(["beeps", "--out", str(tmp_path / "out"), "--clips", "3", "word=toot"]) == 0
     assert capsys.readouterr().out == "beeped\n"
@@ -115,12 +136,42 @@ def test_a_corpus_of_a_plugin_is_one_like_any_other(tmp_path: Path, capsys: pyte
 
 
 def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setenv(VARIABLE, "no_such_module_here")
+    monkeypatch.setenv(registry.VARIABLE, "no_such_module_here")
     assert main(["scenes", "--out", "x", "--clips", "1"]) == 2
     error = capsys.readouterr().err
     assert "no_such_module_here" in error
-    assert f"correct {VARIABLE}" in error
+    assert f"correct {registry.VARIABLE}" in error
     assert "Traceback" not in error
+
+
+def test_a_setting_called_split_is_the_corpuss_own():
+    from tuning.data import Corpus
+
+    config = Corpus.model_validate({"kind": "vggsound-csv", "csv": "a.csv", "videos": "v", "split": "test"})
+    assert (config.split, config.settings.model_dump()["split"]) == (None, "test")
+    assert Corpus.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValueError, match=r"kind\n.*should be 'scenes' or"):
+        Corpus.model_validate({"kind": ["scenes"]})
+
+
+def test_a_studys_corpus_needs_media(tmp_path: Path):
+    from tuning.data import Corpus, make_corpus
+
+    (tmp_path / "val_qa.json").write_text(json.dumps([four(1)]))
+    corpus = Corpus.model_validate({"kind": "avqa", "source": tmp_path})
+    with pytest.raises(InputError, match=r"the corpus avqa has no manifest(.|\n)*give the folder of its videos"):
+        make_corpus(corpus, tmp_path / "data")
+    with_videos = Corpus.model_validate({"kind": "avqa", "source": tmp_path, "videos": tmp_path})
+    assert len(read_manifest(make_corpus(with_videos, tmp_path / "data"))) == 1
+
+
+def test_a_question_study_takes_any_corpus_with_questions():
+    from tuning.question_data import QuestionCorpus
+
+    config = QuestionCorpus.model_validate({"kind": "ensembles-2", "clips": 5, "per_clip": 3, "coupling": 0.5})
+    assert config.model_dump()["questions"] == 3
+    with pytest.raises(ValueError, match="the corpus scenes has no questions"):
+        QuestionCorpus.model_validate({"kind": "scenes", "clips": 5})
 
 
 def test_a_studys_corpus_reads_what_it_writes():

@@ -199,8 +199,9 @@ def test_a_wrong_cluster_file_fails_with_every_problem(tmp_path):
     path.write_text(text.replace("RAY_AUTH_MODE=token", "").replace("=127.0.0.1 ", "=0.0.0.0 "))
     found = stored.check_cluster_file(path)
     assert [f.status for f in found] == ["fail"] * 3
-    path.write_text("a: [")
-    assert "YAML" in the(stored.check_cluster_file(path)).found
+    for wrong in (b"a: [", b"[" * 5000, b"a: \xff"):
+        path.write_bytes(wrong)
+        assert "YAML" in the(stored.check_cluster_file(path)).found
     assert the(stored.check_cluster_file(ROOT / "cluster.yaml")).status == "warn", "to be filled in"
     assert the(stored.check_cluster_file(None)).status == "skip"
 

@@ -230,3 +230,10 @@ def test_builds_clips_and_questions(tmp_path: Path):
 def test_wrong_settings_are_refused(wrong: dict):
     with pytest.raises(InputError, match=f"field '{next(iter(wrong))}'"):
         load_config(EnsemblesConfig, None, [f"{name}={value}" for name, value in ({"clips": 1} | wrong).items()])
+
+
+def test_four_may_be_heard_in_as_many_seconds():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        times = ensembles.random_times(rng, 4, 4)
+        assert all(0 <= start < end <= 4 for start, end in times)

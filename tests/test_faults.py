@@ -302,3 +302,22 @@ def test_late_tone_is_what_it_says():
     command = [executable(), "-v", "error", "-f", "lavfi", "-i", LATE_TONE, "-ar", "16000", "-f", "s16le", "-"]
     samples = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.int16)
     assert tone_times(samples) == pytest.approx((2, 4), abs=0.001)
+
+
+def test_hundreds_of_frames_by_the_program(folder):
+    """ffmpeg bounds how deep an expression may be."""
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=32x32:r=100:d=4", "-c:v", "mpeg4", folder / "many.mkv")
+    clip = taken(folder / "many.mkv", frames=400, in_process=False)
+    assert len(set(clip.frame_times)) > 250
+
+
+@BOTH
+def test_a_packet_cut_short_is_told_even_where_a_parser_forgets_its_mark(folder, in_process):
+    """Sound in AVI, of which the last packet lacks its end and the header promises no more than 0.2 s beyond."""
+    base_clip(folder, "whole.avi", "-c:v", "mpeg4", "-c:a", "libmp3lame")
+    data = (folder / "whole.avi").read_bytes()
+    last = data.rindex(b"01wb", 0, data.rindex(b"idx1"))
+    (folder / "part.avi").write_bytes(data[: last + 60])
+    with pytest.raises(DecodeError) as caught:
+        taken(folder / "part.avi", in_process=in_process)
+    assert caught.value.cause == TRUNCATED

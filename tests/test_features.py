@@ -337,14 +337,14 @@ def test_tokens_beyond_float16_are_an_error_with_the_sample(media, tmp_path):
     with pytest.raises(InputError, match=r"sample 'train/0': visual features reach .* 65504"):
         extract(media, run, CONFIG)
     (out,) = (media / "features").iterdir()
-    assert {path.name for path in out.rglob("*") if path.is_file()} == {"features.json"}
+    assert {path.name for path in out.rglob("*") if path.is_file()} == {"features.json", ".extraction.lock"}
 
 
 @unit
 def test_only_one_job_per_folder(whole, run):
-    from pipelines.resume import alone
+    from shards.lock import folder_lock
 
-    with alone(whole[1], "extraction"), pytest.raises(InputError, match="another extraction"):
+    with folder_lock(whole[1], "extraction"), pytest.raises(InputError, match="another extraction"):
         extract(whole[0], run, CONFIG)
 
 

@@ -12,7 +12,11 @@ from configs import Config, load_config
 from configs.fields import Field, attributes, fields
 from configs.help import config_help
 from configs.names import Registered
+from models.registry import imported
+from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
+from trainers.recipes import RECIPES, TASKS
+from tuning.studies import STUDIES
 
 pytestmark = pytest.mark.unit
 COLOURS = {"red": 1, "blue": 2}
@@ -114,3 +118,15 @@ def test_help_is_wrapped_and_plain():
 )
 def test_attributes_sections_are_read(docstring, found):
     assert attributes(docstring) == found
+
+
+def every_config() -> dict[str, type[Config]]:
+    found: dict[str, type[Config]] = {name: recipe.config for name, recipe in RECIPES.items()}
+    found |= {f"evaluation of {name}": task.evaluation for name, task in TASKS.items()}
+    found |= {f"study of {name}": study.config for name, study in STUDIES.items()}
+    return found | {"ingest": IngestConfig, "features": FeatureConfig, "sweep": imported("tuning.config:SweepConfig")}
+
+
+@pytest.mark.parametrize("name", list(every_config()))
+def test_every_field_of_every_config_has_a_meaning(name):
+    assert [field.name for field in fields(every_config()[name]) if not field.meaning] == []

@@ -203,3 +203,18 @@ def test_command_line(corpus, tmp_path, capsys):
 
 def test_the_default_config_is_valid():
     assert load_config(IngestConfig).content()["frames"] == 10
+
+
+def test_the_first_causes_of_a_quarantine_are_printed(tmp_path, capsys):
+    make_clip(tmp_path / "a.mp4", seconds=0.3)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    rows = ["a,a.mp4", "b,bad.mp4", "c,gone.mp4", "d,gone2.mp4"]
+    (tmp_path / "clips.csv").write_text("id,path,label,split\n" + "".join(f"{row},x,train\n" for row in rows))
+    arguments = ["--manifest", str(tmp_path / "clips.csv"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "workers=0", "image_size=32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5].endswith("3 clips in " + str(tmp_path / "out/quarantine.jsonl"))
+    assert lines[-4].startswith("  2 missing file; the first, 'c': ")
+    assert lines[-3].startswith("    remedy: correct the path in the manifest")
+    assert lines[-2].startswith("  1 undecodable; the first, 'b': ")
+    assert lines[-1].startswith("    remedy: ")

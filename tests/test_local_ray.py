@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from trainers.tracking import read_runs
 
 pytestmark = pytest.mark.ray
 SESSION = """
@@ -77,4 +77,24 @@ def test_what_it_can_never_give_is_refused_within_seconds(lines):
     refused = [words for words in lines if words[0] == "refused"]
     assert [words[1:3] for words in refused] == [["gpu", "True"], ["workers", "True"], ["workers", "True"]]
     assert "1 worker of 1 CPUs and 1 GPUs do not fit: the cluster has 2 CPUs, 0 GPUs on 1 nodes" in refused[0][3]
-    assert Path(ROOT).is_dir()
+
+
+TERMINATED = """
+import os, signal, sys, time
+from pathlib import Path
+from configs.cluster import ray_session
+from trainers.tracking import Store
+root = Path(sys.argv[1])
+with Store(root).run("r", "demo", folder=root / "r"), ray_session(1):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def test_a_run_that_is_told_to_stop_under_ray_is_killed_not_failed(mlflow_root):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", TERMINATED, str(mlflow_root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 143, done.stderr[-3000:]
+    assert [run.status for run in read_runs(mlflow_root)] == ["KILLED"]

@@ -15,6 +15,7 @@ from trainers.multilabel_metrics import (
     set_metrics,
     top_sets,
     truth,
+    vggsounder_scores,
 )
 
 pytestmark = pytest.mark.unit
@@ -111,6 +112,30 @@ def test_modality_confusion_by_hand():
     visual = bits("100", "000", "001", "010", "100")
     # clip 1: both hit; 2: sound alone; 3 and 4: each alone; 5: the picture alone
     assert modality_confusion(true, both, audio, visual) == {"mu_a": 3 / 5, "mu_v": 3 / 5, "mu_av": 2 / 5}
+
+
+def test_scores_of_all_test_sets_by_hand():
+    def best(name: str) -> np.ndarray:
+        return np.array([float(name == other) for other in CLASSES])
+
+    scores = {
+        "a": {"x": best("rain"), "z": best("drum")},  # y has none
+        "v": {"x": best("rain"), "y": best("drum"), "z": best("dog")},
+        "av": {"x": best("drum"), "y": best("drum"), "z": best("dog")},
+    }
+    found = vggsounder_scores(CLIPS, CLASSES, scores)
+    assert {name: metrics.get("hit@1") for name, metrics in found.items()} == {
+        "a": 1.0,  # x: rain of dog and rain; z: drum of rain and drum
+        "v": 1 / 3,  # y alone
+        "av": 0.0,
+        "a only": 1 / 2,  # x: rain; z has rain, not the drum
+        "v only": 1.0,
+        "mu": None,
+    }
+    # of all labels both together miss x and z; sound hits x and z, the picture x (by rain, which it has)
+    assert found["mu"] == {"mu_a": 2 / 3, "mu_v": 1 / 3, "mu_av": 1 / 3}
+    with pytest.raises(ValueError, match="no clip of the test set 'v only' has scores"):
+        vggsounder_scores(CLIPS, CLASSES, {**scores, "v": {"x": best("dog"), "z": best("dog")}})
 
 
 def test_equal_to_scikit_learn_on_random_labels():

@@ -30,6 +30,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "lavit": {"dim": 16, "heads": 2, "language": 1, "visual": 1, "audio": 1, "cross": 2, "grid": 2},
     "pstp": {"dim": 16, "heads": 2, "segments": 4, "top_patches": 3},
     "pstp released": {"dim": 16, "heads": 2, "mode": "released"},
+    "avst_prompts": {"dim": 16, "heads": 2, "prompts": 3},
+    "avst_prompts attention": {"dim": 16, "heads": 2, "prompts": 4, "kind": "attention"},
 }
 every_network = pytest.mark.parametrize("name", SIZES)
 
@@ -123,7 +125,7 @@ def test_inputs_stay_and_bits_repeat(name):
         net = built(name)
         logits, aux = ask(net, *given)
         (logits.square().sum() + sum(v.sum() for v in aux.values())).backward()
-        return [logits.detach(), *(p.grad for p in net.parameters())]
+        return [logits.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
@@ -148,7 +150,8 @@ def test_no_part_is_dead(name, spec):
     logits, aux = ask(net, audio, visual, question, negative.double())
     (logits.square().sum() + sum(v.sum() for v in aux.values())).backward()
     grads = {k: p.grad for k, p in [*net.named_parameters(), ("audio", audio), ("visual", visual)]}
-    assert not [k for k, g in grads.items() if g is None or g.abs().max() < 1e-8]
+    lacking = {k for k in grads if k.startswith("prompts.") and "_missing_" in k}  # of other cases
+    assert not [k for k, g in grads.items() if k not in lacking and (g is None or g.abs().max() < 1e-8)]
 
 
 def fitted(name: str, steps: int, rate: float) -> tuple[list[str], list[bool]]:
@@ -212,7 +215,7 @@ def test_the_frame_token_is_read_where_it_serves(name):
     other = visual.clone()
     other[:, :, 0] += 1
     same = torch.equal(ask(net, audio, visual, question)[0], ask(net, audio, other, question)[0])
-    assert same == (name in ("avst", "avsd"))
+    assert same == name.startswith(("avst", "avsd"))
 
 
 # --- AVST

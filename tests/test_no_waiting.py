@@ -20,6 +20,7 @@ from models.modality import all_present
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, settings
 from trainers.avqa.config import AVQAConfig
 
+PAIRS = [(n, "rmm_avr") for n in SIZES] + [("avst", r) for r in RECOVERY_SIZES if r not in ("rmm_avr", "dropout")]
 READS: dict[str, Callable[[torch.Tensor], object]] = {
     "item": lambda x: x.sum().item(),
     "bool": lambda x: bool(x.any()),
@@ -40,20 +41,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("recovery", RECOVERY_SIZES)
-@pytest.mark.parametrize("network", SIZES)
+@pytest.mark.parametrize(("network", "recovery"), PAIRS)
 def test_a_step_reads_nothing_from_the_device(root, monkeypatch, network, recovery):
     generator = avr._generator
     monkeypatch.setattr(avr, "_generator", lambda seed, call, device: generator(seed, call, torch.device("cpu")))
     (stage,) = question_stages(AVQAConfig(**settings(root, network, recovery)))
     objective = stage.objective.train().to("meta")
-    for turns in (False, True):
-        objective.alternate_missing = turns
-        output = objective(stage.train.batch(range(24)).to("meta"))
-        loss, figures = output.loss, output.metrics
-        loss.backward()
-        assert loss.is_meta
-        assert "ce_complete" in figures
+    objective.alternate_missing = network == "avsd"
+    output = objective(stage.train.batch(range(24)).to("meta"))
+    loss, figures = output.loss, output.metrics
+    loss.backward()
+    assert loss.is_meta
+    assert "ce_complete" in figures
 
 
 @pytest.mark.unit

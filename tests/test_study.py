@@ -51,7 +51,7 @@ def preset(folder: Path, **changes: object) -> str:
             {"evaluate": {"conditions": ["noisy_adio"]}},
             ["'evaluate.conditions.0'", "did you mean 'noisy_audio'"],
         ),
-        ({"evaluate": {"noise": {"visual": ["blurx"]}}}, ["'evaluate.noise.visual.0'", "blur"]),
+        ({"evaluate": {"noise": {"visual": ["blurx"]}}}, ["'evaluate.noise.visual.0'", "did you mean 'blur'"]),
         ({"ingest": {"framse": 2}}, ["'ingest.framse'", "did you mean 'ingest.frames'"]),
         ({"corpus": {"kind": "scene", "clips": 8}}, ["'corpus.kind'", "did you mean 'scenes'"]),
         ({"corpus": {"kind": "scenes"}}, ["'corpus.clips'", "is required"]),

@@ -10,6 +10,7 @@ import pytest
 from configs import load_config
 from configs.presets import sweep_names
 from shards.errors import InputError
+from tests.fixtures.builders import SMALL, feature_dataset, media_dataset
 from tests.fixtures.sweeps import SWEEP, an_outcome, sweep_config, sweep_file
 from trainers.classification.config import FinetuneConfig, PromptConfig
 from trainers.journal import append_metrics
@@ -285,3 +286,24 @@ def test_finetune_sweeps_need_no_features(tmp_path):
     assert made.backbone.dim == 96
     depths = sweep_config(tmp_path, space={"depth": {"range": [0, 2]}}, search={"method": "random"})
     assert _features(depths) == [("", 0), ("", 1), ("", 2)], "every depth that can be drawn, once"
+
+
+def test_data_without_a_validation_split_is_refused_before_anything_starts(tmp_path, capsys):
+    media_dataset(tmp_path / "media", {"train": 8, "validation": 4})
+    space = tmp_path / "mine.yaml"
+    space.write_text(f"recipe: finetune\ndata: {{media: {tmp_path / 'media'}}}\nspace: {{lr: {{grid: [0.1, 0.2]}}}}\n")
+    assert main([str(space), "--runs", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    assert "has no split 'val', and trials are chosen by val_accuracy" in said
+    assert "did you mean 'validation'" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_features_where_media_are_meant_are_refused(tmp_path, capsys):
+    feature_dataset(tmp_path / "features", {"train": 8, "val": 4}, SMALL, "f" * 64)
+    space = tmp_path / "mine.yaml"
+    space.write_text(
+        f"recipe: finetune\ndata: {{media: {tmp_path / 'features'}}}\nspace: {{lr: {{grid: [0.1, 0.2]}}}}\n"
+    )
+    assert main([str(space), "--runs", str(tmp_path / "runs")]) == 2
+    assert "these are features shards" in capsys.readouterr().err

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 def server(mlflow_root, monkeypatch):
     (mlflow_root / "mlflow.db").rename(mlflow_root / "behind.db")
     monkeypatch.setattr(delivery, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(opening, "OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 30.0)
     with tracking_server(mlflow_root / "behind.db") as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url)
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
@@ -85,7 +85,7 @@ def test_absent_from_the_start_it_costs_no_time_and_the_same_command_catches_up(
     server.stop() if how == "away" else setattr(server, "status", int(how))
     begin = time.monotonic()
     work(mlflow_root, range(1, 4))
-    assert time.monotonic() - begin < 3.0, "MLflow's own client tries for minutes"
+    assert time.monotonic() - begin < 10.0, "MLflow's own client tries for minutes"
     assert not is_closed(mlflow_root / "r")
     assert len(caplog.records) == 1, caplog.text
     assert ("MLFLOW_TRACKING_USERNAME" if how == "401" else "MLFLOW_TRACKING_URI") in caplog.text
@@ -121,7 +121,7 @@ def test_it_dies_in_the_middle_for_good(server, mlflow_root, caplog):
         for step in (2, 3):
             run.log(step, {"loss": 1 / step})
             run.try_sync()
-    assert time.monotonic() - begin < 3.0
+    assert time.monotonic() - begin < 10.0
     server.start()
     assert there(server)["r"][0] == "RUNNING", "nobody could tell it"
     with Store(mlflow_root).run("r", "demo", {"a": 1}, folder=mlflow_root / "r"):
@@ -131,6 +131,7 @@ def test_it_dies_in_the_middle_for_good(server, mlflow_root, caplog):
 
 def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch):
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 30.0)
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 1.0)
     server.delay = 0.4
     store = Store(mlflow_root)
     begin = time.monotonic()
@@ -141,20 +142,22 @@ def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch
             run.try_sync()
             run.tag("at", str(step))
         worked = time.monotonic() - begin - opened
-    assert opened < 1.5
-    assert worked < 0.3, "seven requests would be 2.8 s"
+    assert opened < 2.5
+    assert worked < 1.0, "seven requests would be 2.8 s"
     assert there(server)["r"] == WHOLE["r"], "it is waited for at the end"
     assert "is slow" in caplog.text
 
 
 def test_what_a_slow_server_did_not_take_in_time_the_next_command_copies(server, mlflow_root, caplog, monkeypatch):
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 1.0)
     server.delay = 1.0
     work(mlflow_root, range(1, 4))
     assert not is_closed(mlflow_root / "r")
     assert "the same command copies what is missing" in caplog.text
     server.delay = 0.0
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 30.0)
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 30.0)
     time.sleep(2.0)  # the request that was under way
     work(mlflow_root, range(1, 4))
     assert there(server) == WHOLE

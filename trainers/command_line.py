@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs import preset_names
 from configs.cluster import runs_folder
-from configs.command_line import CommandParser, Configs
+from configs.command_line import CommandParser, Configs, complete_with
 from shards.errors import InputError, nearest
 from trainers.config import TrainConfig
 from trainers.recipes import RECIPES, TASKS
@@ -37,12 +38,19 @@ def train_parser() -> CommandParser:
         return {f"recipe {words[0]}": recipe_config(words[0])} if words else {}
 
     parser = CommandParser("avmend train", TRAIN + recipe_list(), configs)
-    parser.add_argument("recipe", metavar="RECIPE", help="one of those above")
-    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    recipe = parser.add_argument("recipe", metavar="RECIPE", help="one of those above")
+    complete_with(recipe, recipe_names)
+    preset = parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    complete_with(preset, preset_names)
     parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
     parser.add_argument("--dry-run", action="store_true", help="what would be trained, from what, for how long")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
     return parser
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes."""
+    return list(RECIPES)
 
 
 def recipe_list() -> str:

@@ -18,8 +18,11 @@ class TrainConfig(Config):
         recipe: its name; each recipe's own class fixes it.
         data: folder of the media shards (dataset.json).
         seed: of initial weights, order, augmentation and noise.
-        epochs, batch_size, lr, weight_decay: as usual; the learning rate rises over `warmup` (share of all
-            steps), then follows a cosine to zero.
+        epochs: passes over the training split, of every stage.
+        batch_size: samples per step.
+        lr: highest learning rate; it rises over `warmup`, then follows a cosine to zero.
+        weight_decay: of AdamW.
+        warmup: share of all steps over which the learning rate rises from zero.
         clip: largest gradient norm.
         proportion: share of the training split that is used (a seeded subset).
         workers: data-parallel workers (Ray Train); `batch_size` counts over all of them. 0: this process,

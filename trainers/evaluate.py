@@ -12,6 +12,7 @@ from typing import Any
 
 from configs import Config, config_to_dict, load_config
 from configs.cluster import lasting
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
@@ -109,9 +110,12 @@ def main(argv: list[str]) -> int:
     args = evaluate_parser().parse(argv)
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
     out = lasting(args.out, "--out")
+    before = stamps([out / "results.md"])
     task = common_task([read_run(folder) for folder in args.runs])
     evaluate(args.runs, load_config(task.evaluation, None, [*data, *args.set]), out, overwrite=args.overwrite)
-    print((args.out / "results.md").read_text(encoding="utf-8"))
+    print((out / "results.md").read_text(encoding="utf-8"))
+    if before == stamps([out / "results.md"]):
+        print(f"already finished: {out}")
     return 0
 
 

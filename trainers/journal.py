@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.atomic import write_text
 from shards.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -84,12 +85,7 @@ def keep_until(folder: Path, step: int | None) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(folder) if step is not None and line.step <= step]
-    new = path.with_name(f".{FILE}.new")
-    with new.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(vars(line)) + "\n" for line in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    write_text(path, "".join(json.dumps(vars(line)) + "\n" for line in kept))
 
 
 @dataclass

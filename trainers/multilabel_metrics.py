@@ -24,6 +24,37 @@ TRUTHS = {
 }
 
 
+def vggsounder_scores(
+    clips: Sequence[ModalityLabels], classes: Sequence[str], scores: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, float]]:
+    """VGGSounder's figures of a model's scores: `score_metrics` of each of its test sets, and "mu".
+
+    Args:
+        clips: their labels.
+        classes: in the order of the scores.
+        scores: of sound ("a"), picture ("v") and both ("av"): clip -> scores, float [C]. As published, clips without
+            scores are left out of a test set, and have an empty prediction in ``mu``; "a only" takes those of "a".
+
+    Raises:
+        ValueError: a test set has no clips with scores.
+    """
+    found = {}
+    for of in (name for name in TRUTHS if name != "all"):
+        own = scores[of.partition(" ")[0]]
+        ids, true = truth(clips, classes, of)
+        rows = [row for row, name in enumerate(ids) if name in own]
+        if not rows:
+            raise ValueError(f"no clip of the test set '{of}' has scores")
+        found[of] = score_metrics(true[rows], np.stack([own[ids[row]] for row in rows]))
+    ids, true = truth(clips, classes, "all")
+    nothing = np.zeros(len(classes), dtype=bool)
+    best = {
+        name: np.stack([top_sets(own[clip][None], 1)[0] if clip in own else nothing for clip in ids])
+        for name, own in scores.items()
+    }
+    return found | {"mu": modality_confusion(true, best["av"], best["a"], best["v"])}
+
+
 def truth(clips: Sequence[ModalityLabels], classes: Sequence[str], of: str) -> tuple[list[str], np.ndarray]:
     """Ids and labels, bool [N, C], of one of `TRUTHS`; clips without such a label are left out.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import resource
 import time
 from pathlib import Path
@@ -20,12 +22,20 @@ def _resident(field: str) -> int:
     raise RuntimeError(f"{_STATUS} has no {field}")
 
 
+def _give_back() -> None:
+    """Return what was freed to the system; the allocator keeps it, where it is of one kind that can be asked."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Meter:
     """Seconds and peak bytes since it was made or reset.
 
     On a GPU: allocated bytes. On a CPU: growth of the process's resident memory over where it stood at the
-        reset, which is exact in a fresh process, a lower bound in one that has freed memory to reuse, and
-        holds the pages of mapped shards (`trainers.avqa.clips`) that were read.
+        reset, at which freed memory is given back to the system, so that a second training in the process shows
+        what it takes, not what it takes beyond the first one's peak. It holds the pages of mapped shards
+        (`trainers.avqa.clips`) that were read, and, in the first training, what libraries keep for good.
     """
 
     def __init__(self, device: torch.device):
@@ -38,6 +48,7 @@ class Meter:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         elif _STATUS.exists():
+            _give_back()
             with contextlib.suppress(OSError):  # not permitted in some containers: the peak is the process's
                 _CLEAR.write_text("5")  # the kernel's way to start VmHWM anew
         self._floor = self._now()

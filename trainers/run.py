@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
-from shards.errors import InputError
+from shards.lock import folder_lock
 from trainers.config import TrainConfig
 from trainers.journal import SIZES_FILE, append_metrics, keep_until, logs, read_metrics
 from trainers.loop import Rank, Report, finished_epochs, train_stage
 from trainers.recipes import recipe_of
 
-LOCK = ".training.lock"
 WAIT_SECONDS = 60.0  # for the workers of a killed driver to notice and end
 
 
@@ -44,7 +40,7 @@ def run(
 
     with ExitStack() as stack:
         if rank.index == 0:
-            stack.enter_context(_locked(folder))
+            stack.enter_context(folder_lock(folder, "training", wait=WAIT_SECONDS))
         rank.total(0)  # the other ranks read nothing before rank 0 has the folder to itself
         for stage in recipe.stages(config):
             if rank.index == 0:
@@ -56,22 +52,6 @@ def run(
             train_stage(stage, config, rank, folder, record)
         if rank.index == 0 and not all(has_checkpoint(folder / part) for part in recipe.parts):
             recipe.finish(config, folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time trains in `folder`; the lock ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        lock.acquire(timeout=WAIT_SECONDS)
-    except Timeout:
-        remedy = "wait until it has ended; the same command then goes on"
-        raise InputError("another process trains here", file=folder, remedy=remedy) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _replay_reports(folder: Path, stage: str, rank: Rank, report: Report) -> None:

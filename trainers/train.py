@@ -292,6 +292,8 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
             failure_config=FailureConfig(max_failures=config.retries),
         ),
     )
+    # Ray's own handler of Ctrl-C ends the process with status 0 or 1, past everyone's clean-up.
+    trainer._register_sigint_handler = lambda controller: None  # type: ignore[attr-defined]
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs import preset_names, read_preset
 from configs.cluster import runs_folder
-from configs.command_line import CommandParser, Configs
+from configs.command_line import CommandParser, Configs, complete_with
 from configs.presets import sweep_names
 from models.registry import imported
 from tuning.studies import STUDIES, study_of
@@ -39,7 +39,8 @@ def study_parser() -> CommandParser:
         return {f"study {words[0]}": STUDIES[kind if kind in STUDIES else "classification"].config}
 
     parser = CommandParser("avmend study", f"{STUDY}\npresets: {', '.join(preset_names())}", configs)
-    parser.add_argument("preset", metavar="PRESET", help="preset in configs/, or a yaml file")
+    preset = parser.add_argument("preset", metavar="PRESET", help="preset in configs/, or a yaml file")
+    complete_with(preset, preset_names)
     _add_folders(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the study's config")
     return parser
@@ -52,7 +53,8 @@ def sweep_parser() -> CommandParser:
         return {"sweep": imported("tuning.config:SweepConfig")}
 
     parser = CommandParser("avmend sweep", f"{SWEEP}\nsweeps: {', '.join(sweep_names())}", configs)
-    parser.add_argument("sweep", metavar="SWEEP", help="preset in configs/sweeps/, or a yaml file")
+    name = parser.add_argument("sweep", metavar="SWEEP", help="preset in configs/sweeps/, or a yaml file")
+    complete_with(name, sweep_names)
     _add_folders(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the sweep's config")
     return parser

@@ -216,7 +216,6 @@ def check(config: SweepConfig) -> None:
     _check_early_stop(config)
     if config.data.corpus is not None:
         config.data.corpus.check_source("data.corpus")
-        _check_manifest(config)
     if config.data.question_data is not None:
         check_data(config.data.question_data, "data.question_data.")
 
@@ -230,18 +229,23 @@ def _check_data(config: SweepConfig) -> None:
     if not asks and config.data.question_data is not None:
         remedy = "give data.corpus, or a recipe of question answering"
         raise InputError(f"{config.recipe} asks no questions", field="data.question_data", remedy=remedy)
-    if config.data.media is not None:
-        info = DatasetInfo.load(config.data.media)
+
+
+def check_inputs(config: SweepConfig) -> None:
+    """Look at the data that are there already, before any is made and any trial begins.
+
+    Raises:
+        InputError: media or features missing, or of the wrong kind; no split that the trials are chosen by.
+    """
+    recipe, corpus, media = config.kind(), config.data.corpus, config.data.media
+    asks = "questions" in recipe.task.given
+    if media is not None:
+        info = DatasetInfo.load(media)
         if (info.kind == "features") != asks:
-            remedy = f"give the folder of {config.kind().task.data}"
-            raise InputError(f"these are {info.kind} shards", file=config.data.media, field="data.media", remedy=remedy)
+            remedy = f"give the folder of {recipe.task.data}"
+            raise InputError(f"these are {info.kind} shards", file=media, field="data.media", remedy=remedy)
         if not asks:
-            check_validation(config, info.splits, config.data.media)
-
-
-def _check_manifest(config: SweepConfig) -> None:
-    """The splits of one's own clips, before any of them is decoded."""
-    corpus = config.data.corpus
+            check_validation(config, info.splits, media)
     if corpus is not None and corpus.kind == "manifest":
         from pipelines.manifest import read_manifest
 

@@ -42,13 +42,15 @@ class Corpus(Config):
     def _settings_by_name(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "settings" in values:
             return values
-        own = {name: value for name, value in values.items() if name not in ("kind", "split")}
         kind = values.get("kind", cls.model_fields["kind"].default)
         known = kinds()
         _one_of("kind", kind, known)
-        if (split := values.get("split")) is not None:
-            _one_of("split", split, known[kind].splits)
         names = field_names(known[kind].config)
+        outer = {"kind", "split"} - {*names}  # a corpus may have a setting `split` of its own
+        split = values.get("split") if "split" in outer else None
+        if split is not None:
+            _one_of("split", split, known[kind].splits)
+        own = {name: value for name, value in values.items() if name not in outer}
         for name in own:
             _one_of(name, name, names)
         return {"kind": kind, "split": split, "settings": known[kind].config.model_validate(own)}
@@ -96,7 +98,7 @@ def _own_files(config: ManifestConfig, out: Path, progress: StartProgress) -> Su
 
 def _one_of(field: str, value: Any, names: Collection[str]) -> None:
     """Refuse a value that is none of `names`, in the way of pydantic's Literal."""
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         expected = " or ".join(f"'{name}'" for name in names)
         error = InitErrorDetails(type="literal_error", loc=(field,), input=value, ctx={"expected": expected})
         raise pydantic.ValidationError.from_exception_data("Corpus", [error])

@@ -14,7 +14,7 @@ from shards.schema import DATASET_FILE
 from trainers.identity import config_identity
 from trainers.recipes import RECIPES, recipe_of
 from trainers.train import prepare
-from tuning.config import SweepConfig, corners
+from tuning.config import SweepConfig, check_inputs, corners
 from tuning.config import check as check_sweep
 from tuning.data import Corpus, corpus_folder, shards_folder
 from tuning.question_data import QuestionData
@@ -65,6 +65,7 @@ def describe_sweep(name: str, preset: Path | None, config: SweepConfig, data: Pa
         InputError: as `tuning.config.check`.
     """
     check_sweep(config)
+    check_inputs(config)
     lines = [resolved(config), *header(preset)]
     source = config.data
     if source.corpus is not None:
@@ -78,7 +79,7 @@ def describe_sweep(name: str, preset: Path | None, config: SweepConfig, data: Pa
     ]
     lines.append(f"trials: {config.total()} of {config.recipe}, such as {_point(corners(config)[0])}")
     out = runs.absolute() / f"{name}-{config_identity(config)}"
-    ended = len(list(out.glob("**/outcome.json")))
+    ended = len(list(out.glob("trials/*/outcome.json")))
     lines.append(f"results: {out} ({f'{ended} trials have ended' if ended else 'would be made'})")
     return "\n".join(lines)
 

@@ -57,7 +57,7 @@ def about(member: Any) -> str:
 @command
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
-    found = list(members(parser().parse_args(argv).kind))
+    found = list(members(parser().parse(argv).kind))
     width = max((len(name) for name, _ in found), default=0)
     for name, text in found:
         print(f"{name:<{width}}  {text}".rstrip())

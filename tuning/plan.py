@@ -7,12 +7,12 @@ suggested is in plan.jsonl.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.noise import generator
+from shards.atomic import write_text
 from trainers.train import Job
 from tuning.config import Search
 from tuning.space import Axis, Params, Space, draw
@@ -56,12 +56,7 @@ def record(folder: Path, params: Params) -> None:
     text = "".join(
         json.dumps({"number": number, "params": point}) + "\n" for number, point in enumerate([*known, params])
     )
-    new = folder / f".{FILE}.new"
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(folder / FILE)
+    write_text(folder / FILE, text)
 
 
 def earlier(make: MakeJob, folder: Path) -> list[Trial]:

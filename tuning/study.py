@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs import load_config, read_preset
 from configs.cluster import lasting
+from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError, nearest
 from shards.progress import format_seconds
@@ -31,8 +32,11 @@ def main(argv: list[str]) -> int:
         config = load_config(study.config, args.preset, args.overrides)
         print(describe_study(study, args.preset, config, data, runs))
         return 0
+    before = stamps(runs.glob("*/results.md"))
     out = run_study(args.preset, args.overrides, data, runs)
     print(f"\n{(out / 'results.md').read_text(encoding='utf-8')}")
+    if stamps([out / "results.md"]).items() <= before.items():
+        print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     return 0

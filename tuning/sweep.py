@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
 from configs.cluster import lasting, ray_session
-from pipelines.resume import alone
-from shards.atomic import write_text
+from shards.atomic import stamps, write_text
 from shards.command import command
+from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
 from trainers.identity import config_identity, git_commit
 from trainers.recipes import recipe_of
 from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
 from tuning.command_line import sweep_parser
-from tuning.config import SweepConfig, check, corners, find_sweep
+from tuning.config import SweepConfig, check, check_inputs, corners, find_sweep
 from tuning.paper_tables import as_printed
 from tuning.plan import drawn, earlier, suggested
 from tuning.prerequisites import make_prerequisites
@@ -59,11 +59,12 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     from trainers.tracking import Store
 
     check(config)
+    check_inputs(config)
     commit = git_commit(ROOT)
     out = runs.absolute() / f"{name}-{config_identity(config)}"
     params = {"sweep": name, "recipe": config.recipe, "search": config_to_dict(config.search)}
     params["space"] = {key: axis.model_dump(exclude_none=True) for key, axis in config.space.items()}
-    with alone(out, "sweep"), ray_session():
+    with folder_lock(out, "sweep"), ray_session():
         store = Store(runs)
         with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
             record = {"name": name, "commit": commit, "config": config_to_dict(config)}
@@ -167,8 +168,11 @@ def main(argv: list[str]) -> int:
 
         print(describe_sweep(path.stem, path, config, data, runs))
         return 0
+    before = stamps(runs.glob("*/trials/*/outcome.json"))
     out, outcomes = sweep(path.stem, config, data, runs)
     print(f"\n{(out / 'sweep.md').read_text()}")
+    if stamps(out.glob("trials/*/outcome.json")).items() <= before.items():
+        print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     failed = [found for found in outcomes if found.status == "failed"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -52,6 +52,8 @@ class Recovery(Protocol):
 
     Attributes:
         loss_names: its losses with their default weights.
+        changes_complete: (False where it is left out) it changes features of complete samples, too. Frames of other
+            clips, which it does not see, would be told by that alone, so a network gets none.
     """
 
     loss_names: ClassVar[Mapping[str, float]]
@@ -59,6 +61,22 @@ class Recovery(Protocol):
     def __init__(self, spec: FeatureSpec, words: int, **sizes: Any) -> None: ...
 
     def __call__(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered: ...
+
+
+@runtime_checkable
+class HoldsSamples(Protocol):
+    """A recovery method that holds training samples. Before training it gets complete ones, drawn by the run's
+    seed; what it keeps of them is among its weights, so a checkpoint needs no training data.
+
+    Attributes:
+        samples: how many it has room for.
+    """
+
+    samples: int
+
+    def fill(self, audio: Tensor, visual: Tensor, question: Tensor) -> None:
+        """Take standardised samples [S, ...], S from 1 to `samples`."""
+        ...
 
 
 class Network(Protocol):

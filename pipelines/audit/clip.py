@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.audit import picture, sound
 from pipelines.audit.agreement import agreement
-from pipelines.audit.streams import StreamFacts
+from pipelines.audit.streams import NO_FACTS, StreamFacts
 from shards.schema import Frozen, SampleMeta, StreamInfo
 
 SHOWN_QUANTILE = 0.98  # of the log-mel frames' levels: what counts as the loudest
@@ -30,7 +30,7 @@ class AuditClip:
     fbank: np.ndarray | None
     frames: np.ndarray | None
     wave: np.ndarray | None = None
-    facts: StreamFacts = field(default_factory=StreamFacts)
+    facts: StreamFacts = NO_FACTS
 
 
 class Measures(Frozen):

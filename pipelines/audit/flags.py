@@ -52,9 +52,9 @@ def unchecked(found: Measures) -> tuple[str, ...]:
 
 def comparable(flags: tuple[str, ...]) -> tuple[bool, bool]:
     """Whether the sound, and the picture, hold enough to be a duplicate of another clip's."""
-    return not {"silent", "constant_audio", "cancelled_stereo"} & set(flags), not {"black", "constant_visual"} & set(
-        flags
-    )
+    found = set(flags)
+    empty_sound, empty_picture = {"silent", "constant_audio", "cancelled_stereo"}, {"black", "constant_visual"}
+    return not found & empty_sound, not found & empty_picture
 
 
 def _below(value: float | None, limit: float) -> bool:

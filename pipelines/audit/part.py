@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipelines.audit import sketch
 from pipelines.audit.clip import AuditClip, Measures, measure
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import Part
+from pipelines.fbank import MEL_BINS
 from pipelines.thumbnails import jpeg
 from shards.atomic import replacing
 from shards.schema import Frozen
@@ -60,7 +60,7 @@ class PartArrays:
         """Sketch one clip."""
         source = int(clip.meta.source_sha256[:16] or "0", 16)
         sound = picture = 0
-        heard = np.zeros((0, sketch.BANDS), np.uint8)
+        heard = np.zeros((0, MEL_BINS), np.uint8)
         seen = np.zeros((sketch.STILLS, sketch.SIDE, sketch.SIDE, 3), np.uint8)
         self.sound_hashes.append(np.zeros(len(sketch.TIME_WINDOWS), np.uint64))
         self.picture_hashes.append(np.zeros(2 * len(sketch.CROP_WINDOWS), np.uint64))
@@ -142,11 +142,15 @@ class PartFile:
         """What is told of each clip."""
         text, begin = self.column("records").tobytes(), 0
         for end in self.column("record_ends"):
-            yield ClipRecord.model_validate(json.loads(text[begin:end]))
+            yield ClipRecord.model_validate_json(text[begin:end])
             begin = int(end)
 
+    def record(self, i: int) -> ClipRecord:
+        """What is told of clip ``i``."""
+        return ClipRecord.model_validate_json(self._piece("records", "record_ends", i).tobytes())
+
     def sound(self, i: int) -> np.ndarray:
-        """Sketch of clip ``i``'s sound, uint8 [T, 64]; T = 0: it has none."""
+        """Sketch of clip ``i``'s sound, uint8 [T, 128]; T = 0: it has none."""
         return self._piece("sounds", "sound_ends", i)
 
     def picture(self, i: int) -> np.ndarray:

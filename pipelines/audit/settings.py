@@ -37,11 +37,12 @@ class AuditConfig(Config):
         flat: levels of 255; constant_visual: brightness within a frame deviates less, in all frames, and they
             are alike.
         frozen: levels of 255; frozen: no frame differs more from the one before.
-        blurred: 0 (sharp) to 1, Crete's measure; blurred: it is higher.
+        blurred: 0 (sharp) to 1; blurred: the measure is higher.
         agreement: -1 to 1; low_agreement: the estimate is lower. ``None``: no clip is flagged by it.
         near_audio: correlation; duplicate_audio: the sounds' is at least this.
         near_visual: the same for pictures of the same extent.
         near_crop: the same for pictures of which one is a crop of the other.
+        both_audio, both_visual: what is enough for sound and picture where it holds for both.
         supported_audio: what is enough for the sound where the pictures are the same without cropping.
         supported_visual: what is enough for the pictures where the sounds are the same by themselves.
         tables: sorted orders of the hashes in which neighbours are compared; more find more.
@@ -71,14 +72,16 @@ class AuditConfig(Config):
     black: float = Field(default=20.0, ge=0)
     flat: float = Field(default=2.0, ge=0)
     frozen: float = Field(default=3.0, ge=0)
-    blurred: float = Field(default=0.6, ge=0)
+    blurred: float = Field(default=0.32, ge=0)
     agreement: float | None = Field(default=None, ge=-1, le=1)
-    near_audio: float = Field(default=0.9, ge=-1, le=1)
+    near_audio: float = Field(default=0.965, ge=-1, le=1)
     near_visual: float = Field(default=0.98, ge=-1, le=1)
     near_crop: float = Field(default=0.985, ge=-1, le=1)
+    both_audio: float = Field(default=0.85, ge=-1, le=1)
+    both_visual: float = Field(default=0.94, ge=-1, le=1)
     supported_audio: float = Field(default=0.45, ge=-1, le=1)
     supported_visual: float = Field(default=0.9, ge=-1, le=1)
-    tables: int = Field(default=12, ge=1)
+    tables: int = Field(default=24, ge=1)
     neighbours: int = Field(default=8, ge=1)
     distance: int = Field(default=8, ge=0, le=64)
     candidates: int = Field(default=6, ge=1)

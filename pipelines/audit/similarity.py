@@ -13,7 +13,7 @@ LEAST_OVERLAP = 0.7  # of the longer sound
 DETAIL = 5  # steps and bands: what is slower or broader counts as gain, tone colour, a common envelope
 SCALES = (1.0, 0.92, 0.84, 0.76)  # of a crop's sides
 CLIMB = (0.04, 0.02, 0.01)  # of a side: steps of the search for the crop
-PROMISING = 0.5  # correlation at a coarse alignment from which a better one is searched for
+PROMISING = 0.7  # correlation at a coarse alignment from which a better one is searched for
 SMALLEST = 0.6  # of a side that a crop may leave
 
 Box = tuple[float, float, float, float]  # top, bottom, left, right, of 1
@@ -59,6 +59,18 @@ def coarser(sketch: np.ndarray, factor: int) -> np.ndarray:
     return sketch[:whole].reshape(-1, factor, sketch.shape[1]).mean(axis=1) if factor > 1 else sketch
 
 
+def same_extent(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation, -1 to 1, of two sketches uint8 [K, S, S, 3] as they are."""
+    return _correlation(a.astype(np.float32), b.astype(np.float32))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays [K, S, S, 3], each colour's mean taken out."""
+    a, b = (values - values.mean(axis=(0, 1, 2)) for values in (a, b))
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else 0.0
+
+
 def picture_similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation, -1 to 1, of two sketches uint8 [K, S, S, 3], where either may be a crop of the other."""
     a, b = a.astype(np.float32), b.astype(np.float32)
@@ -67,9 +79,10 @@ def picture_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 def _best_crop(whole: np.ndarray, part: np.ndarray) -> float:
     """Of the crops of `whole`, the one most like `part`."""
-    best, box = _fit(whole, part, _coarse())
+    best, box = _fit(_halved(whole), _halved(part), _coarse())
     if best < PROMISING:
         return best
+    best, box = _fit(whole, part, [box])
     for step in CLIMB:
         while True:
             score, near = _fit(whole, part, _near(box, step))
@@ -77,6 +90,12 @@ def _best_crop(whole: np.ndarray, part: np.ndarray) -> float:
                 break
             best, box = score, near
     return best
+
+
+def _halved(frames: np.ndarray) -> np.ndarray:
+    """[K, S, S, 3] to [K, S / 2, S / 2, 3]."""
+    count, side, _, colours = frames.shape
+    return frames.reshape(count, side // 2, 2, side // 2, 2, colours).mean(axis=(2, 4))
 
 
 @lru_cache(maxsize=1)

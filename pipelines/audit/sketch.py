@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-STEPS, BANDS = 512, 64  # of a sound's sketch, at most
+STEPS = 512  # of a sound's sketch, at most
 STEP_FRAMES = 2  # log-mel frames of its finest step: 20 ms
 RANGE_NEPERS = 13.8  # 60 dB below the loudest: what a sketch of sound holds
+QUIETEST = -6.5  # log-mel of a sine at -60 dB re full scale: what is below is not drawn up to full range
 STILLS, SIDE = 3, 32  # of a picture's sketch
 SOUND_COSINES, LUMA_COSINES, CHROMA_COSINES = (6, 7), (5, 5), (3, 3)  # 41 bits; 24 + 8 + 8 bits
 GRID = 32  # cells a side of what is transformed
@@ -34,20 +35,15 @@ def digest(array: np.ndarray) -> int:
 
 
 def sound_sketch(fbank: np.ndarray) -> np.ndarray:
-    """uint8 [T, 64], T at most 512: a log-mel [frames, 128] averaged in time and frequency.
+    """uint8 [T, 128], T at most 512: a log-mel [frames, 128] averaged in time.
 
     A step lasts 20 ms times the power of two that makes them few enough; 0 is 60 dB below the loudest
-    value, 255 the loudest.
+    value (of at least -60 dB re full scale), 255 the loudest.
     """
-    step = STEP_FRAMES
-    while len(fbank) > STEPS * step:
-        step *= 2
-    values = fbank.astype(np.float32)
-    values = values.reshape(len(values), BANDS, -1).mean(axis=2)
-    edges = np.arange(0, len(values), step)
-    sums = np.add.reduceat(values, edges, axis=0)
-    means = sums / np.diff(np.append(edges, len(values)))[:, None]
-    scaled = (means - means.max()) / RANGE_NEPERS + 1
+    edges = np.arange(0, len(fbank), sound_step(len(fbank)))
+    sums = np.add.reduceat(fbank.astype(np.float32), edges, axis=0)
+    means = sums / np.diff(np.append(edges, len(fbank)))[:, None]
+    scaled = (means - max(float(means.max()), QUIETEST)) / RANGE_NEPERS + 1
     return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
@@ -67,7 +63,7 @@ def picture_sketch(frames: np.ndarray) -> np.ndarray:
 
 
 def sound_hashes(sketch: np.ndarray) -> np.ndarray:
-    """uint64 [5]: a hash for each window of time, of a sketch uint8 [T, 64]."""
+    """uint64 [5]: a hash for each window of time, of a sketch uint8 [T, 128]."""
     found = []
     for begin, end in TIME_WINDOWS:
         first = round(begin * len(sketch))

@@ -12,6 +12,8 @@ FLOOR_DB = -120.0  # of a level: nothing at all
 EDGE_FRAMES = 6  # 60 ms at either end, where encoders fade in and out
 LOUD_NEPERS = 4.6  # 20 dB below the loudest mel bin: bins that count
 QUIETEST_PEAK = 328  # of int16: -40 dB re full scale; below, nothing is called clipped
+FULL_SCALE = 32767
+MOST_OF_A_SINE = 0.005  # of a full-scale sine's samples are at full scale
 TOP, SHOULDER = 0.98, 0.85  # of the peak: where a clipped waveform has its samples, and where it has few
 
 
@@ -48,7 +50,8 @@ def clipped_share(wave: np.ndarray) -> float:
     """Share of samples on the plateau of a clipped waveform; 0 where there is none.
 
     A clipped waveform has many samples at its peak and few just below; any other has fewer the nearer the
-    peak (a sine, too: 13 % within 2 % of its peak, 22 % in the shoulder).
+    peak (a sine, too: 13 % within 2 % of its peak, 22 % in the shoulder). A lossy codec makes the plateau
+    uneven; then what exceeds full scale was cut off by decoding, and those samples count.
 
     Args:
         wave: int16 [samples], of any gain.
@@ -59,7 +62,8 @@ def clipped_share(wave: np.ndarray) -> float:
         return 0.0
     top = float(np.mean(size >= TOP * peak))
     shoulder = float(np.mean(size >= SHOULDER * peak)) - top
-    return top if top > shoulder else 0.0
+    full = float(np.mean(size >= FULL_SCALE))
+    return max(top if top > shoulder else 0.0, full if full >= MOST_OF_A_SINE else 0.0)
 
 
 def onset_strength(fbank: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.audit.clip import AuditClip
 from pipelines.audit.settings import AuditConfig
-from pipelines.audit.streams import StreamFacts, stream_facts
+from pipelines.audit.streams import LOUDEST_LOSS, NO_FACTS, StreamFacts, stream_facts
 from pipelines.causes import ABSENT, TOO_SHORT, DecodeError
 from pipelines.decode import lost
 from pipelines.fbank import WINDOW, log_mel
@@ -93,12 +93,14 @@ def _of_shard(part: Part) -> Iterator[tuple[AuditClip, str | None]]:
         sample = data[i]
         arrays, meta = sample.arrays, sample.meta
         fbank, frames, wave = (arrays.get(name) for name in ("audio", "frames", "wave"))
-        yield AuditClip(meta, fbank, frames, wave, StreamFacts(offset=recorded_offset(meta))), None
+        yield AuditClip(meta, fbank, frames, wave, recorded_facts(meta)), None
 
 
-def recorded_offset(meta: SampleMeta) -> float | None:
-    """Seconds from the picture's beginning to the sound's as the sample's json has it, if it does."""
-    return getattr(meta, "offset", None)
+def recorded_facts(meta: SampleMeta) -> StreamFacts:
+    """What a sample's json says of its file, where it has the fields: the streams' ``offset``, and whether the
+    mean of its channels cancelled itself (``audio.channel``)."""
+    cancelled = "cancelled" in (getattr(meta.audio, "channel", None) or "")
+    return StreamFacts(getattr(meta, "offset", None), LOUDEST_LOSS if cancelled else None)
 
 
 def _of_rows(clips: tuple[Clip, ...], config: AuditConfig) -> Iterator[tuple[AuditClip, str | None]]:
@@ -116,11 +118,11 @@ def _of_rows(clips: tuple[Clip, ...], config: AuditConfig) -> Iterator[tuple[Aud
             decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
         fbank = log_mel(decoded.audio) if decoded.audio is not None else None
         path = request.path or request.audio_path
-        facts = StreamFacts()
+        facts = NO_FACTS
         if path and fbank is not None:
             facts = stream_facts(path, request.span, max_seconds=config.max_seconds, timeout=config.timeout_s)
         meta = sample_meta(clip, decoded)
-        if (offset := recorded_offset(meta)) is not None:
+        if (offset := recorded_facts(meta).offset) is not None:
             facts = replace(facts, offset=offset)
         causes = [f"{m}: {i.cause}" for m, i in (("audio", meta.audio), ("visual", meta.visual)) if _failed(i)]
         yield AuditClip(meta, fbank, decoded.frames, decoded.audio, facts), "; ".join(causes) or None

@@ -28,6 +28,9 @@ class StreamFacts:
     mix_loss: float | None = None
 
 
+NO_FACTS = StreamFacts()
+
+
 def stream_facts(path: str, span: Span, *, max_seconds: float, timeout: float) -> StreamFacts:
     """Of the first sound and picture of a file; an ffmpeg of its own reads the channels, and is ended after
     ``timeout`` s.
@@ -41,7 +44,7 @@ def stream_facts(path: str, span: Span, *, max_seconds: float, timeout: float) -
         offset = stream_offset(path)
         out, _, status = run(source(**piece).output("pipe:", **form), path, timeout)
     except DecodeError:
-        return StreamFacts()
+        return NO_FACTS
     stereo = np.frombuffer(out[: len(out) // 4 * 4], np.int16).reshape(-1, 2).astype(np.float32) / 32768
     return StreamFacts(offset, mix_loss(stereo) if status == 0 else None)
 

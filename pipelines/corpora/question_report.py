@@ -40,17 +40,24 @@ def report(questions: Sequence[Question], asked: str = "test", learnt: str | Non
     }
 
 
-def table(told: dict[str, Any]) -> str:
-    """The report's look-up as lines of text: per type, accuracy of the look-up, and chance."""
-    blind = told["question_only"]
-    counts = told["by_type"][blind["asked"]]
+def table(found: dict[str, Any]) -> str:
+    """The report as lines of text: per type, accuracies of the look-up, of the best guess, and of partial observers."""
+    blind = found["question_only"]
+    counts = found["by_type"][blind["asked"]]
+    columns = {"look-up": blind["look_up"], "chance": blind["chance"]}
+    observers = found.get("observers", {})
+    if observers:
+        columns = {"look-up": blind["look_up"], "majority": blind["majority"], "chance": blind["chance"], **observers}
+    width = max(28, *map(len, blind["look_up"]))
     lines = [
         f"question alone, learnt from {blind['learnt_from']}, asked of {blind['asked']} (percent):",
-        f"{'type':28} {'asked':>6} {'look-up':>8} {'chance':>8}",
+        f"{'type':{width}} {'asked':>6} {' '.join(f'{name:>8}' for name in columns)}",
     ]
-    for name, accuracy in blind["look_up"].items():
-        chance = f"{100 * blind['chance'][name]:8.1f}" if name in blind["chance"] else ""
-        lines.append(f"{name:28} {counts.get(name, sum(counts.values())):6} {100 * accuracy:8.1f} {chance}".rstrip())
+    if observers:
+        lines[0] = f"{lines[0][:-1]}; observers who know {', '.join(observers)}:"
+    for name in blind["look_up"]:
+        cells = [f"{100 * column[name]:8.1f}" if name in column else " " * 8 for column in columns.values()]
+        lines.append(f"{name:{width}} {counts.get(name, sum(counts.values())):6} {' '.join(cells)}".rstrip())
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.networks import NETWORKS
+from models.avqa.recovery import RECOVERIES
 from models.backbone import weights_fingerprint
 from models.settings import Modality
 from shards.checkpoint import file_sha256
@@ -21,7 +22,7 @@ from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
 from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
-from trainers.avqa.warm_start import KIND, answerer_checkpoint, memorise, start_from_runs, start_runs
+from trainers.avqa.warm_start import KIND, answerer_checkpoint, fill_bank, memorise, start_from_runs, start_runs
 from trainers.loop import Stage
 from trainers.recipe import Fingerprints
 
@@ -83,6 +84,7 @@ def answer_stages(config: AVQAConfig) -> list[Stage]:
     train = world.items(config.seed, world.train, config.absent is None and _needs_negatives(config))
     if config.memorise:
         memorise(answerer, train)
+    fill_bank(answerer, train)
     start_from_runs(answerer, config, _meta(world, answerer))
     return [_stage(config, world, answerer, objective, train)]
 
@@ -98,6 +100,7 @@ def recovery_stages(config: RecoveryConfig) -> list[Stage]:
     train = world.items(config.seed, world.train)
     if config.memorise:
         memorise(answerer, train)
+    fill_bank(answerer, train)
     return [_stage(config, world, answerer, OwnLosses(answerer, config.weights), train)]
 
 
@@ -128,8 +131,10 @@ def _stage(
 
 
 def _needs_negatives(config: AVQAConfig) -> bool:
-    """Whether a loss that counts takes frames of other clips."""
+    """Whether a loss that counts takes frames of other clips, and these would look like the own ones."""
     network = NETWORKS[config.network]
+    if getattr(RECOVERIES[config.recovery], "changes_complete", False):
+        return False
     return network.takes_negatives and any(config.weights[name] > 0 for name in network.loss_names)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from models.avqa.answerer import Answerer
+from models.avqa.batch import AVQABatch
+from models.avqa.contract import HoldsSamples
 from models.avqa.recovery.rmm import RMM
 from models.noise import generator
 from shards.checkpoint import Checkpoint, checkpoint_in, has_checkpoint, load_checkpoint
@@ -40,13 +42,31 @@ def start_runs(config: AVQAConfig) -> list[Path]:
 def memorise(answerer: Answerer, train: QuestionItems) -> None:
     """Let slots start from training samples that are complete, where the method has slots."""
     rmm = getattr(answerer.recovery, "rmm", answerer.recovery)
-    if not isinstance(rmm, RMM):
-        return
-    order = generator("memorise", train.seed).permutation(len(train)).tolist()
-    whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:SAMPLES]
-    if whole:
-        batch = answerer.standardise(train.batch(whole))
+    if isinstance(rmm, RMM) and (batch := _complete_samples(answerer, train, "memorise", SAMPLES)):
         rmm.memorise(batch.audio, batch.visual, batch.question, train.seed)
+
+
+def fill_bank(answerer: Answerer, train: QuestionItems) -> None:
+    """Give a method that holds training samples those that it is to hold.
+
+    Raises:
+        InputError: no training sample is complete.
+    """
+    bank = answerer.recovery
+    if not isinstance(bank, HoldsSamples):
+        return
+    batch = _complete_samples(answerer, train, "bank", bank.samples)
+    if batch is None:
+        remedy = "train on clips that have both modalities, or choose another recovery method"
+        raise InputError("no training clip has both modalities", file=train.clips.folder, remedy=remedy)
+    bank.fill(batch.audio, batch.visual, batch.question)
+
+
+def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int) -> AVQABatch | None:
+    """Complete training samples, drawn by the run's seed and standardised; None where there are none."""
+    order = generator(purpose, train.seed).permutation(len(train)).tolist()
+    whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:most]
+    return answerer.standardise(train.batch(whole)) if whole else None
 
 
 def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, Any]) -> None:
@@ -80,7 +100,12 @@ def _adopt(answerer: Answerer, start: Checkpoint, folder: Path, part: str, ours:
     state = {
         ours + name.removeprefix(f"{part}."): x for name, x in start.weights.items() if name.startswith(f"{part}.")
     }
-    own = {name: x for name, x in answerer.state_dict().items() if name.startswith(ours)}
+    added = tuple(f"{ours}{name}." for name in getattr(getattr(answerer, part), "added", ()))
+    own = {
+        name: x
+        for name, x in answerer.state_dict().items()
+        if name.startswith(ours) and (name in state or not name.startswith(added))  # what is added may begin anew
+    }
     wrong = sorted(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]
     if wrong or not state:
         message = f"its {part} does not fit: {', '.join(wrong[:3]) or 'it has none'}"

@@ -19,13 +19,21 @@ class Sizes(Config):
     """The backbone: a preset, with any of its sizes changed."""
 
     preset: Literal["tiny", "base"] = "tiny"
+    """Sizes to begin with: `base` is the published CAV-MAE (dim 768, depth 11), `tiny` is for small corpora."""
     dim: int | None = None
+    """Width of the tokens, a multiple of 4 and of `heads`; None: the preset's, here as below."""
     heads: int | None = None
+    """Attention heads of every block."""
     mlp_ratio: float | None = None
+    """Hidden width of a block's MLP over `dim`."""
     depth: int | None = None
+    """Blocks of each modality's encoder."""
     joint_depth: int | None = None
+    """Blocks of the joint encoder."""
     target_length: int | None = None
+    """Fbank frames (10 ms each) per sample, a multiple of 16."""
     image_size: int | None = None
+    """Side of the square picture in pixels, a multiple of 16."""
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Sizes:
@@ -121,9 +129,13 @@ class PromptConfig(CaseConfig):
     recipe: Literal["prompt"] = "prompt"
     lr: float = pydantic.Field(default=1e-2, gt=0)
     length: int = pydantic.Field(default=4, ge=1)
+    """Prompt tokens per level and modality (published: 16)."""
     deep: bool = False
+    """Own tokens for every block from `depth` on, instead of one set that travels through."""
     input_level: bool = True
+    """Prompt tokens among the encoders' input tokens."""
     attention_level: bool = True
+    """Prompt tokens among the keys and values of the fusion."""
 
     def size(self) -> PromptSize:
         """Size of a prompt set."""
@@ -135,7 +147,9 @@ class LoraConfig(CaseConfig):
 
     recipe: Literal["lora"] = "lora"
     rank: int = pydantic.Field(default=2, ge=1)
+    """Rank of the added matrices."""
     alpha: float = pydantic.Field(default=4.0, gt=0)
+    """The added product is scaled by `alpha` / `rank`."""
 
 
 class AdapterConfig(CaseConfig):
@@ -143,6 +157,7 @@ class AdapterConfig(CaseConfig):
 
     recipe: Literal["adapter"] = "adapter"
     width: int = pydantic.Field(default=4, ge=1)
+    """Hidden width of an adapter."""
 
 
 class EvaluateConfig(Config):

@@ -72,6 +72,9 @@ def store_errors(uri: str, what: str = "can't be used") -> Iterator[None]:
     """
     try:
         yield
+    except ImportError as error:
+        remedy = "install the database's driver for Python, or use an MLflow server"
+        raise InputError(f"the MLflow store {what}: {error}", file=redacted(uri), remedy=remedy) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise InputError(
             f"the MLflow store {what}: {reason(error)}", file=redacted(uri), remedy=_remedy(uri, str(error))
@@ -92,5 +95,5 @@ def reason(error: Exception) -> str:
     """Why a store refused or did not answer, in one line without passwords."""
     first = next(iter(str(error).splitlines()), type(error).__name__)
     if found := re.search(r"Caused by \w+\(\W*(?:<.*?>: )?(.*)\)", first):  # of urllib3, within MLflow's sentence
-        first = found.group(1).strip("'\") ")
+        first = re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", found.group(1).strip("'\") "))
     return redacted(first)

@@ -50,7 +50,7 @@ class Store:
         self.uri = store_uri(self.root)
         self.shown = redacted(self.uri)
         self.delivery = Delivery(self.shown) if sqlite_file(self.uri) is None else None
-        self._knows_the_dead = False
+        self._knows_the_dead = self._is_slow = False
         with write_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with self._alone(), store_errors(self.uri):
@@ -151,12 +151,13 @@ class Store:
     def _deliver(self, delivery: Delivery, run: Run, begin: Any) -> None:
         """Have a server open the run; where it does not in time, it does so while the work goes on."""
         future = delivery.put(begin)
-        if delivery.wait(future, OPEN_SECONDS):
+        if delivery.wait(future, 0.0 if self._is_slow else OPEN_SECONDS):
             future.result()
             return
         future.add_done_callback(run.warn)
-        if not delivery.is_down:
+        if not delivery.is_down and not self._is_slow:
             logger.warning("MLflow store %s is slow; the work does not wait for it", self.shown)
+            self._is_slow = True
 
     def _begin(self, run: Run, name: str, experiment: str, params: Mapping[str, str], tags: dict[str, str]) -> None:
         """The requests that open a run, which can be repeated after any of them failed."""

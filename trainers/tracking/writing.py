@@ -24,7 +24,8 @@ from trainers.tracking.tags import NOTE
 
 logger = logging.getLogger(__name__)
 BATCH = 1000  # metrics per request, MLflow's limit
-CLOSE_SECONDS, KILLED_SECONDS = 60.0, 5.0  # for a server to take what is left when a command ends
+CLOSE_SECONDS, KILLED_SECONDS = 10.0, 5.0  # for a server to take what is left when a command ends
+CLOSE_SHARE, CLOSE_MOST = 0.05, 120.0  # of the time that the run was open it may take, too; up to so many seconds
 Pushed = set[tuple[str, int, str]]  # what MLflow has: a metric's name, step, and value as text
 
 
@@ -53,6 +54,7 @@ class Run:
         self._pending: list[Metric] = []
         self._lock = threading.Lock()
         self._warned = False
+        self._opened = time.monotonic()
         self._syncing: Future[object] | None = None
 
     @property
@@ -144,12 +146,15 @@ class Run:
         self.try_sync()
         ended = self._send(lambda: self._end(status))
         if self._delivery is not None and self.parent is None:
-            in_time = self._delivery.wait(ended, CLOSE_SECONDS if status != "KILLED" else KILLED_SECONDS)
+            in_time = self._delivery.wait(ended, KILLED_SECONDS if status == "KILLED" else self._patience())
             if not in_time:
                 left, was_down = self._delivery.drop(), self._delivery.is_down
                 message = "MLflow store %s is slow: %d requests are left out; the same command copies what is missing"
                 logger.warning(message, self._delivery.shown, left) if not was_down else None
         self.abandon()
+
+    def _patience(self) -> float:
+        return min(max(CLOSE_SECONDS, CLOSE_SHARE * (time.monotonic() - self._opened)), CLOSE_MOST)
 
     def abandon(self) -> None:
         """Hold it no longer; if its lock's file is still there, whoever opens the store next ends the run."""

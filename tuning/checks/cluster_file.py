@@ -49,7 +49,9 @@ def read_cluster(path: Path) -> Cluster:
         cluster = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy="name a file") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise InputError("not readable as YAML: nested too deeply", file=path, remedy="correct the file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
         raise InputError("not readable as YAML", file=where, remedy="correct that line") from None

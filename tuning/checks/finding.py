@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.errors import InputError
+from shards.redaction import redacted
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
@@ -19,13 +20,17 @@ class Finding:
         check: its name.
         status: `skip` says that it could not be looked at here, and why.
         found: in a few words.
-        remedy: what to do about a `warn` or `fail`.
+        remedy: what to do about a `warn` or `fail`. Passwords in both are redacted.
     """
 
     check: str
     status: Status
     found: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("found", "remedy"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         line = f"{self.status:<5}{self.check:<16}{self.found}"

@@ -1,4 +1,4 @@
-"""The networks: AVST, AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each, one line in `NETWORKS`."""
+"""The networks: AVST (with missing-aware prompts, too), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
 
 from __future__ import annotations
 
@@ -16,5 +16,6 @@ NETWORKS: Registry[type[Network]] = Registry(
         "avsd": "models.avqa.networks.avsd:AVSD",
         "lavit": "models.avqa.networks.lavit:LAViT",
         "pstp": "models.avqa.networks.pstp:PSTPNet",
+        "avst_prompts": "models.avqa.networks.avst_prompts:PromptedAVST",
     },
 )

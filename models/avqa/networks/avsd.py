@@ -131,6 +131,7 @@ class AVSD(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
+        """Logits; no losses of its own, and no use for `negative`."""
         words, mask, _ = self.question(question)
         utilities = {0: words}
         if visual is not None:

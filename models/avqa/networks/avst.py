@@ -103,21 +103,23 @@ class AVST(GroupedNetwork):
     ) -> tuple[Tensor, Losses]:
         """Logits; with both modalities and `negative` frames of other clips also the loss "match"."""
         asked, _, _ = self.question(question)
-        heard = seen = torch.zeros_like(asked)
-        sound = frame = None
-        if audio is not None:
-            sound = self.audio(audio)
-        if visual is not None:
-            frame = self._grounded(sound, visual)
-        if sound is not None:
-            heard = self.attend_audio(asked, sound)
-        if frame is not None:
-            seen = self.attend_visual(asked, frame)
-        fused = self.fuse(torch.cat([heard, seen], dim=1).tanh())
+        sound = None if audio is None else self.audio(audio)
+        frame = None if visual is None else self._grounded(sound, visual)
+        fused = self.fuse(torch.cat(self.found(asked, sound, frame), dim=1).tanh())
         logits = self.answer((fused * asked).tanh())
         if sound is None or frame is None or negative is None:
             return logits, {}
         return logits, {"match": self._match_loss(sound, frame, self._grounded(sound, negative))}
+
+    def found(self, asked: Tensor, sound: Tensor | None, frame: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the question [B, D] finds in the sound and in the frames [B, T, D], [B, D] each; zeros where there is
+        none."""
+        heard = seen = torch.zeros_like(asked)
+        if sound is not None:
+            heard = self.attend_audio(asked, sound)
+        if frame is not None:
+            seen = self.attend_visual(asked, frame)
+        return heard, seen
 
     def _grounded(self, sound: Tensor | None, visual: Tensor) -> Tensor:
         """A frame as [mean of its places ; what the sound points at]: [B, T, D]."""

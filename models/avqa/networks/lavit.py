@@ -181,7 +181,7 @@ class LAViT(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
-        """Raises ValueError where a question is longer than `text`."""
+        """Logits; no losses of its own, and no use for `negative`. Raises ValueError: a question longer than `text`."""
         words, padding = self.embed(question)
         streams = {"language": words}
         if audio is not None:

@@ -235,6 +235,7 @@ class PSTPNet(GroupedNetwork):
     def respond(
         self, audio: Tensor | None, visual: Tensor | None, question: Tensor, negative: Tensor | None
     ) -> tuple[Tensor, Losses]:
+        """Logits; no losses of its own, and no use for `negative`."""
         asked, words, mask = self.question(question)
         sound = None if audio is None else self.audio(audio)
         frame = None if visual is None else self.frame(frames(visual, self.spec))

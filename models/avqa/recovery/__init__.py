@@ -1,4 +1,4 @@
-"""What stands in for a missing modality: zero fill, RMM, AVR; one file each, one line in `RECOVERIES`."""
+"""What stands in for a missing modality: one file each, one line in `RECOVERIES`."""
 
 from __future__ import annotations
 
@@ -16,5 +16,10 @@ RECOVERIES: Registry[type[Recovery]] = Registry(
         "rmm": "models.avqa.recovery.rmm:RMM",
         "avr": "models.avqa.recovery.avr:AVR",
         "rmm_avr": "models.avqa.recovery.both:RMMAVR",
+        "dropout": "models.avqa.recovery.dropout:ModalityDropout",
+        "masking": "models.avqa.recovery.masking:Masking",
+        "retrieval": "models.avqa.recovery.retrieval:Retrieval",
+        "shaspec": "models.avqa.recovery.shaspec:ShaSpec",
+        "actionmae": "models.avqa.recovery.actionmae:ActionMAE",
     },
 )

@@ -172,9 +172,9 @@ def _clip(where: str, entry: Mapping[str, Any]) -> tuple[str, tuple[str, str]]:
 def _unique(questions: Sequence[Question]) -> list[Question]:
     """Ids that are there again get a number, in the files' order."""
     counts: collections.Counter[str] = collections.Counter()
-    kept = []
+    unique = []
     for question in questions:
         counts[question.id] += 1
         again = counts[question.id]
-        kept.append(question if again == 1 else question.model_copy(update={"id": f"{question.id}-{again}"}))
-    return kept
+        unique.append(question if again == 1 else question.model_copy(update={"id": f"{question.id}-{again}"}))
+    return unique

@@ -44,17 +44,17 @@ def build(config: MusicAvqaRConfig, out: str | Path, progress: StartProgress) ->
     files = _parted(config.find(FILES))
     found = read_entries(files, rephrased=True)
     learnt = [question for question in found.questions if question.split in ("train", "val")]
-    asked = [question for question in found.questions if question.split not in ("train", "val")]
-    if not asked:
+    test = [question for question in found.questions if question.split not in ("train", "val")]
+    if not test:
         remedy = f"give {' and '.join(PARTS)}, or {BOTH}"
         raise InputError("no test questions", field="files", remedy=remedy)
-    parted = {question.split for question in asked} <= set(PARTS.values())
-    head = {question.id for question in asked if question.split == "head"} if parted else frequent(asked)
-    asked = [question.model_copy(update={"split": "test"}) for question in asked]
+    parted = {question.split for question in test} <= set(PARTS.values())
+    head = {question.id for question in test if question.split == "head"} if parted else frequent(test)
+    test = [question.model_copy(update={"split": "test"}) for question in test]
     parts = {
-        OFFICIAL: asked,
-        "head": [question for question in asked if question.id in head],
-        "tail": [question for question in asked if question.id not in head],
+        OFFICIAL: test,
+        "head": [question for question in test if question.id in head],
+        "tail": [question for question in test if question.id not in head],
     }
     facts = {
         "files": [f"{split}: {path.name}" for split, path in files],

@@ -48,27 +48,27 @@ def build(config: VggsounderConfig, out: str | Path, progress: StartProgress) ->
     """
     order = read_class_order(config.classes)
     clips = read_vggsounder(config.csv, order)
-    kept = [clip for clip in clips if config.background_music or not clip.background_music]
-    if not kept:
+    chosen = [clip for clip in clips if config.background_music or not clip.background_music]
+    if not chosen:
         remedy = "give background_music=true to keep them"
         raise InputError("every clip has background music", file=config.csv, field="background_music", remedy=remedy)
     folder = config.videos.resolve()
-    rows = [{"id": c.id, "path": str(folder / f"{c.id}.mp4"), "label": [*c.labels], "split": "test"} for c in kept]
+    rows = [{"id": c.id, "path": str(folder / f"{c.id}.mp4"), "label": [*c.labels], "split": "test"} for c in chosen]
     summary = write_rows(out, rows, order)
-    save_modality_labels(Path(out) / MODALITY_LABELS_FILE, kept)
-    counts = collections.Counter(modality for clip in kept for modality in clip.labels.values())
+    save_modality_labels(Path(out) / MODALITY_LABELS_FILE, chosen)
+    counts = collections.Counter(modality for clip in chosen for modality in clip.labels.values())
     facts = {
         "name": "vggsounder",
-        "clips": len(kept),
-        "left_out_for_background_music": len(clips) - len(kept),
+        "clips": len(chosen),
+        "left_out_for_background_music": len(clips) - len(chosen),
         "labels": counts.total(),
         "modalities": dict(sorted(counts.items())),
-        **{name: sum(getattr(clip, name) for clip in kept) for name in META},
+        **{name: sum(getattr(clip, name) for clip in chosen) for name in META},
     }
     write_text(Path(out) / "corpus.json", json.dumps(facts, indent=1) + "\n")
-    told = ", ".join(f"{count} {modality}" for modality, count in sorted(counts.items()))
-    lines = (*summary.lines, f"{counts.total()} labels ({told}): {Path(out) / MODALITY_LABELS_FILE}")
-    return Summary(len(kept), summary.manifests, lines=lines)
+    by_modality = ", ".join(f"{count} {modality}" for modality, count in sorted(counts.items()))
+    lines = (*summary.lines, f"{counts.total()} labels ({by_modality}): {Path(out) / MODALITY_LABELS_FILE}")
+    return Summary(len(chosen), summary.manifests, lines=lines)
 
 
 def read_vggsounder(path: str | Path, classes: tuple[str, ...]) -> list[ModalityLabels]:

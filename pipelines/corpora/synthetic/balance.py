@@ -9,18 +9,29 @@ alike.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.corpora.synthetic.question_templates import KINDS, TEMPLATES, Facts, Template
+from pipelines.corpora.synthetic.question_templates import TEMPLATES, Facts, Rank, Template
 from pipelines.corpora.synthetic.scenes import rng_of
 from shards.questions import Question
 
 AHEAD = 1  # an answer of a template may lead the rarest by so many questions
 AHEAD_FILLED = 2  # and so among the questions that share a filling
+AHEAD_RANKED = 3  # and so where answers and their ranks are balanced together
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Questions among which outcomes are balanced: this one's outcome, all there are, the lead it may have."""
+
+    key: object
+    outcome: Hashable
+    outcomes: Sequence[Hashable]
+    most: int
 
 
 @dataclass(frozen=True)
@@ -30,15 +41,32 @@ class Candidate:
     template: Template
     filling: tuple[str, ...]
     answer: str
+    rank: Rank | None = None
 
     @property
-    def cells(self) -> Iterator[tuple[object, int]]:
-        """Where its answer is to be balanced, with the lead that is allowed there."""
-        yield self.template.text, AHEAD
+    def cells(self) -> Iterator[Cell]:
+        """Where its answer is to be balanced."""
+        return self._of_two() if self.template.of_two else self._by_answer()
+
+    def _by_answer(self) -> Iterator[Cell]:
+        text, answers = self.template.text, self.template.answers
+        if self.rank is not None:
+            yield Cell(text, self.answer, answers, AHEAD_RANKED)
+            yield Cell((text, self.rank.among), self.rank.rank, range(self.rank.ranks), AHEAD_RANKED)
+            return
+        yield Cell(text, self.answer, answers, AHEAD)
         for place, word in enumerate(self.filling):
-            yield (self.template.text, place, word), AHEAD_FILLED
+            yield Cell((text, place, word), self.answer, answers, AHEAD_FILLED)
         if len(self.filling) > 1:
-            yield (self.template.text, self.filling), AHEAD_FILLED
+            yield Cell((text, self.filling), self.answer, answers, AHEAD_FILLED)
+
+    def _of_two(self) -> Iterator[Cell]:
+        """Either of the two classes is as often the answer: as the first named, and whoever it is."""
+        text, first = self.template.text, self.answer == self.filling[0]
+        yield Cell(text, first, (False, True), AHEAD)
+        for word in self.filling:
+            yield Cell((text, word), word == self.answer, (False, True), AHEAD_FILLED)
+        yield Cell((text, frozenset(self.filling)), self.answer, self.filling, AHEAD_FILLED)
 
 
 class Balance:
@@ -46,33 +74,51 @@ class Balance:
 
     def __init__(self) -> None:
         self.kinds: collections.Counter[str] = collections.Counter()
-        self.cells: dict[object, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.cells: dict[object, collections.Counter[Hashable]] = collections.defaultdict(collections.Counter)
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether its answer is not too far ahead in any of its cells."""
-        return all(self._lead(candidate, cell) < most for cell, most in candidate.cells)
+        return all(self._lead(cell) < cell.most for cell in candidate.cells)
 
     def add(self, candidate: Candidate) -> None:
         """Count it as asked."""
         self.kinds[candidate.template.kind] += 1
-        for cell, _ in candidate.cells:
-            self.cells[cell][candidate.answer] += 1
+        for cell in candidate.cells:
+            self.cells[cell.key][cell.outcome] += 1
 
-    def asked(self, template: Template) -> int:
+    def count(self, template: Template) -> int:
         """How often the template was."""
         return self.cells[template.text].total()
 
-    def _lead(self, candidate: Candidate, cell: object) -> int:
-        counts = self.cells[cell]
-        return counts[candidate.answer] - min(counts[answer] for answer in candidate.template.answers)
+    def _lead(self, cell: Cell) -> int:
+        counts = self.cells[cell.key]
+        return counts[cell.outcome] - min(counts[outcome] for outcome in cell.outcomes)
 
 
-def ask_all(scenes: Sequence[Mapping[str, Any]], splits: Sequence[str], most: int, seed: int) -> list[Question]:
+def ask_all(
+    scenes: Sequence[Mapping[str, Any]],
+    splits: Sequence[str],
+    most: int,
+    seed: int,
+    templates: Sequence[Template] = TEMPLATES,
+) -> list[Question]:
     """Up to ``most`` questions about each scene, no two of a kind, balanced within each split."""
+    return [question for question, _ in ask_with_fillings(scenes, splits, most, seed, templates)]
+
+
+def ask_with_fillings(
+    scenes: Sequence[Mapping[str, Any]],
+    splits: Sequence[str],
+    most: int,
+    seed: int,
+    templates: Sequence[Template],
+) -> list[tuple[Question, Candidate]]:
+    """As `ask_all`: each question with what it was made of."""
     balances: dict[str, Balance] = collections.defaultdict(Balance)
     questions = []
     for scene, split in zip(scenes, splits, strict=True):
-        chosen = choose(Facts.of(scene), balances[split], most, rng_of(seed, f"ask-{scene['id']}"))
+        rng = rng_of(seed, f"ask-{scene['id']}")
+        chosen = choose(Facts.of(scene), balances[split], most, rng, templates)
         for number, candidate in enumerate(chosen):
             question = Question(
                 id=f"{scene['id']}-{number}",
@@ -82,27 +128,30 @@ def ask_all(scenes: Sequence[Mapping[str, Any]], splits: Sequence[str], most: in
                 type=candidate.template.kind,
                 split=split,
             )
-            questions.append(question)
+            questions.append((question, candidate))
     return questions
 
 
-def choose(facts: Facts, balance: Balance, most: int, rng: np.random.Generator) -> list[Candidate]:
+def choose(
+    facts: Facts, balance: Balance, most: int, rng: np.random.Generator, templates: Sequence[Template] = TEMPLATES
+) -> list[Candidate]:
     """Ask about one clip: the kinds asked least come first, and within a kind the template asked least."""
     chosen: list[Candidate] = []
-    order = rng.permutation(KINDS).tolist()
+    order = rng.permutation(list(dict.fromkeys(template.kind for template in templates))).tolist()
     for kind in sorted(order, key=lambda kind: balance.kinds[kind]):
-        fitting = [candidate for candidate in _candidates(facts, kind) if balance.fits(candidate)]
+        fitting = [candidate for candidate in _candidates(facts, kind, templates) if balance.fits(candidate)]
         if fitting and len(chosen) < most:
-            least = min(balance.asked(candidate.template) for candidate in fitting)
-            fitting = [one for one in fitting if balance.asked(one.template) == least]
+            least = min(balance.count(candidate.template) for candidate in fitting)
+            fitting = [one for one in fitting if balance.count(one.template) == least]
             chosen.append(fitting[rng.integers(len(fitting))])
             balance.add(chosen[-1])
     return chosen
 
 
-def _candidates(facts: Facts, kind: str) -> Iterator[Candidate]:
-    for template in TEMPLATES:
+def _candidates(facts: Facts, kind: str, templates: Sequence[Template]) -> Iterator[Candidate]:
+    for template in templates:
         if template.kind == kind:
             for filling, answer in template.ask(facts):
                 if answer in template.answers:
-                    yield Candidate(template, filling, answer)
+                    rank = template.rank and template.rank(facts, filling, answer)
+                    yield Candidate(template, filling, answer, rank)

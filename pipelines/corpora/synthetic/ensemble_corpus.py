@@ -32,7 +32,7 @@ def build(config: EnsemblesConfig, out: str | Path, progress: StartProgress) -> 
         "generator": ensembles.GENERATOR,
         **config.content(),
         "classes": list(CLASSES),
-        **_informed(scenes),
+        **informed(scenes),
         **found,
     }
     manifest = write_scenes(out, scenes, splits, facts, config.jobs, progress)
@@ -42,7 +42,7 @@ def build(config: EnsemblesConfig, out: str | Path, progress: StartProgress) -> 
     return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines))
 
 
-def _informed(scenes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def informed(scenes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """How often a class in the picture is heard, and one that is heard is in the picture."""
     pairs = [
         ({item["class"] for item in scene["objects"]}, {sound["class"] for sound in scene["sounds"]})

@@ -9,7 +9,7 @@ loudness and plays from one whole second to another, so a step of a second tells
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pydantic
@@ -66,12 +66,45 @@ def describe_ensemble(config: EnsemblesConfig, number: int) -> dict[str, Any]:
     clip_id = f"ensemble-{number:06d}"
     rng = rng_of(config.seed, clip_id)
     seen, heard = _cast(rng)
-    cells = random_cells(rng, len(seen))
-    times = _times(rng, len(heard), round(config.seconds))
-    levels = rng.permutation(LEVELS)[: len(heard)] + rng.uniform(-0.75, 0.75, len(heard))
+    return scene_of(rng, clip_id, GENERATOR, config, seen, heard)
+
+
+class Format(Protocol):
+    """What a scene needs of its corpus's config."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything that is drawn."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of a clip."""
+
+    @property
+    def size(self) -> int:
+        """Width and height in pixels."""
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+
+
+def scene_of(
+    rng: np.random.Generator,
+    clip_id: str,
+    generator: str,
+    config: Format,
+    seen: list[str],
+    heard: list[str],
+    in_a_row: float = IN_A_ROW,
+) -> dict[str, Any]:
+    """The scene of a cast: who is seen (a class once or twice), and which classes are heard."""
+    cells = random_cells(rng, len(seen), in_a_row)
+    times = random_times(rng, len(heard), round(config.seconds))
+    levels = random_levels(rng, len(heard))
     return {
         "id": clip_id,
-        "generator": GENERATOR,
+        "generator": generator,
         "seed": config.seed,
         "seconds": config.seconds,
         "size": config.size,
@@ -103,21 +136,26 @@ def _cast(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return seen, heard or [str(rng.choice(classes))]
 
 
-def random_cells(rng: np.random.Generator, count: int) -> list[int]:
-    """A cell for each of ``count`` objects, 0 to 5, row by row."""
-    if count <= len(COLUMNS) and rng.random() < IN_A_ROW:
+def random_cells(rng: np.random.Generator, count: int, in_a_row: float = IN_A_ROW) -> list[int]:
+    """A cell for each of ``count`` objects, 0 to 5, row by row; ``in_a_row``: see `IN_A_ROW`."""
+    if count <= len(COLUMNS) and rng.random() < in_a_row:
         columns = rng.permutation(len(COLUMNS))[:count]
         return [int(len(COLUMNS) * rng.integers(len(ROWS)) + column) for column in columns]
     return rng.permutation(len(COLUMNS) * len(ROWS))[:count].tolist()
 
 
-def _times(rng: np.random.Generator, count: int, seconds: int) -> list[tuple[int, int]]:
+def random_times(rng: np.random.Generator, count: int, seconds: int) -> list[tuple[int, int]]:
     """When each of ``count`` plays, (start, end) in whole seconds: all begin at once, or each apart."""
     together = rng.random() < TOGETHER
-    starts = [0] * count if together else rng.permutation(seconds - 1)[:count].tolist()
+    starts = [0] * count if together else rng.permutation(max(seconds - 1, count))[:count].tolist()
     return [
         (start, seconds if rng.random() < TO_THE_END else int(rng.integers(start + 1, seconds + 1))) for start in starts
     ]
+
+
+def random_levels(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The loudness of each of ``count`` while playing, in dB re full scale."""
+    return rng.permutation(LEVELS)[:count] + rng.uniform(-0.75, 0.75, count)
 
 
 def small_object(rng: np.random.Generator, name: str, cell: int, seconds: float) -> dict[str, Any]:

@@ -73,13 +73,33 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """What one modality alone could take for the answer: where the answer stands among those it would choose from."""
+
+    among: object
+    rank: int
+    ranks: int
+
+
+@dataclass(frozen=True)
 class Template:
-    """One way to ask: its kind, its text (``{}`` for what is filled in), all its answers, its questions."""
+    """One way to ask.
+
+    Attributes:
+        kind: of the question.
+        text: with ``{}`` for what is filled in.
+        answers: all its answers.
+        ask: the questions about a clip.
+        of_two: the answer is one of the two classes that fill it.
+        rank: of an answer, by (facts, filling, answer), where one modality alone must not tell it from the rank.
+    """
 
     kind: str
     text: str
     answers: tuple[str, ...]
     ask: Callable[[Facts], Filled]
+    of_two: bool = False
+    rank: Callable[[Facts, tuple[str, ...], str], Rank] | None = None
 
 
 def heard_kinds(facts: Facts) -> Filled:
@@ -174,12 +194,12 @@ def sounding_of(facts: Facts) -> Filled:
 
 
 def louder_by_place(facts: Facts) -> Filled:
-    for places, one, other in _pairs_by_place(facts):
+    for places, one, other in pairs_by_place(facts):
         yield places, _yes(one.level > other.level)
 
 
 def longer_by_place(facts: Facts) -> Filled:
-    for places, one, other in _pairs_by_place(facts):
+    for places, one, other in pairs_by_place(facts):
         if one.length != other.length:
             yield places, _yes(one.length > other.length)
 
@@ -262,7 +282,7 @@ def _yes(true: bool) -> str:
     return YES_NO[true]
 
 
-def _pairs_by_place(facts: Facts) -> Iterator[tuple[tuple[str, str], Part, Part]]:
+def pairs_by_place(facts: Facts) -> Iterator[tuple[tuple[str, str], Part, Part]]:
     """Two places of one performer each, both heard, of different classes."""
     heard = {place: name for place, name in facts.alone().items() if name in facts.heard}
     for (at, one), (there, other) in itertools.permutations(heard.items(), 2):
