@@ -4,6 +4,7 @@
 .PHONY: setup demo results test lint check clean
 .DEFAULT_GOAL := setup
 READY := .venv/.ready
+unexport PYTHONDONTWRITEBYTECODE  # compiled modules serve the next run, and Ray's workers in this one
 
 setup: $(READY)
 
@@ -28,7 +29,7 @@ results: setup
 
 test: setup
 	.venv/bin/python -m pytest -m unit -n 2 --dist loadfile $(ARGS)
-	.venv/bin/python -m pytest -m ray $(ARGS)
+	.venv/bin/python -m pytest -m ray -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

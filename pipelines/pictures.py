@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNDECODABLE, UNSUPPORTED, DecodeError, machine_at_fault
 from pipelines.frames import check_size, fit
@@ -37,7 +37,7 @@ def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
         if kind := other_kind(path):
             raise DecodeError(UNSUPPORTED, f"picture: {kind} is not read", "save it as PNG or JPEG") from None
         cause = TRUNCATED if "image file is truncated" in str(error) else UNDECODABLE
-        reason = "damaged, or no picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = "damaged, or no picture" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DecodeError(cause, f"picture: {reason}", REMEDY) from None
 
 

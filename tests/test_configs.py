@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 
 class Optim(Config):
-    lr: float = pydantic.Field(1e-3, gt=0)
+    lr: float = pydantic.Field(default=1e-3, gt=0)
     name: Literal["adamw", "sgd"] = "adamw"
 
 

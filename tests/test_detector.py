@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unit
 TINY, NORM = BACKBONES["tiny"], Normalisation()
 
 
+@cache
 def sound(i: int) -> Tensor:
     """A synthetic log-mel, normalised: harmonics that start and decay at random over a noise floor."""
     rng = np.random.default_rng([i, 0])
@@ -32,6 +33,7 @@ def sound(i: int) -> Tensor:
     return NORM.fbank(x.astype(np.float16), TINY.target_length)
 
 
+@cache
 def picture(i: int) -> Tensor:
     """A synthetic picture, normalised: a coloured gradient with rectangles and some grain."""
     rng = np.random.default_rng([i, 1])

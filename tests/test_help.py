@@ -32,8 +32,8 @@ class Inner(Config):
             optimiser: see there.
     """
 
-    lr: float = pydantic.Field(1e-3, gt=0)
-    decay: float = pydantic.Field(0.0, ge=0, lt=1)
+    lr: float = pydantic.Field(default=1e-3, gt=0)
+    decay: float = pydantic.Field(default=0.0, ge=0, lt=1)
     name: Literal["adamw", "sgd"] = "adamw"
 
 

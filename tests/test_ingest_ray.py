@@ -84,9 +84,10 @@ def small(tmp_path_factory) -> Path:
     return write_manifest(folder / "manifest.csv", files)
 
 
-def command(manifest: Path, out: Path) -> subprocess.Popen[bytes]:
-    """The command line in a process group of its own, on a cluster of its own."""
+def command(manifest: Path, out: Path, address: str | None) -> subprocess.Popen[bytes]:
+    """The command line in a process group of its own, on the cluster at `address` or one of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_ADDRESS": address} if address else {}
     fields = ["frames=2", "image_size=32", "samples_per_shard=3", "workers=2"]
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.ingest", "--manifest", str(manifest), "--out", str(out), *fields],
@@ -111,18 +112,19 @@ def wait_for_shards(out: Path, count: int, process: subprocess.Popen[bytes]) -> 
         time.sleep(0.01)
 
 
-def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(small, tmp_path):
+def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(small, tmp_path, ray_cluster):
+    """Killed with its cluster, then alone; in the end it runs in this process."""
     plain = IngestConfig(frames=2, image_size=32, samples_per_shard=3, workers=0)
     ingest(small, tmp_path / "calm", plain)
     out = tmp_path / "killed"
-    for shards in (2, 9):
-        process = command(small, out)
+    for shards, address in ((2, None), (9, ray_cluster)):
+        process = command(small, out, address)
         wait_for_shards(out, shards, process)
         time.sleep(random.Random(shards).random() * 0.1)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert not (out / "dataset.json").exists()
-    assert command(small, out).wait(timeout=240) == 0
+    ingest(small, out, plain.model_copy(update={"workers": 2}))
     assert digests(out) == digests(tmp_path / "calm")
     assert verify(out) == []
     assert ShardDataset(out, "train").info.splits["train"].present == {"audio": 54, "visual": 57}

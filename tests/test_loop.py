@@ -258,9 +258,8 @@ def test_the_meta_device_refuses_to_be_read(read):
 
 def test_metrics_and_the_check_of_losses_read_nothing_from_the_device():
     device = torch.device("meta")
-    batch = AVBatch(
-        *(torch.zeros(4, 2, device=device) for _ in range(3)), torch.zeros(4, device=device), torch.arange(4)
-    )
+    audio, visual, present = (torch.zeros(4, 2, device=device) for _ in range(3))
+    batch = AVBatch(audio, visual, present, torch.zeros(4, device=device), torch.arange(4))
     running, finite = MeanMetrics(device), _FiniteLoss("stage", 0, device)
     for number in range(3):
         pair = sum_and_count(torch.zeros(4, device=device))

@@ -288,9 +288,8 @@ def test_vggish_without_a_waveform_is_refused(tmp_path, run):
 
 
 @on_ray
-@pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_actors_makes_the_same_bytes(whole, media, run, ray_cluster, workers):
-    out = extract(media, run, CONFIG.model_copy(update={"workers": workers}))
+def test_actors_make_the_same_bytes(whole, media, run, ray_cluster):
+    out = extract(media, run, CONFIG.model_copy(update={"workers": 2}))
     assert digests(out) == digests(whole[1])
 
 

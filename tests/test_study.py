@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tuning.study import main
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 STUDY = {
-    "corpus": {"kind": "scenes", "clips": 32},
+    "corpus": {"kind": "scenes", "clips": 16},
     "recipes": {"finetune": {"epochs": 1}, "prompt": {"length": 2}},
 }
 
@@ -109,12 +108,12 @@ def test_a_recipe_by_another_name_keeps_its_settings():
 SMALL = {"dim": 32, "heads": 2, "depth": 2, "target_length": 32, "image_size": 32}
 QUICK = {"epochs": 1, "batch_size": 8, "workers": 0, "cpus": 1}
 MINI = {
-    "ingest": {"frames": 1, "image_size": 32, "samples_per_shard": 16},
-    "features": {"draws": 1},
+    "ingest": {"frames": 1, "image_size": 32, "samples_per_shard": 16, "workers": 0},
+    "features": {"draws": 1, "workers": 0},
     "recipes": {
         "finetune": {**QUICK, "backbone": SMALL},
         "finetune_noisy": {"recipe": "finetune", "noisy": True, **QUICK},
-        "prompt": {**QUICK, "length": 2, "workers": 1},
+        "prompt": {**QUICK, "length": 2},
         "lora": {**QUICK, "depth": 1},
     },
     "evaluate": {"batch_size": 16},
@@ -137,9 +136,7 @@ def test_a_study_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_root
     assert f": {out}\n" in printed
     assert "avmend ui --store" in printed
     before = made(tmp_path)
-    assert sum(path.suffix == ".mp4" for path in before) == 32
-    begin = time.monotonic()
+    assert sum(path.suffix == ".mp4" for path in before) == 16
     assert main(command) == 0
-    assert time.monotonic() - begin < 15
     assert made(tmp_path) == before
     assert capsys.readouterr().out.split("done in")[0] == printed.split("done in")[0]

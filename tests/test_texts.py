@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -43,8 +44,8 @@ def written(source: Path, target: Path, title: str, comment: str, tag: str, chap
         for stream in streams.values():
             stream.metadata.update({"handler_name": chapter, "title": title, "language": "und"})
         second = Fraction(1, 1000)
-        told = {"id": 1, "start": 0, "end": 2000, "time_base": second, "metadata": {"title": chapter}}
-        new.set_chapters([told])
+        mark: Any = {"id": 1, "start": 0, "end": 2000, "time_base": second, "metadata": {"title": chapter}}
+        new.set_chapters([mark])
         for packet in old.demux():
             if packet.size:
                 packet.stream = streams[packet.stream.index]

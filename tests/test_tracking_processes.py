@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.heads import free_ports
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -30,16 +32,17 @@ def test_first_use_of_a_store_by_three_processes_at_once(tmp_path):
 
 
 def test_ui_serves_the_store_until_it_is_told_to_stop(mlflow_root):
-    command = [sys.executable, "-m", "trainers.ui", "--store", str(mlflow_root), "--port", "5158"]
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "trainers.ui", "--store", str(mlflow_root), "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, start_new_session=True, **quiet)
     try:
-        assert answer("http://127.0.0.1:5158/health", seconds=90) == 200
+        assert answer(f"http://127.0.0.1:{port}/health", seconds=90) == 200
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # not SIGINT: a shell's background jobs start with it ignored
         assert server.wait(30) is not None
     with pytest.raises(OSError, match="refused"):
-        answer("http://127.0.0.1:5158/health", seconds=0)
+        answer(f"http://127.0.0.1:{port}/health", seconds=0)
 
 
 def answer(url: str, seconds: float) -> int:

@@ -25,7 +25,7 @@ from trainers.tracking import PARENT, Store
 from trainers.train import main, train
 
 pytestmark = pytest.mark.ray
-EPOCHS, SAMPLES = 12, 96
+EPOCHS, SAMPLES = 6, 48
 SETTINGS = [*NET, f"epochs={EPOCHS}", "batch_size=8", "workers=2", "cpus=1", "retries=0"]
 
 
@@ -96,17 +96,9 @@ def test_mlflow_has_params_and_every_epochs_metrics(whole):
     assert run.data.metrics["best/finetune/val_accuracy"] == max(x.metrics["val_accuracy"] for x in lines)
 
 
-def test_the_same_seed_in_another_folder_gives_the_same_bits(whole, media, new_runs):
-    again = train(settings(media), new_runs("again"))
-    assert again.name == whole.name
-    assert_same_bits(again, whole)
-
-
 def test_a_finished_run_returns_at_once_and_another_config_has_another_folder(whole, media):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-    begin = time.monotonic()
     assert train(settings(media), whole.parent) == whole
-    assert time.monotonic() - begin < 5
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
     other = train(settings(media, "seed=1", "workers=0", "epochs=1"), whole.parent)
     assert other.parent == whole.parent
@@ -114,12 +106,13 @@ def test_a_finished_run_returns_at_once_and_another_config_has_another_folder(wh
     assert has_checkpoint(other / "finetune")
 
 
-def killed_after_an_epoch(media: Path, runs: Path) -> Path:
-    """The driver, killed with its process group once an epoch is on disk; the run's folder."""
+def killed_after_an_epoch(media: Path, runs: Path, address: str) -> Path:
+    """A driver on the cluster at `address`, killed once an epoch is on disk; the run's folder."""
     command = [sys.executable, "-m", "trainers.train", "finetune", "--runs", str(runs)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "RAY_ADDRESS": address}
     driver = subprocess.Popen(
-        [*command, f"data={media}", *SETTINGS], cwd=ROOT, start_new_session=True, env={**os.environ}, **quiet
+        [*command, f"data={media}", *SETTINGS], cwd=ROOT, start_new_session=True, env=environment, **quiet
     )
     deadline = time.monotonic() + 300
     try:
@@ -133,10 +126,10 @@ def killed_after_an_epoch(media: Path, runs: Path) -> Path:
     return states[0].parents[2]
 
 
-def test_killed_after_an_epoch_and_resumed_gives_the_same_bits(whole, media, new_runs):
+def test_killed_after_an_epoch_and_resumed_in_another_folder_gives_the_same_bits(whole, media, new_runs, ray_cluster):
     runs = new_runs("killed")
-    folder = killed_after_an_epoch(media, runs)
-    time.sleep(2)  # orphaned workers notice that their node is gone
+    folder = killed_after_an_epoch(media, runs, ray_cluster)
+    assert folder.name == whole.name
     kept = read_metrics(folder / "logs" / "finetune")
     assert 0 < len(kept) < EPOCHS
     assert not has_checkpoint(folder / "finetune")

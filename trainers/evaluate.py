@@ -15,6 +15,7 @@ from configs.cluster import lasting
 from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
+from shards.keys import safe_name
 from shards.progress import Progress
 from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
@@ -93,7 +94,7 @@ def _mirror(
     store, experiment, config = Store(runs), evaluation.experiment, config_to_dict(evaluation.config)
     with store.run(f"evaluate-{out.name}", experiment, config, None, parent, folder=folder) as top:
         for line in lines:
-            own = folder / line.name.replace(" ", "_").replace("=", "").replace(",", "").replace("/", "_")
+            own = folder / safe_name(line.name)
             with store.run(line.name, experiment, line.params, None, top, folder=own) as run:
                 for step, metrics in line.curves().items():
                     run.log(step, metrics)

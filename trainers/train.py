@@ -20,7 +20,7 @@ from typing import Any
 
 from configs import config_to_dict, load_config
 from configs.cluster import lasting, ray_session, require_resources
-from shards.atomic import write_text
+from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
 from shards.command import command
 from shards.errors import InputError
@@ -121,7 +121,8 @@ class Job:
 
     def begin(self) -> None:
         """Make the folder and its config.json, which lists the commits that the run was computed by."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         before = read_record(self.folder)
         commits = [*before.get("commits", [before["commit"]] if "commit" in before else [])]
         if commits and commits[-1] != self.commit and not self.finished:
@@ -131,7 +132,8 @@ class Job:
         record: dict[str, Any] = {"recipe": self.recipe.run_name(self.config), "identity": self.identity}
         record |= {"config": config_to_dict(self.config), **self.tags, "revision": self.recipe.revision}
         record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
-        write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
+        with write_errors(self.folder):
+            write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def prepare(config: TrainConfig, runs: Path) -> Job:

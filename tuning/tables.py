@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from configs.figure_text import figure_text
 from shards.atomic import replacing, write_text
 from trainers.tables import markdown_table, spread
 from tuning.config import Search
@@ -218,7 +219,7 @@ def _against(at: Any, lines: Sequence[Line], name: str, space: Space, search: Se
         x = [line.params[name] if numbers else list(listed or ()).index(line.params[name]) for line in group]
         y = [_scale(search) * (line.mean or 0.0) for line in group]
         sds = [_scale(search) * line.sd for line in group]
-        at.errorbar(x, y, yerr=sds if any(sds) else None, fmt="o-" if joined else "o", label=label)
+        at.errorbar(x, y, yerr=sds if any(sds) else None, fmt="o-" if joined else "o", label=figure_text(label))
     if space[name].log_range is not None:
         at.set_xscale("log")
     if listed is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.figure_text import figure_text
 from models.settings import MODALITIES
 from trainers.avqa.results import Line
 
@@ -54,13 +55,13 @@ def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
     if not points:
         return
     if not line.network:  # a rule: the same whatever is missing
-        axis.axhline(100 * points[0][1][0], label=line.method, **LOOKS[line.method])
+        axis.axhline(100 * points[0][1][0], label=figure_text(line.method), **LOOKS[line.method])
         return
     place = methods.index(line.method) if line.method in methods else 0
     look = LOOKS.get(line.method) or {"color": f"C{place}", "marker": MARKS[place % len(MARKS)]}
     at = [rate for rate, _ in points]
     mean = [100 * m for _, (m, _) in points]
-    axis.plot(at, mean, label=line.method, markersize=4, linewidth=1.5, **look)
+    axis.plot(at, mean, label=figure_text(line.method), markersize=4, linewidth=1.5, **look)
     if line.seeds > 1:
         low, high = ([100 * (m + sign * sd) for _, (m, sd) in points] for sign in (-1, 1))
         axis.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)

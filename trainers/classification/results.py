@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.figure_text import figure_text
 from models.conditions import CONDITIONS, NOISY_CASES
 from trainers.tables import Spread, markdown_table, percent, spread
 
@@ -190,7 +191,7 @@ def figure(lines: Sequence[Line], path: Path) -> None:
         at = [k + (i - (len(lines) - 1) / 2) * width for k in range(len(conditions))]
         mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
         spread = [100 * line.accuracy[c][1] if c in line.accuracy else 0.0 for c in conditions]
-        axes.bar(at, mean, width * 0.94, yerr=spread if any(spread) else None, label=line.name, **look)
+        axes.bar(at, mean, width * 0.94, yerr=spread if any(spread) else None, label=figure_text(line.name), **look)
     low = min(100 * mean for line in lines for mean, _ in line.accuracy.values())
     axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)
     axes.set_xticks(range(len(conditions)), [c.replace("_", "\n") for c in conditions])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.backbone import load_backbone
+from configs.public import read_state
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.conditions import CASES
@@ -86,14 +87,8 @@ def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
 
 
 def _import_public(net: CAVMAE, path: Path) -> None:
-    from safetensors.torch import load_file
-
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        state = read_state(path)
     except Exception as error:
         remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
         raise InputError(f"can't be read: {error}", file=path, field="public", remedy=remedy) from None

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 
 from trainers.avqa import results as asked
 from trainers.classification import results as classified
+from trainers.tables import spread
 from tuning import tables
 
 LEVEL = 0.95
@@ -28,7 +29,7 @@ def half_width(sd: float, count: int) -> float:
 
 def of_values(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half width."""
-    mean, sd = classified.spread(values)
+    mean, sd = spread(values)
     return mean, half_width(sd, len(values))
 
 

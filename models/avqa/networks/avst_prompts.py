@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.networks.avst import AVST, TemporalAttention
-from models.modality import MODALITIES, Modality
+from models.settings import MODALITIES, Modality
 
 Kind = Literal["input", "attention"]
 CASES = ("complete", "audio_missing", "visual_missing")

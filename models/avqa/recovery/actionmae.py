@@ -32,7 +32,8 @@ from models.avqa.contract import Losses, Recovered
 from models.avqa.recovery.filling import filled
 from models.cavmae import Attention, Mlp
 from models.host import take
-from models.modality import MODALITIES, OTHER, Modality, all_present, complete, lacking
+from models.modality import OTHER, all_present, complete, lacking
+from models.settings import MODALITIES, Modality
 
 SCALE = 0.02  # standard deviation of the tokens that are learned, at first
 

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from models.avqa.batch import FeatureSpec
 from models.avqa.contract import Recovered
 from models.avqa.recovery.filling import filled
-from models.modality import MODALITIES, OTHER, Modality, all_present, lacking
+from models.modality import OTHER, all_present, lacking
+from models.settings import MODALITIES, Modality
 
 ITSELF = 1 - 1e-4  # cosine from which on a sample is the same clip (the bank is stored in float16)
 

@@ -33,7 +33,8 @@ from models.avqa.batch import FeatureSpec
 from models.avqa.contract import Losses, Recovered
 from models.avqa.recovery.filling import filled
 from models.host import index, on_host, rows_of, take
-from models.modality import MODALITIES, OTHER, Modality, all_present, complete, having, lacking
+from models.modality import OTHER, all_present, complete, having, lacking
+from models.settings import MODALITIES, Modality
 
 
 class ShaSpec(nn.Module):
