@@ -39,7 +39,7 @@ def drawing(lines: Sequence[Line]) -> Figure:
         for axis, modality in zip(row, MODALITIES, strict=True):
             for line in (x for x in lines if x.network in (network, "")):
                 _draw(axis, line, modality, methods)
-            axis.set_title(f"{network}: {modality} missing", fontsize=10)
+            axis.set_title(figure_text(f"{network}: {modality} missing"), fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy, %")
