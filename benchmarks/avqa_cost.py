@@ -19,50 +19,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks import report
+from benchmarks.avqa_job import COMMON, PUBLISHED, Job
 from benchmarks.report import Spread, positive
-from models.avqa import recovery
-from models.avqa.batch import FeatureSpec
 from models.avqa.networks import NETWORKS
-
-RECOVERIES: dict[str, Any] = getattr(recovery, "RECOVERIES", {})
-COMMON = {"base": FeatureSpec(128, 512, 10, 196), "tiny": FeatureSpec(96, 96, 10, 36)}
-PUBLISHED = {
-    "avst": COMMON["base"],
-    "avst_prompts": COMMON["base"],
-    "avsd": FeatureSpec(128, 512, 10, 49),
-    "lavit": FeatureSpec(2048, 2048, 9, 4),  # 36 regions; 9 of its 18 sounds, since steps serve both
-    "pstp": FeatureSpec(128, 512, 60, 49, frame_token=True),
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training.
-
-    Attributes:
-        network, recovery: names; recovery "none" trains on complete samples alone.
-        inputs: whose feature sizes.
-        warmup, steps: steps run first and not counted, and those that are.
-    """
-
-    network: str
-    recovery: str
-    inputs: Literal["common", "published"]
-    preset: Literal["tiny", "base"]
-    batch_size: int
-    warmup: int
-    steps: int
-    device: str
-    threads: int | None
-
-    @property
-    def spec(self) -> FeatureSpec:
-        return COMMON[self.preset] if self.inputs == "common" else PUBLISHED[self.network]
+from models.avqa.recovery import RECOVERIES
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

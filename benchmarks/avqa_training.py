@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import training
-from benchmarks.avqa_cost import RECOVERIES, Job
+from benchmarks.avqa_job import Job
 from models.avqa.batch import AVQABatch
 from models.avqa.contract import Recovered
 from models.avqa.networks import NETWORKS
+from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
 from models.settings import MODALITIES
 from trainers.resources import Meter

@@ -17,53 +17,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks import flops, report
+from benchmarks.cost_job import DRAWS, SIZES, Job
 from benchmarks.report import Spread, positive
 from models.settings import BACKBONES
 
 METHODS = ("prompt", "lora", "adapter")
-SIZES = {"prompt": 4, "lora": 2, "adapter": 4}  # prompt length, rank, width: the recipes' defaults
 DEFAULTS = {  # clips, batch size
     ("tiny", "cpu"): (128, 32),
     ("base", "cpu"): (8, 2),
     ("tiny", "cuda"): (1024, 64),
     ("base", "cuda"): (256, 32),
 }
-DRAWS = 1  # noisy draws of each severity in the feature shards: enough to be read like real ones
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training.
-
-    Attributes:
-        method: "finetune" or one of `METHODS`.
-        depth: k, of the case-wise methods.
-        data, backbone: folders.
-        warmup, epochs: epochs run first and not counted, and those that are.
-        length: prompt tokens per level and modality.
-    """
-
-    method: str
-    depth: int
-    preset: Literal["tiny", "base"]
-    data: str
-    backbone: str
-    batch_size: int
-    warmup: int
-    epochs: int
-    device: str
-    loaders: int
-    threads: int | None
-    length: int
-
-    @property
-    def size(self) -> int:
-        return self.length if self.method == "prompt" else SIZES.get(self.method, 0)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.cost import DEFAULTS, Job
+from benchmarks.cost import DEFAULTS
+from benchmarks.cost_job import Job
 from benchmarks.report import Spread, positive
 from benchmarks.training import Enough, prepare, train_config
 from models.batch import AVBatch

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import corpus
-from benchmarks.cost import DRAWS, Job
+from benchmarks.cost_job import DRAWS, Job
 from models.batch import AVBatch
 from models.cavmae import CAVMAE
 from models.settings import BackboneConfig

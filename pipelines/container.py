@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import dropwhile
@@ -139,7 +139,7 @@ class Media:
         """The packets of all streams by index, in one pass, as far as they can be read."""
         found = {s.index: Track(float(s.time_base or 0)) for s in self.file.streams}
         held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
-        for packet in self._packets():
+        for packet in self._packets(self.file):
             track = found[packet.stream_index]
             if not packet.size:  # nothing new: the frame before is held
                 track.idle = max(track.idle or 0, (packet.pts or 0) + (packet.duration or 0))
@@ -154,11 +154,11 @@ class Media:
                 track.packets.append(packet)
         return found
 
-    def _packets(self, *streams: Any) -> Iterator[Any]:
-        """From where the file stands to its end, shifted where its clock starts anew."""
+    def _packets(self, file: Any, *streams: Any) -> Iterator[Any]:
+        """From where a file stands to its end, shifted where its clock starts anew."""
         clock = _Clock(self.discontinuous)
         try:
-            for packet in self.file.demux(*streams):
+            for packet in file.demux(*streams):
                 if packet.size or packet.pts is not None:
                     clock.correct(packet)
                     yield packet
@@ -171,10 +171,15 @@ class Media:
         track = self.tracks[stream.index]
         if track.packets:
             return iter(track.packets)
-        straight = begin is None or self.joints or not {"mov", "matroska"} & set(self.formats)
-        target = self.zero if straight else max(begin or 0.0, 0.0) + self.zero
-        self.file.seek(int(target * 1e6))
-        return (packet for packet in self._packets(self.file.streams[stream.index]) if packet.size)
+        if begin is None or begin <= 0 or self.joints or not {"mov", "matroska"} & set(self.formats):
+            return self._from_start(stream.index)
+        self.file.seek(int((begin + self.zero) * 1e6))
+        return (packet for packet in self._packets(self.file, self.file.streams[stream.index]) if packet.size)
+
+    def _from_start(self, index: int) -> Iterator[Any]:
+        """As opened anew: after a seek to 0 the demuxers forget what to skip there."""
+        with open_file(self.path) as (file, _):
+            yield from (p for p in self._packets(file) if p.stream_index == index and p.size)
 
     def since(self, stream: Stream, position: int) -> Iterator[tuple[int, Any]]:
         """The packets of a stream from a position on, with their positions.
@@ -264,34 +269,46 @@ def _pixel_aspect(stream: Any) -> float:
 
 
 @contextmanager
+def open_file(path: str) -> Iterator[tuple[Any, int]]:
+    """FFmpeg's container of a file, and the descriptor by which it is read.
+
+    Raises:
+        OSError: the file can't be opened.
+        av.FFmpegError, ValueError: it is no media.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
+        with av.open("fd:", options=options, metadata_errors="ignore") as file:
+            yield file, descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def open_media(path: str) -> Iterator[Media]:
     """Open a file for reading.
 
     Raises:
         DecodeError: no media, or cut off before its index.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if machine_at_fault(error):
-            raise
-        raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
-    options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)  # what one file says must not depend on what another one said
-    try:
-        with av.logging.Capture() as log:
-            try:
-                file = av.open("fd:", options=options, metadata_errors="ignore")
-            except (av.FFmpegError, ValueError) as error:
-                raise _no_media(path, error, log) from None
-            with file:
-                media = Media(file, log, path, descriptor)
-                if NO_MEDIA & set(media.formats):
-                    raise DecodeError(UNDECODABLE, f"a text or playlist ({media.formats[0]}), no media")
-                yield media
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        capture: Any = av.logging.Capture()
+        log = stack.enter_context(capture)
+        try:
+            file, descriptor = stack.enter_context(open_file(path))
+        except (av.FFmpegError, ValueError) as error:
+            raise _no_media(path, error, log) from None
+        except OSError as error:
+            if machine_at_fault(error):
+                raise
+            raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
+        media = Media(file, log, path, descriptor)
+        if NO_MEDIA & set(media.formats):
+            raise DecodeError(UNDECODABLE, f"a text or playlist ({media.formats[0]}), no media")
+        yield media
 
 
 def _no_media(path: str, error: Exception, log: list[tuple[int, str, str]]) -> Exception:

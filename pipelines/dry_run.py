@@ -11,12 +11,11 @@ from configs.help import resolved
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import feature_plan, read_features_ledger
 from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, shard_plans
-from pipelines.ingest import QUARANTINE_FILE
 from pipelines.manifest import Clip, read_manifest
 from pipelines.plan import label_vocabulary
 from pipelines.resume import read_ledger
 from pipelines.settings import FeatureConfig, IngestConfig
-from pipelines.shard_job import ShardResult
+from pipelines.shard_job import QUARANTINE_FILE, ShardResult
 from shards.progress import format_seconds
 from shards.schema import DatasetInfo
 

@@ -22,7 +22,7 @@ from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import NEWER, FeatureConfig, IngestConfig
-from pipelines.shard_job import Quarantined, ShardResult, check_budget, ingest_shard
+from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.errors import InputError
@@ -32,7 +32,6 @@ from shards.progress import Progress
 from shards.schema import DatasetInfo, Normalisation
 from shards.verify import plain
 
-QUARANTINE_FILE = "quarantine.jsonl"
 CAUSES = 3  # that are printed
 
 

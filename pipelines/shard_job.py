@@ -21,6 +21,8 @@ from shards.errors import InputError
 from shards.schema import MODALITIES, Frozen, SampleMeta, count_absent
 from shards.writer import Member, Record, write_shard
 
+QUARANTINE_FILE = "quarantine.jsonl"
+
 
 class Quarantined(Frozen):
     """One clip that was not ingested, as in quarantine.jsonl; ``error`` is a stable code."""

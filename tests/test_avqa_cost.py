@@ -7,11 +7,12 @@ import json
 import pytest
 
 from benchmarks import avqa_cost, avqa_training
+from benchmarks.avqa_job import Job
 from models.avqa.networks import NETWORKS
 
 
-def job(network: str, batch_size: int = 2) -> avqa_cost.Job:
-    return avqa_cost.Job(network, "none", "common", "tiny", batch_size, 1, 1, "cpu", None)
+def job(network: str, batch_size: int = 2) -> Job:
+    return Job(network, "none", "common", "tiny", batch_size, 1, 1, "cpu", None)
 
 
 @pytest.mark.unit

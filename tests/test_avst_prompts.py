@@ -9,10 +9,9 @@ import torch
 
 from models.avqa.networks.avst_prompts import PromptedAVST
 from shards.errors import InputError
-from tests.fixtures.asking import asking_world, saved_run, settings
+from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from tests.test_networks import GRID, built, inputs
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.stages import question_stages
 from trainers.avqa.warm_start import answerer_checkpoint
 
 pytestmark = pytest.mark.unit

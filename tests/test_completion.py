@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -19,6 +20,16 @@ def completed(line: str, monkeypatch) -> list[str]:
     environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_COMP_WORDBREAKS": breaks}
     for name, value in (environment | {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}).items():
         monkeypatch.setenv(name, value)
+
+    real = os.fdopen
+
+    def not_nine(descriptor: int, *arguments, **options):
+        """argcomplete takes descriptor 9 for its debugging, which in a test is anybody's."""
+        if descriptor == 9:
+            raise OSError
+        return real(descriptor, *arguments, **options)
+
+    monkeypatch.setattr(os, "fdopen", not_nine)
 
     class Ended(Exception):
         pass

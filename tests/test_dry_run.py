@@ -13,7 +13,7 @@ from pipelines.features import main as features
 from pipelines.ingest import main as ingest
 from tests.fixtures.media import make_clip
 from tests.fixtures.worlds import NET, QUICK, World
-from trainers.config import FinetuneConfig
+from trainers.classification.config import FinetuneConfig
 from trainers.train import main as train
 from tuning.study import main as study
 from tuning.sweep import main as sweep

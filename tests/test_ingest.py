@@ -213,8 +213,9 @@ def test_the_first_causes_of_a_quarantine_are_printed(tmp_path, capsys):
     arguments = ["--manifest", str(tmp_path / "clips.csv"), "--out", str(tmp_path / "out")]
     assert main([*arguments, "workers=0", "image_size=32"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-5].endswith("3 clips in " + str(tmp_path / "out/quarantine.jsonl"))
-    assert lines[-4].startswith("  2 missing file; the first, 'c': ")
-    assert lines[-3].startswith("    remedy: correct the path in the manifest")
-    assert lines[-2].startswith("  1 undecodable; the first, 'b': ")
-    assert lines[-1].startswith("    remedy: ")
+    assert lines[-6].endswith("3 clips in " + str(tmp_path / "out/quarantine.jsonl"))
+    assert lines[-5].startswith("  2 missing file; the first, 'c': ")
+    assert lines[-4].startswith("    remedy: correct the path in the manifest")
+    assert lines[-3].startswith("  1 undecodable; the first, 'b': ")
+    assert lines[-2].startswith("    remedy: ")
+    assert lines[-1].endswith(f"avmend audit {tmp_path / 'out'}")

@@ -116,3 +116,17 @@ def test_a_group_without_a_wanted_frame_is_not_decoded(tmp_path):
     np.testing.assert_array_equal(found.images, decode(Request(path=str(path), frames=2, size=64)).frames)
     with pytest.raises((Undecided, av.FFmpegError)):
         taken(tmp_path / "damaged.mkv", Wanted(Span(), 3, 64))
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.m4a", "a.mkv"])
+def test_sound_of_files_too_large_to_hold_is_the_same(tmp_path, monkeypatch, name):
+    """Read anew from the start, whole; sought, a piece."""
+    path = make_clip(tmp_path / name, seconds=5, video=name != "a.m4a")
+    requests = [
+        Request(path=str(path), frames=2, size=16),
+        Request(path=str(path), frames=2, size=16, start=3, duration=1),
+    ]
+    held = [decode(request).audio for request in requests]
+    monkeypatch.setattr(container, "HELD", 0)
+    for request, sound in zip(requests, held, strict=True):
+        np.testing.assert_array_equal(decode(request).audio, sound)

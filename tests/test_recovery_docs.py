@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from models.avqa.recovery import RECOVERIES
-from tests.fixtures.asking import asking_world, settings
+from tests.fixtures.asking import asking_world, question_stages, settings
 from tests.test_plugins import untouched as untouched  # a fixture
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.stages import question_stages
 
 pytestmark = pytest.mark.unit
 PAGE = (Path(__file__).parent.parent / "docs" / "recovery.md").read_text(encoding="utf-8")

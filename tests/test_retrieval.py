@@ -11,9 +11,8 @@ from torch import Tensor
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.retrieval import Retrieval
 from shards.checkpoint import load_checkpoint
-from tests.fixtures.asking import asking_world, saved_run, settings
+from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.stages import question_stages
 
 pytestmark = pytest.mark.unit
 SPEC = FeatureSpec(audio=4, visual=3, steps=2, places=4)

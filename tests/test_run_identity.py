@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-import trainers.train
+import trainers.job
 from configs import load_config
 from tests.fixtures.builders import media_dataset
 from tests.fixtures.worlds import NET, QUICK, World
 from trainers.classification.config import EvaluateConfig, FinetuneConfig, PromptConfig
 from trainers.evaluate import evaluate
+from trainers.job import Job, prepare
 from trainers.recipe import leaves
 from trainers.recipes import RECIPES
 from trainers.runs import CONFIG_FILE, read_run
-from trainers.train import Job, prepare, train
+from trainers.train import train
 
 pytestmark = pytest.mark.unit
 
@@ -59,7 +60,7 @@ def test_a_public_file_counts_by_its_content(world, tmp_path):
 
 
 def test_a_commit_that_computes_nothing_else_retrains_nothing(world, monkeypatch):
-    monkeypatch.setattr(trainers.train, "git_commit", lambda root: "0" * 12)
+    monkeypatch.setattr(trainers.job, "git_commit", lambda root: "0" * 12)
     before = (world.backbone / CONFIG_FILE).read_bytes()
     assert train(finetune(world.media), world.runs) == world.backbone
     assert (world.backbone / CONFIG_FILE).read_bytes() == before
@@ -67,7 +68,7 @@ def test_a_commit_that_computes_nothing_else_retrains_nothing(world, monkeypatch
 
 def test_an_unfinished_run_says_that_it_goes_on_under_another_commit(world, tmp_path, monkeypatch, capsys):
     for commit in ("a" * 12, "b" * 12):
-        monkeypatch.setattr(trainers.train, "git_commit", lambda root, commit=commit: commit)
+        monkeypatch.setattr(trainers.job, "git_commit", lambda root, commit=commit: commit)
         prepare(finetune(world.media), tmp_path).begin()
     assert f"goes on under commit {'b' * 12}; so far {'a' * 12}" in capsys.readouterr().err
     record = json.loads(next(tmp_path.glob(f"*/{CONFIG_FILE}")).read_text())
@@ -78,7 +79,7 @@ def test_a_higher_revision_is_another_run(world, monkeypatch):
     import dataclasses
 
     risen = dataclasses.replace(RECIPES["finetune"], revision=2)
-    monkeypatch.setattr(trainers.train, "recipe_of", lambda config: risen)
+    monkeypatch.setattr(trainers.job, "recipe_of", lambda config: risen)
     assert job(world, world.media).folder != world.backbone
 
 

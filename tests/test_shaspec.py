@@ -8,11 +8,10 @@ from torch.nn import functional as F
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.shaspec import ShaSpec
-from tests.fixtures.asking import asking_world, settings
+from tests.fixtures.asking import asking_world, question_stages, settings
 from tests.fixtures.builders import randomise
 from tests.test_recovery import PRESENT, features, without
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.stages import question_stages
 
 pytestmark = pytest.mark.unit
 SPEC = FeatureSpec(audio=6, visual=5, steps=2, places=9)

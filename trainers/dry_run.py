@@ -9,16 +9,16 @@ from configs.help import resolved
 from shards.progress import format_seconds
 from shards.schema import DatasetInfo
 from trainers.config import TrainConfig
+from trainers.job import Job, prepare, read_record
 from trainers.journal import logs, read_metrics
 from trainers.runs import CONFIG_FILE
-from trainers.train import Job, prepare, read_record
 
 
 def describe(config: TrainConfig, runs: Path) -> str:
     """What ``train`` would do with a config, without beginning it.
 
     Raises:
-        InputError: as `trainers.train.prepare`.
+        InputError: as `trainers.job.prepare`.
     """
     job = prepare(config, runs)
     return "\n".join([resolved(job.config), *_inputs(job), *(f"note: {note}" for note in job.notes), *_work(job)])

@@ -12,8 +12,8 @@ from pipelines.settings import IngestConfig
 from shards.errors import InputError
 from shards.schema import DATASET_FILE
 from trainers.identity import config_identity
+from trainers.job import prepare
 from trainers.recipes import RECIPES, recipe_of
-from trainers.train import prepare
 from tuning.config import SweepConfig, check_inputs, corners
 from tuning.config import check as check_sweep
 from tuning.data import Corpus, corpus_folder, shards_folder

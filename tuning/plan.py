@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.noise import generator
 from shards.atomic import write_text
-from trainers.train import Job
+from trainers.job import Job
 from tuning.config import Search
 from tuning.space import Axis, Params, Space, draw
 from tuning.trial_result import Outcome, Trial

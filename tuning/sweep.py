@@ -21,8 +21,8 @@ from shards.command import command
 from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
 from trainers.identity import config_identity, git_commit
+from trainers.job import ROOT, Job, prepare
 from trainers.recipes import recipe_of
-from trainers.train import ROOT, Job, prepare
 from tuning.capacity import cluster_nodes, concurrency, need
 from tuning.command_line import sweep_parser
 from tuning.config import SweepConfig, check, check_inputs, corners, find_sweep

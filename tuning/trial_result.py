@@ -11,9 +11,9 @@ from typing import Any, Literal
 from shards.atomic import write_text
 from shards.checkpoint import checkpoint_meta, has_checkpoint
 from shards.errors import InputError, nearest
+from trainers.job import Job
 from trainers.journal import SIZES_FILE, logs, read_metrics
 from trainers.recipes import recipe_of
-from trainers.train import Job
 from tuning.space import Params
 from tuning.test_answers import answered, has_protocol
 from tuning.trial import FAILURE

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.ingest import QUARANTINE_FILE
-from pipelines.shard_job import Quarantined
+from pipelines.shard_job import QUARANTINE_FILE, Quarantined
 from trainers.tracking import ERROR, NOTE, Recorded
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, text
 from tuning.report.run_selection import Chosen

@@ -1,0 +1,130 @@
+"""A training job: a config with its recipe, its identity, and the run's folder that the identity names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from configs import config_to_dict
+from shards.atomic import write_errors, write_text
+from shards.checkpoint import has_checkpoint
+from shards.errors import InputError
+from trainers.config import TrainConfig
+from trainers.identity import git_commit, is_paths, run_identity
+from trainers.recipe import Fingerprints, Recipe
+from trainers.recipes import recipe_of
+from trainers.runs import CONFIG_FILE, read_run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with its identity: what is trained, from what, and the folder that its identity names.
+
+    Attributes:
+        fingerprints: of what the run reads.
+        notes: what the user should know before it starts.
+    """
+
+    config: TrainConfig
+    recipe: Recipe
+    folder: Path
+    identity: str
+    fingerprints: Fingerprints
+    commit: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the run: its folder's."""
+        return self.folder.name
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """For MLflow: fingerprints of data and start, commit."""
+        return {
+            "dataset": self.fingerprints.data,
+            "backbone": self.fingerprints.start or "",
+            "commit": self.commit,
+            "revision": str(self.recipe.revision),
+        }
+
+    @property
+    def finished(self) -> bool:
+        """All that the recipe makes is on disk."""
+        return all(has_checkpoint(self.folder / name) for name in self.recipe.checkpoints(self.config))
+
+    def begin(self) -> None:
+        """Make the folder and its config.json, which lists the commits that the run was computed by."""
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        before = read_record(self.folder)
+        commits = [*before.get("commits", [before["commit"]] if "commit" in before else [])]
+        if commits and commits[-1] != self.commit and not self.finished:
+            print(f"note: {self.name} goes on under commit {self.commit}; so far {commits[-1]}", file=sys.stderr)
+        if self.commit not in commits and not self.finished:
+            commits.append(self.commit)
+        record: dict[str, Any] = {"recipe": self.recipe.run_name(self.config), "identity": self.identity}
+        record |= {"config": config_to_dict(self.config), **self.tags, "revision": self.recipe.revision}
+        record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
+        with write_errors(self.folder):
+            write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
+
+
+def prepare(config: TrainConfig, runs: Path) -> Job:
+    """The job of a config, without beginning it.
+
+    A finished run of an earlier version, whose identity held paths and commit, is taken where it computed the
+    same from the same.
+
+    Raises:
+        InputError: data, backbone or features missing or of another kind.
+    """
+    config, recipe = _absolute(config), recipe_of(config)
+    found, commit = recipe.fingerprints(config), git_commit(ROOT)
+    identity = run_identity(config, recipe.revision, found.data, found.start)
+    folder = Path(runs).absolute() / f"{recipe.run_name(config)}-{identity}"
+    job = Job(config, recipe, folder, identity, found, commit, found.notes)
+    if job.finished or folder.exists() or recipe.revision > 1:
+        return job
+    return _made_before(job) or job
+
+
+def _made_before(job: Job) -> Job | None:
+    """A finished run of an earlier version with the same content, if there is one beside the job's folder."""
+    for path in sorted(job.folder.parent.glob(f"{job.recipe.run_name(job.config)}-*/{CONFIG_FILE}")):
+        record = read_record(path.parent)
+        if "revision" in record or (record.get("dataset"), record.get("backbone")) != (
+            job.fingerprints.data,
+            job.fingerprints.start or "",
+        ):
+            continue
+        try:
+            theirs = read_run(path.parent).config
+        except InputError:
+            continue
+        same = run_identity(theirs, 1, job.fingerprints.data, job.fingerprints.start) == job.identity
+        found = replace(job, folder=path.parent)
+        if same and found.finished:
+            note = f"{path.parent.name} was trained by an earlier version (commit {record.get('commit')}) and is reused"
+            return replace(found, notes=(*job.notes, note))
+    return None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """config.json of a run's folder; empty where there is none or a torn one."""
+    try:
+        return dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """Paths as workers on any node must see them: their working folders are private."""
+    paths = {k: v.absolute() for k, v in config if isinstance(v, Path)}
+    several = {k: tuple(p.absolute() for p in v) for k, v in config if is_paths(v)}
+    return config.model_copy(update={**paths, **several})
