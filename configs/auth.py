@@ -33,6 +33,7 @@ class Token:
 
     @property
     def source(self) -> str:
+        """Where it comes from: a file, or the environment."""
         return str(self.path) if self.path else TEXT
 
 

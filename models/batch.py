@@ -42,6 +42,7 @@ class AVBatch:
         return len(self.label)
 
     def to(self, device: torch.device | str) -> Self:
+        """The batch on a device; what decides shapes is remembered on the host."""
         values = {
             k: moved(v, device) if k in self.ON_HOST else v.to(device, non_blocking=True)
             for k, v in vars(self).items()

@@ -42,18 +42,22 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, N, D] -> [B, N, D]
+        """Tokens [B, N, D] to [B, N, D]."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
 
 
 class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to [..., D]."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -69,6 +73,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, norms: Modality | None = None) -> Tensor:  # [B, N, D]
+        """Tokens [B, N, D] to [B, N, D]; `norms`: a modality's own norms in a joint block."""
         suffix = _SUFFIX[norms]
         x = x + self.attn(getattr(self, "norm1" + suffix)(x))
         return x + self.mlp(getattr(self, "norm2" + suffix)(x))
@@ -88,6 +93,7 @@ class CrossAttention(nn.Module):
         self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, keys: list[Tensor]) -> Tensor:  # [B, N, D], each [B, M, D] -> [B, N, D]
+        """Queries [B, N, D] and several memories [B, M, D] to [B, N, D]."""
         if not keys:  # nothing to attend to: the other modality is absent and there is no prompt
             return x
         b, n, d = x.shape
@@ -98,11 +104,14 @@ class CrossAttention(nn.Module):
 
 
 class PatchEmbed(nn.Module):
+    """Patches of 16 x 16 to tokens."""
+
     def __init__(self, channels: int, dim: int):
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, kernel_size=PATCH, stride=PATCH)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, channels, H, W] -> [B, N, D]
+        """[B, channels, H, W] to [B, N, D]."""
         return self.proj(x).flatten(2).transpose(1, 2)
 
 

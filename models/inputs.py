@@ -30,10 +30,12 @@ class Normalisation:
     visual_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def as_dict(self) -> dict:
+        """As plain values, for a checkpoint's JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> Normalisation:
+        """The normalisation that `as_dict` wrote."""
         own: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**own)
 

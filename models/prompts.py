@@ -63,6 +63,7 @@ class DualPrompts(CaseModule):
         return self.attention_tokens[modality].expand(batch, -1, -1) if self.size.attention_level else None
 
     def run(self, backbone: CAVMAE, audio: Tensor, visual: Tensor, present: Tensor | None, depth: int | None) -> Tensor:
+        """The backbone's logits [B, C] with these prompts; arguments as of the backbone."""
         self.check_depth(depth, self.size.depth)
         return backbone(audio, visual, present, depth, hook=self)
 

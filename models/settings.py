@@ -67,6 +67,7 @@ class BackboneConfig:
         }
 
     def as_dict(self) -> dict:
+        """As plain values, for a checkpoint's JSON."""
         return asdict(self)
 
 

@@ -70,6 +70,7 @@ class Tuned(nn.Module):
                 parameter.copy_(weights[name])
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor | None = None, depth: int | None = None) -> Tensor:
+        """Logits [B, C]; arguments as of the backbone."""
         if self.head is None:
             return self.module.run(self.backbone, audio, visual, present, depth)
         head = self.head

@@ -11,6 +11,8 @@ from shards.errors import InputError
 
 
 class Named(Protocol):
+    """What has a name."""
+
     @property
     def name(self) -> str: ...
 

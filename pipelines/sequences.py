@@ -92,6 +92,7 @@ class CavmaeAudio:
         return torch.stack([self.normalisation.fbank(values, self.length, start) for start in starts])
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Rows of fbank [N, F, 128] to their mean tokens [N, D]."""
         return self.net.encode("audio", self.net.embed("audio", rows)).mean(dim=1)
 
 
@@ -107,9 +108,11 @@ class CavmaeVisual:
         self.says = {"network": "cavmae", "normalisation": backbone.normalisation.as_dict()}
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
+        """A sample's frames as normalised pictures [steps, 3, H, W]."""
         return pictures(sample, steps, self.net.config.image_size, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] to tokens [N, P, D]."""
         return self.net.encode("visual", self.net.embed("visual", rows))
 
 
@@ -134,6 +137,7 @@ class VGGishAudio:
         return vggish.log_mel(windows)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Log-mel examples, one a row, to embeddings [N, 128]."""
         return self.net(rows)
 
 
@@ -149,9 +153,11 @@ class ResNetVisual:
         self.fingerprint = _fingerprint(net, self.says)
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
+        """A sample's frames as normalised pictures [steps, 3, H, W]."""
         return pictures(sample, steps, resnet.SIZE, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] to maps [N, P, 512]."""
         return resnet.maps(self.net, rows)
 
 
@@ -168,9 +174,11 @@ class ClipVisual:
         self.fingerprint = _fingerprint(net.visual, self.says)
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
+        """A sample's frames as normalised pictures [steps, 3, H, W]."""
         return pictures(sample, steps, self.size, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] to the class token and places [N, 1 + P, D]."""
         return clip.encode_pictures(self.net, rows)
 
 

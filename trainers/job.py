@@ -40,6 +40,7 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Of the run: its folder's."""
         return self.folder.name
 
     @property

@@ -43,6 +43,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
+        """Measure memory from here on."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -54,6 +55,7 @@ class Meter:
         self.reset_clock()
 
     def reset_clock(self) -> None:
+        """Measure time from here on."""
         self._start = time.perf_counter()
 
     def _now(self) -> int:
@@ -63,12 +65,14 @@ class Meter:
 
     @property
     def seconds(self) -> float:
+        """Since the clock was reset; waits for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - self._start
 
     @property
     def peak_bytes(self) -> int:
+        """Most memory since `reset`: allocated on a GPU, the process's growth elsewhere."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if _STATUS.exists():

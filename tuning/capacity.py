@@ -22,6 +22,7 @@ class Need:
 
     @property
     def text(self) -> str:
+        """In words, for messages."""
         own = " and ".join(f"{amount:g} {name}" for name, amount in self.own.items())
         if not self.workers:
             return own

@@ -34,6 +34,7 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """Of its run."""
         return self.job.name
 
     @property

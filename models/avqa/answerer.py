@@ -40,10 +40,12 @@ class Design:
     recovery_sizes: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint's JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Design:
+        """The design that `as_dict` wrote."""
         return cls(**{**values, "spec": FeatureSpec(**values["spec"])})
 
 

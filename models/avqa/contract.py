@@ -23,6 +23,7 @@ Losses = dict[str, Tensor]
 
 
 def no_losses() -> Losses:
+    """The losses of a method that has none."""
     return {}
 
 

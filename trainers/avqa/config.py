@@ -146,6 +146,7 @@ class AVQAConfig(QuestionConfig):
 
     @property
     def declared(self) -> dict[str, float]:
+        """The losses of network and recovery method, with their default weights."""
         return declared_losses(self.network, self.recovery)
 
     @property
@@ -174,6 +175,7 @@ class RecoveryConfig(QuestionConfig):
 
     @property
     def declared(self) -> dict[str, float]:
+        """The recovery method's losses, with their default weights."""
         return declared_losses(None, self.recovery)
 
     @pydantic.model_validator(mode="after")

@@ -46,6 +46,7 @@ class AnswerEvaluation:
 
     @property
     def total(self) -> int:
+        """Answers that the methods give, over all cases."""
         return sum(len(scored_cases(p)) for p in self.predictors) * len(self.protocol.asked.questions)
 
     def rows(self, advance: Callable[..., None]) -> list[Result]:

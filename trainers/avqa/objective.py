@@ -84,6 +84,7 @@ class AnswerLoss(nn.Module):
         return self
 
     def forward(self, batch: AVQABatch) -> StepOutput:
+        """Eq. 8 of a batch; logits and the method's losses are those of what is there."""
         batch = self.answerer.standardise(batch)
         total, metrics, there = self._answer(batch, "complete")
         for modality, rows in self._lacking(batch):

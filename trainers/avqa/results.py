@@ -71,6 +71,7 @@ class Line:
 
     @property
     def name(self) -> str:
+        """Network and method, as MLflow and reports name it."""
         return f"{self.network} {self.method}".strip()
 
     @property

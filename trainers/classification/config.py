@@ -41,6 +41,7 @@ class Sizes(Config):
         return self
 
     def build(self) -> BackboneConfig:
+        """The preset with the sizes that are changed."""
         changed = {k: v for k, v in self.model_dump(exclude={"preset"}).items() if v is not None}
         return BackboneConfig(**{**BACKBONES[self.preset].as_dict(), **changed})
 
@@ -86,6 +87,7 @@ class FinetuneConfig(TrainConfig):
     augment: Augment = Augment()
 
     def resolved(self) -> dict[str, Any]:
+        """As of every config, with the backbone's sizes filled in."""
         sizes = {"preset": self.backbone.preset, **self.backbone.build().as_dict()}
         return {**super().resolved(), "backbone": sizes}
 
@@ -136,6 +138,7 @@ class PromptConfig(CaseConfig):
     """Prompt tokens among the keys and values of the fusion."""
 
     def size(self) -> PromptSize:
+        """Size of a prompt set."""
         return PromptSize(self.length, self.depth, self.deep, self.input_level, self.attention_level)
 
 

@@ -43,6 +43,7 @@ class ConditionEvaluation:
 
     @property
     def total(self) -> int:
+        """Samples that the methods classify, over all conditions."""
         return len(self.predictors) * len(self.config.conditions) * len(self.data)
 
     def rows(self, advance: Callable[..., None]) -> list[Row]:

@@ -194,6 +194,7 @@ class FeatureItems(LabelledItems):
         self._resident = None if device is None else ResidentTokens(self.data, self._blank, device)
 
     def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
+        """Batches from the tokens that are resident on a device; None where none are."""
         return None if self._resident is None else self._gather(self._resident, order, batch_size)
 
     def _gather(self, resident: ResidentTokens, order: Sequence[int], size: int) -> Iterator[AVBatch]:

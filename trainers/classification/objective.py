@@ -29,6 +29,7 @@ class CompetentLoss(nn.Module):
         self.net, self.weight = net, weight
 
     def forward(self, batch: AVBatch) -> StepOutput:
+        """Cross-entropy of what each sample has and, in training, of each modality alone."""
         total = batch.label.new_zeros((), dtype=torch.float32)
         logits = total.new_empty(len(batch), self.net.classes)
         for modalities, rows in batch.groups():
@@ -51,5 +52,6 @@ class CaseLoss(nn.Module):
         self.tuned, self.depth = tuned, depth
 
     def forward(self, batch: AVBatch) -> StepOutput:
+        """Cross-entropy of the case's module."""
         logits = self.tuned(batch.audio, batch.visual, batch.present, self.depth).float()
         return StepOutput(F.cross_entropy(logits, batch.label), logits.detach())

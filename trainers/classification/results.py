@@ -80,6 +80,7 @@ class Line:
 
     @property
     def name(self) -> str:
+        """Method and selection, as MLflow and reports name it."""
         return f"{self.method}, {self.selection}" if self.selection else self.method
 
     @property

@@ -61,6 +61,7 @@ def dataset_normalisation(info: DatasetInfo) -> Normalisation:
 
 
 def input_spec(backbone: Backbone) -> InputSpec:
+    """Sizes and normalisation of a backbone's inputs."""
     config = backbone.net.config
     return InputSpec(config.target_length, config.image_size, backbone.normalisation)
 

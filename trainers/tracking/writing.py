@@ -59,6 +59,7 @@ class Run:
 
     @property
     def client(self) -> MlflowClient:
+        """MLflow's client of the store."""
         return self._client()
 
     def attach(self, run_id: str, experiment_id: str, pushed: Pushed) -> None:

@@ -38,18 +38,22 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
+    """A finding that is well."""
     return Finding(check, "ok", found)
 
 
 def warn(check: str, found: str, remedy: str) -> Finding:
+    """A finding that is doubtful, with what to do."""
     return Finding(check, "warn", found, remedy)
 
 
 def fail(check: str, found: str, remedy: str) -> Finding:
+    """A finding that is wrong, with what to do."""
     return Finding(check, "fail", found, remedy)
 
 
 def skip(check: str, why: str) -> Finding:
+    """A check that could not be made, and why."""
     return Finding(check, "skip", why)
 
 

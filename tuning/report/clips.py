@@ -67,6 +67,7 @@ def load_run(folder: Path) -> Any:
 
 
 def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
+    """A few clips of a classification's evaluation as its methods met them, with their answers."""
     if not found.config:
         raise InputError("the evaluation's folder is not here", file=found.name)
     config = config_at("evaluation", EvaluateConfig, found.config)

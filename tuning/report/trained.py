@@ -39,6 +39,7 @@ class Configuration:
 
     @property
     def finished(self) -> list[Recorded]:
+        """Its runs that finished."""
         return [run for run in self.runs if run.status == "FINISHED"]
 
     @property

@@ -55,6 +55,7 @@ class TemporalAttention(nn.Module):
         self.feed_forward = FeedForward(dim, dim, dropout)
 
     def forward(self, question: Tensor, sequence: Tensor) -> Tensor:  # [B, D], [B, T, D] -> [B, D]
+        """Question [B, D] and sequence [B, T, D] to [B, D]."""
         found, _ = self.attend(question[:, None], sequence, sequence, need_weights=False)
         return self.feed_forward(found[:, 0]) + sequence.mean(dim=1)
 

@@ -85,6 +85,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., D]
+        """[..., D] to [..., D]."""
         return self.norm(x + self.layers(x))
 
 

@@ -60,6 +60,7 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(dim, 4 * dim, dropout, inner=0.0, activation=nn.GELU)
 
     def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # [B, N, D], bool [B, N]
+        """Tokens [B, N, D] to [B, N, D]; `padding`, bool [B, N], is not attended to."""
         return self.feed_forward(self.attend(x, x, padding))
 
 
@@ -94,6 +95,7 @@ class Located(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, at: Tensor) -> Tensor:  # [B, N, width], [N, coordinates] -> [B, N, D]
+        """Features [B, N, width] at coordinates [N, coordinates] to tokens [B, N, D]."""
         return self.dropout((self.feature(x) + self.coordinate(at)) / 2)
 
 

@@ -86,6 +86,7 @@ class Relevance(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)  # softmax takes no notice of a bias
 
     def forward(self, question: Tensor, candidates: Tensor) -> Tensor:  # [B, D], [B, N, D] -> [B, N]
+        """Weights [B, N], of mean 1, of the candidates [B, N, D] for a question [B, D]."""
         query = self.query(question).unflatten(-1, (self.heads, -1))
         key = self.key(candidates).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("bhd,bnhd->bhn", query, key) / query.shape[-1] ** 0.5

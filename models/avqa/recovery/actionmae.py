@@ -76,6 +76,7 @@ class ActionMAE(nn.Module):
         self.places = nn.Parameter(SCALE * torch.randn(spec.rows, spec.visual))
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Both modalities, what is absent predicted from the other one; losses are those of complete samples."""
         values: dict[str, Tensor] = {"audio": audio, "visual": visual}
         out = dict(values)
         for m, rows in lacking(present).items():

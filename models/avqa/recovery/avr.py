@@ -79,6 +79,7 @@ class Denoiser(nn.Module):
             nn.init.dirac_(self.linear.weight)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """What is predicted (the noise, or the clean features) of noisy features at a time step; same shape as `x`."""
         predicted = self.unet(x, timestep)
         if self.linear is None:
             return predicted
@@ -174,6 +175,7 @@ class AVR(nn.Module):
         super()._load_from_state_dict({k: v for k, v in state_dict.items() if k != f"{prefix}calls"}, prefix, *args)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Both modalities, with what is absent enhanced from the other one; losses are those of complete samples."""
         pair = Pair(*zero_filled(audio, visual, present))
         enhanced = self.enhance_rows(pair, list(lacking(present).values()))
         whole = all_present(len(present), present.device)

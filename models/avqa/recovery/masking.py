@@ -24,4 +24,5 @@ class Masking(nn.Module):
         super().__init__()
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """What came, as it came: what is absent stays absent, and the network attends around it."""
         return Recovered(audio, visual, present)

@@ -85,6 +85,7 @@ class Retrieval(nn.Module):
         self.asked.copy_(self._counts(question)[rows])
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Both modalities, what is absent taken from the training samples most like the one that is there."""
         values: dict[str, Tensor] = {"audio": audio, "visual": visual}
         found: dict[str, Tensor] = {
             m: filled(values[m], rows, self.retrieve(m, values[OTHER[m]][rows], question[rows]))

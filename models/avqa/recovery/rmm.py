@@ -53,6 +53,7 @@ class QuestionEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, question: Tensor) -> Tensor:
+        """Word ids [B, L] to the state after the last word, normalised."""
         last = (question != 0).sum(dim=1).clamp_min(1) - 1
         states, _ = self.lstm(self.embedding(question))  # what follows the last word can't reach its state
         return self.norm(states[torch.arange(len(question), device=question.device), last])

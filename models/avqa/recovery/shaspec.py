@@ -64,6 +64,7 @@ class ShaSpec(nn.Module):
         self.which = nn.Linear(dim, len(MODALITIES))
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Both modalities from shared and specific features; what is absent is made of the other one's shared ones."""
         values: dict[Modality, Tensor] = {"audio": audio[:, :, None], "visual": visual}
         rows = {m: having(present, i) for i, m in enumerate(MODALITIES)}
         inputs = {m: self.entrance[m](take(values[m], rows[m])) for m in MODALITIES}  # [R, T, rows, d]

@@ -57,6 +57,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """Noisy maps [N, C, H, W] at time steps [N] to a prediction of the same shape."""
         time = self.time(sinusoids(timestep, self.width))
         x = stem = self.stem(x)
         seen: list[Tensor] = []
@@ -111,6 +112,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Maps [N, C, H, W], modulated by the time's embedding, to maps of the block's channels."""
         scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
         h = F.silu(self.norms[0](self.first(x)) * (scale + 1) + shift)
         return self.shortcut(x) + F.silu(self.norms[1](self.second(h)))
@@ -126,6 +128,7 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(HEADS * head, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Each place attends to all places: [N, C, H, W] to the same."""
         parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, -1))
         q, k, v = parts.transpose(-1, -2).unbind(dim=1)  # [N, heads, places, head width]
         found = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)

@@ -23,6 +23,7 @@ class ZeroFill(nn.Module):
         super().__init__()
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
+        """Both modalities, zeros where one is absent; all of it counts as present."""
         return Recovered(*zero_filled(audio, visual, present), all_present(len(present), present.device))
 
 

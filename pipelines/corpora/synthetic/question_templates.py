@@ -103,39 +103,47 @@ class Template:
 
 
 def heard_kinds(facts: Facts) -> Filled:
+    """How many classes are heard."""
     yield (), NUMBERS[len(facts.heard)]
 
 
 def heard_besides(facts: Facts) -> Filled:
+    """How many classes are heard besides one that is."""
     for name in facts.heard:
         yield (name,), NUMBERS[len(facts.heard) - 1]
 
 
 def louder(facts: Facts) -> Filled:
+    """Whether one class is louder than another, of any two that are heard."""
     for one, other in itertools.permutations(facts.heard, 2):
         yield (one, other), _yes(facts.heard[one].level > facts.heard[other].level)
 
 
 def longer(facts: Facts) -> Filled:
+    """Whether one class plays longer than another, of any two that are heard and differ."""
     for one, other in itertools.permutations(facts.heard, 2):
         if facts.heard[one].length != facts.heard[other].length:
             yield (one, other), _yes(facts.heard[one].length > facts.heard[other].length)
 
 
 def seen_of(facts: Facts) -> Filled:
+    """How many performers of a class are seen."""
     for name in CLASSES:
         yield (name,), NUMBERS[facts.count(name)]
 
 
 def seen_performers(facts: Facts) -> Filled:
+    """How many performers are seen."""
     yield (), NUMBERS[len(facts.seen)]
 
 
 def seen_kinds(facts: Facts) -> Filled:
+    """How many classes are seen."""
     yield (), NUMBERS[len(facts.classes)]
 
 
 def beside(facts: Facts) -> Filled:
+    """Which class stands left or right of one that is seen once, where only one does."""
     for name in facts.classes:
         place = facts.place(name)
         if place is None:
@@ -147,26 +155,31 @@ def beside(facts: Facts) -> Filled:
 
 
 def at_place(facts: Facts) -> Filled:
+    """Which class stands at a place, where it is the only one there."""
     for place, name in facts.alone().items():
         yield (AT[place],), name
 
 
 def makes_sound(facts: Facts) -> Filled:
+    """Whether a class that is seen is heard."""
     for name in facts.classes:
         yield (name,), _yes(name in facts.heard)
 
 
 def always_playing(facts: Facts) -> Filled:
+    """Whether a class that is seen and heard plays all the time."""
     for name in facts.classes:
         if part := facts.heard.get(name):
             yield (name,), _yes(part.length == facts.seconds)
 
 
 def unseen_sound(facts: Facts) -> Filled:
+    """Whether something is heard that is not seen."""
     yield (), _yes(any(name not in facts.classes for name in facts.heard))
 
 
 def where_by_level(facts: Facts) -> Filled:
+    """Where the loudest and the quietest stand, where they are seen at one place."""
     for word, pick in (("loudest", max), ("quietest", min)):
         if len(facts.heard) > 1:
             name = pick(facts.heard, key=lambda name: facts.heard[name].level)
@@ -175,36 +188,43 @@ def where_by_level(facts: Facts) -> Filled:
 
 
 def where_silent(facts: Facts) -> Filled:
+    """Where the one silent class stands, where there is only one."""
     silent = [name for name, _ in facts.seen if name not in facts.heard]
     if len(set(silent)) == 1 and (place := facts.place(silent[0])):
         yield (), place
 
 
 def silent_performers(facts: Facts) -> Filled:
+    """How many of the performers that are seen make no sound."""
     yield (), NUMBERS[sum(name not in facts.heard for name, _ in facts.seen)]
 
 
 def sounding_performers(facts: Facts) -> Filled:
+    """How many of the performers that are seen make a sound."""
     yield (), NUMBERS[sum(name in facts.heard for name, _ in facts.seen)]
 
 
 def sounding_of(facts: Facts) -> Filled:
+    """How many performers of a class are seen and heard."""
     for name in sorted({*facts.classes, *facts.heard}):
         yield (name,), NUMBERS[facts.count(name) if name in facts.heard else 0]
 
 
 def louder_by_place(facts: Facts) -> Filled:
+    """Whether the performer at one place is louder than that at another."""
     for places, one, other in pairs_by_place(facts):
         yield places, _yes(one.level > other.level)
 
 
 def longer_by_place(facts: Facts) -> Filled:
+    """Whether the performer at one place plays longer than that at another, where they differ."""
     for places, one, other in pairs_by_place(facts):
         if one.length != other.length:
             yield places, _yes(one.length > other.length)
 
 
 def comes_in(facts: Facts) -> Filled:
+    """Where the first, second, ... and last to come in stands, where all come in at different times."""
     starts = sorted((part.start, name) for name, part in facts.heard.items())
     if len(starts) < 2 or len({start for start, _ in starts}) < len(starts):
         return
@@ -214,6 +234,7 @@ def comes_in(facts: Facts) -> Filled:
 
 
 def comes_in_beside(facts: Facts) -> Filled:
+    """Where the one that comes in before or after another stands, where there is only one."""
     for name, part in facts.heard.items():
         earlier = [other for other, its in facts.heard.items() if its.start < part.start]
         later = [other for other, its in facts.heard.items() if its.start > part.start]

@@ -28,17 +28,20 @@ FEWEST = 3  # heard where sound alone must not tell the answer for certain
 
 
 def louder_of_two(facts: Facts) -> Filled:
+    """Which of two classes that are heard is louder."""
     for one, other in itertools.permutations(facts.heard, 2):
         yield (one, other), max(one, other, key=lambda name: facts.heard[name].level)
 
 
 def longer_of_two(facts: Facts) -> Filled:
+    """Which of two classes that are heard plays longer, where they differ."""
     for one, other in itertools.permutations(facts.heard, 2):
         if facts.heard[one].length != facts.heard[other].length:
             yield (one, other), max(one, other, key=lambda name: facts.heard[name].length)
 
 
 def louder_place(facts: Facts) -> Filled:
+    """Which class is louder, that at one place or that at another."""
     at = _heard_at(facts)
     if len(facts.heard) >= FEWEST:
         for one, other in itertools.permutations(at, 2):
@@ -53,6 +56,7 @@ def louder_rank(facts: Facts, filling: tuple[str, ...], answer: str) -> Rank:
 
 
 def longer_place(facts: Facts) -> Filled:
+    """Which class plays longer, that at one place or that at another, where all lengths differ."""
     at = _heard_at(facts)
     lengths = [part.length for part in facts.heard.values()]
     if len(lengths) >= FEWEST and len(set(lengths)) == len(lengths):
@@ -68,6 +72,7 @@ def longer_rank(facts: Facts, filling: tuple[str, ...], answer: str) -> Rank:
 
 
 def extreme(facts: Facts) -> Filled:
+    """Which of the classes that are seen and heard is loudest, and which quietest."""
     among = [name for name in facts.classes if name in facts.heard]
     if len(among) > 1:
         yield ("loudest",), max(among, key=lambda name: facts.heard[name].level)
@@ -75,12 +80,14 @@ def extreme(facts: Facts) -> Filled:
 
 
 def silent(facts: Facts) -> Filled:
+    """Which class that is seen makes no sound, where there is only one."""
     names = {name for name in facts.classes if name not in facts.heard}
     if len(names) == 1:
         yield (), names.pop()
 
 
 def enters(facts: Facts) -> Filled:
+    """Which of the classes that are seen comes in first, and which last."""
     order = _order(facts)
     among = [name for name in order if name in facts.classes]
     if len(among) > 1:
@@ -89,6 +96,7 @@ def enters(facts: Facts) -> Filled:
 
 
 def enters_beside(facts: Facts) -> Filled:
+    """Which class comes in right before or after the one at a place."""
     order, at = _order(facts), _heard_at(facts)
     if len(order) >= FEWEST:
         for place, name in at.items():
