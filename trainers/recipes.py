@@ -21,6 +21,7 @@ CLASSIFICATION = Task(
     row=classification_results.Row,
     summarise=classification_results.summarise,
     experiment=lambda config: config.data.name,
+    media=lambda run: run.data,
 )
 QUESTIONS = Task(
     name="avqa",
@@ -31,6 +32,9 @@ QUESTIONS = Task(
     row=avqa_results.Result,
     summarise=avqa_results.summarise,
     experiment=deferred("trainers.avqa.clips:experiment"),
+    media=lambda run: run.data.parent.parent,  # <media>/features/<id>
+    features=lambda run: run.data,
+    asks=True,
 )
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (CLASSIFICATION, QUESTIONS)})
 
