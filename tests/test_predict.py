@@ -12,7 +12,6 @@ import torch
 
 import avmend
 from models.conditions import CONDITIONS
-from pipelines.ingest import ingest
 from pipelines.preprocessing import preprocessing, recorded_ingestion
 from pipelines.settings import IngestConfig
 from serving.predict import main
@@ -20,7 +19,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS
-from tests.fixtures.media import make_clip
+from tests.fixtures.clips import NAMES, ingested_clips
 from tests.fixtures.worlds import World
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.evaluate import items_under, prepare
@@ -30,22 +29,13 @@ from trainers.runs import read_run
 from tuning.report.clips import load_run
 
 pytestmark = pytest.mark.unit
-NAMES = ("both.mp4", "silent.mp4", "sound.wav", "wide.mkv")  # in the manifest's order
 CLOSE = 1e-5  # of logits: batches of other sizes round otherwise
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips with a manifest, ingested in this process into ``media``."""
-    folder = tmp_path_factory.mktemp("clips")
-    make_clip(folder / "both.mp4")
-    make_clip(folder / "silent.mp4", audio=False)
-    make_clip(folder / "sound.wav", video=False)
-    make_clip(folder / "wide.mkv", size=(96, 32), seconds=0.5)
-    rows = [f"{name},{name},{LABELS[i % 3]},test" for i, name in enumerate(NAMES)]
-    (folder / "manifest.csv").write_text("\n".join(["id,path,label,split", *rows, ""]))
-    ingest(folder / "manifest.csv", folder / "media", IngestConfig(frames=3, image_size=32, labels=LABELS, workers=0))
-    return folder
+    return ingested_clips(tmp_path_factory.mktemp("clips")).parent
 
 
 def evaluated(run: Path, media: Path, condition: str) -> dict[str, torch.Tensor]:
