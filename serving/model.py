@@ -250,6 +250,7 @@ class Model:
             answer.case,
             answer.ruined,
             values,
+            answer.notes,
         )
 
     def _questions(self, question: Any, count: int) -> list[str]:

@@ -43,7 +43,7 @@ def wanted_clips(args: argparse.Namespace, words: Sequence[Path]) -> list[Clip]:
     Raises:
         InputError: none, or a wrong manifest.
     """
-    clips, notes = named_clips(words)
+    clips, notes = named_clips(words, args.split)
     if args.audio is not None or args.image is not None:
         clips.append(pair_of(args.audio, args.image))
     if not clips:

@@ -44,6 +44,7 @@ class Prediction:
         case: of the module that answered, such as "noisy_audio"; "" where there is one for all.
         ruined: what was there and the detector took for ruined; None: the run has no detector.
         others: logits [A] by the other selections.
+        notes: what the user should know, such as words of the question that the run has never met.
         failure: why there is no answer; None where there is one.
     """
 
@@ -57,6 +58,7 @@ class Prediction:
     case: str = ""
     ruined: tuple[Modality, ...] | None = None
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     failure: Failure | None = None
 
     @property
@@ -104,8 +106,9 @@ class Prediction:
     def as_dict(self) -> dict[str, Any]:
         """What ``--json`` prints of it."""
         if self.failure is not None:
-            return {"failure": vars(self.failure)}
+            return {"run": self.run, "failure": vars(self.failure)}
         return {
+            "run": self.run,
             "answer": self.answer,
             "probabilities": dict(self.ranked()),
             "selection": self.selection,
@@ -113,6 +116,7 @@ class Prediction:
             "ruined": None if self.ruined is None else list(self.ruined),
             "logits": dict(zip(self.answers, map(float, self.logits), strict=True)),
             "others": {name: self.answers[int(logits.argmax())] for name, logits in self.others.items()},
+            "notes": list(self.notes),
         }
 
     def _answered(self) -> np.ndarray:

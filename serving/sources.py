@@ -44,11 +44,14 @@ def pair_of(audio: str | Path | None, image: str | Path | None) -> Clip:
     return unlabelled(" + ".join(filter(None, (sound, picture))), audio=sound, image=picture)
 
 
-def named_clips(words: Sequence[str | Path]) -> tuple[list[Clip], list[str]]:
+def named_clips(words: Sequence[str | Path], split: str | None = None) -> tuple[list[Clip], list[str]]:
     """The clips that files, folders and manifests name, in order, and what was left out of the folders.
 
+    Args:
+        split: of the manifests' rows, those that are taken; None: all.
+
     Raises:
-        InputError: a wrong manifest, or a folder without clips.
+        InputError: a wrong manifest, one without such a split, or a folder without clips.
     """
     clips: list[Clip] = []
     notes: list[str] = []
@@ -58,10 +61,19 @@ def named_clips(words: Sequence[str | Path]) -> tuple[list[Clip], list[str]]:
             clips += found
             notes += [f"{word}: {len(others)} files are no clips by their names: {_some(others)}"] if others else []
         elif word.suffix.lower() in MANIFESTS:
-            clips += read_manifest(word)
+            clips += _of_split(word, split)
         else:
             clips.append(clip_of(word))
     return clips, notes
+
+
+def _of_split(manifest: Path, split: str | None) -> list[Clip]:
+    rows = read_manifest(manifest)
+    found = [clip for clip in rows if split in (None, clip.split)]
+    if not found:
+        remedy = f"choose one of: {', '.join(sorted({clip.split for clip in rows}))}"
+        raise InputError(f"the manifest has no split '{split}'", file=manifest, field="--split", remedy=remedy)
+    return found
 
 
 def _in_folder(folder: Path) -> tuple[list[Clip], list[Path]]:

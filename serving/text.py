@@ -36,7 +36,7 @@ def _said(p: Prediction, top: int) -> str:
     if p.failure is not None:
         return f"failed: {p.failure}\n    remedy: {p.failure.remedy}"
     answers = ", ".join(f"{answer} {100 * share:.1f} %" for answer, share in p.ranked(top))
-    return f"{answers}{_module(p)}"
+    return "".join([f"{answers}{_module(p)}", *(f"\n    note: {note}" for note in p.notes)])
 
 
 def _module(p: Prediction) -> str:
@@ -51,4 +51,4 @@ def clip_record(clip: str, question: str | None, found: Sequence[Prediction]) ->
     """A clip with what every run answers, as json values."""
     streams = {m: info.model_dump(mode="json", exclude_none=True) for m, info in found[0].streams.items()}
     asked = {} if question is None else {"question": question}
-    return {"clip": clip, **asked, "streams": streams, "runs": {p.run: p.as_dict() for p in found}}
+    return {"clip": clip, **asked, "streams": streams, "runs": [p.as_dict() for p in found]}

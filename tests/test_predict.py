@@ -64,16 +64,17 @@ def test_predictions_are_what_evaluation_computes_for_the_same_clips(world: Worl
     status, lines = predicted(capsys, *runs, *(corpus / name for name in NAMES), "--data", corpus / "media")
     assert status == 0
     shares_right = accuracies(runs, corpus / "media")
-    for run in runs:
+    for at, run in enumerate(runs):
         selection = "" if run == world.backbone else "detected"
         wanted = evaluated(run, corpus / "media", "complete")[selection].numpy()
         for line, logits in zip(lines, wanted, strict=True):
-            found = line["runs"][run.name]
+            found = line["runs"][at]
+            assert found["run"] == run.name
             assert [found["logits"][label] for label in LABELS] == pytest.approx(logits, abs=CLOSE)
             assert found["answer"] == LABELS[int(logits.argmax())]
             shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             assert [found["probabilities"][label] for label in LABELS] == pytest.approx(shares, abs=CLOSE)
-        right = [line["runs"][run.name]["answer"] == LABELS[i % 3] for i, line in enumerate(lines)]
+        right = [line["runs"][at]["answer"] == LABELS[i % 3] for i, line in enumerate(lines)]
         assert np.mean(right) == shares_right[run.name, selection]
 
 
@@ -138,6 +139,9 @@ def test_what_is_no_run_or_no_clip_is_refused(world: World, corpus, capsys):
     asked = [str(world.backbone), str(corpus / "both.mp4"), "--data"]
     assert main([*asked, str(corpus / "media"), "--question", "Is there a drum?"]) == 2
     assert "takes no question" in capsys.readouterr().err
+    manifest = str(corpus / "manifest.csv")
+    assert main([*asked, str(corpus / "media"), manifest, "--split", "val"]) == 2
+    assert "no split 'val'\n  remedy: choose one of: test" in capsys.readouterr().err
     assert main([*asked, str(corpus / "nowhere")]) == 2
     assert "remedy: give --data" in capsys.readouterr().err
 

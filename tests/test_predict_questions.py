@@ -64,8 +64,8 @@ def test_answers_are_what_evaluation_computes_for_the_same_clips(run, world: Wor
     wanted = evaluated(run)
     assert [(Path(line["clip"]).name, line["question"]) for line in lines] == list(wanted)
     for line, logits in zip(lines, wanted.values(), strict=True):
-        assert list(line["runs"]["avst"]["logits"].values()) == pytest.approx(logits, abs=CLOSE)
-    assert lines[0]["runs"]["avst"]["ruined"] is None, "such runs have no detector"
+        assert list(line["runs"][0]["logits"].values()) == pytest.approx(logits, abs=CLOSE)
+    assert lines[0]["runs"][0]["ruined"] is None, "such runs have no detector"
 
 
 def test_the_backbone_is_the_one_beside_the_run_that_made_the_features(run, world: World, tmp_path):
@@ -94,6 +94,9 @@ def test_a_question_is_needed_and_a_specialist_says_what_it_looks_at(run, world:
     picture, sound = model.predict([clips / "silent.mp4", clips / "sound.wav"], question=ASKED[0])
     assert picture.answer in model.answers
     assert sound.failure.error == "nothing to look at"
+    odd = model.predict(clips / "silent.mp4", question="Is there a theremin, or what can be heard?")
+    assert odd.notes == ("unknown words: theremin", "only the first 4 of 9 words are read")
+    assert picture.notes == ()
     assert main([str(run), str(clips / NAMES[0]), "--backbone", str(world.backbone)]) == 2
     assert "remedy: give --question" in capsys.readouterr().err
 

@@ -134,12 +134,14 @@ class ClipAnswer:
         selection: the way that needs no oracle, whose logits are the answer.
         case: of the module that gave it ("" where there is one for all).
         ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
+        notes: what the user should know, such as words of a question that the run has never met.
     """
 
     logits: Mapping[str, Tensor]
     selection: str = ""
     case: str = ""
     ruined: tuple[Modality, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Tensor:
@@ -179,6 +181,11 @@ class LoadedRun(Protocol):
         ...
 
 
+def own_data(run: FinishedRun) -> Path:
+    """The folder of the shards that a run was trained on."""
+    return run.data
+
+
 @dataclass(frozen=True)
 class Task:
     """What recipes of one kind share.
@@ -205,7 +212,7 @@ class Task:
     row: type
     summarise: Callable[[Sequence[Any]], Sequence[ResultLine]]
     experiment: Callable[[Any], str]
-    media: Callable[[FinishedRun], Path]
+    media: Callable[[FinishedRun], Path] = own_data
     features: Callable[[FinishedRun], Path] | None = None
     asks: bool = False
 

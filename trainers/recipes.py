@@ -10,7 +10,7 @@ from trainers.avqa import results as avqa_results
 from trainers.classification import config as classification_config
 from trainers.classification import results as classification_results
 from trainers.config import TrainConfig
-from trainers.recipe import Recipe, Task, single_stage
+from trainers.recipe import Recipe, Task, own_data, single_stage
 
 CLASSIFICATION = Task(
     name="classification",
@@ -21,7 +21,6 @@ CLASSIFICATION = Task(
     row=classification_results.Row,
     summarise=classification_results.summarise,
     experiment=lambda config: config.data.name,
-    media=lambda run: run.data,
 )
 QUESTIONS = Task(
     name="avqa",
@@ -33,7 +32,7 @@ QUESTIONS = Task(
     summarise=avqa_results.summarise,
     experiment=deferred("trainers.avqa.clips:experiment"),
     media=lambda run: run.data.parent.parent,  # <media>/features/<id>
-    features=lambda run: run.data,
+    features=own_data,
     asks=True,
 )
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (CLASSIFICATION, QUESTIONS)})

@@ -16,7 +16,7 @@ from models.avqa.scale import Scale
 from models.batch import take_away
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
-from shards.questions import Vocabulary
+from shards.questions import Vocabulary, words_of
 from shards.reader import Sample
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
@@ -62,7 +62,17 @@ class QuestionPredictor:
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """Answer a question about each clip as feature shards hold it; see `trainers.recipe.LoadedRun`."""
         batch = self._batch_of(samples, questions).to(next(self.answerer.parameters()).device)
-        return [ClipAnswer({"": row}) for row in self(batch).cpu()]
+        logits = self(batch).cpu()
+        return [ClipAnswer({"": row}, notes=self._notes(text)) for row, text in zip(logits, questions, strict=True)]
+
+    def _notes(self, question: str) -> tuple[str, ...]:
+        """What of a question the run does not read."""
+        words = words_of(question)
+        unknown = [word for word in dict.fromkeys(words[: self.words]) if word not in self.vocabulary.words]
+        notes = [f"unknown words: {', '.join(unknown)}"] if unknown else []
+        if len(words) > self.words:
+            notes.append(f"only the first {self.words} of {len(words)} words are read")
+        return tuple(notes)
 
     def _batch_of(self, samples: Sequence[Sample], questions: Sequence[str]) -> AVQABatch:
         spec = self.answerer.design.spec
