@@ -7,9 +7,15 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shards.command import Parser, command
 from shards.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from serving.model import Model
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,11 @@ COMMANDS = {
         "conditions x methods: results.csv, results.md, figure",
         "trainers.command_line:evaluate_parser",
     ),
+    "predict": Command(
+        "serving.predict",
+        "what runs answer about clips: files, a folder, a manifest; probabilities",
+        "serving.command_line:predict_parser",
+    ),
     "study": Command(
         "tuning.study",
         "all of it, from clips to the results table: demo, results, avqa",
@@ -83,6 +94,24 @@ COMMANDS = {
     ),
     "ui": Command("trainers.ui", "open the MLflow UI on the runs", "trainers.command_line:ui_parser"),
 }
+
+
+def load(
+    run: str | Path,
+    device: str | None = None,
+    *,
+    data: str | Path | None = None,
+    backbone: str | Path | None = None,
+    weights: str | Path | None = None,
+) -> Model:
+    """A finished run, ready to be asked about clips; see `serving.model.load`.
+
+    >>> model = avmend.load("runs/finetune-0123456789ab")
+    >>> model.predict("clip.mp4").answer
+    """
+    from serving.model import load
+
+    return load(run, device, data=data, backbone=backbone, weights=weights)
 
 
 def help_text() -> str:

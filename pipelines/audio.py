@@ -151,7 +151,7 @@ def _runs(media: Media, stream: Stream, span: Span, way: str, max_seconds: float
     """
     begin = span.start
     end = begin + min(span.duration or np.inf, max_seconds + 1)
-    resampler = _Resampler(way)
+    resampler = Resampler(way)
     for time, over, frame in _decoded(media, stream, begin, end):
         rate, length = frame.sample_rate, frame.samples
         first = round((begin - time) * rate) if time < begin else 0
@@ -266,7 +266,7 @@ def _mix_levels(frame: Any) -> dict[str, str]:
     return {"center_mix_level": str(chosen[0]), "surround_mix_level": str(chosen[1]), "lfe_mix_level": str(lfe)}
 
 
-class _Resampler:
+class Resampler:
     """Makes runs at 16 kHz of frames: a run ends where the next frame's time or form does not go on from it.
 
     Args:

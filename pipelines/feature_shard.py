@@ -187,16 +187,25 @@ class _Work:
         self.present[modality] += len(having)
         if not having:
             return {}
-        rows = torch.cat([self.extractor.inputs(modality, sample) for sample in having])
-        size = self.batch_size
-        parts = [self.extractor.forward(modality, rows[i : i + size]) for i in range(0, len(rows), size)]
-        values = torch.cat(parts).view(len(having), -1, *parts[0].shape[1:])
-        for sample, of_sample in zip(having, values, strict=True):
-            _refuse_overflow(modality, sample, of_sample)
-        halves = values.half().cpu().numpy()
+        halves = features_of(self.extractor, modality, having, self.batch_size)
         if self.statistics:
             self.moments[modality] += [channel_moments(half) for half in halves]
         return {sample.meta.key: half for sample, half in zip(having, halves, strict=True)}
+
+
+def features_of(extractor: Extractor, modality: Modality, samples: Sequence[Sample], batch_size: int) -> np.ndarray:
+    """Features of samples that have the modality, float16 [samples, R, ...]; they go through the network together, at
+    most `batch_size` rows at a time.
+
+    Raises:
+        InputError: features that float16 can't hold; names the sample.
+    """
+    rows = torch.cat([extractor.inputs(modality, sample) for sample in samples])
+    parts = [extractor.forward(modality, rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    values = torch.cat(parts).view(len(samples), -1, *parts[0].shape[1:])
+    for sample, of_sample in zip(samples, values, strict=True):
+        _refuse_overflow(modality, sample, of_sample)
+    return values.half().cpu().numpy()
 
 
 def _refuse_overflow(modality: Modality, sample: Sample, values: Tensor) -> None:

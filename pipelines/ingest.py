@@ -14,14 +14,14 @@ from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.causes import REMEDIES, MachineError
 from pipelines.command_line import ingest_parser
-from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
 from pipelines.on_ray import run_tasks
 from pipelines.plan import ShardPlan, label_vocabulary
+from pipelines.preprocessing import preprocessing
 from pipelines.resume import read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
-from pipelines.settings import NEWER, FeatureConfig, IngestConfig
+from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
 from shards.atomic import stamps, write_text
 from shards.command import command
@@ -146,7 +146,7 @@ def _assemble(
         splits.setdefault(shard.split, []).append(result)
     info = DatasetInfo(
         kind="media",
-        preprocessing=_preprocessing(config),
+        preprocessing=preprocessing(config),
         labels=labels,
         splits={split: split_info(parts) for split, parts in splits.items()},
         normalisation=Normalisation(
@@ -159,27 +159,6 @@ def _assemble(
         complete.save(out)
     remove_partial_files(out, "media", "ledger")  # of workers that outlived the driver that was killed
     return info
-
-
-_FRAMES = {
-    "exact": "uniform frames",
-    "approximate": "approximate: key frames near uniform moments",
-}
-
-
-def _preprocessing(config: IngestConfig) -> dict[str, object]:
-    return {
-        "audio": "kaldi log-mel, htk_compat, hanning, mean removed, no dither",
-        "sample_rate": SAMPLE_RATE,
-        "frame_rate": FRAME_RATE,
-        "window": WINDOW,
-        "mel_bins": MEL_BINS,
-        "frames": config.frames,
-        "image_size": config.image_size,
-        "visual": f"{_FRAMES[config.frame_mode]}, shorter side bicubic, centre crop",
-        "wave": config.keep_wave,
-        **{name: value for name, value in config.content().items() if name in NEWER},
-    }
 
 
 @command(resumes=True)

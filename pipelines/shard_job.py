@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.causes import NO_FAILURE, TOO_SHORT, DecodeError
 from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder_process import Decoder
@@ -107,12 +109,11 @@ class _Work:
             except DecodeError as error:
                 self._quarantine(clip, "decode", error)
                 continue
-            if decoded.audio is not None and len(decoded.audio) < WINDOW:
-                if self.plan.partial == "quarantine" or decoded.frames is None:
-                    length = f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound"
-                    self._quarantine(clip, "log-mel", DecodeError(TOO_SHORT, length))
-                    continue
-                decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
+            try:
+                decoded = long_enough(decoded, self.plan.partial)
+            except DecodeError as error:
+                self._quarantine(clip, "log-mel", error)
+                continue
             members = self._members(clip, decoded)
             self.metas.append(members["json"])  # type: ignore[arg-type]
             self.failed += any(getattr(decoded, f"{m}_info").cause not in {None, *NO_FAILURE} for m in MODALITIES)
@@ -120,21 +121,17 @@ class _Work:
             yield clip.key, members
 
     def _members(self, clip: Clip, decoded: Decoded) -> dict[str, Member]:
-        members: dict[str, Member] = {"json": sample_meta(clip, decoded)}
+        arrays = sample_arrays(decoded, self.config.keep_wave)
         statistics = self.plan.split == "train"
-        if decoded.audio is not None:
-            members["audio.npy"] = bank = log_mel(decoded.audio)
+        if "audio" in arrays:
             self.present["audio"] += 1
             if statistics:
-                self.audio.append(audio_moments(bank))
-            if self.config.keep_wave:
-                members["wave.npy"] = decoded.audio
-        if decoded.frames is not None:
-            members["frames.npy"] = decoded.frames
+                self.audio.append(audio_moments(arrays["audio"]))
+        if "frames" in arrays:
             self.present["visual"] += 1
             if statistics:
-                self.visual.append(visual_moments(decoded.frames))
-        return members
+                self.visual.append(visual_moments(arrays["frames"]))
+        return {"json": sample_meta(clip, decoded), **{f"{name}.npy": array for name, array in arrays.items()}}
 
     def _quarantine(self, clip: Clip, stage: str, error: DecodeError) -> None:
         path = clip.path or ";".join(filter(None, (clip.audio_path, clip.image_path)))
@@ -149,6 +146,32 @@ class _Work:
             )
         )
         check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
+
+
+def long_enough(decoded: Decoded, partial: str) -> Decoded:
+    """The clip, without a sound that is shorter than one log-mel window.
+
+    Raises:
+        DecodeError: the sound is too short, and nothing else is there or ``partial`` is "quarantine".
+    """
+    if decoded.audio is None or len(decoded.audio) >= WINDOW:
+        return decoded
+    if partial == "quarantine" or decoded.frames is None:
+        raise DecodeError(TOO_SHORT, f"{len(decoded.audio) / SAMPLE_RATE * 1000:.1f} ms of sound")
+    return replace(decoded, audio=None, audio_info=lost(TOO_SHORT))
+
+
+def sample_arrays(decoded: Decoded, keep_wave: bool) -> dict[str, np.ndarray]:
+    """What a sample holds of a clip, of the streams that are there: ``audio`` float16 [frames, 128], ``wave`` int16
+    [samples] on request, ``frames`` uint8 [N, size, size, 3]."""
+    arrays: dict[str, np.ndarray] = {}
+    if decoded.audio is not None:
+        arrays["audio"] = log_mel(decoded.audio)
+        if keep_wave:
+            arrays["wave"] = decoded.audio
+    if decoded.frames is not None:
+        arrays["frames"] = decoded.frames
+    return arrays
 
 
 def request_for(clip: Clip, config: IngestConfig, partial: str) -> Request:

@@ -17,7 +17,10 @@ from trainers.journal import training_cost
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from models.settings import Modality
+    from shards.reader import Sample
     from trainers.loop import Stage
 
 
@@ -62,6 +65,11 @@ class FinishedRun:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
         moved = self.folder.absolute().parent / wanted.name
         return moved if not wanted.exists() and moved.exists() else wanted
+
+    @property
+    def data(self) -> Path:
+        """Folder of the shards that it was trained on, wherever it is now."""
+        return self.locate(self.config.data)
 
     def cost(self) -> dict[str, float]:
         """Mean seconds per epoch and peak MiB over its stages, as its logs have them.
@@ -118,6 +126,67 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True)
+class ClipAnswer:
+    """What a run makes of one clip, without knowing what happened to it.
+
+    Attributes:
+        logits: float32 [C] on the CPU, by way of choosing the module; "" where there is none to choose.
+        selection: the way that needs no oracle, whose logits are the answer.
+        case: of the module that gave it ("" where there is one for all).
+        ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
+        notes: what the user should know, such as words of a question that the run has never met.
+    """
+
+    logits: Mapping[str, Tensor]
+    selection: str = ""
+    case: str = ""
+    ruined: tuple[Modality, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Tensor:
+        """The logits that are the answer, float32 [C]."""
+        return self.logits[self.selection]
+
+
+class LoadedRun(Protocol):
+    """A finished run that clips can be shown to: what `Recipe.load` gives.
+
+    Attributes:
+        run: where it comes from.
+        answers: in the order of the logits: labels, or the answers to questions.
+        modalities: those that it looks at.
+        extractor: fingerprint of the networks whose features it takes; None: it takes media.
+    """
+
+    @property
+    def run(self) -> FinishedRun: ...
+
+    @property
+    def answers(self) -> tuple[str, ...]: ...
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]: ...
+
+    @property
+    def extractor(self) -> str | None: ...
+
+    def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
+        """An answer per sample, which has something of `modalities`.
+
+        Args:
+            samples: as media shards hold them; of a task with `features`, as feature shards do.
+            questions: one per sample, of a task that `asks`.
+        """
+        ...
+
+
+def own_data(run: FinishedRun) -> Path:
+    """The folder of the shards that a run was trained on."""
+    return run.data
+
+
+@dataclass(frozen=True)
 class Task:
     """What recipes of one kind share.
 
@@ -130,6 +199,9 @@ class Task:
         row: dataclass of a line of results.csv.
         summarise: rows to the lines of the table, over seeds.
         experiment: a run's config to its MLflow experiment.
+        media: a run's folder of media shards, whose dataset.json says how clips become samples.
+        features: its folder of features, whose dataset.json says how samples become those; None: it takes samples.
+        asks: every clip comes with a question.
     """
 
     name: str
@@ -140,6 +212,9 @@ class Task:
     row: type
     summarise: Callable[[Sequence[Any]], Sequence[ResultLine]]
     experiment: Callable[[Any], str]
+    media: Callable[[FinishedRun], Path] = own_data
+    features: Callable[[FinishedRun], Path] | None = None
+    asks: bool = False
 
 
 def no_parts(config: Any, folder: Path) -> None:
@@ -160,7 +235,7 @@ class Recipe:
         fingerprints: of all that a config reads; refuses what training would refuse later.
         base: the setting that names the run it starts from or stands on, None where there is none.
         on_features: trains on token features of the `base` run's backbone, at the config's depth.
-        load: a finished run ready to be asked; None where the run answers nothing by itself.
+        load: a finished run ready to be asked, a `LoadedRun`; None where the run answers nothing by itself.
         label: the name of a config's runs in folders and tables.
         parts: checkpoints that follow the stages.
         finish: makes those parts, given the run's folder; on rank 0 alone.

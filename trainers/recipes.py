@@ -10,7 +10,7 @@ from trainers.avqa import results as avqa_results
 from trainers.classification import config as classification_config
 from trainers.classification import results as classification_results
 from trainers.config import TrainConfig
-from trainers.recipe import Recipe, Task, single_stage
+from trainers.recipe import Recipe, Task, own_data, single_stage
 
 CLASSIFICATION = Task(
     name="classification",
@@ -31,6 +31,9 @@ QUESTIONS = Task(
     row=avqa_results.Result,
     summarise=avqa_results.summarise,
     experiment=deferred("trainers.avqa.clips:experiment"),
+    media=lambda run: run.data.parent.parent,  # <media>/features/<id>
+    features=own_data,
+    asks=True,
 )
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (CLASSIFICATION, QUESTIONS)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,13 +14,15 @@ from models.avqa.batch import AVQABatch
 from models.avqa.recovery.avr import AVR
 from models.avqa.scale import Scale
 from models.batch import take_away
-from models.settings import Modality
+from models.settings import MODALITIES, Modality
 from shards.errors import InputError
-from shards.questions import Vocabulary
+from shards.questions import Vocabulary, words_of
+from shards.reader import Sample
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
+from trainers.avqa.items import NO_ANSWER
 from trainers.avqa.warm_start import answerer_checkpoint
-from trainers.recipe import FinishedRun
+from trainers.recipe import ClipAnswer, FinishedRun
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,44 @@ class QuestionPredictor:
     extractor: str
     trained: int
     parameters: int
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Those of the train questions, in the order of the logits."""
+        return self.vocabulary.answers
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Without the one that a specialist never looks at."""
+        return tuple(m for m in MODALITIES if m != self.config.absent)
+
+    @torch.inference_mode()
+    def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
+        """Answer a question about each clip as feature shards hold it; see `trainers.recipe.LoadedRun`."""
+        batch = self._batch_of(samples, questions).to(next(self.answerer.parameters()).device)
+        logits = self(batch).cpu()
+        return [ClipAnswer({"": row}, notes=self._notes(text)) for row, text in zip(logits, questions, strict=True)]
+
+    def _notes(self, question: str) -> tuple[str, ...]:
+        """What of a question the run does not read."""
+        words = words_of(question)
+        unknown = [word for word in dict.fromkeys(words[: self.words]) if word not in self.vocabulary.words]
+        notes = [f"unknown words: {', '.join(unknown)}"] if unknown else []
+        if len(words) > self.words:
+            notes.append(f"only the first {self.words} of {len(words)} words are read")
+        return tuple(notes)
+
+    def _batch_of(self, samples: Sequence[Sample], questions: Sequence[str]) -> AVQABatch:
+        spec = self.answerer.design.spec
+        blank = {"audio": (spec.steps, spec.audio), "visual": (spec.steps, spec.rows, spec.visual)}
+        features = {m: torch.full((len(samples), *blank[m]), float("nan"), dtype=torch.float16) for m in MODALITIES}
+        for i, sample in enumerate(samples):
+            for modality, array in sample.arrays.items():
+                features[modality][i] = torch.from_numpy(array)  # type: ignore[index]
+        present = torch.tensor([[getattr(sample.meta, m).present for m in MODALITIES] for sample in samples])
+        words = torch.tensor([self.vocabulary.encode(text, self.words) for text in questions])
+        unknown = torch.full((len(samples),), NO_ANSWER)
+        return AVQABatch(**features, present=present, label=unknown, index=torch.arange(len(samples)), question=words)
 
     def __call__(self, batch: AVQABatch) -> Tensor:
         """Logits [B, A]; a specialist does not look at the modality that it was trained without.

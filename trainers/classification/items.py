@@ -18,7 +18,7 @@ from models.inputs import Normalisation
 from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
-from shards.reader import ShardDataset
+from shards.reader import Sample, ShardDataset
 from trainers.classification.resident import ResidentTokens
 from trainers.data import Item, Items
 
@@ -30,6 +30,29 @@ class InputSpec:
     target_length: int
     image_size: int
     normalisation: Normalisation
+
+    @property
+    def blank(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one sample's inputs by modality."""
+        return {"audio": (self.target_length, 128), "visual": (3, self.image_size, self.image_size)}
+
+    def inputs(self, sample: Sample, missing: Sequence[Modality] = ()) -> dict[str, Tensor | None]:
+        """Normalised inputs of one sample by modality, None where it is absent or in `missing`.
+
+        Args:
+            sample: ``audio`` float16 [frames, 128], ``frames`` one picture, uint8 [S, S, 3].
+        """
+        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
+        if sample.meta.audio.present and "audio" not in missing:
+            values["audio"] = self.normalisation.fbank(sample.arrays["audio"], self.target_length)
+        if sample.meta.visual.present and "visual" not in missing:
+            values["visual"] = self.normalisation.picture(sample.arrays["frames"][None], 0, self.image_size)
+        return values
+
+
+def middle_frame(frames: int) -> int:
+    """The one of a clip's frames that is looked at outside training."""
+    return frames // 2
 
 
 def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
@@ -114,7 +137,7 @@ class MediaItems(LabelledItems):
             noise or NoiseConfig(),
         )
         self.random_frame = random_frame
-        self._blank = {"audio": (spec.target_length, 128), "visual": (3, spec.image_size, spec.image_size)}
+        self._blank = spec.blank
         self._black = spec.normalisation.black
 
     def condition(self, key: str) -> Condition:
@@ -148,12 +171,7 @@ class MediaItems(LabelledItems):
         key = self.keys[i]
         sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
         condition = self.condition(key)
-        values: dict[str, Tensor | None] = {"audio": None, "visual": None}
-        norm = self.spec.normalisation
-        if sample.meta.audio.present and "audio" not in condition.missing:
-            values["audio"] = norm.fbank(sample.arrays["audio"], self.spec.target_length)
-        if sample.meta.visual.present and "visual" not in condition.missing:
-            values["visual"] = norm.picture(sample.arrays["frames"][None], 0, self.spec.image_size)
+        values = self.spec.inputs(sample, condition.missing)
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
                 severity = condition.severity(self.noise)
@@ -164,7 +182,7 @@ class MediaItems(LabelledItems):
 
     def _frame(self, key: str, frames: int) -> int:
         if not self.random_frame:
-            return frames // 2
+            return middle_frame(frames)
         return int(generator("frame", self.seed, self.epoch, key).integers(frames))
 
 

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
-from models.conditions import CASES, Condition, case_of
+from models.conditions import CASES, CONDITIONS, Condition, case_of
 from models.detector import QualityDetector
 from models.prompts import DualPrompts, concatenate
-from models.settings import MODALITIES
+from models.settings import MODALITIES, Modality
 from models.tuned import Tuned
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
+from shards.reader import Sample
 from trainers.classification.config import CaseConfig
 from trainers.classification.detector import load_detector
-from trainers.classification.stages import build_case_module
-from trainers.recipe import FinishedRun
+from trainers.classification.items import InputSpec, masked, middle_frame
+from trainers.classification.stages import build_case_module, input_spec
+from trainers.data import collate
+from trainers.recipe import ClipAnswer, FinishedRun
 
 SELECTIONS = ("situation", "concat", "detected")
 
 
 Predict = Callable[[AVBatch, Condition], dict[str, Tensor]]  # logits [B, C] per selection ("" : none to choose)
+DetectCases = Callable[[AVBatch], list[str]]  # the case of every sample, by the run's detector
+BY_PRESENCE = {  # (sound there, picture there) -> the condition of a clip of which nothing else is known
+    (True, True): CONDITIONS["complete"],
+    (False, True): CONDITIONS["audio_missing"],
+    (True, False): CONDITIONS["visual_missing"],
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Predictor:
         backbone: network, labels, normalisation.
         predict: logits by selection.
         trained, parameters: how many parameters were trained per case, and the backbone's.
+        cases: the detector's verdict; None: it has no detector, and one module for all cases.
     """
 
     run: FinishedRun
@@ -46,6 +57,55 @@ class Predictor:
     predict: Predict
     trained: int
     parameters: int
+    cases: DetectCases | None = None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels, in the order of the logits."""
+        return self.backbone.labels
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Both: it looks at whatever is there."""
+        return MODALITIES
+
+    @property
+    def extractor(self) -> None:
+        """None: it takes clips as media shards hold them."""
+        return None
+
+    @torch.inference_mode()
+    def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
+        """Classify clips as media shards hold them; see `trainers.recipe.LoadedRun`. No noise is added."""
+        batch = _batch_of(samples, input_spec(self.backbone)).to(next(self.backbone.net.parameters()).device)
+        out: dict[int, ClipAnswer] = {}
+        there = [tuple(row) for row in batch.present.tolist()]
+        for present in sorted(set(there), reverse=True):
+            part = batch.select(np.array([row == present for row in there]))
+            logits = self.predict(part, BY_PRESENCE[present])
+            cases = self.cases(part) if self.cases is not None else [""] * len(part)
+            for row, (i, case) in enumerate(zip(part.index.tolist(), cases, strict=True)):
+                out[i] = _clip_answer({name: x[row].float().cpu() for name, x in logits.items()}, case, present)
+        return [out[i] for i in range(len(samples))]
+
+
+def _batch_of(samples: Sequence[Sample], spec: InputSpec) -> AVBatch:
+    """A batch of clips without labels, each by its middle frame."""
+    rows = []
+    for i, sample in enumerate(samples):
+        arrays = dict(sample.arrays)
+        if "frames" in arrays:
+            arrays["frames"] = arrays["frames"][middle_frame(len(arrays["frames"]))]
+        values = spec.inputs(Sample(sample.meta, arrays))
+        rows.append((*masked(values, spec.blank), torch.tensor(-1), torch.tensor(i)))
+    return collate(rows)
+
+
+def _clip_answer(logits: dict[str, Tensor], case: str, present: tuple[bool, ...]) -> ClipAnswer:
+    if not case:
+        return ClipAnswer(logits)
+    there = [m for m, here in zip(MODALITIES, present, strict=True) if here]
+    return ClipAnswer(logits, "detected", case, tuple(m for m in CONDITIONS[case].noisy if m in there))
 
 
 def load_finetuned(run: FinishedRun, device: torch.device) -> Predictor:
@@ -79,7 +139,7 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     detector = load_detector(run.folder).to(device)
     chooser = _Chooser(backbone, tuned, _concat(backbone, tuned, config, device), detector, config.depth)
     trained = sum(p.numel() for p in tuned["complete"].trained().values())
-    return Predictor(run, backbone, chooser, trained, sum(p.numel() for p in backbone.net.parameters()))
+    return Predictor(run, backbone, chooser, trained, sum(p.numel() for p in backbone.net.parameters()), chooser.cases)
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:
@@ -121,6 +181,11 @@ class _Chooser:
             out["concat"] = self.concat(audio, visual, batch.present, self.depth)
         out["detected"] = self._detected(audio, visual, batch.present)
         return out
+
+    def cases(self, batch: AVBatch) -> list[str]:
+        """The case of every sample, by the detector alone."""
+        audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
+        return detect(self.detector, audio, visual, batch.present)
 
     def _detected(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
         cases = detect(self.detector, audio, visual, present)

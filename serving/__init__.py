@@ -1,0 +1,1 @@
+"""Using finished runs: from the command line and from Python."""
