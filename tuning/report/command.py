@@ -83,7 +83,7 @@ def _facts(chosen: Chosen) -> Iterator[str]:
     yield ", ".join(counts) or plural(len(chosen.runs), "run")
     names = list(dict.fromkeys(run.experiment for run in chosen.of("training")))
     if names:
-        yield f"{'Data sets' if len(names) > 1 else 'Data set'}: {', '.join(names)}"
+        yield f"{'Experiments' if len(names) > 1 else 'Experiment'}: {', '.join(names)}"
     yield f"Made {datetime.now(UTC).strftime('%Y-%m-%d %H:%M')} UTC from {chosen.store}"
 
 
