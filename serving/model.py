@@ -93,7 +93,7 @@ def _device(name: str | None) -> torch.device:
 
 @dataclass(frozen=True)
 class Model:
-    """A finished run that is asked about clips.
+    """A finished run that is asked about clips, by one thread at a time: a process has one decoder.
 
     Attributes:
         loaded: the run's networks.

@@ -101,7 +101,8 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def unlabelled(name: str, path: str | None = None, audio: str | None = None, image: str | None = None) -> Clip:
-    """A clip of which nothing is known but where it is."""
+    """A clip of which nothing is known but where it is; what of its name can't be printed is escaped."""
+    name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     return Clip(
         id=name,
         key=safe_key(name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from tests.fixtures.builders import LABELS
 from tests.fixtures.clips import NAMES, ingested_clips
 from tests.fixtures.worlds import World
 from trainers.classification.config import EvaluateConfig
+from trainers.classification.detector import load_detector
 from trainers.classification.evaluate import items_under, prepare
 from trainers.classification.evaluate import testable as something_left
+from trainers.classification.predict import detect
 from trainers.data import collate
 from trainers.runs import read_run
 from tuning.report.clips import load_run
@@ -119,11 +122,22 @@ def test_clips_that_fail_are_told_one_by_one_and_the_others_answered(world: Worl
     assert "2 of 3 clips failed" in err
 
 
+def test_a_name_that_is_no_utf8_is_a_name(world: World, corpus, tmp_path, capsys):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9 #1.mp4"
+    shutil.copy(corpus / "both.mp4", odd)
+    status, (line,) = predicted(capsys, world.backbone, os.fsdecode(odd), "--data", corpus / "media")
+    assert status == 0
+    assert line["clip"] == f"{tmp_path}/caf\\udce9 #1.mp4"
+    assert line["streams"]["audio"]["present"]
+
+
 def test_the_detector_takes_for_ruined_what_it_takes_for_ruined_in_evaluation(world: World, corpus):
     run = world.others["lora"]
     model, predictor = avmend.load(run, "cpu", data=corpus / "media"), load_run(run)
     items = items_under(predictor, CONDITIONS["complete"], ShardDataset(corpus / "media", "test"), EvaluateConfig())
-    cases = predictor.cases(collate([items[i] for i in range(len(items))]))
+    batch = collate([items[i] for i in range(len(items))])
+    audio, visual = predictor.backbone.net.tokens_at(predictor.run.config.depth, batch.audio, batch.visual, batch.present)
+    cases = detect(load_detector(run), audio, visual, batch.present)
     for name, case in zip(NAMES, cases, strict=True):
         found = model.predict(corpus / name)
         assert found.case == case

@@ -32,7 +32,7 @@ SELECTIONS = ("situation", "concat", "detected")
 
 
 Predict = Callable[[AVBatch, Condition], dict[str, Tensor]]  # logits [B, C] per selection ("" : none to choose)
-DetectCases = Callable[[AVBatch], list[str]]  # the case of every sample, by the run's detector
+Choose = Callable[[AVBatch, Condition], tuple[dict[str, Tensor], list[str]]]  # the same, and the detected cases
 BY_PRESENCE = {  # (sound there, picture there) -> the condition of a clip of which nothing else is known
     (True, True): CONDITIONS["complete"],
     (False, True): CONDITIONS["audio_missing"],
@@ -49,7 +49,7 @@ class Predictor:
         backbone: network, labels, normalisation.
         predict: logits by selection.
         trained, parameters: how many parameters were trained per case, and the backbone's.
-        cases: the detector's verdict; None: it has no detector, and one module for all cases.
+        choose: logits by selection with the detector's verdict; None: no detector, and one module for all cases.
     """
 
     run: FinishedRun
@@ -57,7 +57,7 @@ class Predictor:
     predict: Predict
     trained: int
     parameters: int
-    cases: DetectCases | None = None
+    choose: Choose | None = None
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -82,8 +82,8 @@ class Predictor:
         there = [tuple(row) for row in batch.present.tolist()]
         for present in sorted(set(there), reverse=True):
             part = batch.select(np.array([row == present for row in there]))
-            logits = self.predict(part, BY_PRESENCE[present])
-            cases = self.cases(part) if self.cases is not None else [""] * len(part)
+            choose = self.choose or (lambda batch, condition: (self.predict(batch, condition), [""] * len(batch)))
+            logits, cases = choose(part, BY_PRESENCE[present])
             for row, (i, case) in enumerate(zip(part.index.tolist(), cases, strict=True)):
                 out[i] = _clip_answer({name: x[row].float().cpu() for name, x in logits.items()}, case, present)
         return [out[i] for i in range(len(samples))]
@@ -139,7 +139,7 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     detector = load_detector(run.folder).to(device)
     chooser = _Chooser(backbone, tuned, _concat(backbone, tuned, config, device), detector, config.depth)
     trained = sum(p.numel() for p in tuned["complete"].trained().values())
-    return Predictor(run, backbone, chooser, trained, sum(p.numel() for p in backbone.net.parameters()), chooser.cases)
+    return Predictor(run, backbone, chooser, trained, sum(p.numel() for p in backbone.net.parameters()), chooser.choose)
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:
@@ -175,20 +175,20 @@ class _Chooser:
     depth: int
 
     def __call__(self, batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
+        return self.choose(batch, condition)[0]
+
+    def choose(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
+        """Logits by selection, and the case of every sample by the detector alone."""
         audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
         out = {"situation": self.tuned[condition.case](audio, visual, batch.present, self.depth)}
         if self.concat is not None:
             out["concat"] = self.concat(audio, visual, batch.present, self.depth)
-        out["detected"] = self._detected(audio, visual, batch.present)
-        return out
+        cases = detect(self.detector, audio, visual, batch.present)
+        out["detected"] = self._by_case(cases, audio, visual, batch.present)
+        return out, cases
 
-    def cases(self, batch: AVBatch) -> list[str]:
-        """The case of every sample, by the detector alone."""
-        audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
-        return detect(self.detector, audio, visual, batch.present)
-
-    def _detected(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
-        cases = detect(self.detector, audio, visual, present)
+    def _by_case(self, cases: Sequence[str], audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
+        """Each sample by its case's module."""
         logits = audio.new_empty(len(audio), self.backbone.net.classes)
         for case in sorted(set(cases)):
             rows = torch.tensor([c == case for c in cases], device=audio.device).nonzero().squeeze(1)
