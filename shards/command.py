@@ -86,13 +86,13 @@ def command(main: Main | None = None, *, resumes: bool = False) -> Callable:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        with signals_raised():
-            return _status(main, list(sys.argv[1:] if argv is None else argv), resumes)
+        with signals_raised(ends=True) as signals:
+            return _status(main, list(sys.argv[1:] if argv is None else argv), resumes, signals)
 
     return run
 
 
-def _status(main: Main, arguments: list[str], resumes: bool) -> int:
+def _status(main: Main, arguments: list[str], resumes: bool, signals: _Signals | None) -> int:
     try:
         status = main(arguments)
         sys.stdout.flush()
@@ -100,7 +100,7 @@ def _status(main: Main, arguments: list[str], resumes: bool) -> int:
     except KeyboardInterrupt:
         return _stopped(signal.SIGINT, resumes)
     except SystemExit as error:
-        if (number := _signal_of(error)) is None:
+        if (number := _signal_of(error, signals)) is None:
             raise
         return _stopped(number, resumes)
     except BrokenPipeError:
@@ -152,8 +152,11 @@ def _refused(error: BaseException) -> int | None:
     return number if number in MACHINE else None
 
 
-def _signal_of(error: SystemExit) -> int | None:
-    """The signal that a handler turned into this exit: 128 + its number, or (Ray's of SIGTERM) the number."""
+def _signal_of(error: SystemExit, signals: _Signals | None) -> int | None:
+    """The signal that this exit comes from: what arrived (Ray turns Terminated into an exit of its own, with 1), or
+    128 + its number, or (Ray's of SIGTERM) the number."""
+    if signals is not None and signals.first is not None:
+        return signals.first
     if error.code == signal.SIGTERM:
         return signal.SIGTERM
     return next((number for number in SIGNALS if error.code == 128 + number), None)
@@ -180,6 +183,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.count = 0
+        self.first: int | None = None
         self.before: dict[int, object] = {}
 
     def install(self) -> None:
@@ -188,9 +192,8 @@ class _Signals:
                 self.before[number] = signal.signal(number, self.handle)
 
     def restore(self) -> None:
-        """As before, unless a signal came: then the rest of the process's life is clean-up, too."""
         for number, handler in self.before.items():
-            if self.count == 0 and signal.getsignal(number) == self.handle:
+            if signal.getsignal(number) == self.handle:
                 signal.signal(number, handler)  # type: ignore[arg-type]
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -200,24 +203,33 @@ class _Signals:
         if self.count > 1:
             os.write(2, b"\ncleaning up; once more ends at once\n")
             return
+        self.first = number
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(128 + number)
 
 
 @contextmanager
-def signals_raised() -> Iterator[None]:
+def signals_raised(*, ends: bool = False) -> Iterator[_Signals | None]:
     """SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP :class:`Terminated`, in the main thread, once.
 
     Within such a block, and outside the main thread, nothing changes.
+
+    Args:
+        ends: the process ends after the block: once a signal came, the rest of its life is clean-up, too.
     """
-    inside = any(isinstance(getattr(signal.getsignal(n), "__self__", None), _Signals) for n in SIGNALS)
-    if inside or threading.current_thread() is not threading.main_thread():
-        yield
+    outer = next((held for n in SIGNALS if isinstance(held := _owner(n), _Signals)), None)
+    if outer is not None or threading.current_thread() is not threading.main_thread():
+        yield outer
         return
     signals = _Signals()
     signals.install()
     try:
-        yield
+        yield signals
     finally:
-        signals.restore()
+        if not (ends and signals.count):
+            signals.restore()
+
+
+def _owner(number: int) -> object:
+    return getattr(signal.getsignal(number), "__self__", None)

@@ -136,7 +136,9 @@ def test_the_detector_takes_for_ruined_what_it_takes_for_ruined_in_evaluation(wo
     model, predictor = avmend.load(run, "cpu", data=corpus / "media"), load_run(run)
     items = items_under(predictor, CONDITIONS["complete"], ShardDataset(corpus / "media", "test"), EvaluateConfig())
     batch = collate([items[i] for i in range(len(items))])
-    audio, visual = predictor.backbone.net.tokens_at(predictor.run.config.depth, batch.audio, batch.visual, batch.present)
+    audio, visual = predictor.backbone.net.tokens_at(
+        predictor.run.config.depth, batch.audio, batch.visual, batch.present
+    )
     cases = detect(load_detector(run), audio, visual, batch.present)
     for name, case in zip(NAMES, cases, strict=True):
         found = model.predict(corpus / name)

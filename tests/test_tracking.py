@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from shards.command import Terminated
 from shards.errors import InputError
 from trainers.journal import append_metrics, keep_until
-from trainers.tracking import PARENT, Store, Terminated, flatten, is_closed, read_runs, schema, store_uri
+from trainers.tracking import PARENT, Store, flatten, is_closed, read_runs, schema, store_uri
 from trainers.ui import main as ui_main
 from trainers.ui import ui_command
 

@@ -12,7 +12,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: 
 from shards.redaction import redacted
 from trainers.tracking.address import is_server, sqlite_uri, store_uri
 from trainers.tracking.probe import probe_store
-from trainers.tracking.processes import Terminated
 from trainers.tracking.reading import Recorded, read_artifact, read_runs, tag_experiments
 from trainers.tracking.record import is_closed
 from trainers.tracking.schema import known_store
@@ -43,7 +42,6 @@ __all__ = [
     "Recorded",
     "Run",
     "Store",
-    "Terminated",
     "flatten",
     "is_closed",
     "is_server",

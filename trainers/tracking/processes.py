@@ -1,4 +1,4 @@
-"""The processes that hold open runs: SIGTERM reaches them as an exception, and the store is told of the dead.
+"""The processes that hold open runs: the store is told of the dead.
 
 Every open run holds a lock on a file in ``<root>/.open``, which the system releases when the process dies,
 however it dies. So whoever opens the store next knows the runs that a killed process left RUNNING.
@@ -6,13 +6,8 @@ however it dies. So whoever opens the store next knows the runs that a killed pr
 
 from __future__ import annotations
 
-import signal
-import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
@@ -21,10 +16,6 @@ from mlflow.entities import Run
 from trainers.tracking.tags import LOCK
 
 OPEN = ".open"  # folder of the locks of open runs
-
-
-class Terminated(SystemExit):
-    """SIGTERM arrived while a run was open."""
 
 
 def lock_name(lock: FileLock) -> str:
@@ -65,21 +56,3 @@ def _is_free(path: Path) -> bool:
             return True
     except Timeout:
         return False
-
-
-@contextmanager
-def terminated_by_signal() -> Iterator[None]:
-    """SIGTERM raises Terminated in the main thread while the block runs; other threads can't set handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is stop:  # Ray, started inside, may have put its own there
-            signal.signal(signal.SIGTERM, before)

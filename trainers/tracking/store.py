@@ -17,12 +17,13 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from shards.atomic import write_errors
+from shards.command import signals_raised
 from shards.errors import InputError
 from shards.redaction import redacted
 from trainers.tracking import record
 from trainers.tracking.address import connect, is_server, sqlite_file, store_errors, store_uri
 from trainers.tracking.delivery import Delivery
-from trainers.tracking.processes import Terminated, close_abandoned, hold, lock_name, opened_with, terminated_by_signal
+from trainers.tracking.processes import close_abandoned, hold, lock_name, opened_with
 from trainers.tracking.schema import ensure_schema
 from trainers.tracking.tags import ERROR, LOCK, LONGEST, PARENT, of_this_process
 from trainers.tracking.writing import Pushed, Run
@@ -107,10 +108,10 @@ class Store:
         run = self.open(name, experiment, params, tags, parent, folder=folder, mirrors=mirrors)
         status = "FAILED"
         try:
-            with terminated_by_signal(), run.synced_every(sync_seconds):
+            with signals_raised(), run.synced_every(sync_seconds):
                 yield run
             status = "FINISHED"
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         except BaseException as error:
