@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs import load_config
 from configs.cluster import lasting, ray_session
-from pipelines.causes import REMEDIES, MachineError
+from pipelines.causes import MachineError
 from pipelines.command_line import ingest_parser
 from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
 from pipelines.manifest import Clip, read_manifest
@@ -140,7 +140,7 @@ def _assemble(
         complete.save(out)
         first = failures[0]
         message = f"no clip could be ingested; the first, '{first.id}': {first.error}: {first.message}"
-        raise InputError(message, file=out / QUARANTINE_FILE, remedy=REMEDIES[first.error])
+        raise InputError(message, file=out / QUARANTINE_FILE, remedy=first.remedy)
     splits: dict[str, list[ShardResult]] = {}
     for shard, result in zip(plan, ordered, strict=True):
         splits.setdefault(shard.split, []).append(result)

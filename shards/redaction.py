@@ -18,6 +18,7 @@ _NAMES = r"password|passwd|pwd|secret|token|signature|credentials?|api[_-]?key|a
 _USER = re.compile(r"""(:/{1,2}[^\s/?#@:'"]*:)(?!\d+(?:[/?#\s'"]|$))([^\s'"]+)@""")
 _ALONE = re.compile(r"""(https?://)[^\s/?#@:'"]+@""")
 _QUERY = re.compile(rf"""([?&;][\w.\-]*(?:{_NAMES}|sig|key)=)[^&\s'"#]*""", re.IGNORECASE)
+FOLDERS = ("PWD", "OLDPWD")  # a shell's own: where it stands, where it stood
 _VARIABLE = re.compile(rf"({_NAMES})(_|$)(?!(?:\w+_)?(?:path|file|mode|name|url)$)", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ def redacted(text: str) -> str:
 def _secrets() -> Iterator[str]:
     """Values of this process's environment that must not be written down."""
     for name, value in os.environ.items():
-        found = [value] if _VARIABLE.search(name) else []
+        found = [value] if _VARIABLE.search(name) and name not in FOLDERS else []
         found += [password for _, password in _USER.findall(value)]
         for secret in found:
             yield from (s for s in (secret, unquote(secret)) if len(s) >= SHORTEST and s != HIDDEN)

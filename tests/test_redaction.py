@@ -39,7 +39,11 @@ def test_values_that_the_environment_keeps_secret_go_wherever_they_stand(monkeyp
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/ann/token-file")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://u:p%40ssword@db/x")
+    monkeypatch.setenv("PWD", "/home/ann/project")
+    monkeypatch.setenv("OLDPWD", "/data/clips")
     text = "'hunter2hunter2' abcd/efgh+ijkl 0123456789abcdef /home/ann/token-file for p@ssword"
+    folders = "/home/ann/project/runs and /data/clips/a.mp4"
+    assert redacted(folders) == folders  # where a shell stands is no secret
     assert redacted(text) == "'***' *** *** /home/ann/token-file for ***"
 
 

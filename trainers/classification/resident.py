@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.host import placed, remember
 from models.settings import MODALITIES
 from shards.reader import ShardDataset
 
@@ -44,11 +45,11 @@ class ResidentTokens:
         Args:
             rows: per sample the variant of each modality; one that has none is absent.
         """
-        index, columns = torch.tensor(positions, device=self.device), []
+        index, columns = placed(np.array(positions, dtype=np.int64), self.device), []
         chosen = np.array([[own.get(m, -1) for m in MODALITIES] for own in rows])
-        rows_of = torch.from_numpy(chosen).to(self.device)  # [B, 2]
+        rows_of = placed(chosen, self.device)  # [B, 2]
         for column, modality in enumerate(MODALITIES):
             row = rows_of[:, column]
             values = self.tokens[modality][index, row.clamp(min=0)].float()
             columns.append(values.masked_fill((row < 0)[:, None, None], float("nan")))
-        return columns[0], columns[1], rows_of >= 0
+        return columns[0], columns[1], remember(rows_of >= 0, chosen >= 0)
