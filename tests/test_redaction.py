@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
         ("http://ann:s3cret@host:5000/x", "http://ann:***@host:5000/x"),
         ("at postgresql+psycopg2://u:a/b@c@db/x, twice", "at postgresql+psycopg2://u:***@db/x, twice"),
         ("mysql://u:p%40ss@db:3306/x?charset=utf8", "mysql://u:***@db:3306/x?charset=utf8"),
-        ("/work/s3:/ann:key@bucket/x", "/work/s3:/ann:***@bucket/x"),
+        ("/srv/s3:/ann:key@bucket/x", "/srv/s3:/ann:***@bucket/x"),
         ("s3://:key@bucket/x", "s3://:***@bucket/x"),
         ("https://ghp_abcdef@host/x", "https://***@host/x"),
         ("https://h/x?X-Amz-Signature=abc&a=1&sig=z", "https://h/x?X-Amz-Signature=***&a=1&sig=***"),
