@@ -17,16 +17,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.misbehaving import MisbehavingServer
 from benchmarks.report import positive
 
 METRICS = 10  # per epoch and run
@@ -34,63 +33,21 @@ WANTED = 0.1  # seconds lost per epoch
 START_SECONDS = 180.0  # for the real server
 
 
-class Proxy:
-    """Between the training and the server.
-
-    Attributes:
-        delay: seconds that each request takes more.
-        status: what it answers instead of the server; 0: nothing.
-        requests: how many came.
-    """
+class Proxy(MisbehavingServer):
+    """Between the training and the server."""
 
     def __init__(self, port: int, behind: int):
-        self.port, self.behind = port, behind
-        self.delay, self.status, self.requests = 0.0, 0, 0
-        self._http: ThreadingHTTPServer | None = None
+        super().__init__(port)
+        self.behind = behind
 
-    def start(self) -> None:
-        """Listen."""
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def handle_any(self) -> None:
-                proxy.pass_on(self)
-
-            do_GET = do_POST = do_PATCH = do_PUT = handle_any
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Be gone."""
-        if self._http is not None:
-            self._http.shutdown()
-            self._http.server_close()
-            self._http = None
-
-    def pass_on(self, handler: BaseHTTPRequestHandler) -> None:
-        """One request to the server and its answer back, or what the proxy is told to do."""
-        self.requests += 1
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        time.sleep(self.delay)
-        status, content = self.status, b"{}" if self.status == 500 else b"no"
-        if not status:
-            link = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=60)
-            link.request(handler.command, handler.path, body, {"Content-Type": "application/json"})
-            answer = link.getresponse()
-            status, content = answer.status, answer.read()
-            link.close()
-        try:
-            handler.send_response(status)
-            handler.send_header("Content-Type", "application/json")
-            handler.send_header("Content-Length", str(len(content)))
-            handler.end_headers()
-            handler.wfile.write(content)
-        except OSError:
-            pass  # nobody waits any more
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """The server's own."""
+        link = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=60)
+        link.request(method, path, body, {"Content-Type": "application/json"})
+        answer = link.getresponse()
+        status, content = answer.status, answer.read()
+        link.close()
+        return status, content
 
 
 def training(root: Path, epochs: int, seconds: float, middle: Callable[[], None], late: Callable[[], None]) -> float:
@@ -150,7 +107,7 @@ def measure(args: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
         os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{proxy.port}"
         for number, (name, (before, middle, late)) in enumerate(cases(proxy).items()):
             proxy.start()
-            proxy.delay, proxy.status, proxy.requests = 0.0, 0, 0
+            proxy.delay, proxy.status = 0.0, 0
             place = root / str(number)
             before()
             taken = training(place, args.epochs, args.seconds, middle, late)
