@@ -57,6 +57,11 @@ COMMANDS = {
         "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr",
         "trainers.command_line:train_parser",
     ),
+    "import": Command(
+        "trainers.imports.command",
+        "take in what others trained or shared: released checkpoints, exported runs and shards",
+        "trainers.imports.command_line:import_parser",
+    ),
     "evaluate": Command(
         "trainers.evaluate",
         "conditions x methods: results.csv, results.md, figure",
