@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,39 +21,68 @@ PLAIN = "save it again as an array of floats (numpy.save(path, array.astype('flo
 MACHINE = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE}
 
 
-def read_array(source: Path, entry: Entry, dataset: str) -> np.ndarray:
-    """The array of an entry, as stored.
+class ArrayReader:
+    """Reads the arrays of a source; HDF5 files stay open until it is closed.
 
     Args:
-        dataset: the name within an HDF5 file.
-
-    Raises:
-        DecodeError: missing, cut short, no array of floats; says what to do.
-        OSError: the machine is at fault.
+        source: folder that the entries' files are relative to.
     """
-    path = source / entry.file
-    if entry.row is not None:
-        return _hdf5_row(str(path), dataset, entry.row)
-    try:
-        with path.open("rb", buffering=0) as file:
-            return _read_npy(file)
-    except OSError as error:
-        if error.errno in MACHINE:
-            raise
-        raise DecodeError(Cause.MISSING_FILE, f"can't be opened: {error.strerror}", AGAIN) from None
 
+    def __init__(self, source: Path):
+        self.source = source
+        self._open: dict[tuple[str, str], tuple[Any, Any]] = {}  # (file, dataset) -> both, open
 
-def read_ahead(source: Path, entry: Entry) -> None:
-    """Have the system begin to read a ``.npy`` file; nothing where it can't."""
-    if entry.row is None and hasattr(os, "posix_fadvise"):
+    def __enter__(self) -> ArrayReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._open.popitem()[1][0].close()
+
+    def read(self, entry: Entry, dataset: str) -> np.ndarray:
+        """The array of an entry, as stored.
+
+        Args:
+            dataset: the name within an HDF5 file.
+
+        Raises:
+            DecodeError: missing, cut short, no array of floats; says what to do.
+            InputError: an HDF5 file that is no longer what it was.
+            OSError: the machine is at fault.
+        """
+        if entry.row is not None:
+            return self._row(entry.file, dataset, entry.row)
         try:
-            descriptor = os.open(source / entry.file, os.O_RDONLY | os.O_NONBLOCK)
+            with (self.source / entry.file).open("rb", buffering=0) as file:
+                return _read_npy(file)
+        except OSError as error:
+            if error.errno in MACHINE:
+                raise
+            raise DecodeError(Cause.MISSING_FILE, f"can't be opened: {error.strerror}", AGAIN) from None
+
+    def ahead(self, entry: Entry) -> None:
+        """Have the system begin to read a ``.npy`` file; nothing where it can't."""
+        if entry.row is not None or not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            descriptor = os.open(self.source / entry.file, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
+
+    def _row(self, file: str, name: str, row: int) -> np.ndarray:
+        if (file, name) not in self._open:
+            path = self.source / file
+            opened = open_hdf5(path)
+            self._open[file, name] = opened, checked_dataset(opened, name, path)
+        try:
+            return self._open[file, name][1][row]
+        except (OSError, IndexError, ValueError) as error:
+            message = f"row {row} can't be read: {str(error)[:200]}"
+            raise DecodeError(Cause.TRUNCATED, message, AGAIN) from None
 
 
 def npy_shape(path: Path) -> tuple[int, ...] | None:
@@ -98,20 +126,6 @@ def _header(file: BinaryIO | Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise DecodeError(Cause.WRONG_ARRAY, f"holds {dtype}, not floats", PLAIN)
     return shape, fortran, dtype
-
-
-def _hdf5_row(path: str, dataset: str, row: int) -> np.ndarray:
-    values = _dataset(path, dataset)
-    try:
-        return values[row]
-    except OSError as error:
-        raise DecodeError(Cause.TRUNCATED, f"row {row} can't be read: {str(error)[:200]}", AGAIN) from None
-
-
-@lru_cache(maxsize=8)
-def _dataset(path: str, name: str) -> Any:
-    """The dataset of an HDF5 file, opened once per process."""
-    return checked_dataset(open_hdf5(Path(path)), name, Path(path))
 
 
 def open_hdf5(path: Path) -> Any:

@@ -14,7 +14,7 @@ from pipelines.imports.convert import Converted, convert
 from pipelines.imports.layout import Entry, Members, Part
 from pipelines.imports.notes import Note, What
 from pipelines.imports.plan import ImportItem, ImportShard, ahead
-from pipelines.imports.reading import read_ahead, read_array
+from pipelines.imports.reading import ArrayReader
 from pipelines.imports.settings import ImportConfig
 from pipelines.resume import Ledger, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add
@@ -67,8 +67,8 @@ def import_shard(shard: ImportShard, making: Making, out: Path) -> ImportLedger:
     """
     if (done := read_import_ledger(out, shard)) is not None:
         return done
-    work = _Work(shard, making)
-    with reproducible():
+    with reproducible(), ArrayReader(making.source) as reader:
+        work = _Work(shard, making, reader)
         written = write_shard(out / f"{shard.name}.tar", work.records(), root=out)
     if not written.samples:
         (out / f"{shard.name}.tar").unlink(missing_ok=True)  # of files that were there before
@@ -93,6 +93,7 @@ class _Work:
 
     shard: ImportShard
     making: Making
+    reader: ArrayReader
     notes: list[Note] = field(default_factory=list)
     metas: list[SampleMeta] = field(default_factory=list)
     moments: dict[str, list[Moments]] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class _Work:
         """The clips that can be imported, as the writer takes them."""
         for item, following in ahead(self.shard):
             for entry in following.entries.values() if following is not None else ():
-                read_ahead(self.making.source, entry)
+                self.reader.ahead(entry)
             if not item.entries:  # every question about it is noted
                 continue
             found, causes, notes = self._members(item)
@@ -139,7 +140,7 @@ class _Work:
                 raise _Failed(error, part.name)
             file = _named(entry)
             try:
-                arrays.append((part, read_array(self.making.source, entry, part.name)))
+                arrays.append((part, self.reader.read(entry, part.name)))
             except DecodeError as error:
                 raise _Failed(error, file) from None
         try:
