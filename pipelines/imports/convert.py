@@ -18,7 +18,6 @@ from pipelines.running_stats import Moments
 from shards.causes import Cause
 
 HALF = float(torch.finfo(torch.float16).max)
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,27 @@ class Converted:
     fitted: int | None
 
 
-def convert(parts: Sequence[tuple[Part, np.ndarray]], rows: int, dtype: str, fit: bool = False) -> Converted:
+def convert(
+    parts: Sequence[tuple[Part, np.ndarray]],
+    rows: int,
+    dtype: str,
+    fit: bool = False,
+    room: np.ndarray | None = None,
+) -> Converted:
     """A member from the arrays of its parts.
 
     Args:
         rows: T.
         dtype: "float16" or "float32".
         fit: cut a longer array, repeat the last row of a shorter one.
+        room: an array of this result's shape and dtype, to be filled.
 
     Raises:
         DecodeError: wrong shape, NaN or infinity, or values that the dtype can't hold; names the part.
     """
     width = parts[0][0].width
-    out = torch.empty(rows, sum(part.places for part, _ in parts), width, dtype=DTYPES[dtype])
+    shape = (rows, sum(part.places for part, _ in parts), width)
+    out = torch.from_numpy(room if room is not None and room.shape == shape else np.empty(shape, dtype))
     total, squares = np.zeros(width), np.zeros(width)
     zeros: set[int] = set()
     fitted, place = None, 0

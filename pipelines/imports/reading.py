@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +23,8 @@ MACHINE = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES, er
 
 
 class ArrayReader:
-    """Reads the arrays of a source; HDF5 files stay open until it is closed.
+    """Reads the arrays of a source; HDF5 files stay open until it is closed. Memory is used again: an array holds until
+    the next of the same name is read.
 
     Args:
         source: folder that the entries' files are relative to.
@@ -31,6 +33,7 @@ class ArrayReader:
     def __init__(self, source: Path):
         self.source = source
         self._open: dict[tuple[str, str], tuple[Any, Any]] = {}  # (file, dataset) -> both, open
+        self._rooms: dict[str, np.ndarray] = {}
 
     def __enter__(self) -> ArrayReader:
         return self
@@ -39,11 +42,11 @@ class ArrayReader:
         while self._open:
             self._open.popitem()[1][0].close()
 
-    def read(self, entry: Entry, dataset: str) -> np.ndarray:
+    def read(self, entry: Entry, name: str) -> np.ndarray:
         """The array of an entry, as stored.
 
         Args:
-            dataset: the name within an HDF5 file.
+            name: of the part; the dataset within an HDF5 file.
 
         Raises:
             DecodeError: missing, cut short, no array of floats; says what to do.
@@ -51,10 +54,10 @@ class ArrayReader:
             OSError: the machine is at fault.
         """
         if entry.row is not None:
-            return self._row(entry.file, dataset, entry.row)
+            return self._row(entry.file, name, entry.row)
         try:
             with (self.source / entry.file).open("rb", buffering=0) as file:
-                return _read_npy(file)
+                return _read_npy(file, lambda size: self._room(name, size))
         except OSError as error:
             if error.errno in MACHINE:
                 raise
@@ -72,6 +75,12 @@ class ArrayReader:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
+
+    def _room(self, name: str, size: int) -> np.ndarray:
+        """Memory for so many bytes."""
+        if name not in self._rooms or len(self._rooms[name]) != size:
+            self._rooms[name] = np.empty(size, np.uint8)
+        return self._rooms[name]
 
     def _row(self, file: str, name: str, row: int) -> np.ndarray:
         if (file, name) not in self._open:
@@ -94,7 +103,7 @@ def npy_shape(path: Path) -> tuple[int, ...] | None:
         return None
 
 
-def _read_npy(file: Any) -> np.ndarray:
+def _read_npy(file: Any, room: Callable[[int], np.ndarray]) -> np.ndarray:
     shape, fortran, dtype = _header(file)
     begin, size = file.tell(), os.fstat(file.fileno()).st_size
     wanted = math.prod(shape) * dtype.itemsize
@@ -102,8 +111,7 @@ def _read_npy(file: Any) -> np.ndarray:
         what = "cut short" if size - begin < wanted else "longer than its header says"
         message = f"{what}: {size - begin} bytes of data, the header says {wanted}"
         raise DecodeError(Cause.TRUNCATED, message, AGAIN)
-    values: np.ndarray = np.empty(wanted, np.uint8)
-    got = 0
+    values, got = room(wanted), 0
     while got < wanted:
         if not (more := file.readinto(values[got:])):
             raise DecodeError(Cause.TRUNCATED, f"ends after {got} of {wanted} bytes", AGAIN)

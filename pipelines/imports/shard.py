@@ -97,6 +97,7 @@ class _Work:
     notes: list[Note] = field(default_factory=list)
     metas: list[SampleMeta] = field(default_factory=list)
     moments: dict[str, list[Moments]] = field(default_factory=dict)
+    rooms: dict[str, np.ndarray] = field(default_factory=dict)  # memory by member: the writer is done with it by then
 
     def records(self) -> Iterator[Record]:
         """The clips that can be imported, as the writer takes them."""
@@ -120,7 +121,8 @@ class _Work:
         notes: list[Note] = []
         for member, parts in self.making.members.items():
             try:
-                found[member] = self._converted(item, parts)
+                found[member] = self._converted(item, parts, self.rooms.get(member))
+                self.rooms[member] = found[member].array
             except _Failed as failed:
                 causes[member] = failed.error.cause
                 notes.append(
@@ -130,7 +132,7 @@ class _Work:
             notes += self._remarks(item, parts, found[member])
         return found, causes, notes
 
-    def _converted(self, item: ImportItem, parts: tuple[Part, ...]) -> Converted:
+    def _converted(self, item: ImportItem, parts: tuple[Part, ...], room: np.ndarray | None) -> Converted:
         """Raises: _Failed."""
         config, arrays, file = self.making.config, [], None
         for part in parts:
@@ -144,7 +146,7 @@ class _Work:
             except DecodeError as error:
                 raise _Failed(error, file) from None
         try:
-            found = convert(arrays, self.making.rows, config.dtype, config.length == "fit")
+            found = convert(arrays, self.making.rows, config.dtype, config.length == "fit", room)
         except DecodeError as error:
             raise _Failed(error, file or "") from None
         if config.zeros == "absent" and len(found.zero_rows) == self.making.rows:
