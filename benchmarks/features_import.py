@@ -197,7 +197,7 @@ def answered(folder: Path, videos: int, epochs: int) -> dict[str, Any]:
         "workers": 0,
         "resident": False,
     }
-    configs = {
+    configs: dict[str, dict[str, Any]] = {
         "rows 0, 6, ..., 54, as they are": {"steps_at": "starts", "standardise": False, "lr": 1e-3},
         "middles, standardised": {"lr": 1e-3},
     }

@@ -27,7 +27,7 @@ def npy_parts(array: np.ndarray) -> tuple[bytes, memoryview]:
         raise ValueError(f"arrays of {array.dtype} are not stored")
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return header.getvalue(), memoryview(array.reshape(-1).view(np.uint8))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
 def array_layout(buffer: np.ndarray, size: int) -> tuple[np.dtype, tuple[int, ...], int]:

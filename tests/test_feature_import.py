@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import json
 import os
@@ -384,6 +385,8 @@ def test_a_wrong_folder_is_told_with_what_there_is(pooled, tmp_path):
     source, questions, _ = pooled
     with pytest.raises(InputError, match=r"did you mean 'res18'.*there are: res18, vggish"):
         take(source, questions, tmp_path / "out", "music-avqa")
+    with pytest.raises(InputError, match="avmend corpus music_avqa"):
+        take(source, tmp_path / "avqa-train.json", tmp_path / "out", "music-avqa")
     ask(questions, {"nobody": "train"})
     with pytest.raises(
         InputError, match="'nobody' is the first that is asked about, '00000001' the first that there is"
@@ -397,7 +400,7 @@ def test_a_wrong_folder_is_told_with_what_there_is(pooled, tmp_path):
 
 
 @unit
-def test_pstp_patches_class_token_and_question_files(tmp_path):
+def test_pstp_patches_class_token_and_question_files(tmp_path, capsys):
     source = tmp_path / "feats"
     long = save(source / "clip_patch-level_vit_b32" / "a.npy", arrays(1, 63, 50, 512))
     save(source / "clip_patch-level_vit_b32" / "b.npy", arrays(2, 60, 50, 512))
@@ -418,7 +421,8 @@ def test_pstp_patches_class_token_and_question_files(tmp_path):
         base = name.partition("-")[0]
         np.testing.assert_array_equal(sample.arrays["question"], texts[base].astype(np.float16))
         np.testing.assert_array_equal(sample.arrays["words"], words[base].astype(np.float16))
-    assert verify(tmp_path / "out" / "questions") == []
+    assert avmend.main(["shards", "verify", str(tmp_path / "out")]) == 0
+    assert f"{tmp_path / 'out' / 'questions'}: 2 shards" in capsys.readouterr().out
     said = {(note.what, note.question or note.clip, note.outcome) for note in notes}
     assert said == {
         ("rows cut or repeated", "a", "imported"),
@@ -562,6 +566,18 @@ def test_the_command_tells_what_it_did_and_would_do(pooled, tmp_path, capsys):
     assert "did you mean 'music-avqa'" in capsys.readouterr().err
     assert avmend.main([*command, "visual=res19"]) == 2
     assert "visual" in capsys.readouterr().err
+
+
+@unit
+def test_a_layout_of_a_plugin_is_chosen_by_its_name(pooled, tmp_path, monkeypatch, capsys):
+    source, questions, _ = pooled
+    monkeypatch.setattr(LAYOUTS, "_members", dict(LAYOUTS._members))
+    ours = LAYOUTS["music-avqa"]
+    LAYOUTS.register("mine", dataclasses.replace(ours, about="as MUSIC-AVQA"))
+    assert avmend.main(["list", "layouts"]) == 0
+    assert "mine        as MUSIC-AVQA" in capsys.readouterr().out
+    take(source, questions, tmp_path / "out", "mine", "visual=res18")
+    assert DatasetInfo.load(tmp_path / "out").preprocessing["layout"] == "mine"
 
 
 @unit

@@ -148,6 +148,13 @@ def test_runs_that_take_other_steps_are_evaluated_side_by_side(tmp_path):
     assert rows(*runs) == [row for run in runs for row in rows(run)]
 
 
+def test_a_run_on_imported_features_is_not_asked_about_clips(tmp_path):
+    plain(tmp_path, (4, 8))
+    run = saved_run(tmp_path, "avqa-x", config_of(tmp_path, network="avsd", sizes=SIZES["avsd"]))
+    with pytest.raises(InputError, match=r"imported features \(layout plain\), which nothing here makes of clips"):
+        avmend.load(run)
+
+
 def config_of(root: Path, **more) -> AVQAConfig:
     """A small run on the world in `root`."""
     values = {

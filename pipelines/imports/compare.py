@@ -125,7 +125,7 @@ def _pairs(
     imported: Path, own: Path, infos: tuple[DatasetInfo, DatasetInfo]
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """The arrays of every clip that both have, by modality."""
-    place = {}
+    place: dict[str, tuple[ShardDataset, int]] = {}
     for split in infos[1].splits:
         ours = ShardDataset(own, split, info=infos[1])
         place |= {meta.id: (ours, i) for i, meta in enumerate(ours.metas)}

@@ -75,6 +75,9 @@ def planned(source: Path, questions: Path, layout: str, config: ImportConfig) ->
         InputError: no such folder or questions, or no question has features.
     """
     source = Path(source).absolute()
+    if Path(questions).suffix == ".json":
+        remedy = "make questions.jsonl of it: avmend corpus music_avqa --source DIR --out DIR (or avqa)"
+        raise InputError("is a published question file", file=questions, field="questions", remedy=remedy)
     asked = load_questions(questions)
     found = LAYOUTS[layout].find(config, source)
     items, notes = asked_clips(asked, found)
@@ -136,7 +139,7 @@ def import_features(
             _refuse_nothing(plan, results, out)
             _assemble(plan, results).save(out)
     except OSError as error:
-        remedy = "make room or correct the rights; the same command then goes on"
+        remedy = "make room, or correct the rights or the disk; the same command then goes on"
         raise InputError(f"{error.strerror or error}", file=error.filename or out, remedy=remedy) from error
     return notes
 
