@@ -229,7 +229,7 @@ def test_avqa_loading_end_to_end(tmp_path):
 
 @pytest.mark.slow
 def test_features_import_end_to_end(tmp_path):
-    options = "--videos 20 --timed 4 --repeats 1 --epochs 1".split()
+    options = ["--videos", "20", "--timed", "4", "--repeats", "1", "--epochs", "1"]
     assert features_import.main([*options, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 0
     record = json.loads((tmp_path / "out" / "features-import.json").read_text())
     assert len(record["rows"]) == 4
