@@ -370,6 +370,21 @@ def test_files_that_come_later_change_their_shards_alone(pooled, tmp_path):
 
 
 @unit
+@pytest.mark.parametrize("partial", ["quarantine", "keep"])
+def test_what_was_imported_is_not_lost_with_its_files(pooled, tmp_path, partial):
+    source, questions, _ = pooled
+    how = ("visual=res18", f"partial={partial}")
+    take(source, questions, tmp_path / "out", "music-avqa", *how)
+    before = digests(tmp_path / "out")
+    (source / "res18" / "a_flip.npy").unlink()
+    if partial == "keep":
+        (source / "vggish" / "a_flip.npy").unlink()
+    with pytest.raises(InputError, match="1 that were imported have no files any more, such as 'a_flip'"):
+        take(source, questions, tmp_path / "out", "music-avqa", *how)
+    assert digests(tmp_path / "out") == before
+
+
+@unit
 def test_an_import_is_not_mixed_with_another(pooled, tmp_path):
     source, questions, _ = pooled
     take(source, questions, tmp_path / "out", "music-avqa", "visual=res18")

@@ -13,7 +13,7 @@ from pipelines.imports.layouts import LAYOUTS
 from pipelines.imports.notes import IMPORT_FILE, Note, What
 from pipelines.imports.plan import ImportShard, asked_clips, asked_questions, shards_of, unasked_clips
 from pipelines.imports.settings import ImportConfig
-from pipelines.imports.shard import ImportLedger, Making, import_shard, read_import_ledger
+from pipelines.imports.shard import ImportLedger, Making, import_shard, lost_items, read_import_ledger
 from pipelines.on_ray import run_tasks
 from pipelines.resume import keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
@@ -165,6 +165,10 @@ def _work(
     todo = [shard for shard in shards if shard.name not in done]
     if not todo:
         return done
+    if lost := [name for shard in todo for name in lost_items(out, shard, making)]:
+        message = f"{len(lost)} that were imported have no files any more, such as '{lost[0]}'"
+        remedy = f"bring the files back; or remove {out} to import anew what is left"
+        raise InputError(message, file=making.source, field="source", remedy=remedy)
     sizes = {shard.name: len(shard.items) for shard in shards}
     before, config = sum(sizes[name] for name in done), making.config
     with Progress(label, sum(sizes.values()), unit, done=before, stage=stage) as progress:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pydantic
 
 from pipelines.causes import DecodeError
 from pipelines.feature_shard import reproducible
@@ -16,7 +17,7 @@ from pipelines.imports.notes import Note, What
 from pipelines.imports.plan import ImportItem, ImportShard, ahead
 from pipelines.imports.reading import ArrayReader
 from pipelines.imports.settings import ImportConfig
-from pipelines.resume import Ledger, read_ledger, write_ledger
+from pipelines.resume import Ledger, ledger_path, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add
 from shards.causes import Cause
 from shards.schema import ABSENT, MODALITIES, SampleMeta, StreamInfo, count_absent
@@ -56,6 +57,18 @@ class ImportLedger(Ledger):
 def read_import_ledger(out: Path, shard: ImportShard) -> ImportLedger | None:
     """The result of a finished shard, if it is finished and its files are those that it was made from."""
     return read_ledger(ImportLedger, out, shard.name, shard.digest)
+
+
+def lost_items(out: Path, shard: ImportShard, making: Making) -> list[str]:
+    """Ids that an earlier import has in this shard and whose files are gone: making it again would lose them."""
+    try:
+        before = ImportLedger.model_validate_json(ledger_path(out, shard.name).read_bytes())
+    except (FileNotFoundError, pydantic.ValidationError):
+        return []
+    wanted = {part.name for parts in making.members.values() for part in parts}
+    enough = min(len(wanted), 1) if making.modalities and making.config.partial == "keep" else len(wanted)
+    there = {item.id for item in shard.items if len(wanted & item.entries.keys()) >= enough}
+    return [name for name in before.imported if name not in there]
 
 
 def import_shard(shard: ImportShard, making: Making, out: Path) -> ImportLedger:
