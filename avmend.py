@@ -104,7 +104,7 @@ COMMANDS = {
     ),
     "list": Command(
         "tuning.listing",
-        "what there is: recipes, networks, recoveries, corpora, conditions, presets, sweeps",
+        "what there is: recipes, networks, corpora, conditions, protocols, presets, ...",
         "tuning.listing:parser",
     ),
     "ui": Command("trainers.ui", "open the MLflow UI on the runs", "trainers.command_line:ui_parser"),
