@@ -116,9 +116,9 @@ def condition_named(name: str) -> Condition:
         UnknownName: there is none.
     """
     base, _, level = name.rpartition("-")
-    if name not in CONDITIONS and base in CONDITIONS and level in map(str, SEVERITIES):
-        return CONDITIONS[base].ladder((int(level),))[0]
-    return CONDITIONS[name]
+    if name in CONDITIONS or level not in map(str, SEVERITIES) or base not in CONDITIONS:
+        return CONDITIONS[name]
+    return CONDITIONS[base].ladder((int(level),))[0] if CONDITIONS[base].corruption else CONDITIONS[name]
 
 
 def case_of(noisy_audio: bool, noisy_visual: bool) -> str:

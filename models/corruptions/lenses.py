@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from models.corruptions.pictures import light, pixels, unit
+from models.corruptions.pictures import REFERENCE, light, pixels, unit
 
 MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma in pixels
 DISK = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius, sigma of its rim
@@ -56,24 +57,30 @@ def defocus(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarra
 
 
 def glass(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Blur, swap every pixel with one that is a few pixels away, one after the other, and blur again.
+    """Blur, swap every pixel with one that is a few pixels away, one after the other, and blur again; at 224 pixels,
+    whatever the picture's size.
 
     ImageNet-C's code, through views of one array, copies where it means to swap.
     """
     sigma, furthest, rounds = GLASS[severity - 1]
-    sigma, furthest, side = sigma * unit(x), max(1, round(furthest * unit(x))), x.shape[0]
-    order = list(range(side * side))
+    large = Image.fromarray(x).resize((REFERENCE, REFERENCE), Image.Resampling.BILINEAR)  # itself, where it has 224
+    blurred = gaussian_filter(light(np.array(large)), sigma, mode="nearest", axes=(0, 1))
+    shuffled = blurred.reshape(-1, 3)[shuffled_places(furthest, rounds, rng)].reshape(blurred.shape)
+    seen = pixels(gaussian_filter(shuffled, sigma, mode="nearest", axes=(0, 1)))
+    return np.array(Image.fromarray(seen).resize(x.shape[1::-1], Image.Resampling.BILINEAR))
+
+
+def shuffled_places(furthest: int, rounds: int, rng: np.random.Generator) -> list[int]:
+    """Where each of the 224 x 224 pixels comes from after swaps with others at most `furthest` pixels away per axis."""
+    order = list(range(REFERENCE * REFERENCE))
+    along_side = range(REFERENCE - furthest, furthest, -1)
     for _ in range(rounds):
-        rows = range(side - furthest, furthest, -1)
-        dx, dy = rng.integers(-furthest, furthest, (2, len(rows), len(rows)))
-        jumps = (dy * side + dx).tolist()
-        for row, jump in zip(rows, jumps, strict=True):
-            for column, step in zip(rows, jump, strict=True):
-                here = row * side + column
-                order[here], order[here + step] = order[here + step], order[here]
-    blurred = gaussian_filter(light(x), sigma, mode="nearest", axes=(0, 1))
-    shuffled = blurred.reshape(-1, 3)[order].reshape(x.shape)
-    return pixels(gaussian_filter(shuffled, sigma, mode="nearest", axes=(0, 1)))
+        dx, dy = rng.integers(-furthest, furthest, (2, len(along_side), len(along_side)))
+        for row, jumps in zip(along_side, (dy * REFERENCE + dx).tolist(), strict=True):
+            for column, jump in zip(along_side, jumps, strict=True):
+                here = row * REFERENCE + column
+                order[here], order[here + jump] = order[here + jump], order[here]
+    return order
 
 
 def zoom(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:

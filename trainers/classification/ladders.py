@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from configs.figure_text import figure_text
 from models.conditions import condition_named
@@ -69,15 +70,17 @@ def rung(condition: str) -> tuple[str, str, int] | None:
     return protocol, label, found.level
 
 
-Figure = Callable[[CorruptionRow], float]
+Value = Callable[[CorruptionRow], float]
+CellT = TypeVar("CellT")
 
 
-def over_seeds(rows: Sequence[CorruptionRow], value: Figure) -> Spread:
-    """Mean and deviation over seeds of the mean of a figure within a seed."""
+def over_seeds(rows: Sequence[CorruptionRow], value: Value) -> Spread:
+    """Mean and deviation over seeds of the mean of a figure within a seed; NaN where a figure is."""
     by_seed: dict[int, list[float]] = {}
     for row in rows:
         by_seed.setdefault(row.seed, []).append(value(row))
-    return spread([statistics.fmean(values) for values in by_seed.values()])
+    means = [statistics.fmean(values) for values in by_seed.values()]
+    return (math.nan, 0.0) if any(map(math.isnan, means)) else spread(means)
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,19 @@ def ladders(rows: Sequence[CorruptionRow]) -> list[Ladder]:
     return out
 
 
-def body(ladder: Ladder, cell: Callable[[Sequence[CorruptionRow], Figure], str]) -> list[list[str]]:
-    """Lines of the table by corruption: each, their mean, and that relative to clean; a column per method."""
-    lines = [[name, *(cell(ladder.rows(m, name), _accuracy) for m in ladder.methods)] for name in ladder.corruptions]
-    lines.append(["mean", *(cell(ladder.rows(m), _accuracy) for m in ladder.methods)])
-    return [*lines, ["mean, relative to clean", *(cell(ladder.rows(m), _relative) for m in ladder.methods)]]
+Cells = Callable[[Sequence[CorruptionRow], Value], CellT]
 
 
-def by_severity(ladder: Ladder, cell: Callable[[Sequence[CorruptionRow], Figure], str]) -> list[list[str]]:
-    """Lines of the table by severity: the mean over corruptions; a column per method."""
-    return [[str(s), *(cell(ladder.rows(m, severity=s), _accuracy) for m in ladder.methods)] for s in ladder.severities]
+def body(ladder: Ladder, cell: Cells[CellT]) -> list[tuple[str, list[CellT]]]:
+    """The table by corruption: each, their mean, and that relative to clean; a cell per method."""
+    lines = [(name, [cell(ladder.rows(m, name), _accuracy) for m in ladder.methods]) for name in ladder.corruptions]
+    lines.append(("mean", [cell(ladder.rows(m), _accuracy) for m in ladder.methods]))
+    return [*lines, ("mean, relative to clean", [cell(ladder.rows(m), _relative) for m in ladder.methods])]
+
+
+def by_severity(ladder: Ladder, cell: Cells[CellT]) -> list[tuple[str, list[CellT]]]:
+    """The table by severity: the mean over corruptions; a cell per method."""
+    return [(str(s), [cell(ladder.rows(m, severity=s), _accuracy) for m in ladder.methods]) for s in ladder.severities]
 
 
 def _accuracy(row: CorruptionRow) -> float:
@@ -144,7 +150,7 @@ def markdown(ladder: Ladder) -> str:
     """Accuracy by corruption and by severity, in percent."""
     several = any(len({row.seed for row in ladder.rows(m)}) > 1 for m in ladder.methods)
 
-    def cell(rows: Sequence[CorruptionRow], value: Figure) -> str:
+    def cell(rows: Sequence[CorruptionRow], value: Value) -> str:
         found = over_seeds(rows, value) if rows else None
         return "" if found is None or math.isnan(found[0]) else percent(found, several)
 
@@ -154,9 +160,11 @@ def markdown(ladder: Ladder) -> str:
         + (" ± standard deviation over seeds. " if several else ". ")
         + "Relative to clean: 1 - (clean - corrupted) / clean, in percent. corruptions.csv has every severity."
     )
-    text = f"## {ladder.protocol}\n\n{markdown_table(['corruption', *ladder.methods], body(ladder, cell))}\n\n{note}"
+    by_corruption = [[name, *cells] for name, cells in body(ladder, cell)]
+    text = f"## {ladder.protocol}\n\n{markdown_table(['corruption', *ladder.methods], by_corruption)}\n\n{note}"
     if len(ladder.severities) > 1:
-        text += f"\n\n{markdown_table(['severity', *ladder.methods], by_severity(ladder, cell))}"
+        steps = [[name, *cells] for name, cells in by_severity(ladder, cell)]
+        text += f"\n\n{markdown_table(['severity', *ladder.methods], steps)}"
     return text
 
 
