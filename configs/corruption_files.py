@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -104,7 +105,9 @@ def read_recording(path: Path) -> np.ndarray:
     from torchaudio.functional import resample
 
     try:
-        rate, values = wavfile.read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # titles and the like in the file
+            rate, values = wavfile.read(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"not readable as sound: {error}", file=path, remedy="give .wav files of PCM or float"

@@ -177,8 +177,8 @@ def test_every_kind_is_drawn_about_equally_often():
     config = NoiseConfig()
     for modality in KINDS:
         kinds = [ruin(sample(modality), modality, 1, config, 0, str(i), 0)[1] for i in range(240)]
-        for kind in KINDS[modality]:
-            assert kinds.count(kind) > 0.6 * 240 / len(KINDS[modality])
+        for kind in getattr(config, modality):
+            assert kinds.count(kind) > 0.6 * 240 / len(getattr(config, modality))
 
 
 @pytest.mark.parametrize(
