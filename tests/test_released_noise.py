@@ -100,6 +100,6 @@ def test_a_name_stands_for_the_settings():
     assert load_config(FeatureConfig, None, ["noise=released_kinds"]).noise.visual[0] == "released_gaussian"
     assert NOISE_PRESETS["ours"] == NoiseConfig()
     with pytest.raises(InputError, match="did you mean 'released'"):
-        load_config(EvaluateConfig, None, ["noise=relased"])
+        load_config(EvaluateConfig, None, ["noise=release"])
     with pytest.raises(InputError, match="two strengths"):
         load_config(EvaluateConfig, None, ["noise.visual=[released_blur]", "noise.alone=4"])

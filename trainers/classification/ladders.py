@@ -193,8 +193,10 @@ def figure(ladder: Ladder, path: Path, columns: int = 5) -> None:
         panel.set_title(figure_text(corruption), fontsize=9)
         panel.set_xticks(ladder.severities)
         panel.grid(alpha=0.3)
-    fig.supxlabel("severity", fontsize=9)
-    fig.supylabel("accuracy, %", fontsize=9)
+    for panel in panels[:, 0]:
+        panel.set_ylabel("accuracy, %", fontsize=8)
+    for panel in panels[-1]:
+        panel.set_xlabel("severity", fontsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     fig.savefig(path, dpi=130)
