@@ -14,7 +14,7 @@ PREDICT = """What finished runs answer about clips, with probabilities, what was
 
 Clips are decoded and normalised as the run's own data were. One line per run and clip; several runs stand below
 each other. Exit status 1: a clip failed; the others are answered."""
-EXPORT = """A finished run or a dataset as a folder that others can take in: files, hashes, and a card that says what it is.
+EXPORT = """A finished run or a dataset as a folder that others can take in: files, hashes, a card that says what it is.
 
   avmend export RUN DIR       weights, config, the run that it stands on, a model card
   avmend export SHARDS DIR    shards, a dataset card, Croissant metadata; `datasets` and `webdataset` read it

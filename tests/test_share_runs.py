@@ -1,4 +1,4 @@
-"""Runs handed on: the same identity and the same numbers elsewhere, a card that hubs read, and no trust in what comes."""
+"""Runs handed on: the same identity and the same numbers elsewhere, a card that hubs read, no trust in what comes."""
 
 from __future__ import annotations
 

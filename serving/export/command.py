@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from configs.cluster import lasting
 from serving.command_line import export_parser

@@ -13,18 +13,15 @@ from pipelines.shard_job import Quarantined
 from serving.export.folder import megabytes
 from serving.export.model_card import UNKNOWN, front_matter
 from serving.export.samples import INDEX, ArraySpec, Survey
-from shards.schema import MODALITIES, DatasetInfo, ShardInfo, Statistics
+from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo, Statistics, StreamInfo
 from trainers.tables import markdown_table
 
 MOST_LABELS = 100  # rows of the table by class
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 HEARD = {"audio": "sound", "visual": "picture"}
-STREAM = [("present", "bool"), ("cause", "string"), ("codec", "string"), ("rate", "float64"), ("duration", "float64")]
-STREAM += [("begin", "float64"), ("channel", "string")]
 LISTS = {"labels": "string", "frame_times": "float64"}
-NUMBERS = {"duration": "float64", "sample_rate": "int64", "frame_rate": "float64", "offset": "float64"}
-JSON = ("key", "id", "labels", "split", "group", "duration", *MODALITIES, "source_sha256", "sample_rate", "frame_rate")
-JSON += ("frame_times", "offset")
+KINDS = {"present": "bool", "sample_rate": "int64"}  # of the fields of a sample's json; others are texts
+KINDS |= dict.fromkeys(("duration", "frame_rate", "offset", "rate", "begin"), "float64")
 
 
 def description(info: DatasetInfo) -> str:
@@ -110,7 +107,7 @@ def features(arrays: Mapping[str, ArraySpec]) -> list[dict[str, Any]]:
     a member."""
     members = [{"name": name, **_array(spec)} for name, spec in arrays.items()]
     ends = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
-    return [{"name": "json", "struct": [_json_field(name) for name in JSON]}, *members, *ends]
+    return [{"name": "json", "struct": [_json_field(name) for name in SampleMeta.model_fields]}, *members, *ends]
 
 
 def _array(spec: ArraySpec) -> dict[str, Any]:
@@ -121,8 +118,10 @@ def _array(spec: ArraySpec) -> dict[str, Any]:
 
 def _json_field(name: str) -> dict[str, Any]:
     if name in MODALITIES:
-        return {"name": name, "struct": [{"name": inner, "dtype": kind} for inner, kind in STREAM]}
-    return {"name": name, "list": LISTS[name]} if name in LISTS else {"name": name, "dtype": NUMBERS.get(name, "string")}
+        return {"name": name, "struct": [_json_field(inner) for inner in StreamInfo.model_fields]}
+    if name in LISTS:
+        return {"name": name, "list": LISTS[name]}
+    return {"name": name, "dtype": KINDS.get(name, "string")}
 
 
 def _facts(info: DatasetInfo, license: str | None) -> str:
@@ -193,8 +192,8 @@ def _making(info: DatasetInfo, found: Survey) -> Iterator[str]:
         if statistics is not None:
             yield f"- statistics of the {name}, train split: {_statistics(statistics)}"
     if info.backbone is not None:
-        variants = ", ".join(info.backbone.variants)
-        yield f"- by network `{info.backbone.id}`, fingerprint `{info.backbone.fingerprint}`; stored variants: {variants}"
+        yield f"- by network `{info.backbone.id}`, fingerprint `{info.backbone.fingerprint}`"
+        yield f"- stored variants: {', '.join(info.backbone.variants)}"
     else:
         yield "- No noise is stored: training and evaluation draw it from (seed, sample, draw)."
     yield "- sha256 of every shard: `dataset.json`; of every file of the export: `avmend.json`."

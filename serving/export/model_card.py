@@ -130,7 +130,7 @@ def _contents(
         yield f"- **Not in it**: `{name}`, the frozen network that it stands on; put it beside the run."
     elif below is None and run.recipe.task.features is not None:
         yield "- **Not in it**: the public weights that its features were made with (`--weights`)."
-    yield "- `avmend.json`: size and sha256 of every file. Not in it: the clips, the shards, the state of the optimiser."
+    yield "- `avmend.json`: size and sha256 of every file. Not in it: clips, shards, the state of the optimiser."
 
 
 def _figures(found: Sequence[Figures]) -> Iterator[str]:
@@ -147,8 +147,8 @@ def _figures(found: Sequence[Figures]) -> Iterator[str]:
         ]
         yield markdown_table(["condition", *figures.methods], rows) + "\n"
         if figures.noise:
-            yield f"Noise, drawn by (seed, sample): `{json.dumps(figures.noise)}`. Where a modality is taken away, clips"
-            yield "that have nothing else are left out.\n"
+            yield f"Noise, drawn by (seed, sample): `{json.dumps(figures.noise)}`. Where a modality is taken away,"
+            yield "clips that have nothing else are left out.\n"
 
 
 def _percent(value: float | None) -> str:
@@ -156,17 +156,16 @@ def _percent(value: float | None) -> str:
 
 
 def _limits(run: FinishedRun, found: Sequence[Figures]) -> Iterator[str]:
-    yield "For research on clips like those that it was trained on. It knows no answers but those below and always gives"
-    yield "one of them; its probabilities are not to be relied on for other kinds of clips. It was not tested for"
+    yield "For research on clips like those that it was trained on. It knows no answers but those below and always"
+    yield "gives one of them; its probabilities are not to be relied on for other kinds of clips. It was not tested for"
     yield "decisions about people.\n"
     for figures in found:
         for method, values in figures.methods.items():
             whole = values.get("complete", values.get("complete_all"))
             for condition, value in values.items():
                 if whole is not None and condition.endswith(GONE):
-                    said = (
-                        f"{_percent(whole)} % as the clips are, {_percent(value)} % with {condition.replace('_', ' ')}"
-                    )
+                    gone = condition.replace("_", " ")
+                    said = f"{_percent(whole)} % as the clips are, {_percent(value)} % with {gone}"
                     yield f"- {method}: {said}."
     if not found:
         yield "What a missing modality costs it was not measured."

@@ -71,9 +71,14 @@ def export_run(folder: Path, out: Path, options: RunOptions | None = None) -> tu
             _write_run(export, one, [name_of(other) for other in taken], first=one is run)
         found = evaluations(run, options.results)
         export.write("README.md", model_card(run, below, taken, found, options.license, export))
-        said = {"kind": "run", "name": name_of(run), "license": options.license}
-        said |= {"folders": tuple(_place(one) for one in taken), "fingerprint": read_record(run.folder)["identity"]}
-        record = finish(export, **said)
+        record = finish(
+            export,
+            kind="run",
+            name=name_of(run),
+            license=options.license,
+            folders=tuple(_place(one) for one in taken),
+            fingerprint=read_record(run.folder)["identity"],
+        )
     return record, [f"{_place(one)}: {megabytes(export.size(_place(one) + '/'))}" for one in taken]
 
 

@@ -78,8 +78,8 @@ def survey(folder: Path, info: DatasetInfo, out: Path) -> Survey:
     """
     found = Survey()
     with replacing(out) as temporary, parquet.ParquetWriter(temporary, SCHEMA) as writer:
-        for split, shard in ((name, shard) for name, split in info.splits.items() for shard in split.shards):
-            data = one_shard(folder, info, split, shard)
+        for name, shard in ((name, shard) for name, split in info.splits.items() for shard in split.shards):
+            data = one_shard(folder, info, name, shard)
             for meta in data.metas:
                 found.count(meta)
             _learn_arrays(data, found)

@@ -11,8 +11,9 @@ from configs.cluster import runs_folder
 from shards.command import Parser
 from trainers.imports.kinds import KINDS, SHARED
 
-IMPORT = """Take in what others trained or shared: as runs, or shards, like any other. avmend import DIR takes a folder that
-avmend export wrote; avmend import KIND --help tells more."""
+IMPORT = """Take in what others trained or shared: as runs, or shards, like any other.
+
+avmend import DIR takes a folder that avmend export wrote; avmend import KIND --help tells more."""
 
 
 class ImportParser(Parser):

@@ -52,7 +52,7 @@ def _take_shards(source: Path, record: SharedRecord, out: Path) -> Path:
         _copy(source, record, folder, partial)
         info = DatasetInfo.load(partial)
         _same(source, "dataset's fingerprint", info.fingerprint(), record.fingerprint)
-        listed = {inner: file for inner, file in record.within(folder)}
+        listed = dict(record.within(folder))
         for shard in (shard for split in info.splits.values() for shard in split.shards):
             file = listed.get(shard.name)
             if file is None or (file.bytes, file.sha256) != (shard.bytes, shard.sha256):
