@@ -11,7 +11,7 @@ from PIL import Image
 from models.fbank import log_mel
 from pipelines.audit import sketch
 from pipelines.audit.candidates import close_pairs, equal_pairs
-from pipelines.audit.duplicates import Match, decide
+from pipelines.audit.duplicates import Match, decide, match_array
 from pipelines.audit.joined import components
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.similarity import coarser, picture_similarity, same_extent, sound_similarity
@@ -121,7 +121,7 @@ def test_a_still_is_no_neighbour_of_itself_and_of_each_clip_the_nearest_are_kept
     assert counts.min() >= 3
     assert len(a) <= 3 * 40
     assert set(
-        components(40, [Match(int(i), int(j), 1, 0, False) for i, j in zip(a, b, strict=True)], -np.ones(40, int))
+        components(40, match_array(Match(i, j, 1, 0, False) for i, j in zip(a, b, strict=True)), np.zeros(40, int))
     ) == {0}
 
 
@@ -132,8 +132,8 @@ def test_equal_values_are_chained():
 
 
 def test_components_join_duplicates_and_groups():
-    groups = np.array([-1, 3, -1, 3, -1, -1])
-    found = components(6, [Match(0, 1, 1, 0, False), Match(4, 5, 0, 0, True)], groups)
+    groups = np.array([0, 3, 0, 3, 0, 0])
+    found = components(6, match_array([Match(0, 1, 1, 0, False), Match(4, 5, 0, 0, True)]), groups)
     together = {frozenset(np.flatnonzero(found == value).tolist()) for value in found}
     assert together == {frozenset({0, 1, 3}), frozenset({2}), frozenset({4, 5})}
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 BITS = 41  # of the longer hash
+BLOCK = 1 << 18  # hashes that are compared with their neighbours at a time
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # clips a < b, int64, and bits in which they differ, uint8
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # clips a < b, int32, and bits in which they differ, uint8
 
 
 def close_pairs(
@@ -42,7 +43,7 @@ def equal_pairs(values: np.ndarray, usable: np.ndarray) -> Pairs:
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(values[rows], kind="stable")]
     same = values[rows[1:]] == values[rows[:-1]]
-    a, b = rows[:-1][same], rows[1:][same]
+    a, b = rows[:-1][same].astype(np.int32), rows[1:][same].astype(np.int32)
     order = np.lexsort((b, a))
     return a[order], b[order], np.zeros(len(a), np.uint8)
 
@@ -50,7 +51,7 @@ def equal_pairs(values: np.ndarray, usable: np.ndarray) -> Pairs:
 def _distinct(hashes: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the usable clips and whose they are, each once per clip: a still's windows must not be its own
     neighbours."""
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(usable).astype(np.int32)
     windows = np.sort(hashes[rows], axis=1)
     fresh = np.ones(windows.shape, bool)
     fresh[:, 1:] = windows[:, 1:] != windows[:, :-1]
@@ -68,16 +69,18 @@ def _permuted(values: np.ndarray, order: np.ndarray) -> np.ndarray:
 def _neighbours(flat: np.ndarray, owner: np.ndarray, order: np.ndarray, reach: int, distance: int) -> Pairs:
     parts = [_none()]
     for step in range(1, min(reach, len(order) - 1) + 1):
-        first, second = order[:-step], order[step:]
-        apart = np.bitwise_count(flat[first] ^ flat[second])
-        close = (apart <= distance) & (owner[first] != owner[second])
-        one, two = owner[first[close]], owner[second[close]]
-        parts.append((np.minimum(one, two), np.maximum(one, two), apart[close]))
+        for begin in range(0, len(order) - step, BLOCK):
+            first = order[begin : min(begin + BLOCK, len(order) - step)]
+            second = order[begin + step : begin + step + len(first)]
+            apart = np.bitwise_count(flat[first] ^ flat[second])
+            close = (apart <= distance) & (owner[first] != owner[second])
+            one, two = owner[first[close]], owner[second[close]]
+            parts.append((np.minimum(one, two), np.maximum(one, two), apart[close]))
     return _joined(*parts)
 
 
 def _none() -> Pairs:
-    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8)
 
 
 def _joined(*parts: Pairs) -> Pairs:
@@ -93,11 +96,12 @@ def _joined(*parts: Pairs) -> Pairs:
 def _closest(pairs: Pairs, nearest: int) -> Pairs:
     """Pairs that are among the nearest few of either clip."""
     a, b, apart = pairs
-    clip, other, pair = (np.concatenate(both) for both in ((a, b), (b, a), (np.arange(len(a)),) * 2))
+    clip, other, pair = (np.concatenate(both) for both in ((a, b), (b, a), (np.arange(len(a), dtype=np.int32),) * 2))
     order = np.lexsort((other, np.tile(apart, 2), clip))
     new = np.ones(len(order), bool)
     new[1:] = clip[order][1:] != clip[order][:-1]
-    begins = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    places = np.arange(len(order), dtype=np.int32)
+    begins = np.maximum.accumulate(np.where(new, places, 0))
     kept = np.zeros(len(a), bool)
-    kept[pair[order[np.arange(len(order)) - begins < nearest]]] = True
+    kept[pair[order[places - begins < nearest]]] = True
     return a[kept], b[kept], apart[kept]
