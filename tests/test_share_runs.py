@@ -73,6 +73,20 @@ def test_a_prompt_run_comes_with_its_backbone_and_both_are_the_same_elsewhere(wo
     assert read_run(runs / run.name).config.backbone == runs / world.backbone.name
     assert take_in([str(tmp_path / "shared"), "--runs", str(runs)]) == 0, "what is there is left as it is"
     assert not list(runs.glob(".*"))
+    assert export([str(runs / run.name), str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / RECORD).read_bytes() == (tmp_path / "shared" / RECORD).read_bytes()
+
+
+def test_a_backbone_that_is_left_out_is_named(world: World, tmp_path, capsys):
+    run = world.others["prompt"]
+    assert export([str(run), str(tmp_path / "shared"), "--without-backbone"]) == 0
+    assert [path.name for path in (tmp_path / "shared" / "runs").iterdir()] == [run.name]
+    assert f"**Not in it**: `{world.backbone.name}`" in (tmp_path / "shared" / "README.md").read_text()
+    assert take_in([str(tmp_path / "shared"), "--runs", str(tmp_path / "runs")]) == 0
+    with pytest.raises(InputError, match=world.backbone.name):
+        evaluated(tmp_path / "runs" / run.name, world.media)
+    shutil.copytree(world.backbone, tmp_path / "runs" / world.backbone.name)
+    assert evaluated(tmp_path / "runs" / run.name, world.media) == evaluated(run, world.media)
 
 
 def test_a_run_is_asked_without_its_data_or_the_place_it_came_from(tuned, clips, folder, tmp_path):
@@ -184,6 +198,11 @@ def other_place(folder: Path) -> None:
     replaced(folder, path, json.dumps(record).encode())
 
 
+def odd_checkpoint(folder: Path) -> None:
+    (path,) = folder.glob("runs/*/finetune/checkpoint.json")
+    replaced(folder, path.relative_to(folder).as_posix(), b'{"format": 1}')
+
+
 def other_path(to: str) -> Callable[[Path], None]:
     def change(record: dict) -> None:
         record["files"][0]["path"] = to
@@ -208,6 +227,7 @@ def other_path(to: str) -> Callable[[Path], None]:
         (other_path("runs/x/state.pt"), "of no kind that is shared"),
         (other_seed, "its identity is"),
         (other_place, "names a path outside"),
+        (odd_checkpoint, "is no checkpoint"),
         (lambda folder: rewritten(folder, lambda record: record.update(fingerprint="0" * 12)), "its identity is"),
         (lambda folder: rewritten(folder, lambda record: record.update(folders=["runs/../../x"])), "no plain"),
         (lambda folder: rewritten(folder, lambda record: record["files"].clear()), "no run here|no checkpoint"),

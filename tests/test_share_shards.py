@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,17 @@ def test_splits_without_a_modality_have_no_array_of_it(tmp_path):
 
 def _silent() -> list:
     return [(key, m) for key, m in media_records("train", 30, lambda i: "bell") if "audio.npy" not in m]
+
+
+def test_the_documented_lines_run(croissants, shared, tmp_path, monkeypatch, capsys):
+    (tmp_path / "handed-on").mkdir()
+    (tmp_path / "handed-on" / "scenes").symlink_to(shared)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    page = (Path(__file__).resolve().parent.parent / "docs" / "share.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for block in code:
+        exec(compile(block, "docs/share.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "['bell'] float16 (3, 32, 32, 3)" in out
+    assert re.search(r"b'train\d+' \[b'\w+'\] \(40, 128\)", out)

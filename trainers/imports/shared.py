@@ -82,7 +82,9 @@ def _take_run(source: Path, record: SharedRecord, folder: str, runs: Path) -> No
 def _is_same(record: SharedRecord, folder: str, out: Path) -> bool:
     """Whether a run that is there has the weights of the one that comes."""
     theirs = {inner: file.sha256 for inner, file in record.within(folder) if inner.endswith("/checkpoint.json")}
-    return all((out / inner).is_file() and file_sha256(out / inner) == sha256 for inner, sha256 in theirs.items())
+    return bool(theirs) and all(
+        (out / inner).is_file() and file_sha256(out / inner) == sha256 for inner, sha256 in theirs.items()
+    )
 
 
 def _check_run(source: Path, record: SharedRecord, folder: str, place: Path) -> None:
@@ -95,12 +97,22 @@ def _check_run(source: Path, record: SharedRecord, folder: str, place: Path) -> 
     for name in run.recipe.checkpoints(run.config):
         if not has_checkpoint(place / name):
             raise InputError(f"has no checkpoint '{name}'", file=Path(source) / folder, remedy=AGAIN)
-        load_checkpoint(place / name)
+        _load(source, folder, place, name)
     start, revision = said.get("backbone") or None, said.get("revision", 1)
     identity = run_identity(run.config, revision, said.get("dataset", ""), start)
     _same(source, "identity", identity, said.get("identity"))
     if folder == record.folders[0]:
         _same(source, "identity", identity, record.fingerprint)
+
+
+def _load(source: Path, folder: str, place: Path, name: str) -> None:
+    try:
+        load_checkpoint(place / name)
+    except InputError as error:
+        raise InputError(error.message, file=Path(source) / folder / name, remedy=AGAIN) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"is no checkpoint: {error!r}"
+        raise InputError(message, file=Path(source) / folder / name, remedy=AGAIN) from None
 
 
 def _same(source: Path, what: str, found: str, said: object) -> None:
