@@ -207,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 1 if a planted copy was not found."""
     parser = argparse.ArgumentParser(prog="benchmarks.audit_scale", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=positive, default=[10_000, 100_000, 1_000_000], help="clips")
-    parser.add_argument("--work", type=Path, help="folder with room for 4 kB a clip (default: a temporary one)")
+    parser.add_argument(
+        "--work", type=Path, help="folder to go on in, with room for 5 kB a clip (default: a temporary one)"
+    )
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
@@ -226,9 +228,14 @@ def _of_size(work: Path, clips: int) -> dict[str, Any]:
         draw(folder, clips)
     found: dict[str, Any] = {}
     for step in STEPS_OF_IT:
+        kept = folder / f"{step}.json"
+        if kept.exists():
+            found |= json.loads(kept.read_text())
+            continue
         command = [sys.executable, "-m", "benchmarks.audit_scale", "--one", step, str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found |= json.loads(done.stdout.splitlines()[-1])
+        kept.write_text(done.stdout.splitlines()[-1])
+        found |= json.loads(kept.read_text())
     return found
 
 

@@ -68,13 +68,14 @@ def _permuted(values: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _neighbours(flat: np.ndarray, owner: np.ndarray, order: np.ndarray, reach: int, distance: int) -> Pairs:
     parts = [_none()]
+    values, owners = flat[order], owner[order]
     for step in range(1, min(reach, len(order) - 1) + 1):
         for begin in range(0, len(order) - step, BLOCK):
-            first = order[begin : min(begin + BLOCK, len(order) - step)]
-            second = order[begin + step : begin + step + len(first)]
-            apart = np.bitwise_count(flat[first] ^ flat[second])
-            close = (apart <= distance) & (owner[first] != owner[second])
-            one, two = owner[first[close]], owner[second[close]]
+            first = slice(begin, min(begin + BLOCK, len(order) - step))
+            second = slice(first.start + step, first.stop + step)
+            apart = np.bitwise_count(values[first] ^ values[second])
+            close = (apart <= distance) & (owners[first] != owners[second])
+            one, two = owners[first][close], owners[second][close]
             parts.append((np.minimum(one, two), np.maximum(one, two), apart[close]))
     return _joined(*parts)
 
