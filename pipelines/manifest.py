@@ -13,6 +13,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,7 +229,7 @@ def _clips(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Clip]:
 
 def _clip(where: str, folder: Path, row: Row) -> Clip:
     clip_id = _text(where, row, "id", required=True)
-    split = _text(where, row, "split", required=True)
+    split = sys.intern(_text(where, row, "split", required=True))  # one of each in memory, not one a row
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
         raise InputError(
             f"'{split}' can't name a file", file=where, field="split", remedy="use letters, digits, _ and -"
@@ -244,7 +245,7 @@ def _clip(where: str, folder: Path, row: Row) -> Clip:
         **media,
         labels=_labels(where, row),
         split=split,
-        group=_text(where, row, "group") or None,
+        group=sys.intern(_text(where, row, "group")) or None,
         start=_seconds(where, row, "start"),
         duration=_seconds(where, row, "duration"),
     )
@@ -296,7 +297,7 @@ def _labels(where: str, row: Row) -> tuple[str, ...]:
         )
     if any(";" in label for label in labels):
         raise InputError("a label holds ';'", file=where, field="label", remedy="';' separates labels")
-    return tuple(dict.fromkeys(labels))
+    return tuple(map(sys.intern, dict.fromkeys(labels)))
 
 
 def _seconds(where: str, row: Row, name: str) -> float | None:
