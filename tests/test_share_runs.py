@@ -89,6 +89,15 @@ def test_a_backbone_that_is_left_out_is_named(world: World, tmp_path, capsys):
     assert evaluated(tmp_path / "runs" / run.name, world.media) == evaluated(run, world.media)
 
 
+def test_a_backbone_that_was_renamed_is_found_by_what_the_export_says(world: World, tmp_path):
+    renamed = Path(shutil.copytree(world.backbone, tmp_path / "mine" / "renamed"))
+    run = Path(shutil.copytree(world.others["lora"], tmp_path / "mine" / world.others["lora"].name))
+    assert export([str(run), str(tmp_path / "shared"), "--backbone", str(renamed / "finetune")]) == 0
+    assert take_in([str(tmp_path / "shared"), "--runs", str(tmp_path / "runs")]) == 0
+    assert read_run(tmp_path / "runs" / run.name).config.backbone == tmp_path / "runs" / "renamed"
+    assert evaluated(tmp_path / "runs" / run.name, world.media) == evaluated(run, world.media)
+
+
 def test_a_run_is_asked_without_its_data_or_the_place_it_came_from(tuned, clips, folder, tmp_path):
     wanted = avmend.load(tuned, "cpu").predict([clips / name for name in NAMES])
     as_it_is = avmend.load(folder / "runs" / tuned.name, "cpu").predict([clips / name for name in NAMES])

@@ -126,7 +126,7 @@ def stands_on(run: FinishedRun, backbone: Path | None = None) -> FinishedRun | N
         found = maker.backbone
     else:
         return None
-    below = _finished(found)
+    below = _finished(found if (found / CONFIG_FILE).is_file() else found.parent)  # of a checkpoint, its run
     if run.recipe.on_features and run.recipe.load is not None:  # refuses another backbone than it was
         run.recipe.load(_standing_on(run, found), torch.device("cpu"))
     return below
@@ -180,11 +180,17 @@ def _data_place(media: Path) -> str:
 
 
 def _portable_paths(run: FinishedRun, taken: list[str]) -> Iterator[tuple[str, Any]]:
-    """The paths of a run's config as they are in an export: from the run's folder on, and only by the last name."""
+    """The paths of a run's config as they are in an export: from the run's folder on, and only by the last name.
+
+    Args:
+        taken: names of the runs that the export holds, the one that the other stands on last.
+    """
     *_, (data, _) = _datasets(run)
     for field, value in run.config:
         if field == "data":
             yield field, data.removesuffix(f"/{DATASET_FILE}")
+        elif field == "backbone" and isinstance(value, Path) and taken[1:]:
+            yield field, f"../{taken[1]}"
         elif isinstance(value, Path):
             yield field, _portable(value)
         elif is_paths(value):
