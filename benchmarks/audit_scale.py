@@ -210,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, help="folder to go on in, with room for 5 kB a clip (default: a temporary one)"
     )
+    parser.add_argument("--seek", type=positive, default=1_000_000, help="clips, at most, among which all are sought")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
@@ -217,17 +218,17 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(STEPS_OF_IT[args.one[0]](Path(args.one[1]))))
         return 0
     work = (args.work or Path(tempfile.mkdtemp(prefix="audit-scale-"))).absolute()
-    rows = [_of_size(work, size) for size in args.sizes]
+    rows = [_of_size(work, size, ["audited", "sought"] if size <= args.seek else ["audited"]) for size in args.sizes]
     write(args.out, rows, machine("cpu"))
     return int(any(row["pairs"] < planted(row["clips"]) for row in rows))
 
 
-def _of_size(work: Path, clips: int) -> dict[str, Any]:
+def _of_size(work: Path, clips: int, steps: Sequence[str]) -> dict[str, Any]:
     folder = work / str(clips)
     if not (folder / "dataset.json").exists():
         draw(folder, clips)
     found: dict[str, Any] = {}
-    for step in STEPS_OF_IT:
+    for step in steps:
         kept = folder / f"{step}.json"
         if kept.exists():
             found |= json.loads(kept.read_text())
@@ -253,9 +254,9 @@ def write(out: Path, rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> N
             f"{r['pairs']:,}",
             r["csv_mb"],
             r["page_kb"],
-            r["seeking_processor_seconds"],
-            r["seeking_peak_mb"],
-            f"{r['candidate_pairs']:,}",
+            r.get("seeking_processor_seconds", "-"),
+            r.get("seeking_peak_mb", "-"),
+            f"{r['candidate_pairs']:,}" if "candidate_pairs" in r else "-",
         ]
         for r in rows
     ]
