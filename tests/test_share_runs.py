@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 import avmend
-from models.conditions import CONDITIONS
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from serving.export.command import main as export
@@ -55,7 +54,7 @@ def folder(tuned: Path, tmp_path: Path) -> Path:
 
 
 def evaluated(run: Path, media: Path) -> list[tuple]:
-    config = EvaluateConfig(data=media, conditions=tuple(CONDITIONS))
+    config = EvaluateConfig(data=media)
     rows = prepare_evaluation([read_run(run)], config).rows(lambda *counts, **labels: None)
     return [(row.condition, row.selection, row.accuracy, row.samples) for row in rows]
 
