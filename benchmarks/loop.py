@@ -122,7 +122,7 @@ def _loop(stage: Stage, config: TrainConfig, place: Rank, waits: list[float]) ->
 
 def _bare(stage: Stage, config: TrainConfig, place: Rank) -> Callable[[], float]:
     """Seconds of forward, backward and AdamW over the same batches, all of them in memory before."""
-    order = epoch_order(len(stage.train), config.seed, 0)
+    order = epoch_order(stage.train.ids, config.seed, 0)
     loaded = batches(stage.train, order, config.batch_size, 0, drop_last=True)
     ready: list[AVBatch] = [batch.to(place.device) for batch in loaded]
     objective = stage.objective.to(place.device).train()
