@@ -40,7 +40,7 @@ class Round:
 
     Attributes:
         strikes: signal and second of the run.
-        tracebacks: in runs that were not struck.
+        tracebacks: printed by the run that was left to end, and by those that were struck.
         as_calm: it made what an undisturbed run makes.
         left: processes that a killed run left behind.
     """
@@ -109,8 +109,10 @@ def one_round(window: str, wanted: Window, out: Path, calm: tuple[Any, float], r
     begin, log = time.monotonic(), out.with_suffix(".log")
     strikes: list[tuple[str, float]] = []
     left: list[str] = []
-    for _ in range(PER_ROUND):
-        with Marked.start(*wanted.arguments(out), log=log.with_suffix(".struck.log")) as run:
+    tracebacks = 0
+    for number in range(PER_ROUND):
+        struck = out.with_suffix(f".struck-{number}.log")
+        with Marked.start(*wanted.arguments(out), log=struck) as run:
             name, delay = str(rng.choice(SIGNALS)), rng.uniform(0, calm[1])
             while run.process.poll() is None and time.monotonic() < run.begin + delay:
                 time.sleep(0.01)
@@ -119,10 +121,11 @@ def one_round(window: str, wanted: Window, out: Path, calm: tuple[Any, float], r
                 strikes.append((name, round(time.monotonic() - run.begin, 2)))
             run.process.wait(HANGS)
             left += run.left(GRACE)
+        tracebacks += struck.read_text().count("Traceback (most recent")
     with Marked.start(*wanted.arguments(out), log=log) as run:
         status = run.process.wait(HANGS)
         left += run.left(GRACE)
-    tracebacks = log.read_text().count("Traceback (most recent")
+    tracebacks += log.read_text().count("Traceback (most recent")
     as_calm = status == 0 and wanted.made(out) == calm[0]
     found = Round(window, tuple(strikes), status, tracebacks, as_calm, tuple(left), time.monotonic() - begin)
     if not is_bad(found):
