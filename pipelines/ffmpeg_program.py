@@ -12,7 +12,7 @@ from pipelines.causes import TRUNCATED, UNDECODABLE, UNSUPPORTED, DecodeError, c
 from pipelines.container import Media, Stream
 from pipelines.ffmpeg import packets, run, source, to_pipe
 from pipelines.frames import Frames, Wanted, fit, seconds
-from pipelines.pyav_frames import Listing, Undecided
+from pipelines.pyav_frames import Listing, Undecided, chunks
 
 _OFFSET = 100.0  # seconds added to all times, so that none is negative in the NUT container
 
@@ -25,25 +25,30 @@ def by_program(media: Media, stream: Stream, wanted: Wanted, timeout: float) -> 
     """
     check_whole(media, stream)
     found = 0
-    for shown, keys in _listings(media, stream, timeout):
+    for shown, keys, times in _listings(media, stream, timeout):
         chosen = wanted.choose(shown, keys)
         distinct, back = np.unique(chosen, return_inverse=True)
-        pictures = _pictures(media, stream, shown, distinct, wanted, timeout)
+        pictures = _pictures(media, stream, times, distinct, wanted, timeout)
         if len(pictures) == len(distinct):
             return wanted.frames(np.stack(pictures)[back], shown, chosen)
         found = len(pictures)
     raise DecodeError(UNDECODABLE, f"video ({stream.codec}): {found} frames of {len(distinct)}")
 
 
-def _listings(media: Media, stream: Stream, timeout: float) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """When frames appear and go, and which are key frames: as the container lists them; if some of those are never
-    shown, as decoding all of them finds."""
+def _listings(
+    media: Media, stream: Stream, timeout: float
+) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+    """When frames appear and go, which are key frames, and when the program says that they appear: as the container
+    lists them; if some of those are never shown, as decoding all of them finds."""
+    shift = _shift(media, stream)
     try:
         listing = Listing(media, stream)
-        yield listing.shown, listing.keys
+        yield listing.shown, listing.keys, listing.shown[:, 0] - shift
     except Undecided:
         pass
-    yield _times(media, stream, timeout) + _shift(media, stream), None
+    found = _times(media, stream, timeout)
+    shown = chunks(media, stream) if "avi" in media.formats else None
+    yield shown if shown is not None and len(shown) == len(found) else found + shift, None, found[:, 0]
 
 
 def _shift(media: Media, stream: Stream) -> float:
@@ -67,16 +72,15 @@ def _times(media: Media, stream: Stream, timeout: float) -> np.ndarray:
 
 
 def _pictures(
-    media: Media, stream: Stream, shown: np.ndarray, chosen: np.ndarray, wanted: Wanted, timeout: float
+    media: Media, stream: Stream, times: np.ndarray, chosen: np.ndarray, wanted: Wanted, timeout: float
 ) -> list[np.ndarray]:
     """Uint8 [size, size, 3] of the frames of those positions, upright.
 
     Raises:
         DecodeError: something could not be read, or was concealed.
     """
-    near = max(float(np.diff(shown[:, 0]).min()) / 4, 1e-4) if len(shown) > 1 else 1.0
-    at = shown[chosen, 0] - _shift(media, stream)
-    windows = _sum([f"between(t,{time - near:.6f},{time + near:.6f})" for time in at])
+    near = max(float(np.diff(times).min()) / 4, 1e-4) if len(times) > 1 else 1.0
+    windows = _sum([f"between(t,{time - near:.6f},{time + near:.6f})" for time in times[chosen]])
     form = {"fps_mode": "passthrough", "pix_fmt": "rgb24", "c": "rawvideo", "format": "nut"}
     key_frames = {"skip_frame": "nokey"} if wanted.key_frames else {}
     graph = to_pipe(source(max_error_rate=0, **key_frames), stream.index, vf=f"select='{windows}'", **form)

@@ -79,10 +79,22 @@ class Listing:
         self.pts = np.sort(pts[~hidden])
         (last,) = np.array(track.durations)[pts == self.pts[-1]]
         self.shown = seconds(self.pts, int(last), track.unit) - media.zero
-        guessed = "avi" in media.formats and (np.diff(pts) > 0).all()  # it has no times; nothing is reordered
-        if guessed and stream.begin is not None:
-            self.shown -= self.shown[0, 0] - stream.begin
+        if "avi" in media.formats:
+            placed = chunks(media, stream)
+            if placed is None or media.reorders(stream):
+                raise Undecided("an order that the container does not tell")
+            self.shown = placed
         self.keys = np.flatnonzero(np.isin(self.pts, pts[np.array(track.keys)]))
+
+
+def chunks(media: Media, stream: Stream) -> np.ndarray | None:
+    """Float [frames, 2]: when frames of an AVI appear and go. It has no times but the places of the chunks, and
+    FFmpeg's pts are guessed from these; ``None`` where a place is not told."""
+    track = media.tracks[stream.index]
+    if not track.dts or None in track.dts:
+        return None
+    places = np.sort(np.array(track.dts))
+    return seconds(places, 1, track.unit) - media.zero
 
 
 def needed(pts: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:
