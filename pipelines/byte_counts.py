@@ -1,4 +1,4 @@
-"""Bytes and pieces that containers count. A file that has all that it counts lacks nothing, whatever length it promises.
+"""Bytes and pieces that containers count: a file that has all of them lacks nothing, whatever length it promises.
 
 Headers are often written with a wrong length (by recorders that leave a stream out, by muxers that can't store a late
 start); a file that was cut lacks bytes.
@@ -29,8 +29,8 @@ def has_all_bytes(file: BinaryIO, formats: tuple[str, ...], size: int) -> bool:
 
 
 def lacks_samples(file: BinaryIO, formats: tuple[str, ...], size: int) -> bool:
-    """Whether the samples' chunk of a WAV or CAF claims bytes that the file of ``size`` lacks; a recorder that writes to
-    a pipe claims the most that there can be, or none."""
+    """Whether the samples' chunk of a WAV or CAF claims bytes that the file of ``size`` lacks; a recorder that writes
+    to a pipe claims the most that there can be, or none."""
     if "wav" in formats:
         name, first, width, order, most = b"data", 12, 4, "little", 0x7FFFF000
     elif "caf" in formats:

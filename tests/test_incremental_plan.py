@@ -90,8 +90,8 @@ def test_a_folder_begun_by_an_earlier_ingestion_is_not_continued_and_can_be_read
         again(folder, *FIRST, "new,a.wav,x,train")
     assert "ingest all clips into another --out" in str(error.value)
     assert digests(folder / "out") == before
-    with pytest.raises(InputError, match="revision 1 of the ingestion"):  # a shard that was not finished
-        next((folder / "out/ledger").glob("test-*")).unlink()
+    next((folder / "out/ledger").glob("test-*")).unlink()  # a shard that was not finished
+    with pytest.raises(InputError, match="revision 1 of the ingestion"):
         again(folder, *FIRST)
     assert len(ShardDataset(folder / "out", "train")) == 2
 
