@@ -65,7 +65,7 @@ def check_extent(media: Media, span: Span) -> None:
     if until is not None and span.start >= until:
         raise DecodeError(TRUNCATED, f"begins at {span.start:g} s, but the file lasts {until:g} s")
     promised, ends = span.end(media.duration), media.ends()
-    if promised is None or not ends:
+    if media.duration is None or promised is None or not ends:  # a piece may reach beyond the end
         return
     if max(ends) < promised - tolerance(promised - span.start) and not media.complete:
         message = f"its streams end at {max(ends):.2f} s, the container promises {promised:.2f} s"

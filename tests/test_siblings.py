@@ -115,6 +115,16 @@ def test_a_transport_stream_that_lost_pieces_is_damaged(tmp_path, in_process):
 
 
 @BOTH
+@pytest.mark.parametrize("name", ["a.ts", "a.ogv", "a.mp4"])
+def test_a_piece_that_reaches_beyond_the_end_ends_with_the_file(tmp_path, name, in_process):
+    codecs = {"ts": ("-c:v", "mpeg2video", "-r", "25", "-c:a", "mp2"), "ogv": (*YUV, "-c:v", "libtheora")}
+    run_ffmpeg(*PICTURE, *SOUND, *codecs.get(name[2:], H264), tmp_path / name)
+    piece = taken(tmp_path / name, start=1, duration=20, in_process=in_process)
+    assert piece.duration == pytest.approx(3, abs=0.15)
+    assert lag(piece) == pytest.approx(0, abs=0.06)
+
+
+@BOTH
 def test_sound_that_starts_late_in_ogg(tmp_path, in_process):
     codecs = (*YUV, "-c:v", "libtheora", "-c:a", "libopus")
     run_ffmpeg(*PICTURE, "-itsoffset", "0.5", *SOUND, *MAPS, *codecs, tmp_path / "a.ogv")
