@@ -15,6 +15,7 @@ _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _HEAD = 1 << 16
 _PIECES = (188, 192, 204)  # bytes of a piece of a transport stream
 _MOST = 16 << 20
+_LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of a page of Ogg
 
 
 def has_all_bytes(file: BinaryIO, formats: tuple[str, ...], size: int) -> bool:
@@ -95,6 +96,26 @@ def _asf(head: bytes, size: int) -> bool:
     counted = int.from_bytes(fields.read(8), "little")
     flags = int.from_bytes(head[at + 88 : at + 92], "little")
     return at >= 0 and not flags & 1 and counted == size  # bit 0: a broadcast, whose fields mean nothing
+
+
+def ends_within_page(file: BinaryIO, size: int) -> bool:
+    """Whether an Ogg file of ``size`` bytes ends before its last page does."""
+    begin = max(0, size - _LARGEST_PAGE)
+    file.seek(begin)
+    data = file.read()
+    at = data.rfind(b"OggS\0")
+    count = data[at + 26] if at >= 0 and at + 26 < len(data) else 0
+    return at >= 0 and at + 27 + count + sum(data[at + 27 : at + 27 + count]) > len(data)
+
+
+def ends_within_piece(file: BinaryIO, size: int) -> bool:
+    """Whether a transport stream of ``size`` bytes ends before its last piece does."""
+    head = file.read(2 * max(_PIECES) + 1)
+    step = next((n for n in _PIECES if head[:1] == head[n : n + 1] == head[2 * n : 2 * n + 1] == b"\x47"), None)
+    if step is None or not size % step:
+        return False
+    file.seek(size - size % step)
+    return file.read(1) == b"\x47"
 
 
 def counts_anew(file: BinaryIO, begin: int, end: int) -> bool:

@@ -31,6 +31,10 @@ _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE,
 _CUT_SHORT = re.compile(
     r"stream \d+, offset 0x[0-9a-f]+: partial file|File ended prematurely|Truncating packet of size|Read error\b"
 )
+_DAMAGED = re.compile(
+    r"0x[0-9a-f]{2} at pos \d+ \(0x[0-9a-f]+\) invalid as first byte of an EBML number\s*|CRC mismatch!\s*"
+    r"|ff asf skip \d+ \(unknown stream\)\s*|Packet mismatch -?\d+ \d+ \d+\s*"
+)
 _CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+ ")
 _NO_CODEC = re.compile(
     r"No decoder|Decoder .*not found|Decoding requested, but no decoder|.*is not (implemented|supported)"
@@ -61,6 +65,11 @@ def machine_at_fault(error: OSError, *programs: str) -> bool:
 def cut_short(messages: Iterable[str]) -> str | None:
     """The first of FFmpeg's messages that says that the file ends early or lacks a piece."""
     return next((text.strip() for text in messages if _CUT_SHORT.match(text)), None)
+
+
+def damaged_container(messages: Iterable[str]) -> str | None:
+    """The first of FFmpeg's messages that says that the container is broken, and that a part was passed over."""
+    return next((text.strip() for text in messages if _DAMAGED.fullmatch(text)), None)
 
 
 def concealed(messages: Iterable[str]) -> bool:

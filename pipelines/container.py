@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,8 +19,16 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from pipelines.byte_counts import counts_anew, has_all_bytes
-from pipelines.causes import MISSING_FILE, TRUNCATED, UNDECODABLE, DecodeError, cut_short, machine_at_fault
+from pipelines.byte_counts import counts_anew, ends_within_page, ends_within_piece, has_all_bytes
+from pipelines.causes import (
+    MISSING_FILE,
+    TRUNCATED,
+    UNDECODABLE,
+    DecodeError,
+    cut_short,
+    damaged_container,
+    machine_at_fault,
+)
 
 HELD = 64 << 20  # bytes: the packets of smaller files are read once
 NO_MEDIA = {"hls", "concat", "dash", "tty", "lavfi", "ffmetadata", "webvtt", "srt"}  # text and playlists
@@ -30,6 +38,7 @@ BACK = 0.1  # seconds that it falls back; other containers' clocks only jitter b
 RESET = 1.0
 HEADERS_LIE = {"avi", "asf", "flv"}  # lengths that writers get wrong; of no use where the bytes are counted
 FROM_NOUGHT = {"matroska", "nut"}  # containers whose length is counted from 0, not from where their streams begin
+FURTHER = {"analyzeduration": 600_000_000, "probesize": 256 << 20}  # microseconds, bytes: how far to look for streams
 _ESTIMATED = "Estimating duration from bitrate, this may be inaccurate"
 
 
@@ -107,10 +116,11 @@ class Media:
         formats: names of the container.
         streams: audio and video; attached pictures (cover art) are left out: they are no picture of the clip.
         joints: whether the clock started anew on the way.
+        probing: options with which the file was opened.
     """
 
-    def __init__(self, file: Any, log: list[tuple[int, str, str]], path: str, descriptor: int):
-        self.file, self.log, self.path, self.descriptor = file, log, path, descriptor
+    def __init__(self, file: Any, log: list[tuple[int, str, str]], path: str, descriptor: int, probing: dict[str, int]):
+        self.file, self.log, self.path, self.descriptor, self.probing = file, log, path, descriptor, probing
         self.size = os.path.getsize(path)
         self.formats = tuple(file.format.name.split(","))
         self.discontinuous = bool(file.format.flags & TS_DISCONT)
@@ -125,6 +135,7 @@ class Media:
         self.streams = tuple(filter(None, map(self._stream, file.streams)))
         self.hold, self.joints = self.size <= HELD, False
         self.unreadable: str | None = None
+        self.passed_over: str | None = None
         self.clock = _Clock(self.discontinuous)
 
     def reopen(self) -> BinaryIO:
@@ -133,9 +144,19 @@ class Media:
 
     @cached_property
     def complete(self) -> bool:
-        """Whether the container counts its bytes, and has them: then it was not cut, whatever length it promises."""
+        """Whether the container counts its bytes, has them, and none was found broken: then it was not cut, whatever
+        length it promises."""
+        broken = damaged_container([text for _, _, text in self.log])
         with self.reopen() as file:
-            return has_all_bytes(file, self.formats, self.size)
+            return broken is None and has_all_bytes(file, self.formats, self.size)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether FFmpeg may not have looked far enough: a stream without facts, or none in a container that does not
+        announce its streams."""
+        bare = any(s.codec != "none" and not (s.width if s.kind == "video" else s.rate) for s in self.streams)
+        announced = not self.discontinuous and "flv" not in self.formats
+        return bare or not (announced or len({stream.kind for stream in self.streams}) == 2)
 
     def first(self, kind: str) -> Stream | None:
         """The ``audio`` or ``video`` stream that is ingested: the first that the container would play by default, else
@@ -166,7 +187,11 @@ class Media:
         """The packets of all streams by index, in one pass, as far as they can be read."""
         found = {s.index: Track(float(s.time_base or 0)) for s in self.file.streams}
         held = {s.index for s in (self.first("audio"), self.first("video")) if s} if self.hold else set()
+        known = 0
         for packet in self._packets(self.file):
+            if len(self.log) > known and self.passed_over is None:  # complaints with something behind them
+                self.passed_over = damaged_container([text for _, _, text in self.log[known:]])
+                known = len(self.log)
             track = found[packet.stream_index]
             if not packet.size:  # nothing new: the frame before is held
                 track.idle = max(track.idle or 0, (packet.pts or 0) + (packet.duration or 0))
@@ -194,6 +219,8 @@ class Media:
                     yield packet
         except av.FFmpegError as error:
             self.unreadable = error.strerror
+        except IndexError:  # PyAV's, on a stream that appears on the way
+            raise DecodeError(UNDECODABLE, "a stream appears that was not announced") from None
         self.joints |= bool(self.clock.shift)
 
     def again(self, stream: Stream, begin: float | None) -> Iterator[Any]:
@@ -208,7 +235,7 @@ class Media:
 
     def _from_start(self, index: int) -> Iterator[Any]:
         """As opened anew: after a seek to 0 the demuxers forget what to skip there."""
-        with open_file(self.path) as (file, _):
+        with open_file(self.path, self.probing) as (file, _):
             yield from (p for p in self._packets(file) if p.stream_index == index and p.size)
 
     def since(self, stream: Stream, position: int) -> Iterator[tuple[int, Any]]:
@@ -274,12 +301,19 @@ class Media:
             return "mpegts" in self.formats and any(counts_anew(file, *track.offsets[at : at + 2]) for at in near)
 
     def check_readable(self) -> None:
-        """Raises DecodeError (truncated) if reading met the file's end before the container's."""
+        """Raises DecodeError if reading met the file's end before the container's, or passed over a broken part."""
         _ = self.tracks
         if self.unreadable:
             raise DecodeError(TRUNCATED, f"reading stopped: {self.unreadable}")
         if (message := cut_short([text for _, _, text in self.log])) is not None:
             raise DecodeError(TRUNCATED, message)
+        if self.passed_over is not None:
+            raise DecodeError(UNDECODABLE, f"the container is damaged: {self.passed_over}")
+        with self.reopen() as file:
+            if "ogg" in self.formats and ends_within_page(file, self.size):
+                raise DecodeError(TRUNCATED, "the last page is not whole")
+            if "mpegts" in self.formats and ends_within_piece(file, self.size):
+                raise DecodeError(TRUNCATED, "the last piece of the transport stream is not whole")
 
 
 class _Clock:
@@ -324,8 +358,11 @@ def _pixel_aspect(stream: Any) -> float:
 
 
 @contextmanager
-def open_file(path: str) -> Iterator[tuple[Any, int]]:
+def open_file(path: str, probing: Mapping[str, int]) -> Iterator[tuple[Any, int]]:
     """FFmpeg's container of a file, and the descriptor by which it is read.
+
+    Args:
+        probing: how far to look for streams, where not as usual.
 
     Raises:
         OSError: the file can't be opened.
@@ -333,7 +370,7 @@ def open_file(path: str) -> Iterator[tuple[Any, int]]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", **{k: str(v) for k, v in probing.items()}}
         with av.open("fd:", options=options, metadata_errors="ignore") as file:
             yield file, descriptor
     finally:
@@ -352,18 +389,24 @@ def open_media(path: str) -> Iterator[Media]:
     with ExitStack() as stack:
         capture: Any = av.logging.Capture()
         log = stack.enter_context(capture)
-        try:
-            file, descriptor = stack.enter_context(open_file(path))
-        except (av.FFmpegError, ValueError) as error:
-            raise _no_media(path, error, log) from None
-        except OSError as error:
-            if machine_at_fault(error):
-                raise
-            raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
-        media = Media(file, log, path, descriptor)
+        media = _opened(stack, log, path, {})
+        if media.unsure:
+            media = _opened(stack, log, path, FURTHER)
         if NO_MEDIA & set(media.formats):
             raise DecodeError(UNDECODABLE, f"a text or playlist ({media.formats[0]}), no media")
         yield media
+
+
+def _opened(stack: ExitStack, log: list[tuple[int, str, str]], path: str, probing: dict[str, int]) -> Media:
+    try:
+        file, descriptor = stack.enter_context(open_file(path, probing))
+    except (av.FFmpegError, ValueError) as error:
+        raise _no_media(path, error, log) from None
+    except OSError as error:
+        if machine_at_fault(error):
+            raise
+        raise DecodeError(MISSING_FILE, f"{path}: {error.strerror}") from None
+    return Media(file, log, path, descriptor, probing)
 
 
 def _no_media(path: str, error: Exception, log: list[tuple[int, str, str]]) -> Exception:

@@ -125,6 +125,61 @@ def test_a_piece_that_reaches_beyond_the_end_ends_with_the_file(tmp_path, name, 
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("name", "codecs", "late"),
+    [
+        ("sound.ts", (*H264, "-c:a", "aac"), "sound"),
+        ("picture.ts", (*H264, "-c:a", "aac"), "picture"),
+        ("sound.mpg", ("-c:v", "mpeg2video", "-r", "25", "-c:a", "mp2"), "sound"),
+    ],
+)
+def test_a_stream_that_begins_long_after_the_file(tmp_path, name, codecs, late, in_process):
+    """Later than where FFmpeg looks for streams, and than a jump at which its program takes a clock for a new one."""
+    by = {kind: ("-itsoffset", "12") if kind == late else () for kind in ("sound", "picture")}
+    slow = RED_LIME.replace("d=2", "d=8" if late == "sound" else "d=2")
+    tone = (*by["sound"], *SOUND)
+    run_ffmpeg(*by["picture"], "-f", "lavfi", "-i", slow, *tone, *MAPS, *codecs, tmp_path / name)
+    clip = taken(tmp_path / name, in_process=in_process)
+    assert lag(clip) == pytest.approx(14 - 8 if late == "sound" else 2 - 14, abs=0.15)
+
+
+def _zeros(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(3000) + data[middle + 3000 :]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "codecs"),
+    [
+        ("a.webm", ("-c:v", "mjpeg", "-c:a", "libopus", "-f", "matroska")),
+        ("a.ogv", ("-c:v", "libtheora", "-c:a", "libvorbis")),
+        ("a.wmv", ("-c:v", "wmv2", "-c:a", "wmav2")),
+        ("a.flv", ("-c:v", "flv1", "-c:a", "mp3")),
+    ],
+)
+def test_a_container_that_is_broken_inside_is_no_shorter_file(tmp_path, name, codecs, in_process):
+    """Demuxers pass over what they can't read; what stood there would be missing silently."""
+    busy = ("-f", "lavfi", "-i", "testsrc2=s=128x96:r=25:d=3", "-f", "lavfi", "-i", "anoisesrc=d=3:a=0.4")
+    run_ffmpeg(*busy, *YUV, *codecs, tmp_path / name)
+    changed(tmp_path / name, _zeros)
+    with pytest.raises(DecodeError):
+        taken(tmp_path / name, in_process=in_process)
+
+
+@pytest.mark.parametrize(("name", "step"), [("a.ts", 188), ("a.ogg", 0)])
+def test_streams_without_a_length_that_end_within_a_piece(tmp_path, name, step):
+    run_ffmpeg(*SOUND, "-c:a", "mp2" if step else "libvorbis", tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    half = len(whole) * 3 // 5
+    (tmp_path / name).write_bytes(whole[: half // 188 * 188 + 100] if step else whole[:half])
+    with pytest.raises(DecodeError, match=TRUNCATED):
+        taken(tmp_path / name)
+    (tmp_path / name).write_bytes(whole + b"<html>not found</html>")  # something behind the end is nobody's
+    assert tone_times(taken(tmp_path / name).audio) == pytest.approx((2, 4), abs=0.05)
+
+
+@BOTH
 def test_sound_that_starts_late_in_ogg(tmp_path, in_process):
     codecs = (*YUV, "-c:v", "libtheora", "-c:a", "libopus")
     run_ffmpeg(*PICTURE, "-itsoffset", "0.5", *SOUND, *MAPS, *codecs, tmp_path / "a.ogv")
