@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from shards.causes import Cause
+from shards.redaction import redacted
 
 ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
 UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
@@ -45,12 +46,13 @@ _NO_MEMORY = re.compile(
 
 
 class DecodeError(Exception):
-    """A clip, or a stream that should be there, can't be decoded: the cause, what was seen, what to do about it."""
+    """A clip, or a stream that should be there, can't be decoded: the cause, what was seen (passwords of addresses
+    redacted), what to do about it."""
 
     def __init__(self, cause: str, message: str, remedy: str | None = None):
-        self.cause, self.message = Cause(cause), message
+        self.cause, self.message = Cause(cause), redacted(message)
         self.remedy = remedy or REMEDIES[self.cause]
-        super().__init__(f"{cause}: {message}")
+        super().__init__(f"{cause}: {self.message}")
 
 
 class MachineError(OSError):

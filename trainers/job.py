@@ -11,6 +11,7 @@ from typing import Any
 from configs import config_to_dict
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
+from shards.redaction import redacted_values
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.recipe import Fingerprints, Recipe
@@ -68,7 +69,11 @@ class Job:
         if self.commit not in commits and not self.finished:
             commits.append(self.commit)
         record: dict[str, Any] = {"recipe": self.recipe.run_name(self.config), "identity": self.identity}
-        record |= {"config": config_to_dict(self.config), **self.tags, "revision": self.recipe.revision}
+        record |= {
+            "config": redacted_values(config_to_dict(self.config)),
+            **self.tags,
+            "revision": self.recipe.revision,
+        }
         record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
         with write_errors(self.folder):
             write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
