@@ -40,7 +40,7 @@ class Job:
     def of(cls, args: argparse.Namespace, folder: Path, method: str, depth: int, **other: Any) -> Job:
         """The job of a benchmark's arguments, on the data and backbone in `folder`; `other` stands for an argument."""
         shared = ("preset", "batch_size", "warmup", "epochs", "device", "loaders", "threads", "length")
-        values = {name: other.get(name, getattr(args, name, None)) for name in shared}
+        values: dict[str, Any] = {name: other.get(name, getattr(args, name, None)) for name in shared}
         return cls(method, depth, data=str(folder / "data"), backbone=str(folder / "finetune"), **values)
 
     @property
