@@ -9,6 +9,7 @@ from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNDECODABLE, UN
 from pipelines.frames import check_size, fit
 
 PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
+TAKEN_FOR_VIDEOS = ("HEIC", "HEIF", "SVG", "PDF", "PostScript")
 REMEDY = "fetch the picture again, or save it as PNG or JPEG"
 _BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC")
 _BRANDS |= {b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
@@ -59,12 +60,20 @@ def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
         raise DecodeError(cause, f"picture: {reason}", REMEDY) from None
 
 
+def refuse_drawings(path: str) -> None:
+    """Raises DecodeError for a picture that would be taken for a video, or a part of it for the whole: HEIC is stored
+    in tiles, SVG and the like are drawn by programs."""
+    if (kind := other_kind(path)) in TAKEN_FOR_VIDEOS:
+        raise DecodeError(UNSUPPORTED, f"picture: {kind} is not read", "save it as PNG or JPEG")
+
+
 def other_kind(path: str) -> str | None:
     """The name of a kind of picture that is not read, by the file's first bytes."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12])
+        kind = _BRANDS.get(head[8:12])
+        return "AVIF" if kind == "HEIF" and b"avif" in head[8:64] else kind
     if found := next((kind for begin, kind in _KINDS.items() if head.startswith(begin)), None):
         return found
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))

@@ -253,6 +253,22 @@ def test_pictures_that_are_not_read_are_named(tmp_path, content, kind):
         decode(Request(image_path=str(tmp_path / "a.png")))
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC"),
+        (b"<?xml version='1.0'?><!-- by hand --><svg/>", "SVG"),
+        (b"<!DOCTYPE svg PUBLIC 'x'><svg/>", "SVG"),
+        (b"%PDF-1.7\n", "PDF"),
+    ],
+)
+def test_pictures_are_named_as_such_in_the_column_of_videos_too(tmp_path, content, kind, in_process):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DecodeError, match=f"{UNSUPPORTED}: picture: {kind} is not read"):
+        taken(tmp_path / "a.mp4", in_process=in_process)
+
+
 def test_a_page_with_a_drawing_in_it_is_no_drawing(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"<!doctype html><html><svg/></html>")
     with pytest.raises(DecodeError, match="damaged, or no picture"):
