@@ -119,7 +119,10 @@ def _is_json_lines(path: Path) -> bool:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        if b"\0" in data[:4096]:
+            raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
     except OSError as error:
@@ -162,7 +165,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
             continue
         try:
             row = json.loads(content, object_pairs_hook=_once)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line") from None
         if not isinstance(row, dict):
             raise InputError(

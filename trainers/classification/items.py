@@ -104,6 +104,11 @@ class LabelledItems(Items):
     def __len__(self) -> int:
         return len(self.data)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The samples' keys."""
+        return self.keys
+
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         return *masked(values, blank), self.labels[i], torch.tensor(i)
 
