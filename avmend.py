@@ -87,6 +87,11 @@ COMMANDS = {
         "what runs answer about clips: files, a folder, a manifest; probabilities",
         "serving.command_line:predict_parser",
     ),
+    "serve": Command(
+        "serving.app",
+        "runs as a service with a page: an address that answers about clips",
+        "serving.command_line:serve_parser",
+    ),
     "study": Command(
         "tuning.study",
         "all of it, from clips to the results table: demo, results, avqa",

@@ -15,6 +15,7 @@ from models.settings import MODALITIES, Modality
 from pipelines.arrays import decoded_arrays
 from pipelines.causes import DecodeError
 from pipelines.decode import Decoded
+from pipelines.decoder_process import Decoder
 from pipelines.manifest import Clip
 from pipelines.preprocessing import recorded_ingestion
 from pipelines.settings import IngestConfig
@@ -269,15 +270,18 @@ class Model:
         return texts
 
 
-def read_clip(clip: Clip, ingestion: IngestConfig) -> Media:
+def read_clip(clip: Clip, ingestion: IngestConfig, decoder: Decoder | None = None) -> Media:
     """A clip as media shards would hold it; a stream that fails is absent, with the cause, if the other one is there.
+
+    Args:
+        decoder: None: the process's own.
 
     Raises:
         InputError: no decoder starts.
         MachineError: the machine is at fault, not the clip.
     """
     try:
-        decoder = process_decoder(ingestion.memory_mb)
+        decoder = decoder or process_decoder(ingestion.memory_mb)
         return _sample(clip, decoder.decode(request_for(clip, ingestion, "keep")), ingestion)
     except DecodeError as error:
         return from_error(error.cause, error.message, error.remedy)

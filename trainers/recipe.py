@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.settings import Modality
     from shards.reader import Sample
+    from trainers.classification.items import InputSpec
     from trainers.loop import Stage
 
 
@@ -157,6 +158,7 @@ class LoadedRun(Protocol):
         answers: in the order of the logits: labels, or the answers to questions.
         modalities: those that it looks at.
         extractor: fingerprint of the networks whose features it takes; None: it takes media.
+        spec: how it looks at media; None: it takes features.
     """
 
     @property
@@ -170,6 +172,9 @@ class LoadedRun(Protocol):
 
     @property
     def extractor(self) -> str | None: ...
+
+    @property
+    def spec(self) -> InputSpec | None: ...
 
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """An answer per sample, which has something of `modalities`.

@@ -59,6 +59,11 @@ class QuestionPredictor:
         """Without the one that a specialist never looks at."""
         return tuple(m for m in MODALITIES if m != self.config.absent)
 
+    @property
+    def spec(self) -> None:
+        """None: it takes features."""
+        return None
+
     @torch.inference_mode()
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """Answer a question about each clip as feature shards hold it; see `trainers.recipe.LoadedRun`."""

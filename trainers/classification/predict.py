@@ -74,10 +74,15 @@ class Predictor:
         """None: it takes clips as media shards hold them."""
         return None
 
+    @property
+    def spec(self) -> InputSpec:
+        """What of a clip goes into the network: its length, its size, its normalisation."""
+        return input_spec(self.backbone)
+
     @torch.inference_mode()
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """Classify clips as media shards hold them; see `trainers.recipe.LoadedRun`. No noise is added."""
-        batch = _batch_of(samples, input_spec(self.backbone)).to(next(self.backbone.net.parameters()).device)
+        batch = _batch_of(samples, self.spec).to(next(self.backbone.net.parameters()).device)
         out: dict[int, ClipAnswer] = {}
         there = [tuple(row) for row in batch.present.tolist()]
         for present in sorted(set(there), reverse=True):
