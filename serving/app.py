@@ -122,6 +122,10 @@ class Replicas:
             except TimeoutError:
                 remedy = "ask again; or start the service with more replicas or a greater request_s"
                 raise Refusal(AWAY, f"no answer in {seconds:g} s", remedy, "request_s") from None
+            except ray.exceptions.RayTaskError as error:
+                logging.getLogger("ray.serve").error("a request failed", exc_info=error)
+                message = f"the service has a defect: {type(error.cause).__name__}"
+                raise Refusal(500, message, "tell whoever runs it: its log has the details") from None
             except (BackPressureError, DeploymentUnavailableError):
                 raise Refusal(AWAY, "no replica is there", "ask again in a few seconds") from None
 
