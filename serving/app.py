@@ -37,7 +37,7 @@ from shards.command import command
 from shards.errors import InputError
 from trainers.runs import read_run
 
-NAME = "avmend"
+NAME, CONTROLLER = "avmend", "SERVE_CONTROLLER_ACTOR"
 STOP_S = 30.0  # what requests under way get when the service stops
 DEAD = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
 LIVES: dict[str, Any] = {  # of both deployments
@@ -215,8 +215,11 @@ def start(config: ServeConfig, host: str, port: int) -> None:
     """Have Serve answer at an address.
 
     Raises:
-        InputError: the replicas do not fit, or can't start.
+        InputError: Serve runs in this cluster already, the replicas do not fit, or can't start.
     """
+    if any(actor["name"] == CONTROLLER for actor in ray.util.list_named_actors(all_namespaces=True)):
+        remedy = "end that service first; or have 'serve deploy' put this one beside it (configs/clusters/serve.yaml)"
+        raise InputError("Ray Serve runs in this cluster already, at an address of its own", remedy=remedy)
     if note := require_resources(config.cpus, float(config.gpu), config.replicas):
         print(note, file=sys.stderr)
     quiet = {"log_level": "ERROR", "enable_access_log": False}
@@ -224,20 +227,19 @@ def start(config: ServeConfig, host: str, port: int) -> None:
     try:
         serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
     except RuntimeError as error:
-        said = serve.status().applications[NAME].message if NAME in serve.status().applications else str(error)
+        found = serve.status().applications.get(NAME)
+        deployments = [] if found is None else list(found.deployments.values())
+        said = next((d.message for d in deployments if d.message), str(error))
         remedy = "see the message; 'avmend predict' with the same runs tells more"
         raise InputError(f"the service did not start: {said[-2000:]}", remedy=remedy) from None
 
 
-def stop(own: bool) -> None:
-    """Have all that was accepted answered, then end the application; `own`: Serve itself, too."""
+def stop() -> None:
+    """Have all that was accepted answered, then end Serve."""
     with suppress(Exception):  # a service that is ill can't be asked to finish
         serve.get_app_handle(NAME).drain.remote().result(timeout_s=STOP_S)
         time.sleep(0.3)  # last bytes on their way through the proxy
-    if own:
-        serve.shutdown()
-    else:
-        serve.delete(NAME)
+    serve.shutdown()
 
 
 @command
@@ -247,19 +249,19 @@ def main(argv: list[str]) -> int:
     config = config_of(args)
     token = service_token(config.token_file)
     check_binding(args.host, token)
-    own = not os.environ.get("RAY_ADDRESS")
-    port = free_port(args.host, args.port) if own else args.port
+    elsewhere = args.port and os.environ.get("RAY_ADDRESS")  # the head, which is not always this machine
+    port = args.port if elsewhere else free_port(args.host, args.port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with ray_session():
+        start(config, args.host, port)
         try:
-            start(config, args.host, port)
             shown = f"[{args.host}]" if ":" in args.host else args.host
             print(f"http://{shown}:{port}/", flush=True)
             print("ready; Ctrl-C ends it" if sys.stderr.isatty() else "ready", file=sys.stderr, flush=True)
             while True:
                 time.sleep(1.0)
         finally:
-            stop(own)
+            stop()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from shards.errors import InputError
 
 MOST = 12
 DRAWN = (0, 5, 9)  # numbers of scenes, of three classes
-SECONDS, SIDE = 3.0, 224
+SECONDS, SIDE = 2.0, 160
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder
 
 from serving.refusal import TOO_MUCH, UNFIT, Refusal
 from serving.request import Upload
 
 MOST_PARTS = 32
 TEXT_BYTES = 8192  # of one field that is no file
-PIECE = 1 << 16  # bytes that are parsed at a time
-HELD = 1 << 20  # bytes of headers, or of what stands before the first part
+HEADERS = 16384  # bytes of one part's
 NAME = 120  # characters of a file's name that are kept
+_BLANK = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 REMEDY = "send multipart/form-data, as a browser's form or curl -F do"
 
 
@@ -47,21 +49,62 @@ async def read_form(pieces: AsyncIterator[bytes], boundary: bytes, max_bytes: in
     Raises:
         Refusal: larger than `max_bytes`, more parts than there are fields, or no form.
     """
-    reader = _Reader(MultipartDecoder(boundary, HELD, max_parts=MOST_PARTS))
-    total = 0
+    body = bytearray()
+    async for piece in pieces:
+        if len(body) + len(piece) > max_bytes:
+            raise too_large(max_bytes)
+        body += piece
+    return await asyncio.to_thread(parsed, body, boundary)
+
+
+def parsed(body: bytearray, boundary: bytes) -> Form:
+    """The form in a whole body: werkzeug's decoder, fed piece by piece, adds bytes to a file where a piece ends within
+    the last boundary.
+
+    Raises:
+        Refusal: more parts than there are fields, or no form.
+    """
+    _check_headers(body, boundary)
+    decoder = MultipartDecoder(boundary, max_parts=MOST_PARTS)
+    decoder.receive_data(body)
+    decoder.receive_data(None)
+    form, part, content = Form(), None, b""
     try:
-        async for piece in pieces:
-            total += len(piece)
-            if total > max_bytes:
-                raise too_large(max_bytes)
-            for at in range(0, len(piece), PIECE):
-                reader.take(piece[at : at + PIECE])
-        reader.take(None)
+        while not isinstance(event := decoder.next_event(), Epilogue):
+            if isinstance(event, (File, Field)):
+                part, content = event, b""
+            elif isinstance(event, Data):
+                content = content + event.data if content else event.data
+                if part is not None and not event.more_data:
+                    _keep(form, part, content)
     except RequestEntityTooLarge:
-        raise Refusal(TOO_MUCH, f"more than {MOST_PARTS} parts, or headers beyond any sense", REMEDY) from None
+        raise Refusal(TOO_MUCH, f"more than {MOST_PARTS} parts", REMEDY) from None
     except (ValueError, AttributeError) as error:  # what werkzeug raises for bytes that are no form
         raise Refusal(UNFIT, f"the form can't be read: {error}", REMEDY) from None
-    return reader.form
+    return form
+
+
+def _check_headers(body: bytearray, boundary: bytes) -> None:
+    """Refuse parts with more headers than anyone needs, before each becomes a Python object."""
+    for begin in re.finditer(rb"(?:^|[\r\n])--%s[ \t]*[\r\n]" % re.escape(boundary), body):
+        if not _BLANK.search(body, begin.end() - 1, begin.end() + HEADERS):
+            raise Refusal(UNFIT, f"a part's headers do not end within {HEADERS} bytes", REMEDY)
+
+
+def _keep(form: Form, part: File | Field, content: bytes) -> None:
+    if not part.name:
+        raise ValueError("a part without a name")
+    if not isinstance(part, File):
+        if len(content) > TEXT_BYTES:
+            remedy = f"at most {TEXT_BYTES} bytes; files need a name"
+            raise Refusal(TOO_MUCH, f"a text of more than {TEXT_BYTES} bytes", remedy, part.name[:NAME])
+        form.texts.setdefault(part.name, []).append(content.decode())
+        return
+    if not part.filename and not content:
+        return  # a form's file that nobody chose
+    if part.name in form.files:
+        raise Refusal(UNFIT, f"'{part.name[:NAME]}' was sent twice", "send one clip at a time", part.name[:NAME])
+    form.files[part.name] = Upload(shown_name(part.filename), content)
 
 
 def too_large(max_bytes: int) -> Refusal:
@@ -75,44 +118,3 @@ def shown_name(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in last)
     return (f"{text[: NAME - 10]}...{text[-7:]}" if len(text) > NAME else text) or "unnamed"
-
-
-class _Reader:
-    """The parts so far, and the one that is being read."""
-
-    def __init__(self, decoder: MultipartDecoder):
-        self.decoder, self.form = decoder, Form()
-        self.part: File | Field | None = None
-        self.content = bytearray()
-
-    def take(self, piece: bytes | None) -> None:
-        """The next bytes; None: that was all."""
-        self.decoder.receive_data(piece)
-        while not isinstance(event := self.decoder.next_event(), (NeedData, Epilogue)):
-            if isinstance(event, (File, Field)):
-                self.part, self.content = event, bytearray()
-            elif isinstance(event, Data):
-                self._data(event)
-
-    def _data(self, event: Data) -> None:
-        assert self.part is not None
-        self.content += event.data
-        text = not isinstance(self.part, File)
-        if text and len(self.content) > TEXT_BYTES:
-            remedy = f"at most {TEXT_BYTES} bytes; files need a name"
-            raise Refusal(TOO_MUCH, f"a text of more than {TEXT_BYTES} bytes", remedy, self.part.name)
-        if not event.more_data:
-            self._keep(self.part)
-
-    def _keep(self, part: File | Field) -> None:
-        if not part.name:
-            raise ValueError("a part without a name")
-        if not isinstance(part, File):
-            self.form.texts.setdefault(part.name, []).append(self.content.decode())
-            return
-        if not part.filename and not self.content:
-            return  # a form's file that nobody chose
-        if part.name in self.form.files:
-            raise Refusal(UNFIT, f"'{part.name}' was sent twice", "send one clip at a time", part.name)
-        self.form.files[part.name] = Upload(shown_name(part.filename), bytes(self.content))
-        self.content = bytearray()

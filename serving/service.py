@@ -136,7 +136,7 @@ class Service:
         names = [run.name for run in self.runs]
         for name in request.runs:
             if name not in names:
-                remedy = f"{nearest(name, names)}choose from: {', '.join(names)}"
+                remedy = f"{nearest(name, names, cutoff=0.3)}choose from: {', '.join(names)}"
                 raise Refusal(UNFIT, f"no run '{name[:80]}' here", remedy, "run")
         runs = [run for run in self.runs if not request.runs or run.name in request.runs]
         if request.question and not any(run.model.asks for run in runs):
