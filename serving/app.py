@@ -180,6 +180,8 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     """
     runs = [Path(word).absolute() for word in args.words if "=" not in word or Path(word).is_dir()]
     overrides = [word for word in args.words if "=" in word and not Path(word).is_dir()]
+    if not runs:
+        raise InputError("no run", field="runs", remedy="give the folder that 'avmend train' printed")
     for run in runs:
         read_run(run)
     given = {"examples": args.examples, "token_file": args.token, "replicas": args.replicas}

@@ -28,6 +28,7 @@ from shards.errors import InputError
 
 PAGE = Path(__file__).with_name("page.html")
 SLOW = 408
+HEADER_BYTES = 1 << 16
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -198,6 +199,9 @@ class Counted:
             self.front.gauges.requests.labels(str(sent.status), sent.cause).inc()
 
     def _admit(self, scope: Any, headers: dict[str, str], counted: bool) -> None:
+        if (length := sum(len(name) + len(value) for name, value in scope["headers"])) > HEADER_BYTES:
+            remedy = f"at most {HEADER_BYTES}"
+            raise Refusal(431, f"headers of {length} bytes", remedy, "headers")
         client = (scope.get("client") or (None,))[0]
         if self.front.token is None or scope["path"] not in self.OPEN:
             check_caller(self.front.token, headers, client)

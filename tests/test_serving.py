@@ -238,6 +238,11 @@ def test_too_many_bytes_are_not_read_to_the_end(service):
     assert (packed.status_code, packed.json()["field"]) == (422, "Content-Encoding")
 
 
+def test_headers_beyond_any_sense_are_refused(client):
+    answer = client.get("/runs", headers={"X-Long": "x" * 70_000})
+    assert (answer.status_code, answer.json()["field"]) == (431, "headers")
+
+
 def test_what_is_no_form_is_refused(client):
     for headers in ({}, {"Content-Type": "application/json"}, {"Content-Type": "multipart/form-data"}):
         assert client.post("/predict", content=b"{}", headers=headers).json()["field"] == "Content-Type"
