@@ -170,7 +170,7 @@ def speed(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Cold command, warm service, loop."""
     clip = ffmpeg(CLIP, work / "clip.mp4")
     colds = [cold(args.runs, clip) for _ in range(args.cold)]
-    with service(args.runs, work, "decoders=2", f"replicas={args.replicas}") as served:
+    with service(args.runs, work, "decoders=2", f"replicas={args.replicas}", *args.settings) as served:
         with requests.Session() as session:
             for _ in range(2 * args.replicas):
                 ask(served.url, clip, session)
@@ -200,7 +200,7 @@ def with_cause(status: int, text: str) -> bool:
 
 def hostile(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Hostile uploads, four at a time; what the service holds before and after."""
-    with service(args.runs, work, f"max_mb={MAX_MB}", "timeout_s=6", "upload_s=4") as served:
+    with service(args.runs, work, f"max_mb={MAX_MB}", "timeout_s=6", "upload_s=4", *args.settings) as served:
         drawn = Hostile(work / "uploads", MAX_MB << 20)
         warm = ffmpeg(SMALL, work / "small.mp4")
         with requests.Session() as session:
@@ -229,7 +229,7 @@ def hostile(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 def kills(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """A replica is killed again and again while clients ask; every accepted request must be answered, and rightly."""
     small = ffmpeg(SMALL, work / "small.mp4")
-    with service(args.runs, work, "replicas=2", "cpus=0.5") as served:
+    with service(args.runs, work, "replicas=2", "cpus=0.5", *args.settings) as served:
         with requests.Session() as session:
             wanted = [run["logits"] for run in ask(served.url, small, session).json()["runs"]]
         answered, lost, over = [0], [], threading.Event()
@@ -290,6 +290,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--uploads", type=positive, default=1000, help="hostile ones (default 1000)")
     parser.add_argument("--kills", type=positive, default=20, help="of replicas (default 20)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="key=value", help="of avmend serve")
     parser.add_argument("--work", type=Path, help="folder for clips and logs (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
