@@ -327,18 +327,19 @@ def grown(uploads: dict[str, Any]) -> list[str]:
 def write(out: Path, record: dict[str, Any]) -> None:
     """Tables and figure."""
     timed, uploads, killed = record["speed"], record["hostile"], record["kills"]
-    rows = [[w["clients"], w["requests"], w["p50"], w["p99"], w["rate"]] for w in timed["warm"]]
+    rows: list[list[object]] = [[w["clients"], w["requests"], w["p50"], w["p99"], w["rate"]] for w in timed["warm"]]
     by_kind: dict[str, Counter[int]] = {}
     for kind, status, count in uploads["kinds"]:
         by_kind.setdefault(kind, Counter())[status] += count
     statuses = sorted({status for counts in by_kind.values() for status in counts})
-    shown = ["we went away" if status == 0 else status for status in statuses]
+    shown = ["we went away" if status == 0 else str(status) for status in statuses]
     total = sum(count for _, _, count in uploads["kinds"])
     held = [[name, uploads["before"][name], uploads["after"][name]] for name in uploads["before"]]
     lines = [
         f"## Time to the answer\n\nA 10 s 720p clip (H.264, AAC), runs: {', '.join(record['runs'])}. "
         f"Load of the machine afterwards: {timed['load']}.\n",
-        f"Cold command: {timed['cold']} s. `model.predict` in a loop: {timed['loop']} clips/s.\n",
+        f"Cold command: {timed['cold']} s. `model.predict` in a loop: {timed['loop']} clips/s "
+        "(decoded once for each run; the service decodes once for all).\n",
         table(["clients", "requests", "p50 (s)", "p99 (s)", "answers/s"], rows),
         f"\n## Hostile uploads\n\n{total:,} uploads, {len(uploads['bad'])} without a cause or with a defect; the same "
         f"answer for the same clip afterwards: {'yes' if uploads['same_answer'] else 'no'}. Load: {uploads['load']}.\n",

@@ -38,6 +38,7 @@ from shards.errors import InputError
 from trainers.runs import read_run
 
 NAME, CONTROLLER = "avmend", "SERVE_CONTROLLER_ACTOR"
+FRESH_S = 5.0  # for so long after an answer a replica counts as there
 STOP_S = 30.0  # what requests under way get when the service stops
 DEAD = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
 LIVES: dict[str, Any] = {  # of both deployments
@@ -89,6 +90,7 @@ class Replicas:
     def __init__(self, handle: Any, config: ServeConfig, retried: Callable[[], None]):
         self.handle, self.config, self.retried = handle, config, retried
         self._runs: list[dict[str, Any]] = []
+        self._answered = 0.0  # when a replica last did
 
     async def predict(self, request: PredictRequest) -> dict[str, Any] | Refusal:
         """What all runs say; or why not.
@@ -99,19 +101,22 @@ class Replicas:
         return await self._ask(lambda: self.handle.predict.remote(request), self.config.request_s)
 
     async def runs(self) -> list[dict[str, Any]]:
-        """What each run is; that a replica is there.
+        """What each run is; that a replica is there, or was a moment ago.
 
         Raises:
             Refusal: none is (yet).
         """
-        self._runs = await self._ask(lambda: self.handle.runs.remote(), min(10.0, self.config.request_s))
+        if not self._runs or time.monotonic() - self._answered > FRESH_S:
+            self._runs = await self._ask(lambda: self.handle.runs.remote(), min(10.0, self.config.request_s))
         return self._runs
 
     async def _ask(self, ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
         end, died = time.monotonic() + seconds, 0
         while True:
             try:
-                return await asyncio.wait_for(ask(), max(end - time.monotonic(), 0.01))
+                found = await asyncio.wait_for(ask(), max(end - time.monotonic(), 0.01))
+                self._answered = time.monotonic()
+                return found
             except DEAD:
                 died += 1
                 self.retried()

@@ -66,7 +66,7 @@ def parsed(body: bytearray, boundary: bytes) -> Form:
     """
     _check_headers(body, boundary)
     decoder = MultipartDecoder(boundary, max_parts=MOST_PARTS)
-    decoder.receive_data(body)
+    decoder.buffer = body  # as `receive_data` would, without a copy
     decoder.receive_data(None)
     form, part, content = Form(), None, b""
     try:
