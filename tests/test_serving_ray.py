@@ -24,6 +24,7 @@ from PIL import Image
 from benchmarks import serving
 from tests.conftest import ROOT
 from tests.fixtures.clips import ingested_clips
+from tests.fixtures.heads import ray_head
 from tests.fixtures.worlds import World
 
 CLIP = "<b>clip #1.mp4"  # its name is text
@@ -150,6 +151,24 @@ def test_what_was_accepted_is_answered_before_the_end(served, corpus):
     assert answer.startswith(b"HTTP/1.1 200"), answer[:500]
     assert b'"answer"' in answer
     assert process.wait(90) == 128 + signal.SIGTERM
+
+
+JOB = """
+python -m serving.app {run} data={data} --port 0 cpus=0.5 > {out}/address & pid=$!
+for _ in $(seq 300); do grep -q http {out}/address && break; kill -0 $pid || break; sleep 0.5; done
+curl -s -F clip=@{clip} $(cat {out}/address)predict; echo
+kill -TERM $pid; wait $pid; echo ended $?
+"""
+
+
+@pytest.mark.slow
+def test_it_runs_as_a_job_with_the_code_that_travels_with_it(world, corpus, tmp_path):
+    script = JOB.format(run=world.backbone, data=corpus / "media", out=tmp_path, clip=corpus / "both.mp4")
+    with ray_head() as head:
+        done = head.submit("bash", "-c", script)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert '"done":{"audio":"clean","visual":"clean"}' in done.stdout
+    assert "ended 143" in done.stdout
 
 
 @pytest.mark.slow
