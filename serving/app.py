@@ -30,7 +30,6 @@ from serving.command_line import serve_parser
 from serving.examples import examples_of
 from serving.refusal import AWAY, Refusal
 from serving.request import PredictRequest
-from serving.service import Asked, Service
 from serving.settings import ServeConfig
 from serving.web import Front, build_app
 from shards.command import command
@@ -54,6 +53,8 @@ class Answerer:
     """A replica: decodes in children, and puts the clips of several requests through the networks together."""
 
     def __init__(self, config: dict[str, Any]):
+        from serving.service import Service  # here: the ingress and the command need no torch
+
         settings = ServeConfig.model_validate(config)
         self.service = Service.load(settings, "cuda" if settings.gpu else "cpu")
         self.decoding = ThreadPoolExecutor(settings.decoders)
@@ -64,14 +65,14 @@ class Answerer:
     async def predict(self, request: PredictRequest) -> dict[str, Any] | Refusal:
         """What the runs say about a clip; or why not."""
         asked = await asyncio.get_running_loop().run_in_executor(self.decoding, self.service.read, request)
-        return asked if isinstance(asked, Refusal) else await self._together(asked)
+        return asked if isinstance(asked, Refusal) else await self._together(asked)  # type: ignore[arg-type]
 
     async def runs(self) -> list[dict[str, Any]]:
         """What each run is."""
         return self.service.described()
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.005)
-    async def _together(self, asked: list[Asked]) -> list[dict[str, Any]]:
+    async def _together(self, asked: list[Any]) -> list[dict[str, Any]]:
         return await asyncio.get_running_loop().run_in_executor(self.asking, self.service.answer, asked)
 
     def __del__(self) -> None:

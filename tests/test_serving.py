@@ -161,7 +161,7 @@ def test_what_is_taken_away_is_not_there(corpus, client):
         ({"without": ["audio", "visual"]}, "without", "nothing to look at"),
         ({"noise_audio": "6"}, "noise_audio", "give one of: 1, 2, 3, 4, 5"),
         ({"noise_audio": "-1e9"}, "noise_audio", "does not fit"),
-        ({"kind_visual": "blurr"}, "kind_visual", "did you mean 'blur'?"),
+        ({"kind_visual": "pixels"}, "kind_visual", "did you mean 'pixelate'?"),
         ({"black": "perhaps"}, "black", "give one of: true"),
         ({"question": "Is there a drum?"}, "question", "takes no question"),
         ({"question": "why " * 999}, "question", "at most 1000"),
@@ -485,14 +485,13 @@ def test_two_runs_of_one_name_are_refused(world, corpus):
         ServeConfig(runs=(world.backbone,), replicas=3, max_replicas=2)
 
 
-def test_a_wav_of_numbers_that_are_none_is_refused(client, tmp_path):
+def test_a_wav_without_numbers_gives_finite_answers(client, tmp_path):
+    """As FFmpeg reads it: full scale."""
     from scipy.io import wavfile
 
     wavfile.write(tmp_path / "nan.wav", 16000, np.full(16000, np.nan, np.float32))
-    answer = sent(client, tmp_path / "nan.wav")
-    assert answer.status_code in (200, 422)
-    if answer.status_code == 200:
-        assert all(np.isfinite(logits(answer.json(), at)).all() for at in range(2))
+    reply = sent(client, tmp_path / "nan.wav").json()
+    assert all(np.isfinite(logits(reply, at)).all() for at in range(2))
 
 
 def test_a_wide_clip_is_the_same_under_any_name(corpus, client):
