@@ -6,14 +6,12 @@ ingress has not: its requests are asked again, of another replica or of its succ
 
 # no `from __future__ import annotations`: Ray Serve reads the type of `build`'s argument from its signature
 import argparse
-import asyncio
 import logging
 import os
+import re
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,13 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from configs import load_config
 from configs.cluster import ray_session, require_resources
 from serving.access import check_binding, service_token
 from serving.command_line import serve_parser
 from serving.examples import examples_of
-from serving.refusal import AWAY, Refusal
-from serving.request import PredictRequest
+from serving.replicas import Answerer, Replicas
 from serving.settings import ServeConfig
 from serving.web import Front, build_app
 from shards.command import command
@@ -37,9 +33,7 @@ from shards.errors import InputError
 from trainers.runs import read_run
 
 NAME, CONTROLLER = "avmend", "SERVE_CONTROLLER_ACTOR"
-FRESH_S = 5.0  # for so long after an answer a replica counts as there
 STOP_S = 30.0  # what requests under way get when the service stops
-DEAD = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
 LIVES: dict[str, Any] = {  # of both deployments
     "graceful_shutdown_wait_loop_s": 0.1,
     "graceful_shutdown_timeout_s": STOP_S,
@@ -47,93 +41,6 @@ LIVES: dict[str, Any] = {  # of both deployments
     "health_check_timeout_s": 30,
     "max_constructor_retry_count": 2,
 }
-
-
-class Answerer:
-    """A replica: decodes in children, and puts the clips of several requests through the networks together."""
-
-    def __init__(self, config: dict[str, Any]):
-        from serving.service import Service  # here: the ingress and the command need no torch
-
-        settings = ServeConfig.model_validate(config)
-        self.service = Service.load(settings, "cuda" if settings.gpu else "cpu")
-        self.decoding = ThreadPoolExecutor(settings.decoders)
-        self.asking = ThreadPoolExecutor(1)
-        self._together.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]
-        self._together.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)  # type: ignore[attr-defined]
-
-    async def predict(self, request: PredictRequest) -> dict[str, Any] | Refusal:
-        """What the runs say about a clip; or why not."""
-        asked = await asyncio.get_running_loop().run_in_executor(self.decoding, self.service.read, request)
-        return asked if isinstance(asked, Refusal) else await self._together(asked)  # type: ignore[arg-type]
-
-    async def runs(self) -> list[dict[str, Any]]:
-        """What each run is."""
-        return self.service.described()
-
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.005)
-    async def _together(self, asked: list[Any]) -> list[dict[str, Any]]:
-        return await asyncio.get_running_loop().run_in_executor(self.asking, self.service.answer, asked)
-
-    def __del__(self) -> None:
-        with suppress(AttributeError):
-            self.service.decoders.close()
-
-
-class Replicas:
-    """Asks replicas, and asks again where one dies (`serving.web.Backend`).
-
-    Args:
-        handle: of the deployment `Answerer`.
-        retried: called for every request that is asked again.
-    """
-
-    def __init__(self, handle: Any, config: ServeConfig, retried: Callable[[], None]):
-        self.handle, self.config, self.retried = handle, config, retried
-        self._runs: list[dict[str, Any]] = []
-        self._answered = 0.0  # when a replica last did
-
-    async def predict(self, request: PredictRequest) -> dict[str, Any] | Refusal:
-        """What all runs say; or why not.
-
-        Raises:
-            Refusal: nobody answered in time.
-        """
-        return await self._ask(lambda: self.handle.predict.remote(request), self.config.request_s)
-
-    async def runs(self) -> list[dict[str, Any]]:
-        """What each run is; that a replica is there, or was a moment ago.
-
-        Raises:
-            Refusal: none is (yet).
-        """
-        if not self._runs or time.monotonic() - self._answered > FRESH_S:
-            self._runs = await self._ask(lambda: self.handle.runs.remote(), min(10.0, self.config.request_s))
-        return self._runs
-
-    async def _ask(self, ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-        end, died = time.monotonic() + seconds, 0
-        while True:
-            try:
-                found = await asyncio.wait_for(ask(), max(end - time.monotonic(), 0.01))
-                self._answered = time.monotonic()
-                return found
-            except DEAD:
-                died += 1
-                self.retried()
-                if died >= self.config.tries:
-                    message = f"{died} replicas died while they had this request"
-                    raise Refusal(AWAY, message, "look at the service's log before sending it again") from None
-                await asyncio.sleep(0.1)
-            except TimeoutError:
-                remedy = "ask again; or start the service with more replicas or a greater request_s"
-                raise Refusal(AWAY, f"no answer in {seconds:g} s", remedy, "request_s") from None
-            except ray.exceptions.RayTaskError as error:
-                logging.getLogger("ray.serve").error("a request failed", exc_info=error)
-                message = f"the service has a defect: {type(error.cause).__name__}"
-                raise Refusal(500, message, "tell whoever runs it: its log has the details") from None
-            except (BackPressureError, DeploymentUnavailableError):
-                raise Refusal(AWAY, "no replica is there", "ask again in a few seconds") from None
 
 
 @serve.ingress()
@@ -237,9 +144,16 @@ def start(config: ServeConfig, host: str, port: int) -> None:
     except RuntimeError as error:
         found = serve.status().applications.get(NAME)
         deployments = [] if found is None else list(found.deployments.values())
-        said = next((d.message for d in deployments if d.message), str(error))
-        remedy = "see the message; 'avmend predict' with the same runs tells more"
-        raise InputError(f"the service did not start: {said[-2000:]}", remedy=remedy) from None
+        raise not_started(next((d.message for d in deployments if d.message), str(error))) from None
+
+
+def not_started(said: str) -> InputError:
+    """What a user can do about what Serve says of a replica that does not start: with tracebacks, ours at their end."""
+    if found := re.search(r"InputError: (.+?)(?:\n  remedy: (.+?))?\s*$", said, re.DOTALL):
+        return InputError(f"a replica does not start: {found[1]}", remedy=found[2])
+    last = said.strip().splitlines()[-1:]
+    remedy = "'avmend predict' with the same runs tells more"
+    return InputError(f"a replica does not start: {' '.join(last)[-500:]}", remedy=remedy)
 
 
 def stop() -> None:
@@ -258,6 +172,8 @@ def main(argv: list[str]) -> int:
     config = config_of(args)
     token = service_token(config.token_file)
     check_binding(args.host, token)
+    if config.examples is not None:
+        examples_of(config.examples, config.max_bytes)
     elsewhere = args.port and os.environ.get("RAY_ADDRESS")  # the head, which is not always this machine
     port = args.port if elsewhere else free_port(args.host, args.port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)

@@ -4,13 +4,9 @@ process; no torch and no Ray here."""
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -21,12 +17,12 @@ from serving.access import check_caller
 from serving.examples import Example
 from serving.form import boundary_of, read_form, too_large
 from serving.gauges import Gauges
+from serving.page import Page
 from serving.refusal import AWAY, BUSY, UNFIT, Refusal, of_input
 from serving.request import PredictRequest, request_of
 from serving.settings import ServeConfig
 from shards.errors import InputError
 
-PAGE = Path(__file__).with_name("page.html")
 SLOW = 408
 HEADER_BYTES = 1 << 16
 HEADERS = {
@@ -140,34 +136,6 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-@dataclass(frozen=True)
-class Page:
-    """The page and the header that lets it run its own script and nothing else."""
-
-    text: str
-    policy: str
-
-    @classmethod
-    def read(cls) -> Page:
-        """The file beside this module."""
-        text = PAGE.read_text(encoding="utf-8")
-        allowed = {tag: " ".join(f"'sha256-{_digest(x)}'" for x in _inline(text, tag)) for tag in ("script", "style")}
-        policy = (
-            f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; "
-            "img-src data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"
-        )
-        return cls(text, policy)
-
-
-def _inline(text: str, tag: str) -> list[str]:
-    return re.findall(rf"<{tag}>(.*?)</{tag}>", text, flags=re.DOTALL)
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 class Counted:
     """ASGI around the routes: who may ask, how many at a time, and every answer counted until its last byte."""
 
@@ -237,8 +205,16 @@ def refused(refusal: Refusal) -> JSONResponse:
 
 def build_app(front: Front) -> Any:
     """The ASGI application."""
-    page = Page.read()
     app = FastAPI(title="avmend", summary=schema.ABOUT, docs_url=None, redoc_url=None)
+    _answers(app, front)
+    _figures(app, front)
+    _handlers(app)
+    return Counted(app, front)
+
+
+def _answers(app: FastAPI, front: Front) -> None:
+    """The page and what it asks for."""
+    page = Page.read()
 
     @app.get("/", response_class=HTMLResponse, summary="The page")
     async def index() -> HTMLResponse:
@@ -260,6 +236,10 @@ def build_app(front: Front) -> Any:
             raise Refusal(404, f"no example {number}", "see the list of /runs", "number")
         return Response(front.examples[number].data, media_type="application/octet-stream", headers=HEADERS)
 
+
+def _figures(app: FastAPI, front: Front) -> None:
+    """How the service is."""
+
     @app.get("/health", **schema.HEALTH)
     async def health() -> JSONResponse:
         if front.stopping:
@@ -270,9 +250,6 @@ def build_app(front: Front) -> Any:
     @app.get("/metrics", summary="Figures for Prometheus")
     async def metrics() -> Response:
         return Response(front.gauges.text(), media_type=front.gauges.kind, headers=HEADERS)
-
-    _handlers(app)
-    return Counted(app, front)
 
 
 def _handlers(app: FastAPI) -> None:

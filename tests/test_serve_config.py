@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from models.registry import imported
-from serving.app import build, config_of, free_port
+from serving.app import build, config_of, free_port, not_started
 from serving.command_line import serve_parser
 from serving.settings import ServeConfig
 from shards.errors import InputError
@@ -64,6 +64,18 @@ def test_a_command_line_is_a_config(world: World, monkeypatch):
         assert said in str(refused.value)
     with pytest.raises(InputError, match="no run"):
         config_of(serve_parser().parse(["max_mb=3"]))
+
+
+def test_a_replica_that_does_not_start_says_why_without_a_traceback():
+    said = """The deployment failed to start 3 times in a row. Error: Traceback (most recent call last):
+  File "model.py", line 72, in load
+shards.errors.InputError: runs/x: field 'backbone': answers from features of other networks
+  remedy: give --backbone (backbone=)
+"""
+    error = not_started(said)
+    wanted = "a replica does not start: runs/x: field 'backbone': answers from features of other networks"
+    assert (error.message, error.remedy) == (wanted, "give --backbone (backbone=)")
+    assert not_started("Traceback:\n  File x\nMemoryError: no room\n").message.endswith("start: MemoryError: no room")
 
 
 def test_a_port_is_free_or_somebody_has_it():

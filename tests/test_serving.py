@@ -26,13 +26,14 @@ from serving import schema
 from serving.access import check_binding, service_token
 from serving.examples import Example, examples_of
 from serving.form import boundary_of, parsed, read_form, shown_name
+from serving.page import PAGE, Page
 from serving.predict import main as predict
 from serving.refusal import Refusal
 from serving.request import Upload
 from serving.service import Service
 from serving.settings import ServeConfig
 from serving.uploads import in_memory
-from serving.web import PAGE, Front, Page
+from serving.web import Front
 from shards.errors import InputError
 from tests.fixtures.builders import LABELS
 from tests.fixtures.clips import NAMES, ingested_clips
