@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
-from models.settings import KINDS, MODALITIES, SEVERITIES, Modality
+from models.settings import KINDS, MODALITIES, RELEASED, SEVERITIES, STRENGTHS, Modality
 from shards.errors import InputError, nearest
 
 FILES = ("clip", "audio", "image")
@@ -122,6 +122,11 @@ def ruin_of(texts: Mapping[str, Sequence[str]]) -> Ruin:
             noise[modality] = int(_one_of(f"noise_{modality}", text, [str(n) for n in SEVERITIES]))
         if text := _single(texts, f"kind_{modality}"):
             kinds[modality] = _one_of(f"kind_{modality}", text, list(KINDS[modality]))
+    for modality, severity in noise.items():
+        kind = kinds.get(modality, "gaussian")
+        if kind.startswith(RELEASED) and severity not in STRENGTHS:
+            remedy = f"give one of: {', '.join(map(str, STRENGTHS))}"
+            raise InputError(f"{kind} has two strengths, not {severity}", field=f"noise_{modality}", remedy=remedy)
     return Ruin(tuple(m for m in MODALITIES if m in without), noise, kinds, _flag(texts, "black"))
 
 

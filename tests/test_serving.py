@@ -162,6 +162,7 @@ def test_what_is_taken_away_is_not_there(corpus, client):
         ({"without": ["audio", "visual"]}, "without", "nothing to look at"),
         ({"noise_audio": "6"}, "noise_audio", "give one of: 1, 2, 3, 4, 5"),
         ({"noise_audio": "-1e9"}, "noise_audio", "does not fit"),
+        ({"noise_audio": "3", "kind_audio": "released_gaussian"}, "noise_audio", "give one of: 2, 5"),
         ({"kind_visual": "pixels"}, "kind_visual", "did you mean 'pixelate'?"),
         ({"black": "perhaps"}, "black", "give one of: true"),
         ({"question": "Is there a drum?"}, "question", "takes no question"),
