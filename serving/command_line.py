@@ -1,4 +1,4 @@
-"""Command lines of ``avmend predict``, ``export`` and ``serve``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of ``avmend predict``, ``export``, ``serve``; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 
