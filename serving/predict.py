@@ -102,7 +102,8 @@ def main(argv: list[str]) -> int:
         raise InputError("a count below 1", field="--batch-size, --top", remedy="give 1 or more")
     runs, words = split_words(args.words)
     clips = wanted_clips(args, words)
-    models = [load(run, args.device, data=args.data, backbone=args.backbone, weights=args.weights) for run in runs]
+    where = {"data": args.data, "backbone": args.backbone, "weights": args.weights}
+    models = [load(run, args.device, **where, abstain_below=args.abstain_below) for run in runs]
     _check_questions(models, args.question)
     asked: list[Asked] = [(clip, question) for clip in clips for question in (args.question or [None])]
     failed: set[Clip] = set()

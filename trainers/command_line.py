@@ -1,4 +1,4 @@
-"""Command lines of ``avmend train``, ``evaluate`` and ``ui``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of ``avmend train``, ``evaluate``, ``calibrate`` and ``ui``; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ TRAIN = """Train a recipe; the same command again goes on where it stopped, or r
 
   avmend train RECIPE --help    prints every field of that recipe's config
 """
+CALIBRATE = """Fit temperatures of finished runs to validation data, so that a probability is a share of right answers.
+
+They are kept in each run's calibration.json; predict and evaluate use them. No answer changes."""
 EVALUATE = "Evaluate finished runs: conditions x methods on the test split, every method on the same ruined input."
 
 
@@ -74,7 +77,23 @@ def evaluate_parser() -> CommandParser:
     out = runs_folder() / "results"
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the results (default: {out})")
     parser.add_argument("--overwrite", action="store_true", help="replace a larger table in --out")
+    parser.add_argument("--by", choices=["audit"], help="accuracy with and without what 'avmend audit' flagged")
+    parser.add_argument("--audit", type=Path, metavar="DIR", help="its folder (default: audit, beside the shards)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
+    return parser
+
+
+def calibrate_parser() -> CommandParser:
+    """``avmend calibrate RUN ... --set key=value ...``."""
+
+    def configs(words: Sequence[str]) -> Configs:
+        return {f"runs of {task.name}": task.evaluation for task in TASKS.values()}
+
+    parser = CommandParser("avmend calibrate", CALIBRATE, configs, before="--set ")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
+    more = "fields of the config of evaluations; split is val here"
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help=more)
     return parser
 
 
