@@ -102,6 +102,11 @@ COMMANDS = {
         "a recipe over a space: prompts, slots, steps, loss-weights, or your own",
         "tuning.command_line:sweep_parser",
     ),
+    "register": Command(
+        "trainers.register",
+        "a run's model under a name in MLflow's registry",
+        "trainers.command_line:register_parser",
+    ),
     "report": Command(
         "tuning.report",
         "runs as one HTML file: tables, figures, failures, provenance, clips",

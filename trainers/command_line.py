@@ -46,6 +46,7 @@ def train_parser() -> CommandParser:
     preset = parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     complete_with(preset, preset_names)
     parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
+    parser.add_argument("--register", metavar="NAME[@ALIAS]", help="name of its model in MLflow's registry")
     parser.add_argument("--dry-run", action="store_true", help="what would be trained, from what, for how long")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
     return parser
@@ -94,6 +95,15 @@ def calibrate_parser() -> CommandParser:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
     more = "fields of the config of evaluations; split is val here"
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help=more)
+    return parser
+
+
+def register_parser() -> CommandParser:
+    """``avmend register RUN NAME[@ALIAS]``."""
+    parser = CommandParser("avmend register", "A finished run's model under a name in MLflow's registry.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("name", metavar="NAME[@ALIAS]", help="name of the model; the alias moves to this version")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the store (default: the one RUN is in)")
     return parser
 
 
