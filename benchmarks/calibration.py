@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,13 @@ from pipelines.ingest import ingest
 from pipelines.settings import FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
-from trainers.answers import Answers, Judged, judged
+from trainers.answers import Answers
 from trainers.calibrate import fit_groups
 from trainers.calibration import Calibration
 from trainers.classification.config import EvaluateConfig
 from trainers.confidence import expected_calibration_error, fit_temperature, probabilities
 from trainers.confidence_rows import NONE, TEMPERATURE, ConfidenceRow, confidence_rows
+from trainers.judged import Judged, judged
 from trainers.recipe import FinishedRun
 from trainers.recipes import RECIPES
 from trainers.runs import read_run
@@ -217,8 +217,8 @@ def _text(args: argparse.Namespace, conditions: list[dict[str, Any]], severities
         f"{args.clips} clips a corpus, {args.epochs} epochs, seeds {', '.join(map(str, args.seeds))}; percent, mean ± "
         "standard deviation over seeds. ECE: expected calibration error, 15 bins of equal width, on the test split. "
         "*after*: temperatures fitted to the validation split by what can be observed of a clip. *true condition*: "
-        "fitted to each condition by itself, which takes an oracle. *risk*: area under the risk-coverage curve. *change*: "
-        "of the mean confidence against the same clips when complete, points."
+        "fitted to each condition by itself, which takes an oracle. *risk*: area under the risk-coverage curve. "
+        "*change*: of the mean confidence against the same clips when complete, points."
     ]
     columns = ["method", "condition", "accuracy", "ECE before", "after", "true condition", "risk before", "after"]
     columns += ["confidence before", "after", "change before", "after"]
@@ -231,7 +231,9 @@ def _text(args: argparse.Namespace, conditions: list[dict[str, Any]], severities
         ]
         samples = sorted({row["samples"] for row in own})
         parts.append(f"## {corpus}, {samples[-1]} test clips\n\n" + report.table(columns, cells))
-    parts.append("## Change of mean confidence by severity of noise, points, before → after\n\n" + _severities(severities))
+    parts.append(
+        "## Change of mean confidence by severity of noise, points, before → after\n\n" + _severities(severities)
+    )
     return "\n\n".join(parts)
 
 

@@ -112,7 +112,9 @@ def run_folder(name: str, model: Path, runs: str | None) -> Path:
         if (place / name / CONFIG_FILE).is_file():
             return place / name
     remedy = "set AVMEND_RUNS to the folder of the runs, or give model_config={'runs': FOLDER}"
-    raise InputError(f"the run {name} is not here; the model names it and holds no weights", field="runs", remedy=remedy)
+    raise InputError(
+        f"the run {name} is not here; the model names it and holds no weights", field="runs", remedy=remedy
+    )
 
 
 def _places(model: Path, runs: str | None) -> Iterator[Path]:

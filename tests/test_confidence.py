@@ -20,7 +20,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from tests.fixtures.asking import asking_world, saved_run, settings
 from tests.fixtures.worlds import World
-from trainers.answers import Answers, Judged, judged
+from trainers.answers import Answers
 from trainers.audit_table import ANY, AuditRow, audit_rows, share
 from trainers.avqa.config import AVQAConfig
 from trainers.calibrate import FEWEST, fit_groups
@@ -38,6 +38,7 @@ from trainers.confidence import (
 from trainers.confidence_rows import ConfidenceRow, confidence_rows
 from trainers.confidence_table import markdown
 from trainers.evaluate import main as evaluate_main
+from trainers.judged import Judged, judged
 from trainers.runs import read_run
 from trainers.tables import read_rows
 from tuning.report.command import report
@@ -222,7 +223,9 @@ def calibrated(world: World, tmp_path_factory, _mlflow_schema) -> tuple[Path, Pa
 def test_an_evaluation_tells_confidence_before_and_after_and_by_flag(calibrated):
     root, out, _ = calibrated
     rows = read_rows((out / "confidence.csv").read_text(), ConfidenceRow)
-    accuracies = {(r["method"], r["selection"], r["condition"]): r for r in csv.DictReader((out / "results.csv").open())}
+    accuracies = {
+        (r["method"], r["selection"], r["condition"]): r for r in csv.DictReader((out / "results.csv").open())
+    }
     assert {row.scaling for row in rows} == {"none", "temperature"}
     for row in rows:
         theirs = accuracies[row.method, row.selection, row.condition]
@@ -281,9 +284,8 @@ def test_a_calibration_is_made_once_and_of_these_weights_alone(calibrated, world
     assert json.loads(file.read_text()) == record
 
 
-def test_questions_are_calibrated_by_what_is_there(tmp_path, _mlflow_schema, monkeypatch, capsys):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(_mlflow_schema, tmp_path)
+def test_questions_are_calibrated_by_what_is_there(mlflow_root):
+    tmp_path = mlflow_root.parent
     asking_world(tmp_path, {"train": 9, "val": 18, "test": 12})
     run = saved_run(tmp_path, "avst", AVQAConfig(**settings(tmp_path)))
     assert calibrate_main([str(run)]) == 0
@@ -293,9 +295,9 @@ def test_questions_are_calibrated_by_what_is_there(tmp_path, _mlflow_schema, mon
     gone = {"audio_missing": 16 + 2, "visual_missing": 16 + 2}
     assert {name: groups[name].samples / 3 for name in gone} == gone
     assert groups["complete"].samples == 3 * 14
-    assert evaluate_main([str(run), "--out", str(tmp_path / "out"), "--set", "rates=[50]"]) == 0
-    rows = read_rows((tmp_path / "out" / "confidence.csv").read_text(), ConfidenceRow)
-    results = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert evaluate_main([str(run), "--out", str(mlflow_root / "out"), "--set", "rates=[50]"]) == 0
+    rows = read_rows((mlflow_root / "out" / "confidence.csv").read_text(), ConfidenceRow)
+    results = list(csv.DictReader((mlflow_root / "out" / "results.csv").open()))
     mine = {r["missing"]: float(r["accuracy"]) for r in results if r["run"] == "avst" and r["kind"] == "all"}
     assert {r.condition: r.accuracy for r in rows if r.scaling == "none"} == {
         "complete": mine["none"],

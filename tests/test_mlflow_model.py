@@ -109,13 +109,17 @@ def test_loaded_by_its_address_it_gives_the_numbers_of_avmend_load(trained, stor
 @unit
 def test_a_name_and_an_alias_lead_to_it_and_again_to_the_same_version(trained, store, monkeypatch, capsys):
     run, client, clips = trained
-    assert register_main([str(run), "sirens@champion"]) == 0
+    with monkeypatch.context() as patch:  # no process-wide store helps: that of the run's folder is asked
+        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.chdir(clips)
+        assert register_main([str(run), "sirens@champion"]) == 0
+        assert not (clips / "mlflow.db").exists()
     assert capsys.readouterr().out.split()[-1] == "models:/sirens@champion"
     again = ["finetune", f"data={clips / 'media'}", *NET, "epochs=1", "batch_size=2", "workers=0", "cpus=1"]
     assert train_main([*again, "--runs", str(run.parent), "--register", "sirens"]) == 0
     assert capsys.readouterr().out.split()[-1] == "models:/sirens/1"
     (version,) = client.search_model_versions("name='sirens'")
-    assert version.source == logged(client, run).data.tags[MODEL]
+    assert f"models:/{version.model_id}" == logged(client, run).data.tags[MODEL]
     found = mlflow.pyfunc.load_model("models:/sirens@champion").predict(pd.DataFrame({"clip": [str(clips / NAMES[0])]}))
     assert found["answer"][0] == avmend.load(run, "cpu").predict(clips / NAMES[0]).answer
     assert register_main([str(run), "sirens@"]) == 2

@@ -12,7 +12,7 @@ import numpy as np
 from shards.audit_file import AUDIT_FILE, FLAGS, read_flags
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
-from trainers.answers import Judged
+from trainers.judged import Judged
 from trainers.tables import markdown_table, write_rows
 
 BY_AUDIT_FILE = "by_audit.csv"
@@ -139,8 +139,11 @@ def markdown(rows: Sequence[AuditRow], flags: Sequence[frozenset[str]], ids: Seq
     condition = rows[0].condition
     head = ["method", "seed", "flagged", "accuracy", "95 %", "others", "accuracy", "95 %"]
     body = [
-        [r.name, str(r.seed), str(r.flagged), *_cells(r.accuracy_flagged, r.low_flagged, r.high_flagged)]
-        + [str(r.others), *_cells(r.accuracy_others, r.low_others, r.high_others)]
+        [
+            *(r.name, str(r.seed)),
+            *(str(r.flagged), *_cells(r.accuracy_flagged, r.low_flagged, r.high_flagged)),
+            *(str(r.others), *_cells(r.accuracy_others, r.low_others, r.high_others)),
+        ]
         for r in rows
         if (r.condition, r.flag) == (condition, ANY)
     ]
@@ -148,8 +151,8 @@ def markdown(rows: Sequence[AuditRow], flags: Sequence[frozenset[str]], ids: Seq
     counts = {name: sum(name in own for own in clips.values()) for name in FLAGS}
     said = ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
     text = (
-        f"Accuracy in percent, {condition.replace('_', ' ')}, on what `avmend audit` flagged and on the others; Wilson's "
-        f"interval. Flags among {len(clips)} clips: {said}. Each flag and condition: {BY_AUDIT_FILE}."
+        f"Accuracy in percent, {condition.replace('_', ' ')}, on what `avmend audit` flagged and on the others; "
+        f"Wilson's interval. Flags among {len(clips)} clips: {said}. Each flag and condition: {BY_AUDIT_FILE}."
     )
     if len(clips) < len(ids):
         text += " Several questions are about one clip: the intervals take them for independent, and are too narrow."

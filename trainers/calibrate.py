@@ -114,8 +114,10 @@ def _fitted(answers: Answers, mask: np.ndarray) -> Temperature:
 def text(found: Mapping[str, Calibration]) -> str:
     """A table of all temperatures."""
     body = [
-        [run, selection or "-", group, str(t.samples), f"{t.temperature:.2f}"]
-        + [f"{100 * t.ece_before:.1f}", f"{100 * t.ece_after:.1f}"]
+        [
+            *(run, selection or "-", group, str(t.samples)),
+            *(f"{t.temperature:.2f}", f"{100 * t.ece_before:.1f}", f"{100 * t.ece_after:.1f}"),
+        ]
         for run, calibration in found.items()
         for selection, groups in calibration.groups.items()
         for group, t in groups.items()

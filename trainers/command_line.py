@@ -1,4 +1,4 @@
-"""Command lines of ``avmend train``, ``evaluate``, ``calibrate`` and ``ui``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of what trains, evaluates and registers; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 

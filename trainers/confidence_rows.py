@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainers.answers import Judged
 from trainers.confidence import area_under_risk_coverage, expected_calibration_error, risk_coverage, selected
+from trainers.judged import Judged
 
 FILES = CONFIDENCE_FILE, RISK_FILE = "confidence.csv", "risk_coverage.csv"
 NONE, TEMPERATURE = "none", "temperature"  # how logits are scaled

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainers.answers import Judged
 from trainers.confidence import BINS
 from trainers.confidence_figure import drawing
 from trainers.confidence_rows import (
@@ -22,6 +21,7 @@ from trainers.confidence_rows import (
     final_rows,
     risk_rows,
 )
+from trainers.judged import Judged
 from trainers.tables import markdown_table, write_rows
 
 

@@ -19,7 +19,7 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.sequence import StepChoice
-from trainers.answers import Answers, Judged, judged
+from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.avqa.clips import Clips, media_name
 from trainers.avqa.config import QuestionEvaluation
@@ -31,6 +31,7 @@ from trainers.avqa.results import Result, markdown, summarise
 from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.confidence_table import write_confidence
 from trainers.identity import content_settings
+from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows

@@ -19,7 +19,7 @@ from shards.errors import InputError
 from shards.keys import safe_name
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
-from trainers.answers import Answers, Judged, judged
+from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.classification import ladders
@@ -33,6 +33,7 @@ from trainers.confidence_table import write_confidence
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
+from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows

@@ -1,8 +1,8 @@
 """A finished run as a model in MLflow, which ``mlflow.pyfunc`` loads and asks.
 
-The model names its run and copies none of it: a backbone has hundreds of MB, and studies train dozens of runs on one. It
-is loaded where the run is: beside the store, or in the folder that AVMEND_RUNS names. Nothing is pickled: MLflow calls
-the module `LOADER`, which is named here and not imported (serving stands above trainers).
+The model names its run and copies none of it: a backbone has hundreds of MB, and studies train dozens of runs on one.
+It is loaded where the run is: beside the store, or in the folder that AVMEND_RUNS names. Nothing is pickled: MLflow
+calls the module `LOADER`, which is named here and not imported (serving stands above trainers).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -138,15 +138,16 @@ def register(root: Path, folder: Path, found: RunModel, name: str) -> ModelVersi
         raise InputError("has no run in MLflow", file=folder, field="runs", remedy=remedy)
     with store_errors(uri, "does not register it"):
         client = connect(uri)
-        source = log_model(client, run_id, found)
+        model = client.get_logged_model(log_model(client, run_id, found).rpartition("/")[2])
         if not client.search_registered_models(f"name='{title}'"):
             client.create_registered_model(title)
-        known = [v for v in client.search_model_versions(f"name='{title}'") if v.source == source]
-        made = known[0] if known else _version(client, title, source, run_id)
+        known = [v for v in client.search_model_versions(f"name='{title}'") if v.model_id == model.model_id]
+        made = known[0] if known else _version(client, title, model, run_id)
         if alias:
             client.set_registered_model_alias(title, alias, made.version)
         return made
 
 
-def _version(client: MlflowClient, title: str, source: str, run_id: str) -> ModelVersion:
-    return client.create_model_version(title, source, run_id, model_id=source.rpartition("/")[2])
+def _version(client: MlflowClient, title: str, model: LoggedModel, run_id: str) -> ModelVersion:
+    """A new one; its source is a place, since MLflow looks an address up in the store of the process."""
+    return client.create_model_version(title, model.artifact_location, run_id, model_id=model.model_id)

@@ -29,8 +29,8 @@ FIGURES = {  # of confidence.csv: heading, digits, scale
     "error": ("wrong of these, %", 1, 100),
 }
 FIGURE_CAPTION = (
-    "Above: accuracy against mean confidence, hollow as the runs give it, filled after temperature scaling; on the diagonal "
-    "confidence is accuracy. Below: the share of wrong answers among the surest."
+    "Above: accuracy against mean confidence, hollow as the runs give it, filled after temperature scaling; on the "
+    "diagonal confidence is accuracy. Below: the share of wrong answers among the surest."
 )
 
 
