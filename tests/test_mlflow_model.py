@@ -119,7 +119,8 @@ def test_a_name_and_an_alias_lead_to_it_and_again_to_the_same_version(trained, s
     assert train_main([*again, "--runs", str(run.parent), "--register", "sirens"]) == 0
     assert capsys.readouterr().out.split()[-1] == "models:/sirens/1"
     (version,) = client.search_model_versions("name='sirens'")
-    assert f"models:/{version.model_id}" == logged(client, run).data.tags[MODEL]
+    (output,) = logged(client, run).outputs.model_outputs
+    assert version.source == client.get_logged_model(output.model_id).artifact_location
     found = mlflow.pyfunc.load_model("models:/sirens@champion").predict(pd.DataFrame({"clip": [str(clips / NAMES[0])]}))
     assert found["answer"][0] == avmend.load(run, "cpu").predict(clips / NAMES[0]).answer
     assert register_main([str(run), "sirens@"]) == 2

@@ -141,7 +141,7 @@ def register(root: Path, folder: Path, found: RunModel, name: str) -> ModelVersi
         model = client.get_logged_model(log_model(client, run_id, found).rpartition("/")[2])
         if not client.search_registered_models(f"name='{title}'"):
             client.create_registered_model(title)
-        known = [v for v in client.search_model_versions(f"name='{title}'") if v.model_id == model.model_id]
+        known = [v for v in client.search_model_versions(f"name='{title}'") if v.source == model.artifact_location]
         made = known[0] if known else _version(client, title, model, run_id)
         if alias:
             client.set_registered_model_alias(title, alias, made.version)
