@@ -15,6 +15,7 @@ import torch
 from scipy.optimize import brentq
 
 import avmend
+from serving.predict import main as predict_main
 from shards.audit_file import FIRST_COLUMNS
 from shards.errors import InputError
 from shards.reader import ShardDataset
@@ -26,6 +27,7 @@ from trainers.avqa.config import AVQAConfig
 from trainers.calibrate import FEWEST, fit_groups
 from trainers.calibrate import main as calibrate_main
 from trainers.calibration import CALIBRATION_FILE, Calibration, Temperature, read_calibration
+from trainers.classification.config import EvaluateConfig
 from trainers.confidence import (
     area_under_risk_coverage,
     expected_calibration_error,
@@ -262,6 +264,36 @@ def test_predictions_have_the_calibrated_probabilities_of_their_observation(cali
     bare = avmend.load(world.others["prompt"], "cpu", data=media).predict(tmp_path / "silent.mp4")
     assert (bare.calibrated, bare.temperature, bare.abstains) == (None, 1.0, False)
     assert bare.logits.tolist() == found.logits.tolist()
+
+
+def test_predict_says_what_abstaining_bought_on_validation_data(calibrated, world: World, tmp_path, capsys):
+    from tests.fixtures.clips import ingested_clips
+
+    media = ingested_clips(tmp_path)
+    run = read_run(calibrated[0] / world.backbone.name)
+    evaluation = run.recipe.task.evaluate([run], EvaluateConfig(data=world.media, split="val"))
+    sure, right = [], []
+    for _, _, by_selection in evaluation.answers(lambda *counts, **labels: None):
+        for logits, hit, seen in zip(
+            by_selection[""].logits, by_selection[""].right, by_selection[""].observed, strict=True
+        ):
+            shares = torch.softmax(
+                torch.from_numpy(logits).double() / read_calibration(run).groups[""][seen].temperature, 0
+            )
+            sure.append(float(shares.max()))
+            right.append(bool(hit))
+    limit = round(float(np.median(sure)), 2)
+    kept = [hit for share, hit in zip(sure, right, strict=True) if share >= limit]
+    said = (
+        f"answered {100 * len(kept) / len(sure):.0f} % of its validation samples, {100 * (1 - np.mean(kept)):.1f} % of"
+    )
+    words = [str(run.folder), str(tmp_path / "silent.mp4"), "--data", str(media), "--device", "cpu"]
+    assert predict_main([*words, "--abstain-below", str(limit)]) == 0
+    out = capsys.readouterr()
+    assert said in out.err
+    assert "[calibrated: audio_missing]" in out.out
+    assert predict_main([*words, "--abstain-below", "1.5"]) == 2
+    assert "is no probability" in capsys.readouterr().err
 
 
 def test_a_calibration_is_made_once_and_of_these_weights_alone(calibrated, world: World, tmp_path, capsys):

@@ -21,7 +21,7 @@ from shards.progress import Progress
 from trainers.answers import Answers
 from trainers.calibration import CALIBRATION_FILE, Calibration, Temperature, read_calibration, weights_of
 from trainers.command_line import calibrate_parser
-from trainers.confidence import expected_calibration_error, fit_temperature, probabilities
+from trainers.confidence import expected_calibration_error, fit_temperature, probabilities, selected
 from trainers.evaluate import common_task
 from trainers.recipe import Evaluation, FinishedRun, Task
 from trainers.runs import read_run
@@ -61,6 +61,7 @@ def _calibrated(run: FinishedRun, task: Task, config: Config, stage: str | None)
     with Progress("calibrate", evaluation.total, "samples", stage=stage) as progress:
         parts = [answers for _, _, answers in evaluation.answers(progress.advance)]
     made = Calibration(weights=weights_of(run), inputs=inputs, groups=fit_groups(parts))
+    made = made.model_copy(update={"abstaining": abstaining(made, parts)})
     made.save(run.folder)
     return made
 
@@ -96,6 +97,16 @@ def fit_groups(parts: Sequence[Mapping[str, Answers]]) -> dict[str, dict[str, Te
         groups = {str(name): coarse == name for name in sorted(set(coarse))}
         groups |= {str(name): mask for name in sorted(set(observed)) if (mask := observed == name).sum() >= FEWEST}
         out[selection] = {name: _fitted(answers, mask) for name, mask in groups.items()}
+    return out
+
+
+def abstaining(calibration: Calibration, parts: Sequence[Mapping[str, Answers]]) -> dict[str, Any]:
+    """What `Calibration.abstaining` holds."""
+    out = {}
+    for selection in calibration.groups:
+        answers = Answers.joined([part[selection] for part in parts if selection in part])
+        scaled = probabilities(answers.logits, calibration.temperatures(selection, answers.observed)).max(axis=1)
+        out[selection] = tuple(selected(scaled, answers.right, percent / 100) for percent in range(101))
     return out
 
 

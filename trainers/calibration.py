@@ -6,6 +6,7 @@ It is no part of the run's identity: it changes no answer, and is bound to the r
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -50,12 +51,15 @@ class Calibration(_Record):
         weights: digest of the run's weights.
         inputs: what they were fitted on: settings, fingerprint of the data.
         groups: by selection ("" where there is none to choose) and observation.
+        abstaining: by selection, for each probability of 0, 0.01, ..., 1, the share of the samples that is answered
+            where lower ones abstain, and the wrong answers among these; of scaled logits, all conditions together.
     """
 
     version: Literal[1] = 1
     weights: str
     inputs: dict[str, Any]
     groups: dict[str, dict[str, Temperature]]
+    abstaining: dict[str, tuple[tuple[float, float], ...]] = {}
 
     def group(self, selection: str, observed: str) -> tuple[str, float] | None:
         """The group that serves a sample, and its temperature: its own observation's, or, where too few samples had
@@ -70,6 +74,11 @@ class Calibration(_Record):
         """Of each sample, float64 [N]; 1 where there is none."""
         known = {name: self.group(selection, name) for name in set(observed)}
         return np.array([1.0 if (pair := known[name]) is None else pair[1] for name in observed])
+
+    def bought(self, selection: str, abstain_below: float) -> tuple[float, float] | None:
+        """Coverage and error at a probability (rounded up to a percent), of the samples that it was fitted to."""
+        steps = self.abstaining.get(selection, ())
+        return steps[min(math.ceil(round(100 * abstain_below, 6)), 100)] if steps else None
 
     @property
     def fingerprint(self) -> str:

@@ -25,6 +25,7 @@ def drawing(rows: Sequence[ConfidenceRow], risks: Sequence[RiskRow]) -> Figure:
     axes = fig.subplots(2, len(conditions), squeeze=False, sharex="row", sharey="row")
     for (above, below), condition in zip(axes.T, conditions, strict=True):
         above.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+        above.set(xlim=(0, 100), ylim=(0, 100))
         above.set_title(figure_text(condition.replace("_", " ")), fontsize=9)
         for place, name in enumerate(names):
             own = [row for row in rows if (row.name, row.condition) == (name, condition)]

@@ -30,8 +30,10 @@ RUN_FILE = "run.json"
 MODEL = "avmend.model"  # tag of a run: the address of its model
 SETTINGS = ("runs", "device", "data", "backbone", "weights")  # of loading it, see `serving.mlflow_model`
 COLUMNS = ("clip", "audio", "image", "question")  # of the input, all optional
-PACKAGES = ("torch", "torchaudio", "torchvision", "av", "numpy", "scipy", "pandas", "pydantic", "safetensors", "pyyaml")
-PACKAGES += ("pillow", "filelock", "fsspec", "jinja2", "packaging", "imageio-ffmpeg", "ffmpeg-python", "mlflow")
+PACKAGES = (  # that a run is asked with
+    *("torch", "torchaudio", "torchvision", "av", "numpy", "scipy", "pandas", "pydantic", "safetensors", "pyyaml"),
+    *("pillow", "filelock", "fsspec", "jinja2", "packaging", "imageio-ffmpeg", "ffmpeg-python", "mlflow"),
+)
 
 
 @dataclass(frozen=True)
