@@ -2,6 +2,7 @@
 
     python -m benchmarks.calibration --work DIR --avdigits ../shared/data/avdigits
     python -m benchmarks.calibration --work DIR               # scenes alone
+    python -m benchmarks.calibration --work DIR --clips 1200 --epochs 16 --lr 3e-3   # hours; the default is a look
 
 Small networks, three seeds: fine-tuning on clean data, on noisy data, and prompts with their detector. Temperatures are
 fitted to the validation split: one for each thing that can be observed (what `avmend calibrate` does), and, to compare
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import report
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--avdigits", type=Path, metavar="DIR", help="AV-Digits' source files (default: leave it out)")
     parser.add_argument("--clips", type=positive, default=400, help="clips of either corpus (default 400)")
     parser.add_argument("--epochs", type=positive, default=7, help="of fine-tuning (default 7)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of fine-tuning (default 1e-3)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default 0 1 2")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
@@ -113,7 +116,7 @@ def _media(corpus: str, source: Path | None, args: argparse.Namespace) -> Path:
 
 def _runs(media: Path, runs: Path, length: int, seed: int, args: argparse.Namespace) -> list[Path]:
     quick = [f"data={media}", f"seed={seed}", "workers=0", f"cpus={args.threads}", "batch_size=16"]
-    net = [*quick, *NET, f"backbone.target_length={length}", f"epochs={args.epochs}"]
+    net = [*quick, *NET, f"backbone.target_length={length}", f"epochs={args.epochs}", f"lr={args.lr}"]
 
     def trained(recipe: str, *more: str) -> Path:
         return train(load_config(RECIPES[recipe].config, None, list(more)), runs)
@@ -131,12 +134,13 @@ def measure(folders: Sequence[Path], corpus: str, seed: int) -> tuple[list[dict[
     calibrations = dict(_calibrations(fitted))
     tested = _asked(folders, EvaluateConfig())
     rows = _rows(tested, calibrations)
-    oracle = _oracle(fitted, tested)
+    oracle, floors = _oracle(fitted, tested), _floors(tested, calibrations)
     about = {"corpus": corpus, "seed": seed}
     conditions = []
     for before, after in zip(rows[::2], rows[1::2], strict=True):
-        known = oracle[before.run, before.selection, before.condition]
-        conditions.append({**about, **_pair(before, after), "ece_by_true_condition": known})
+        key = (before.run, before.selection, before.condition)
+        more = {"ece_by_true_condition": oracle[key], "ece_floor": floors[key]}
+        conditions.append({**about, **_pair(before, after), **more})
     severities = []
     for severity in SEVERITIES:
         noise = _noise(folders, severity)
@@ -189,6 +193,19 @@ def _oracle(fitted: Parts, tested: Parts) -> dict[tuple[str, str, str], float]:
     return out
 
 
+def _floors(tested: Parts, calibrations: Mapping[str, Calibration]) -> dict[tuple[str, str, str], float]:
+    """The calibration error that a perfectly calibrated method with the same confidences would show on as many samples:
+    the mean over 200 draws of which answers are right."""
+    out, rng = {}, np.random.default_rng(0)
+    for run, condition, by_selection in tested:
+        for selection, answers in by_selection.items():
+            temperatures = calibrations[run.folder.name].temperatures(selection, answers.observed)
+            sure = probabilities(answers.logits, temperatures).max(axis=1)
+            drawn = [expected_calibration_error(sure, rng.random(len(sure)) < sure) for _ in range(200)]
+            out[run.folder.name, selection, condition] = statistics.fmean(drawn)
+    return out
+
+
 def _pair(before: ConfidenceRow, after: ConfidenceRow) -> dict[str, Any]:
     assert (before.scaling, after.scaling) == (NONE, TEMPERATURE)
     assert before.accuracy == after.accuracy
@@ -217,12 +234,22 @@ def _text(args: argparse.Namespace, conditions: list[dict[str, Any]], severities
         f"{args.clips} clips a corpus, {args.epochs} epochs, seeds {', '.join(map(str, args.seeds))}; percent, mean ± "
         "standard deviation over seeds. ECE: expected calibration error, 15 bins of equal width, on the test split. "
         "*after*: temperatures fitted to the validation split by what can be observed of a clip. *true condition*: "
-        "fitted to each condition by itself, which takes an oracle. *risk*: area under the risk-coverage curve. "
-        "*change*: of the mean confidence against the same clips when complete, points."
+        "fitted to each condition by itself, which takes an oracle. *floor*: what perfect calibration shows on so few "
+        "clips. *NLL*: -log p of the right answer, times 100. *change*: of the mean confidence against the same clips when complete, points."
     ]
-    columns = ["method", "condition", "accuracy", "ECE before", "after", "true condition", "risk before", "after"]
+    columns = [
+        "method",
+        "condition",
+        "accuracy",
+        "ECE before",
+        "after",
+        "true condition",
+        "floor",
+        "NLL before",
+        "after",
+    ]
     columns += ["confidence before", "after", "change before", "after"]
-    names = ["accuracy", "ece_before", "ece_after", "ece_by_true_condition", "aurc_before", "aurc_after"]
+    names = ["accuracy", "ece_before", "ece_after", "ece_by_true_condition", "ece_floor", "nll_before", "nll_after"]
     names += ["confidence_before", "confidence_after", "change_before", "change_after"]
     for (corpus,), own in _grouped(conditions, "corpus").items():
         cells = [
@@ -251,8 +278,9 @@ def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def _line(rows: list[dict[str, Any]]) -> list[str]:
-    before, after = (_mean(rows, f"ece_{when}") for when in ("before", "after"))
-    return ["ECE over all methods and conditions, %", f"{before:.1f} before, {after:.1f} after"]
+    before, after, floor = (_mean(rows, f"ece_{when}") for when in ("before", "after", "floor"))
+    said = f"{before:.1f} before, {after:.1f} after, {floor:.1f} if perfect"
+    return ["ECE over all methods and conditions, %", said]
 
 
 def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
