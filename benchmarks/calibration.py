@@ -235,7 +235,8 @@ def _text(args: argparse.Namespace, conditions: list[dict[str, Any]], severities
         "standard deviation over seeds. ECE: expected calibration error, 15 bins of equal width, on the test split. "
         "*after*: temperatures fitted to the validation split by what can be observed of a clip. *true condition*: "
         "fitted to each condition by itself, which takes an oracle. *floor*: what perfect calibration shows on so few "
-        "clips. *NLL*: -log p of the right answer, times 100. *change*: of the mean confidence against the same clips when complete, points."
+        "clips. *NLL*: -log p of the right answer, times 100. *change*: of the mean confidence against the same clips "
+        "when complete, points."
     ]
     columns = [
         "method",
