@@ -62,7 +62,9 @@ def _error_cell(rows: Sequence[ConfidenceRow]) -> str:
 
 def _abstain_cell(rows: Sequence[ConfidenceRow]) -> str:
     coverage, error = _mean([row.coverage for row in rows]), _mean([row.error for row in rows])
-    return "" if coverage is None or error is None else f"{100 * coverage:.0f} %, {100 * error:.1f}"
+    if coverage is None or error is None:
+        return ""
+    return f"{100 * coverage:.0f} %, {100 * error:.1f}" if coverage else "0 %"
 
 
 def _mean(values: Sequence[float]) -> float | None:
