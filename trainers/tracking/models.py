@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -81,7 +82,8 @@ def save_model(path: Path, found: RunModel, model_id: str | None = None, run_id:
     from mlflow.models import Model
 
     example = {"clip": ["clip.mp4"], **({"question": ["How many instruments are sounding?"]} if found.asks else {})}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="mlflow")  # of what MLflow does with pandas
         data = Path(place) / "run"
         data.mkdir()
         (data / RUN_FILE).write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
