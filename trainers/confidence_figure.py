@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs.figure_text import figure_text
-from trainers.confidence_rows import NONE, TEMPERATURE, ConfidenceRow, RiskRow
+from trainers.confidence_rows import NONE, TEMPERATURE, ConfidenceRow, RiskRow, shown_conditions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ def drawing(rows: Sequence[ConfidenceRow], risks: Sequence[RiskRow]) -> Figure:
     per method over its seeds; on the diagonal confidence is accuracy. Below: risk against coverage."""
     from matplotlib.figure import Figure
 
-    conditions = list(dict.fromkeys(row.condition for row in rows))
+    conditions = shown_conditions(rows)
     names = list(dict.fromkeys(row.name for row in rows))
     fig = Figure(figsize=(1.2 + 2.0 * len(conditions), 5.4 + 0.2 * (len(names) // 4)), layout="constrained")
     axes = fig.subplots(2, len(conditions), squeeze=False, sharex="row", sharey="row")

@@ -13,6 +13,7 @@ from trainers.judged import Judged
 
 FILES = CONFIDENCE_FILE, RISK_FILE = "confidence.csv", "risk_coverage.csv"
 NONE, TEMPERATURE = "none", "temperature"  # how logits are scaled
+SHOWN = 8  # conditions side by side
 WHOLE = "complete"  # the condition that the others are compared with
 COVERAGES = tuple(round(0.05 * n, 2) for n in range(1, 21))
 
@@ -122,6 +123,11 @@ def risk_rows(answers: Sequence[Judged]) -> Iterator[RiskRow]:
         for coverage in COVERAGES:
             at = max(math.ceil(coverage * len(risk)), 1) - 1
             yield RiskRow(one.method, one.selection, one.seed, one.condition, scaling, coverage, float(risk[at]))
+
+
+def shown_conditions(rows: Sequence[ConfidenceRow]) -> list[str]:
+    """Those that a table or figure has room for: the first few (a corruption at five severities is five)."""
+    return list(dict.fromkeys(row.condition for row in rows))[:SHOWN]
 
 
 def final_rows(rows: Sequence[ConfidenceRow]) -> list[ConfidenceRow]:

@@ -20,9 +20,12 @@ from trainers.confidence_rows import (
     confidence_rows,
     final_rows,
     risk_rows,
+    shown_conditions,
 )
 from trainers.judged import Judged
 from trainers.tables import markdown_table, write_rows
+
+MOST = 12  # pairs of method and condition that a sentence names
 
 
 def write_confidence(out: Path, answers: Sequence[Judged], abstain_below: float | None) -> list[str]:
@@ -47,7 +50,7 @@ def markdown(rows: Sequence[ConfidenceRow], abstain_below: float | None) -> str:
 
 
 def _table(rows: Sequence[ConfidenceRow], cell: Callable[[Sequence[ConfidenceRow]], str]) -> str:
-    names, conditions = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("name", "condition"))
+    names, conditions = list(dict.fromkeys(row.name for row in rows)), shown_conditions(rows)
     cells: dict[tuple[str, str], list[ConfidenceRow]] = {}
     for row in rows:
         cells.setdefault((row.name, row.condition), []).append(row)
@@ -80,7 +83,9 @@ def raised_text(rows: Sequence[ConfidenceRow]) -> str:
     if not changes:
         return "What ruining does to confidence was not measured: that needs the condition complete."
     means = {key: statistics.fmean(values) for key, values in changes.items()}
-    up = [f"{name} under {c.replace('_', ' ')} (+{100 * m:.1f})" for (name, c), m in means.items() if m > 0]
+    risen = sorted((pair for pair in means.items() if pair[1] > 0), key=lambda pair: -pair[1])
+    up = [f"{name} under {c.replace('_', ' ')} (+{100 * m:.1f})" for (name, c), m in risen]
     if not up:
         return "No condition raised the mean confidence of the same samples."
-    return f"Points by which a condition raised the mean confidence of the same samples: {'; '.join(up)}."
+    most = "; ".join(up[:MOST]) + (f"; and {len(up) - MOST} more" if len(up) > MOST else "")
+    return f"Points by which a condition raised the mean confidence of the same samples: {most}."

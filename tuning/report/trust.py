@@ -9,7 +9,15 @@ from typing import Any
 from trainers.audit_table import BY_AUDIT_FILE, AuditRow
 from trainers.confidence import BINS
 from trainers.confidence_figure import drawing
-from trainers.confidence_rows import CONFIDENCE_FILE, NONE, RISK_FILE, TEMPERATURE, ConfidenceRow, RiskRow
+from trainers.confidence_rows import (
+    CONFIDENCE_FILE,
+    NONE,
+    RISK_FILE,
+    TEMPERATURE,
+    ConfidenceRow,
+    RiskRow,
+    shown_conditions,
+)
 from trainers.confidence_table import raised_text
 from trainers.tables import read_rows
 from tuning.report import drawings
@@ -52,7 +60,7 @@ def confidence_blocks(found: Evaluation, tag: str) -> tuple[Block, ...]:
 
 
 def _errors(rows: Sequence[ConfidenceRow]) -> Table:
-    names, conditions = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("name", "condition"))
+    names, conditions = list(dict.fromkeys(row.name for row in rows)), shown_conditions(rows)
     scaled = any(row.scaling == TEMPERATURE for row in rows)
     head, body = ["method"], [[text(name)] for name in names]
     for condition in conditions:
