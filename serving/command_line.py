@@ -42,6 +42,7 @@ def predict_parser() -> CommandParser:
     parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="about every clip; repeatable")
     parser.add_argument("--split", metavar="NAME", help="of a manifest, the rows of this split alone")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="answers that are printed (default: 3)")
+    parser.add_argument("--abstain-below", type=float, metavar="P", help="mark answers of a lower probability, 0 to 1")
     parser.add_argument("--json", action="store_true", help="one JSON object per clip and line, with all probabilities")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument(

@@ -12,6 +12,7 @@ from models.settings import MODALITIES, Modality
 from shards.causes import Cause
 from shards.errors import InputError
 from shards.schema import StreamInfo
+from trainers.confidence import probabilities
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Prediction:
         ruined: what was there and the detector took for ruined; None: the run has no detector.
         others: logits [A] by the other selections.
         notes: what the user should know, such as words of the question that the run has never met.
+        calibrated: by which of the run's temperatures the probabilities were scaled, such as "audio_missing" or
+            "complete: visual ruined"; None: the run has no calibration, and they are the softmax of the logits.
+        temperature: what the logits were divided by; 1 without a calibration.
+        abstain_below: probability below which the answer is not to be relied on; None: there is no such limit.
         failure: why there is no answer; None where there is one.
     """
 
@@ -60,15 +65,18 @@ class Prediction:
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
+    calibrated: str | None = None
+    temperature: float = 1.0
+    abstain_below: float | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float32 [A], softmax of the logits.
+        """Float32 [A], softmax of the logits over the temperature.
 
         Raises:
             InputError: the clip failed.
         """
-        return softmax(self._answered())
+        return softmax(self._answered(), self.temperature)
 
     @property
     def answer(self) -> str:
@@ -87,6 +95,15 @@ class Prediction:
             InputError: the clip failed.
         """
         return float(self.probabilities.max())
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the probability is below `abstain_below`.
+
+        Raises:
+            InputError: the clip failed.
+        """
+        return self.abstain_below is not None and self.probability < self.abstain_below
 
     @property
     def present(self) -> dict[Modality, bool]:
@@ -112,6 +129,9 @@ class Prediction:
             "answer": self.answer,
             "probabilities": dict(self.ranked()),
             "selection": self.selection,
+            "calibrated": self.calibrated,
+            "temperature": self.temperature,
+            "abstains": self.abstains,
             "case": self.case,
             "ruined": None if self.ruined is None else list(self.ruined),
             "logits": dict(zip(self.answers, map(float, self.logits), strict=True)),
@@ -125,10 +145,9 @@ class Prediction:
         return self.logits
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [A] of logits [A], float32; -inf is 0."""
-    values = np.exp(logits.astype(np.float64) - logits.max())
-    return (values / values.sum()).astype(np.float32)
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities [A] of logits [A] over a temperature, float32; -inf is 0."""
+    return probabilities(logits, temperature).astype(np.float32)
 
 
 def nothing_left(modalities: tuple[Modality, ...]) -> Failure:

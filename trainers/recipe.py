@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.settings import Modality
     from shards.reader import Sample
+    from trainers.answers import Answers
     from trainers.classification.items import InputSpec
     from trainers.loop import Stage
 
@@ -121,6 +122,10 @@ class Evaluation(Protocol):
         """Every figure, a dataclass instance each; `advance(count, method=...)` as answers come."""
         ...
 
+    def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
+        """Every run's answers under every condition, by way of choosing the module."""
+        ...
+
     def write(self, out: Path, rows: Sequence[Any]) -> None:
         """results.csv, results.md, results.png, and which sample lost or met what."""
         ...
@@ -136,6 +141,8 @@ class ClipAnswer:
         case: of the module that gave it ("" where there is one for all).
         ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
         notes: what the user should know, such as words of a question that the run has never met.
+        observed: what can be told of the clip, by which a calibration is chosen; see
+            `models.conditions.observed_condition`.
     """
 
     logits: Mapping[str, Tensor]
@@ -143,6 +150,7 @@ class ClipAnswer:
     case: str = ""
     ruined: tuple[Modality, ...] | None = None
     notes: tuple[str, ...] = ()
+    observed: str = "complete"
 
     @property
     def chosen(self) -> Tensor:

@@ -176,6 +176,9 @@ class EvaluateConfig(Config):
         recordings: folder of the sounds that corruptions mix in (`rain/*.wav` or `rain*.wav`, ...).
         overlays: folder of the pictures that corruptions lay over (`frost*.png`, `crowd*.png`).
         batch_size, loaders: of the forward passes.
+        abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
+            the others.
+        audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
     """
 
     data: Path | None = None
@@ -190,6 +193,8 @@ class EvaluateConfig(Config):
     overlays: Path | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
+    abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
+    audit: Path | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from shards.errors import InputError
 from shards.keys import safe_name
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
+from trainers.answers import Answers
+from trainers.audit_table import audit_fingerprint, write_by_audit
+from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.classification import ladders
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
@@ -25,9 +29,11 @@ from trainers.classification.ladders import corruption_rows
 from trainers.classification.predict import Predictor
 from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
+from trainers.confidence_table import write_confidence
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
+from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows
@@ -45,7 +51,9 @@ class ConditionEvaluation:
     inputs: dict[str, Any]
     experiment: str
     device: torch.device
+    calibrations: Mapping[str, Calibration | None]
     by_class: list[ClassRow] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -60,24 +68,39 @@ class ConditionEvaluation:
             FloatingPointError: a method's logits are NaN.
         """
         rows: list[Row] = []
-        for predictor in self.predictors:
-            for condition in self.config.applied():
-                outcome = _answers(predictor, condition, self.data, self.config, self.device, advance)
-                rows += _rows(predictor, condition, outcome)
-                self.by_class.extend(_class_rows(predictor, condition, outcome))
+        for predictor, condition, outcome in self._outcomes(advance):
+            rows += _rows(predictor, condition, outcome)
+            self.by_class.extend(_class_rows(predictor, condition, outcome))
+            self.judged.extend(_judged(predictor, condition, outcome, self.calibrations[predictor.run.folder.name]))
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
             raise InputError(message, file=self.data.folder, field="conditions", remedy="evaluate other conditions")
         return rows
 
+    def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
+        """By run, condition and selection."""
+        for predictor, condition, outcome in self._outcomes(advance):
+            yield predictor.run, condition.name, outcome
+
+    def _outcomes(self, advance: Callable[..., None]) -> Iterator[tuple[Predictor, Condition, dict[str, Answers]]]:
+        for predictor in self.predictors:
+            for condition in self.config.applied():
+                yield (
+                    predictor,
+                    condition,
+                    _answers(predictor, condition, self.data, self.config, self.device, advance),
+                )
+
     def write(self, out: Path, rows: Sequence[Row]) -> None:
-        """Tables, figures, classes.csv, corruptions.csv, and draws.csv: what every sample met."""
+        """Tables, figures, classes.csv, confidence.csv, corruptions.csv, and draws.csv: what every sample met."""
         write_rows(out / "results.csv", rows)
         write_rows(out / "classes.csv", self.by_class)
         lines, corrupted = summarise(rows), corruption_rows(rows)
         found = ladders.ladders(corrupted)
         texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
+        texts += write_confidence(out, self.judged, self.config.abstain_below)
+        texts += write_by_audit(out, self.judged, [meta.id for meta in self.data.metas], self.config.audit)
         (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         for ladder in found:
@@ -102,11 +125,14 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
         "config": {k: v for k, v in content_settings(config).items() if k not in OF_CORRUPTIONS},
         "dataset": info.fingerprint(),
         **corruption_inputs(config, info, folder),
+        **audit_fingerprint(config.audit),
     }
+    calibrations = {run.folder.name: read_calibration(run) for run in runs}
+    inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
     data = ShardDataset(folder, config.split, info=info)
-    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device)
+    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
 
 
 def rows_drawn(
@@ -163,23 +189,31 @@ def _answers(
     config: EvaluateConfig,
     device: torch.device,
     advance: Callable[..., None],
-) -> dict[str, Tensor]:
-    """By selection, class and whether the answer is right, int64 [samples, 2], of the samples with anything left."""
+) -> dict[str, Answers]:
+    """By selection, of the samples with anything left."""
     items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Answers]] = {}
     for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
         batch = batch.to(device)
-        for selection, logits in predictor.predict(batch, condition).items():
+        by_selection, _, observed = predictor.answer(batch, condition)
+        for selection, logits in by_selection.items():
             check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
-            right = (logits.argmax(dim=1) == batch.label).long()
-            found.setdefault(selection, []).append(torch.stack([batch.label, right], dim=1).cpu())
+            found.setdefault(selection, []).append(Answers.of(batch.index, logits, batch.label, observed))
         advance(len(batch), method=predictor.run.method)
     advance(len(data) - len(keep))
-    return {selection: torch.cat(parts) for selection, parts in found.items()}
+    return {selection: Answers.joined(parts) for selection, parts in found.items()}
 
 
-def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[Row]:
+def _judged(
+    predictor: Predictor, condition: Condition, answers: Mapping[str, Answers], calibration: Calibration | None
+) -> Iterator[Judged]:
+    run = predictor.run
+    for selection, found in answers.items():
+        yield from judged((run.method, selection, run.config.seed, condition.name, run.folder.name), found, calibration)
+
+
+def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[Row]:
     run, cost = predictor.run, predictor.run.cost()
     for selection, found in answers.items():
         yield Row(
@@ -187,8 +221,8 @@ def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tens
             selection=selection,
             seed=run.config.seed,
             condition=condition.name,
-            accuracy=int(found[:, 1].sum()) / len(found),
-            samples=len(found),
+            accuracy=int(found.right.sum()) / len(found.right),
+            samples=len(found.right),
             trained=predictor.trained,
             parameters=predictor.parameters,
             run=run.folder.name,
@@ -196,11 +230,11 @@ def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tens
         )
 
 
-def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[ClassRow]:
+def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[ClassRow]:
     run = predictor.run
     for selection, found in answers.items():
-        for label in found[:, 0].unique().tolist():
-            right = found[found[:, 0] == label, 1]
+        for label in np.unique(found.label).tolist():
+            right = found.right[found.label == label]
             share, name = int(right.sum()) / len(right), predictor.backbone.labels[label]
             yield ClassRow(run.method, selection, run.config.seed, condition.name, name, share, len(right))
 
