@@ -38,6 +38,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         "avr",
         AVR_SIZES | {"prediction": "v", "eta": 1.0, "start": 5, "steps": 3},
     ),
+    "avr, released U-Net": ("avr", AVR_SIZES | {"unet": "released", "multipliers": (1, 2)}),
+    "avr_released": ("avr_released", AVR_SIZES | {"timesteps": 3}),
     "rmm + avr": ("rmm_avr", BOTH),
     "dropout": ("dropout", {}),
     "masking": ("masking", {}),

@@ -17,7 +17,7 @@ from models.avqa.scale import Scale
 from models.batch import take_away
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
-from shards.questions import Vocabulary, words_of
+from shards.questions import Vocabulary
 from shards.reader import Sample
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
@@ -68,10 +68,9 @@ class QuestionPredictor:
 
     def _notes(self, question: str) -> tuple[str, ...]:
         """What of a question the run does not read."""
-        words = words_of(question)
-        unknown = [word for word in dict.fromkeys(words[: self.words]) if word not in self.vocabulary.words]
+        words, unknown = self.vocabulary.split(question), self.vocabulary.unknown(question, self.words)
         notes = [f"unknown words: {', '.join(unknown)}"] if unknown else []
-        if len(words) > self.words:
+        if len(words) > self.words and self.vocabulary.rule != "clip":
             notes.append(f"only the first {self.words} of {len(words)} words are read")
         return tuple(notes)
 

@@ -155,7 +155,7 @@ def _meta(world: World, answerer: Answerer) -> dict:
     return {
         "kind": KIND,
         "design": answerer.design.as_dict(),
-        "vocabulary": world.vocabulary.model_dump(mode="json"),
+        "vocabulary": world.vocabulary.record(),
         "words": world.words,
         "scale": {"audio": answerer.scale.audio, "visual": answerer.scale.visual},
         "extractor": made_by.fingerprint if made_by is not None else "",
