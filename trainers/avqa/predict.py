@@ -25,6 +25,8 @@ from trainers.avqa.items import NO_ANSWER
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.recipe import ClipAnswer, FinishedRun
 
+ANY_EXTRACTOR = ""  # of a published network that was imported without features
+
 
 @dataclass(frozen=True)
 class QuestionPredictor:
@@ -36,7 +38,7 @@ class QuestionPredictor:
         answerer: recovery method and network, in evaluation mode.
         vocabulary: its words and answers.
         words: length of a question.
-        extractor: fingerprint of the encoders that made them.
+        extractor: fingerprint of the encoders that made its features; "" where none were named.
         trained, parameters: how many it trained, and has.
     """
 
@@ -123,7 +125,7 @@ class QuestionPredictor:
             InputError: they are of other encoders or sizes.
         """
         made_by = clips.info.backbone
-        same = made_by is not None and made_by.fingerprint == self.extractor
+        same = made_by is not None and self.extractor in (made_by.fingerprint, ANY_EXTRACTOR)
         if not same or clips.spec != self.answerer.design.spec:
             remedy = "evaluate it on features of the extractor that it was trained on"
             message = f"made by another extractor than those of {self.run.folder.name}"

@@ -100,9 +100,7 @@ class Located(nn.Module):
         channels: of the features (left and right), each with layers of its own.
     """
 
-    def __init__(
-        self, width: int, coordinates: int, dim: int, dropout: float, eps: float = 1e-5, channels: int = 1
-    ):
+    def __init__(self, width: int, coordinates: int, dim: int, dropout: float, eps: float = 1e-5, channels: int = 1):
         super().__init__()
         self.feature = nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim, eps=eps))
         self.coordinate = nn.Sequential(nn.Linear(coordinates, dim), nn.LayerNorm(dim, eps=eps))
@@ -171,6 +169,10 @@ class LAViT(GroupedNetwork):
     Raises:
         ValueError: no such pool or coordinates; features too narrow to hold coordinates.
     """
+
+    sounds_at: Tensor  # [T, 2]
+    regions_at: Tensor  # [R, 5]
+    cells: Tensor  # [grid^2, P]
 
     def __init__(
         self,

@@ -150,7 +150,9 @@ class AVR(nn.Module):
         if unet not in get_args(UNets):
             raise ValueError(f"unet {unet!r}: one of {', '.join(get_args(UNets))}")
         if unet == "released" and spec.side % 2 ** (len(multipliers) - 1):
-            raise ValueError(f"unet 'released': a grid of side {spec.side} can't be halved {len(multipliers) - 1} times")
+            raise ValueError(
+                f"unet 'released': a grid of side {spec.side} can't be halved {len(multipliers) - 1} times"
+            )
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction {prediction!r}: one of {', '.join(get_args(Prediction))}")
         if not 0 <= eta <= 1:

@@ -69,13 +69,14 @@ class ReleasedUNet(nn.Module):
         time = self.time(sinusoids(timestep - 1, self.width))
         x = stem = self.stem(x)
         seen: list[Tensor] = []
-        for level in self.downs:
+        level: Level
+        for level in self.downs:  # type: ignore[assignment]
             first, second = level.blocks_of(x, time, (None, None))
             seen += [first, second]
             x = level.change(second)
         x = self.middle[0](x, time)
         x = self.middle[1](x + self.attention(x), time)
-        for level in self.ups:
+        for level in self.ups:  # type: ignore[assignment]
             _, second = level.blocks_of(x, time, (seen.pop(), seen.pop()))
             x = level.change(second)
         return self.out(self.last(torch.cat([x, stem], dim=1), time))
