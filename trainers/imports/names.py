@@ -75,9 +75,16 @@ def _problems(wanted: Iterable[str], ours: Mapping[str, Tensor], state: State, s
     return [f"{kind} {few(names)}" for kind, names in found.items() if names]
 
 
-def _hinted(name: str, among: list[str]) -> str:
-    near = nearest_name(name, among, cutoff=0.85)
+def _hinted(name: str, among: Iterable[str]) -> str:
+    near = nearest_weight(name, among)
     return f"{name} (nearest: {near})" if near else name
+
+
+def nearest_weight(name: str, among: Iterable[str]) -> str | None:
+    """The name that is most alike as a whole: that both end in ``.weight`` says nothing."""
+    spaced = {known.replace(".", " "): known for known in among}
+    near = nearest_name(name.replace(".", " "), spaced, cutoff=0.85)
+    return None if near is None else spaced[near]
 
 
 def shape_of(path: Path, what: str, state: State, name: str, dims: int) -> tuple[int, ...]:
@@ -89,7 +96,7 @@ def shape_of(path: Path, what: str, state: State, name: str, dims: int) -> tuple
     found = state.get(name)
     if found is not None and found.dim() == dims:
         return tuple(found.shape)
-    near = nearest_name(name, state)
+    near = nearest_weight(name, state)
     said = f"{name} is {list(found.shape)}" if found is not None else f"it has no {name}"
     remedy = f"did you mean '{near}'? " if near and found is None else ""
     message = f"is no {what}: {said} ({len(state)} tensors: {few(list(state), 3)})"

@@ -21,7 +21,7 @@ def question_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of questions.jsonl (made by avmend corpus), or that file: words and answers, in the released order",
+        help="folder of questions.jsonl (made by avmend corpus), or that file: words and answers in released order",
     )
     parser.add_argument(
         "--data",

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     published = reader(arguments.file, read_tensors(arguments.file), arguments)
     questions = load_questions(questions_file)
     vocabulary = _vocabulary(published, questions, questions_file)
+    published = _all_steps_of_few(published, arguments.data)
     spec, extractor = _features(published, arguments.data)
     content = [arguments.kind, file_sha256(arguments.file), file_sha256(questions_file), vars(spec), extractor]
     content += [file_sha256(path) for path in _more_files(arguments)]
@@ -94,6 +96,15 @@ def _vocabulary(published: PublishedNetwork, questions: tuple[Question, ...], pa
             )
             raise InputError(message, file=path, field=kind, remedy=remedy)
     return found
+
+
+def _all_steps_of_few(published: PublishedNetwork, data: Path | None) -> PublishedNetwork:
+    """Without a choice of time steps where the features have fewer than its loader takes; that is told."""
+    stored = None if data is None else feature_spec(DatasetInfo.load(data)).steps
+    if stored is None or published.steps is None or stored >= published.steps:
+        return published
+    print(f"note: features of {stored} time steps; {published.what} was trained on {published.steps}", file=sys.stderr)
+    return replace(published, steps=None)
 
 
 def _features(published: PublishedNetwork, data: Path | None) -> tuple[FeatureSpec, str]:

@@ -1,4 +1,4 @@
-"""The networks: AVST (with missing-aware prompts, or with RMM and AVR as released), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
+"""The networks: AVST (with prompts, with released RMM and AVR), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
 
 from __future__ import annotations
 

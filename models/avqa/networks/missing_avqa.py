@@ -92,7 +92,8 @@ class MissingAVQA(AVST):
             sound = self.enhance.enhance(self.memory.recall("audio", grid, asked), grid).audio
         elif grid is None and sound is not None:
             grid = self.enhance.enhance(sound, self.memory.recall("visual", sound, asked)).visual
-        assert sound is not None and grid is not None
+        assert sound is not None
+        assert grid is not None
         frame = self._grounded(sound, grid)
         logits = self.answered(asked, sound, frame)
         if audio is None or visual is None or not self.training:

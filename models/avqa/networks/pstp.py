@@ -15,8 +15,10 @@ Li et al., *Progressive Spatio-temporal Perception for Audio-Visual Question Ans
 Different from both: the choice of the best is no function with a gradient, so the released selection never
 learns; here what was chosen is multiplied by its attention weight relative to a uniform one (1 where the
 question makes no difference). By default the paper's CLIP question and words are, here, the question LSTM's;
-`text` has CLIP's own. Padding words are masked (in `released` mode CLIP's 77 rows count, padding too). Global perception returns what it computed (the
-released one its input), both streams at the same time. Stacked layers follow each other.
+`text` has CLIP's own. Padding words are masked (in `released` mode CLIP's 77 rows count, padding too). Global
+perception returns what it computed (the released one its input), both streams at the same time. Stacked layers
+follow each other (in the released code each of them gets the same input and the last one's output is used, so that
+one layer is the same network).
 
 An absent modality has no tokens: segments are chosen by what is there, without a picture there are no patches,
 without sound nothing attends to them, and in global perception the other stream looks at itself alone.

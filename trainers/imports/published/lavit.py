@@ -1,7 +1,7 @@
 """LAViT's weights, as HS-YN/PanoAVQA saves them ({args, epoch, loss, model}; the dict under `model`).
 
-Its features are the last channels' coordinates with the regions' and sounds' own: sound [sounds, (left, right) 2048 + 3],
-picture [sounds, regions / sounds, 2048 + 6] (18 and 2 rows as published).
+Its features hold coordinates in their last channels: sound [18, left 2048 + right 2048 + 3], picture [18, 2, 2048 + 6],
+two of the 36 regions in each of the 18 steps.
 """
 
 from __future__ import annotations
