@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features (8 wide, as is the network) and questions on disk."""
+def root(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features (8 wide, as is the network), questions, and a folder of runs."""
     folder = tmp_path_factory.mktemp("published")
     asking_world(folder, SPLITS)
+    (folder / "runs").mkdir()
+    shutil.copy(_mlflow_schema, folder / "runs")
     return folder
 
 
@@ -258,9 +261,9 @@ def test_a_run_starts_from_it_by_its_words_answers_and_scale(root, avst_state, t
     fields = {"data": data, "questions": root / "questions.jsonl", "network_from": run, "recovery": "rmm"}
     fields |= {"recovery_sizes": RMM, "epochs": 1, "batch_size": 8, "workers": 0, "cpus": 1, "freeze": ("network",)}
     with pytest.raises(InputError, match=r"remedy: give sizes.dim=8 sizes.padding=14 standardise=false$"):
-        train(AVQAConfig(**fields), tmp_path / "runs")
+        train(AVQAConfig(**fields), root / "runs")
     fields |= {"sizes": {"dim": DIM, "padding": LENGTH}, "standardise": False}
-    found = train(AVQAConfig(**fields), tmp_path / "runs")
+    found = train(AVQAConfig(**fields), root / "runs")
     mine, before = load_checkpoint(found / "avqa"), load_checkpoint(run / "avqa")
     assert mine.meta["vocabulary"] == before.meta["vocabulary"]
     assert mine.meta["scale"] == before.meta["scale"]

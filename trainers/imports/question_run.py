@@ -24,6 +24,7 @@ from trainers.avqa.clips import feature_spec
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.warm_start import IMPORTED, KIND, READING
 from trainers.identity import digest, git_commit
+from trainers.imports.mirror import mirror
 from trainers.imports.published.network import PublishedNetwork
 from trainers.imports.weights import few, read_tensors
 from trainers.job import ROOT
@@ -57,10 +58,10 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     config = _config(published, arguments, folder, questions_file)
     answerer, left = _answerer(published, arguments.file, spec, vocabulary, config)
     _tell(published, arguments, left)
-    if has_checkpoint(folder / config.recipe):
-        return folder
-    meta = _meta(published, answerer, vocabulary, extractor, config)
-    _write(folder, config, answerer, meta, {"kind": arguments.kind, "file": arguments.file.name, "unused": left})
+    if not has_checkpoint(folder / config.recipe):
+        meta = _meta(published, answerer, vocabulary, extractor, config)
+        _write(folder, config, answerer, meta, {"kind": arguments.kind, "file": arguments.file.name, "unused": left})
+    mirror(folder, config, arguments.kind)
     return folder
 
 
