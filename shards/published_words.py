@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping
 
-CLIP_LENGTH = 77  # of CLIP's text: start, byte pairs, end, zeros
+CLIP_LENGTH, CLIP_IDS = 77, 49408  # of CLIP's text: start, byte pairs, end, zeros; how many ids there are
 START, END, UNKNOWN_PIECE = "[CLS]", "[SEP]", "[UNK]"
 _LONGEST_WORD = 100  # characters; BERT takes longer ones for unknown
 _ASCII_PUNCTUATION = (range(33, 48), range(58, 65), range(91, 97), range(123, 127))

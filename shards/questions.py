@@ -15,7 +15,7 @@ import pydantic
 
 from shards.atomic import write_text
 from shards.errors import InputError, nearest
-from shards.published_words import UNKNOWN_PIECE, clip_ids, released_words, word_pieces
+from shards.published_words import CLIP_IDS, UNKNOWN_PIECE, clip_ids, released_words, word_pieces
 from shards.schema import Frozen
 
 QUESTIONS_FILE = "questions.jsonl"
@@ -105,6 +105,11 @@ class Vocabulary(Frozen):
     def record(self) -> dict[str, object]:
         """As plain values, for a checkpoint's JSON; `rule` where it is not ours."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return CLIP_IDS if "clip" in self.rule else len(self.words)
 
     def split(self, text: str) -> list[str]:
         """The words of a question, by the rule."""

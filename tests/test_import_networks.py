@@ -21,7 +21,7 @@ from shards.errors import InputError
 from shards.published_words import released_words, word_pieces
 from shards.questions import Question, Vocabulary, load_questions, save_questions
 from tests.fixtures import published as theirs
-from tests.fixtures.asking import AUDIO, RMM, asking_world, questions_about, saved_run
+from tests.fixtures.asking import AUDIO, RMM, asking_world, question_stages, questions_about, saved_run
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.evaluate import main as evaluate
@@ -196,6 +196,23 @@ def test_pstp_answers_as_its_formula_from_clips_question(root, words, tmp_path, 
     expected = theirs.pstp_logits(state, audio, visual[:, :, 0], question, rows.clone())
     close(asked(predictor, TEXTS, audio, visual), expected)
     assert predictor._notes("Is a theremin here?") == (() if not lstm else ("unknown words: theremin, here",))
+
+
+def test_runs_with_clips_question_start_from_an_imported_network(root, words, tmp_path, capsys):
+    clip_file(tmp_path / "clip")
+    file = saved(theirs.pstp_state(DIM, AUDIO, len(words.answers), layers=1), tmp_path / "pstp.pt")
+    data = root / "media" / "features" / "small"
+    run = brought("pstp", file, root, capsys, "--weights", str(tmp_path / "clip"), "--data", str(data))
+    fields = {"data": data, "questions": root / "questions.jsonl", "network": "pstp", "standardise": False}
+    fields |= {"sizes": read_run(run).config.sizes, "recovery": "rmm", "recovery_sizes": RMM}  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"field 'sizes.text': CLIP's text tower has weights of its own"):
+        question_stages(AVQAConfig(**fields))
+    (stage,) = question_stages(AVQAConfig(**fields, network_from=run))
+    loss = stage.objective(stage.train.batch([0, 1, 2])).loss
+    loss.backward()
+    tower = [p for n, p in stage.objective.named_parameters() if ".tower." in n]
+    assert tower
+    assert all(p.grad is None for p in tower)
 
 
 def test_lavit_answers_as_its_formula_with_regions_of_its_own(root, tmp_path, capsys):

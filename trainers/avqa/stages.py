@@ -83,7 +83,7 @@ class World:
     @property
     def sizes(self) -> tuple[FeatureSpec, int, int]:
         """Of the features and of both vocabularies."""
-        return self.clips.spec, len(self.vocabulary.words), len(self.vocabulary.answers)
+        return self.clips.spec, self.vocabulary.size, len(self.vocabulary.answers)
 
 
 def answer_stages(config: AVQAConfig) -> list[Stage]:

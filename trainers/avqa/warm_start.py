@@ -51,11 +51,16 @@ def published_start(config: QuestionConfig) -> dict[str, Any] | None:
     words and answers, in their order, become the run's.
 
     Raises:
-        InputError: no checkpoint there.
+        InputError: no checkpoint there, or a text tower whose weights only such a network has.
     """
-    folder = getattr(config, "network_from", None)
+    folder, sizes = getattr(config, "network_from", None), getattr(config, "sizes", {})
     meta = None if folder is None else checkpoint_meta(_checkpoint_folder(folder))[0]
-    return meta if meta is not None and IMPORTED in meta else None
+    if meta is not None and IMPORTED in meta:
+        return meta
+    if getattr(config, "network", None) == "pstp" and sizes.get("text", "lstm") != "lstm":
+        remedy = "start from an imported PSTP-Net (network_from=RUN), or leave sizes.text out"
+        raise InputError("CLIP's text tower has weights of its own", field="sizes.text", remedy=remedy)
+    return None
 
 
 def check_reading(config: AVQAConfig, meta: Mapping[str, Any], stored: int) -> None:

@@ -144,7 +144,7 @@ def _answerer(
 ) -> tuple[Answerer, list[str]]:
     """The network with its weights, and the published names that it has no use for."""
     identity = Scale(*(((0.0,) * width, (1.0,) * width) for width in (spec.audio, spec.visual)))
-    sizes = (len(vocabulary.words), len(vocabulary.answers), config.network, config.sizes)
+    sizes = (vocabulary.size, len(vocabulary.answers), config.network, config.sizes)
     try:
         answerer = Answerer(Design(spec, *sizes, config.recovery, {}), identity).eval()
     except ValueError as error:

@@ -213,15 +213,15 @@ class ClipText(nn.Module):
         self.question = QuestionEncoder(words, dim, padding) if lstm else nn.Linear(width, dim)
         self.width = width
 
-    def requires_grad_(self, requires_grad: bool = True) -> ClipText:
-        """The tower stays frozen."""
-        super().requires_grad_(requires_grad)
-        self.tower.requires_grad_(False)
-        return self
-
     def forward(self, question: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """CLIP's ids [B, 77], after the LSTM's [B, L] where that reads the question -> the question [B, D], CLIP's
-        words [B, 77, width], their mask [B, 77]."""
+        words [B, 77, width], their mask [B, 77].
+
+        Raises:
+            ValueError: fewer ids than CLIP's.
+        """
+        if question.shape[1] < TEXT_LENGTH:
+            raise ValueError(f"a question of {question.shape[1]} ids: CLIP's are {TEXT_LENGTH}")
         ids = question[:, -TEXT_LENGTH:]
         with torch.no_grad():
             words, whole = encode_text_ids(self.tower, ids)
@@ -246,6 +246,8 @@ class PSTPNet(GroupedNetwork):
         mode: `paper` or `released`.
         text: `lstm`: question and words of the question LSTM. `clip`: of CLIP's frozen text tower, whose ids the
             question is (vocabulary rule `clip`). `lstm+clip`: the LSTM's question, CLIP's words (`released+clip`).
+            CLIP's weights come with an imported network alone.
+        lstm_words: the LSTM's vocabulary size, where CLIP's ids come beside its own; `words` unless given.
         clip: sizes of the tower, over those of ViT-B/32's: width, heads, layers, dim.
         padding: the question's LSTM reads at least so many positions, padding words, too: 14 in the released code.
 
@@ -269,6 +271,7 @@ class PSTPNet(GroupedNetwork):
         mode: Literal["paper", "released"] = "paper",
         text: Text = "lstm",
         clip: Mapping[str, int] | None = None,
+        lstm_words: int | None = None,
         padding: int = 0,
     ):
         super().__init__()
@@ -281,7 +284,9 @@ class PSTPNet(GroupedNetwork):
         if text == "lstm":
             self.question, width = QuestionEncoder(words, dim, padding), dim
         else:
-            self.question = ClipText(words, dim, text == "lstm+clip", padding, mode == "paper", clip or {})
+            self.question = ClipText(
+                lstm_words or words, dim, text == "lstm+clip", padding, mode == "paper", clip or {}
+            )
             width = self.question.width
         self.audio, self.frame = nn.Linear(spec.audio, dim), nn.Linear(spec.visual, dim)
         self.word = nn.Linear(width, dim)

@@ -36,21 +36,17 @@ def pstp(path: Path, state: State, arguments: argparse.Namespace) -> PublishedNe
     dim, audio = shape_of(path, WHAT, state, "fc_a.weight", 2)
     layers = {int(name.split(".")[2]) for name in state if begins(name, LAYERS) and name.split(".")[2].isdigit()}
     lstm = any(begins(name, "fc_q.lstm") for name in state)
-    sizes, tower = _text_tower(arguments.weights)
+    words = shape_of(path, WHAT, state, "fc_q.word2vec.weight", 2)[0] if lstm else 1
+    tower_sizes, tower = _text_tower(arguments.weights)
+    sizes = {"dim": dim, "mode": "released", "text": "lstm+clip" if lstm else "clip", "clip": tower_sizes}
     return PublishedNetwork(
         what=WHAT,
         network="pstp",
-        sizes={
-            "dim": dim,
-            "mode": "released",
-            "text": "lstm+clip" if lstm else "clip",
-            "clip": sizes,
-            "padding": PADDING,
-        },
+        sizes=sizes | ({"lstm_words": words, "padding": PADDING} if lstm else {}),
         state=state,
         names=Names(_parts(max(layers, default=0), lstm), UNUSED),
         spec=FeatureSpec(audio, shape_of(path, WHAT, state, "fc_v.weight", 2)[1], STEPS, PLACES, frame_token=True),
-        words=shape_of(path, WHAT, state, "fc_q.word2vec.weight", 2)[0] if lstm else 1,
+        words=words,
         answers=shape_of(path, WHAT, state, "fc_answer_pred.weight", 2)[0],
         rule="released+clip" if lstm else "clip",
         length=PADDING,
