@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict
+from configs.public import CLIP
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
@@ -52,8 +53,8 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     vocabulary = _vocabulary(published, questions, questions_file)
     published = _all_steps_of_few(published, arguments.data)
     spec, extractor = _features(published, arguments.data)
-    content = [arguments.kind, file_sha256(arguments.file), file_sha256(questions_file), vars(spec), extractor]
-    content += [file_sha256(path) for path in _more_files(arguments)]
+    files = [arguments.file, questions_file, *_more_files(arguments)]
+    content = [arguments.kind, arguments.label, [file_sha256(path) for path in files], vars(spec), extractor]
     folder = Path(arguments.runs).absolute() / f"avqa-{digest(content)}"
     config = _config(published, arguments, folder, questions_file)
     answerer, left = _answerer(published, arguments.file, spec, vocabulary, config)
@@ -65,11 +66,6 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def config_to_dict_of(spec: FeatureSpec) -> dict[str, Any]:
-    """Sizes as plain values."""
-    return dict(vars(spec))
-
-
 def _questions_file(path: Path) -> Path:
     found = path / QUESTIONS_FILE if path.is_dir() else path
     if found.suffix == ".json" or not found.is_file():
@@ -79,8 +75,9 @@ def _questions_file(path: Path) -> Path:
 
 
 def _more_files(arguments: argparse.Namespace) -> list[Path]:
-    given = [getattr(arguments, name, None) for name in ("pieces", "answers")]
-    return [path for path in given if path is not None]
+    """What else the kind is imported with."""
+    given = [getattr(arguments, name, None) for name in ("pieces", "answers", "weights")]
+    return [CLIP.find(path) if path.is_dir() else path for path in given if path is not None]
 
 
 def _vocabulary(published: PublishedNetwork, questions: tuple[Question, ...], path: Path) -> Vocabulary:
