@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TEXT_LENGTH = 77  # ids of a question: start, byte pairs, end, zeros
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -69,3 +70,48 @@ def encode_questions(net: Any, questions: Sequence[str]) -> tuple[Tensor, Tensor
     )
     words = found["text_intermediates"][-1] @ net.text_projection
     return words, words[torch.arange(len(words)), ids.argmax(dim=1).to(place)]
+
+
+def text_tower(width: int = 512, heads: int = 8, layers: int = 12, dim: int = 512, words: int = 49408) -> Any:
+    """CLIP's text tower alone, frozen, by OpenAI's names; sizes are those of ViT-B/32's.
+
+    Args:
+        width, heads, layers: of its transformer.
+        dim: D.
+        words: byte pairs that it knows.
+    """
+    from open_clip.transformer import QuickGELU, TextTransformer
+
+    sizes: dict[str, Any] = {"width": width, "heads": heads, "layers": layers, "output_dim": dim}
+    tower = TextTransformer(TEXT_LENGTH, words, **sizes, act_layer=QuickGELU)
+    return tower.requires_grad_(False)
+
+
+def text_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """Sizes and weights (float32) of the text tower in OpenAI's weights, for `text_tower`.
+
+    Raises:
+        ValueError: not such weights.
+    """
+    names = ("token_embedding.weight", "positional_embedding", "text_projection", "ln_final.weight", "ln_final.bias")
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"not OpenAI's weights of CLIP: missing {', '.join(missing)}")
+    blocks = {name: x for name, x in state.items() if name.startswith("transformer.resblocks.")}
+    words, width = state["token_embedding.weight"].shape
+    layers = len({name.split(".")[2] for name in blocks})
+    sizes = {"width": width, "heads": max(1, width // 64), "layers": layers, "dim": state["text_projection"].shape[1]}
+    weights = {name: state[name].float() for name in names} | {name: x.float() for name, x in blocks.items()}
+    return {**sizes, "words": words}, weights
+
+
+def end_of_text(ids: Tensor) -> Tensor:
+    """Position of the end of each text, int64 [Q]: its id is the greatest of all."""
+    return ids.argmax(dim=1)
+
+
+def encode_text_ids(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Words [Q, L, D] and whole texts [Q, D] of ids int64 [Q, L]; see `encode_questions`."""
+    x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
+    x = tower.transformer(x, attn_mask=tower.attn_mask)
+    words = tower.ln_final(x) @ tower.text_projection
+    return words, words[torch.arange(len(ids), device=ids.device), end_of_text(ids)]

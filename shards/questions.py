@@ -9,15 +9,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 
 from shards.atomic import write_text
 from shards.errors import InputError, nearest
+from shards.published_words import CLIP_IDS, UNKNOWN_PIECE, clip_ids, released_words, word_pieces
 from shards.schema import Frozen
 
 QUESTIONS_FILE = "questions.jsonl"
 PADDING, UNKNOWN = "<pad>", "<unknown>"
+Rule = Literal["words", "released", "clip", "released+clip", "pieces"]
 _WORD = re.compile(r"\w+(?:'\w+)*")
 
 
@@ -58,15 +61,20 @@ class Question(Frozen):
 
 
 class Vocabulary(Frozen):
-    """The words and answers of the train questions.
+    """The words and answers of the train questions, or those of a published network.
 
     Attributes:
-        words: padding, the unknown word, then words by falling frequency, equal ones by the alphabet.
-        answers: every answer (and choice) of the train questions, sorted.
+        words: padding, the unknown word, then words by falling frequency, equal ones by the alphabet; of a
+            published network in its own order, padding first, and (but for `pieces`) without an unknown word.
+        answers: every answer (and choice) of the train questions, sorted; of a published network in its order.
+        rule: how a text becomes ids (`shards.published_words`). `words`: ours. `released`: AVST's, a word that
+            is not known is refused. `clip`: CLIP's 77 byte pairs, for which `words` holds padding alone.
+            `released+clip`: the one, then the other. `pieces`: BERT's.
     """
 
     words: tuple[str, ...]
     answers: tuple[str, ...]
+    rule: Rule = "words"
 
     @classmethod
     def of(cls, questions: Iterable[Question], split: str = "train") -> Vocabulary:
@@ -75,24 +83,74 @@ class Vocabulary(Frozen):
         Raises:
             InputError: there are none.
         """
-        asked = [question for question in questions if question.split == split]
-        if not asked:
-            raise InputError(f"no questions of split '{split}'", remedy=f"give questions of split '{split}'")
+        asked = _of_split(questions, split)
         counts = collections.Counter(word for question in asked for word in words_of(question.question))
         words = sorted(counts, key=lambda word: (-counts[word], word))
         answers = {answer for question in asked for answer in (question.answer, *(question.choices or ()))}
         return cls(words=(PADDING, UNKNOWN, *words), answers=tuple(sorted(answers)))
 
+    @classmethod
+    def released(cls, questions: Iterable[Question], rule: Rule = "released", split: str = "train") -> Vocabulary:
+        """As the released code of AVST, Missing-AVQA and PSTP-Net has it: words and answers of the questions of
+        `split` in the order of first sight, padding before them.
+
+        Raises:
+            InputError: there are none.
+        """
+        asked = _of_split(questions, split)
+        words = dict.fromkeys(word for question in asked for word in released_words(question.question))
+        kept = (PADDING,) if rule == "clip" else (PADDING, *words)
+        return cls(words=kept, answers=tuple(dict.fromkeys(question.answer for question in asked)), rule=rule)
+
+    def record(self) -> dict[str, object]:
+        """As plain values, for a checkpoint's JSON; `rule` where it is not ours."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return CLIP_IDS if "clip" in self.rule else len(self.words)
+
+    def split(self, text: str) -> list[str]:
+        """The words of a question, by the rule."""
+        if self.rule == "words":
+            return words_of(text)
+        return word_pieces(text, self._places) if self.rule == "pieces" else released_words(text)
+
+    def unknown(self, text: str, length: int | None = None) -> list[str]:
+        """Words that are not known, each once, among the first `length` of a question; CLIP knows every word."""
+        if self.rule == "clip":
+            return []
+        known = self._places
+        return [w for w in dict.fromkeys(self.split(text)[:length]) if w not in known or w == UNKNOWN_PIECE]
+
     def encode(self, text: str, length: int) -> list[int]:
-        """Ids of the words of `text`: exactly `length`, cut or filled with 0; an unknown word is 1.
+        """Ids of the words of `text`: exactly `length`, cut or filled with 0; an unknown word is 1 (by the rule
+        `pieces` [UNK]). By the rule `clip` they are CLIP's 77 whatever `length` is, by `released+clip` both.
 
         Raises:
             ValueError: `length` is below 1.
+            InputError: by the rule `released`, a word that is not known.
         """
         if length < 1:
             raise ValueError(f"a question of length {length} has no word")
-        ids = [self._word_ids.get(word, 1) for word in words_of(text)][:length]
-        return ids + [0] * (length - len(ids))
+        if self.rule == "clip":
+            return clip_ids(text)
+        ids = self._ids(text)[:length]
+        ids += [0] * (length - len(ids))
+        return [*ids, *clip_ids(text)] if self.rule == "released+clip" else ids
+
+    def _ids(self, text: str) -> list[int]:
+        words = self.split(text)
+        if self.rule in ("words", "pieces"):
+            spare = 1 if self.rule == "words" else self._places.get(UNKNOWN_PIECE, 0)
+            return [self._word_ids.get(word, spare) for word in words]
+        if unknown := self.unknown(text):
+            hint = "".join(nearest(word, self.words[1:]) for word in unknown[:1])
+            message = f"no published words: {', '.join(map(repr, unknown))} (question: {text})"
+            remedy = f"{hint}ask with words of the train questions, in their case; the question mark ends it"
+            raise InputError(message, field="question", remedy=remedy)
+        return [self._word_ids[word] for word in words]
 
     def knows(self, text: str) -> bool:
         """Whether `text` is one of the answers."""
@@ -116,12 +174,24 @@ class Vocabulary(Frozen):
         return [answer in question.choices for answer in self.answers]
 
     @cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words)}
+
+    @cached_property
     def _word_ids(self) -> dict[str, int]:
-        return {word: place for place, word in enumerate(self.words[2:], start=2)}
+        """Without padding and the unknown word, which no text may name."""
+        return {word: place for word, place in self._places.items() if self.rule != "words" or place > 1}
 
     @cached_property
     def _answer_ids(self) -> dict[str, int]:
         return {answer: place for place, answer in enumerate(self.answers)}
+
+
+def _of_split(questions: Iterable[Question], split: str) -> list[Question]:
+    asked = [question for question in questions if question.split == split]
+    if not asked:
+        raise InputError(f"no questions of split '{split}'", remedy=f"give questions of split '{split}'")
+    return asked
 
 
 def words_of(text: str) -> list[str]:

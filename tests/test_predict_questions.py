@@ -17,14 +17,16 @@ from serving.service import Service
 from serving.settings import ServeConfig
 from serving.web import Front
 from shards.errors import InputError
-from shards.questions import Question, load_questions, save_questions
+from shards.questions import Question, Vocabulary, load_questions, save_questions
 from tests.fixtures.asking import SIZES, saved_run
 from tests.fixtures.clips import NAMES, ingested_clips
+from tests.fixtures.published import avst_state
 from tests.fixtures.serving import InProcess, client_of
 from tests.fixtures.worlds import World
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.items import QuestionItems
+from trainers.imports.command import main as bring
 from tuning.report.clips import load_run
 
 pytestmark = pytest.mark.unit
@@ -147,3 +149,20 @@ def test_a_service_asks_questions_beside_other_runs(run, world: World):
     assert len(black["views"][0]["frames"]) == 3, "all frames are looked at"
     assert heard["runs"][1]["failure"]["error"] == "nothing to look at"
     assert heard["runs"][0]["answer"] in ("bell", "no")
+
+
+def test_a_published_network_answers_about_a_clip(run, world: World, tmp_path, mlflow_root, capsys):
+    """AVST's weights (random ones) on these features, its words by the released rule."""
+    questions = load_run(run).config.questions
+    words = Vocabulary.released(load_questions(questions))
+    data = load_run(run).config.data
+    torch.save(avst_state(32, 32, len(words.words), len(words.answers)), tmp_path / "avst.pt")
+    argv = ["avst", str(tmp_path / "avst.pt"), "--questions", str(questions), "--data", str(data)]
+    assert bring([*argv, "--runs", str(mlflow_root)]) == 0
+    published = Path(capsys.readouterr().out.strip())
+    clip = questions.parent / "clips" / NAMES[0]
+    found = avmend.load(published, "cpu", backbone=world.backbone).predict(clip, question=ASKED[1])
+    assert found.answers == words.answers
+    assert found.logits == pytest.approx(evaluated(published)[NAMES[0], ASKED[1]], abs=CLOSE)
+    with pytest.raises(InputError, match=r'no published words: "What.s"'):
+        avmend.load(published, "cpu", backbone=world.backbone).predict(clip, question="What's heard?")

@@ -18,13 +18,15 @@ from models.batch import take_away
 from models.conditions import observed_condition
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
-from shards.questions import Vocabulary, words_of
+from shards.questions import Vocabulary
 from shards.reader import Sample
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.items import NO_ANSWER
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.recipe import ClipAnswer, FinishedRun
+
+ANY_EXTRACTOR = ""  # of a published network that was imported without features
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class QuestionPredictor:
         answerer: recovery method and network, in evaluation mode.
         vocabulary: its words and answers.
         words: length of a question.
-        extractor: fingerprint of the encoders that made them.
+        extractor: fingerprint of the encoders that made its features; "" where none were named.
         trained, parameters: how many it trained, and has.
     """
 
@@ -76,10 +78,9 @@ class QuestionPredictor:
 
     def _notes(self, question: str) -> tuple[str, ...]:
         """What of a question the run does not read."""
-        words = words_of(question)
-        unknown = [word for word in dict.fromkeys(words[: self.words]) if word not in self.vocabulary.words]
+        words, unknown = self.vocabulary.split(question), self.vocabulary.unknown(question, self.words)
         notes = [f"unknown words: {', '.join(unknown)}"] if unknown else []
-        if len(words) > self.words:
+        if len(words) > self.words and self.vocabulary.rule != "clip":
             notes.append(f"only the first {self.words} of {len(words)} words are read")
         return tuple(notes)
 
@@ -136,7 +137,7 @@ class QuestionPredictor:
             InputError: they are of other encoders or sizes.
         """
         made_by = clips.info.backbone
-        same = made_by is not None and made_by.fingerprint == self.extractor
+        same = made_by is not None and self.extractor in (made_by.fingerprint, ANY_EXTRACTOR)
         if not same or clips.spec != self.answerer.design.spec:
             remedy = "evaluate it on features of the extractor that it was trained on"
             message = f"made by another extractor than those of {self.run.folder.name}"

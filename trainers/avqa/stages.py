@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,16 @@ from trainers.avqa.clips import Clips, scale_of
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
 from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.avqa.objective import AnswerLoss, OwnLosses
-from trainers.avqa.warm_start import KIND, answerer_checkpoint, fill_bank, memorise, start_from_runs, start_runs
+from trainers.avqa.warm_start import (
+    KIND,
+    answerer_checkpoint,
+    check_reading,
+    fill_bank,
+    memorise,
+    published_start,
+    start_from_runs,
+    start_runs,
+)
 from trainers.loop import Stage
 from trainers.recipe import Fingerprints
 
@@ -34,7 +44,8 @@ class World:
     Attributes:
         clips: features.
         train, val: questions; val is None where there are none.
-        vocabulary: of all train questions, those that can't be asked with them.
+        vocabulary: of all train questions, those that can't be asked with them; of a published network that the run
+            starts from, its own.
         words: length of a question.
         absent: a modality that is taken away from every clip.
     """
@@ -58,8 +69,12 @@ class World:
         train = AnswerableQuestions.of(questions, "train", clips, absent)
         validates = any(q.split == "val" for q in questions)
         val = AnswerableQuestions.of(questions, "val", clips, absent) if validates else None
-        words = config.words or longest([q for q in questions if q.split == "train"])
-        return cls(clips, train, val, Vocabulary.of(questions), words, absent)
+        if (published := published_start(config)) is not None:
+            check_reading(config, published, clips.stored.steps)  # type: ignore[arg-type]
+            vocabulary, words = Vocabulary.model_validate(published["vocabulary"]), published["words"]
+        else:
+            vocabulary, words = Vocabulary.of(questions), longest([q for q in questions if q.split == "train"])
+        return cls(clips, train, val, vocabulary, config.words or words, absent)
 
     def items(self, seed: int, asked: AnswerableQuestions, negatives: bool = False) -> QuestionItems:
         """Questions as items of this run."""
@@ -68,7 +83,7 @@ class World:
     @property
     def sizes(self) -> tuple[FeatureSpec, int, int]:
         """Of the features and of both vocabularies."""
-        return self.clips.spec, len(self.vocabulary.words), len(self.vocabulary.answers)
+        return self.clips.spec, self.vocabulary.size, len(self.vocabulary.answers)
 
 
 def answer_stages(config: AVQAConfig) -> list[Stage]:
@@ -155,7 +170,7 @@ def _meta(world: World, answerer: Answerer) -> dict:
     return {
         "kind": KIND,
         "design": answerer.design.as_dict(),
-        "vocabulary": world.vocabulary.model_dump(mode="json"),
+        "vocabulary": world.vocabulary.record(),
         "words": world.words,
         "scale": {"audio": answerer.scale.audio, "visual": answerer.scale.visual},
         "extractor": made_by.fingerprint if made_by is not None else "",
@@ -178,7 +193,10 @@ def answer_fingerprints(config: AVQAConfig) -> Fingerprints:
     world = World.of(config, config.absent)
     _build(config, world, _answer_design(config, world))
     weights = [answerer_checkpoint(folder).weights for folder in start_runs(config)]
-    start = hashlib.sha256(" ".join(weights_fingerprint(w, {}) for w in weights).encode()).hexdigest()
+    content = [weights_fingerprint(w, {}) for w in weights]
+    if published_start(config) is not None:
+        content.append(json.dumps(world.vocabulary.record()))
+    start = hashlib.sha256(" ".join(content).encode()).hexdigest()
     return Fingerprints(_content(config, world), start if weights else None, _notes(config, world))
 
 
@@ -200,4 +218,7 @@ def _content(config: QuestionConfig, world: World) -> str:
 
 def _notes(config: QuestionConfig, world: World) -> tuple[str, ...]:
     lost = [*world.train.lost, *(world.val.lost if world.val else ())]
-    return (f"{len(lost)} questions can't be asked: their clips are not in {config.data}",) if lost else ()
+    notes = [f"{len(lost)} questions can't be asked: their clips are not in {config.data}"] if lost else []
+    if strange := sum(not world.vocabulary.knows(q.answer) for q in world.train.questions):
+        notes.append(f"{strange} train questions have answers that the network to start from does not know: left out")
+    return tuple(notes)

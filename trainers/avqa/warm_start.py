@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any
 from models.avqa.answerer import Answerer
 from models.avqa.batch import AVQABatch
 from models.avqa.contract import HoldsSamples
+from models.avqa.networks import NETWORKS
 from models.avqa.recovery.rmm import RMM
-from shards.checkpoint import Checkpoint, checkpoint_in, has_checkpoint, load_checkpoint
+from shards.checkpoint import Checkpoint, checkpoint_in, checkpoint_meta, has_checkpoint, load_checkpoint
 from shards.errors import InputError
-from trainers.avqa.config import AVQAConfig
+from shards.sequence import StepChoice
+from trainers.avqa.config import AVQAConfig, QuestionConfig
 from trainers.avqa.items import QuestionItems
 from trainers.draws import shuffled
 
 KIND = "avqa"  # of the checkpoints
 RECIPES = ("avqa", "recovery", "rmm", "avr")  # whose stages make them
+IMPORTED = "imported"  # in the checkpoint of a published network: how it reads its inputs
+READING = ("standardise", "steps", "steps_at")  # settings of that
 SAMPLES = 64  # training samples from which slots start
 
 
@@ -28,15 +33,60 @@ def answerer_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         InputError: nothing there, or something else.
     """
-    for recipe in RECIPES:
-        if has_checkpoint(Path(folder) / recipe):
-            return load_checkpoint(checkpoint_in(folder, recipe), kind=KIND)
-    return load_checkpoint(folder, kind=KIND)
+    return load_checkpoint(_checkpoint_folder(folder), kind=KIND)
+
+
+def _checkpoint_folder(folder: Path) -> Path:
+    recipe = next((name for name in RECIPES if has_checkpoint(Path(folder) / name)), None)
+    return folder if recipe is None else checkpoint_in(folder, recipe)
 
 
 def start_runs(config: AVQAConfig) -> list[Path]:
     """The runs that a run starts from."""
     return [*([config.network_from] if config.network_from is not None else []), *config.recovery_from]
+
+
+def published_start(config: QuestionConfig) -> dict[str, Any] | None:
+    """What the checkpoint of a published network that the run starts from says; None where it starts from none. Its
+    words and answers, in their order, become the run's.
+
+    Raises:
+        InputError: no checkpoint there, or a text tower whose weights only such a network has.
+    """
+    folder, sizes = getattr(config, "network_from", None), getattr(config, "sizes", {})
+    meta = None if folder is None else checkpoint_meta(_checkpoint_folder(folder))[0]
+    if meta is not None and IMPORTED in meta:
+        return meta
+    if getattr(config, "network", None) == "pstp" and sizes.get("text", "lstm") != "lstm":
+        remedy = "start from an imported PSTP-Net (network_from=RUN), or leave sizes.text out"
+        raise InputError("CLIP's text tower has weights of its own", field="sizes.text", remedy=remedy)
+    return None
+
+
+def check_reading(config: AVQAConfig, meta: Mapping[str, Any], stored: int) -> None:
+    """Refuse settings by which the weights of a published network would answer otherwise than published.
+
+    Args:
+        meta: of its checkpoint.
+        stored: time steps of the features.
+
+    Raises:
+        InputError: says which settings to give.
+    """
+    theirs, design = meta[IMPORTED], meta["design"]
+    own = {name: p.default for name, p in inspect.signature(NETWORKS[design["network"]]).parameters.items()}
+    own |= config.sizes
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
+    wrong = {} if config.network == design["network"] else {"network": design["network"]}
+    wrong |= {f"sizes.{name}": value for name, value in design["sizes"].items() if plain.get(name) != value}
+    if config.standardise != theirs["standardise"]:
+        wrong["standardise"] = theirs["standardise"]
+    if config.choice.of(stored) != StepChoice(theirs["steps"], theirs["steps_at"]).of(stored):
+        wrong |= {name: theirs[name] for name in ("steps", "steps_at")}
+    if wrong:
+        remedy = "give " + " ".join(f"{k}={json.dumps(v).strip(chr(34))}" for k, v in wrong.items())
+        message = "is a published network, which reads its inputs otherwise than these settings"
+        raise InputError(message, file=config.network_from, field="network_from", remedy=remedy)
 
 
 def memorise(answerer: Answerer, train: QuestionItems) -> None:
@@ -89,6 +139,8 @@ def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, A
 def _fitting(folder: Path, field: str, meta: Mapping[str, Any]) -> Checkpoint:
     start = answerer_checkpoint(folder)
     for name in ("vocabulary", "extractor", "scale"):
+        if name == "extractor" and IMPORTED in start.meta and not start.meta[name]:
+            continue  # imported without features
         if json.dumps(start.meta[name]) != json.dumps(meta[name]):
             remedy = "start from a run on the same questions and features"
             raise InputError(f"was trained with another {name}", file=folder, field=field, remedy=remedy)

@@ -40,6 +40,10 @@ KINDS: Registry[ImportKind] = Registry(
             "a run or shards as 'avmend export' wrote them: avmend import DIR does, too",
             shared_arguments,
             deferred("trainers.imports.shared:take_in"),
-        )
+        ),
+        "avst": "trainers.imports.question_kinds:AVST",
+        "missing-avqa": "trainers.imports.question_kinds:MISSING_AVQA",
+        "pstp": "trainers.imports.question_kinds:PSTP",
+        "lavit": "trainers.imports.question_kinds:LAVIT",
     },
 )

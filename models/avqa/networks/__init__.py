@@ -1,4 +1,4 @@
-"""The networks: AVST (with missing-aware prompts, too), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
+"""The networks: AVST (with prompts, with released RMM and AVR), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
 
 from __future__ import annotations
 
@@ -17,5 +17,6 @@ NETWORKS: Registry[type[Network]] = Registry(
         "lavit": "models.avqa.networks.lavit:LAViT",
         "pstp": "models.avqa.networks.pstp:PSTPNet",
         "avst_prompts": "models.avqa.networks.avst_prompts:PromptedAVST",
+        "missing_avqa": "models.avqa.networks.missing_avqa:MissingAVQA",
     },
 )

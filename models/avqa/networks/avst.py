@@ -69,6 +69,8 @@ class AVST(GroupedNetwork):
         dim: D (paper: 512).
         heads: of the question's two attentions.
         dropout: in those and their feed-forward layers.
+        padding: the question's LSTM reads at least so many positions, padding words, too: 14 in the released code;
+            0: it stops at the last word.
 
     Its loss `match`, whether sound and picture belong together, has the weight 0.5 of the released code.
     """
@@ -85,10 +87,11 @@ class AVST(GroupedNetwork):
         dim: int = 512,
         heads: int = 4,
         dropout: float = 0.1,
+        padding: int = 0,
     ):
         super().__init__()
         self.spec = spec
-        self.question = QuestionEncoder(words, dim)
+        self.question = QuestionEncoder(words, dim, padding)
         self.audio = nn.Sequential(nn.Linear(spec.audio, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.visual = nn.Identity() if spec.visual == dim else nn.Linear(spec.visual, dim)
         self.frame = nn.Linear(2 * dim, dim)
@@ -104,12 +107,17 @@ class AVST(GroupedNetwork):
         """Logits; with both modalities and `negative` frames of other clips also the loss "match"."""
         asked, _, _ = self.question(question)
         sound = None if audio is None else self.audio(audio)
-        frame = None if visual is None else self._grounded(sound, visual)
-        fused = self.fuse(torch.cat(self.found(asked, sound, frame), dim=1).tanh())
-        logits = self.answer((fused * asked).tanh())
+        frame = None if visual is None else self._grounded(sound, places(visual, self.spec))
+        logits = self.answered(asked, sound, frame)
         if sound is None or frame is None or negative is None:
             return logits, {}
-        return logits, {"match": self._match_loss(sound, frame, self._grounded(sound, negative))}
+        other = self._grounded(sound, places(negative, self.spec))
+        return logits, {"match": self._match_loss(sound, frame, other)}
+
+    def answered(self, asked: Tensor, sound: Tensor | None, frame: Tensor | None) -> Tensor:
+        """Logits [B, A] of the question [B, D] about sound and frames [B, T, D] each."""
+        fused = self.fuse(torch.cat(self.found(asked, sound, frame), dim=1).tanh())
+        return self.answer((fused * asked).tanh())
 
     def found(self, asked: Tensor, sound: Tensor | None, frame: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the question [B, D] finds in the sound and in the frames [B, T, D], [B, D] each; zeros where there is
@@ -122,8 +130,8 @@ class AVST(GroupedNetwork):
         return heard, seen
 
     def _grounded(self, sound: Tensor | None, visual: Tensor) -> Tensor:
-        """A frame as [mean of its places ; what the sound points at]: [B, T, D]."""
-        grid = self.visual(places(visual, self.spec))
+        """Places [B, T, P, Dv] as frames, [mean of the places ; what the sound points at]: [B, T, D]."""
+        grid = self.visual(visual)
         grounded = F.normalize(grid, dim=-1).mean(dim=2) if sound is None else ground(sound, grid)[0]
         return self.frame(torch.cat([grid.mean(dim=2), grounded], dim=-1).tanh())
 

@@ -1,7 +1,8 @@
 """What the question-answering networks share: the question's LSTM, attention, rows of the picture.
 
 A question's padding never reaches a result: the LSTM is packed, attention and means are masked. A question
-without any word is read as one padding word.
+without any word is read as one padding word. (`padding`, for published weights, has the LSTM read so many
+positions at least: a number that does not depend on the batch either.)
 
 Shapes: B questions, L words, T steps, P places, N tokens, D width of a network.
 """
@@ -64,6 +65,7 @@ class FeedForward(nn.Module):
 
     Args:
         inner: dropout after the activation; `dropout` where None.
+        eps: of the LayerNorm.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class FeedForward(nn.Module):
         dropout: float,
         inner: float | None = None,
         activation: type[nn.Module] = nn.ReLU,
+        eps: float = 1e-5,
     ):
         super().__init__()
         self.layers = nn.Sequential(
@@ -82,7 +85,7 @@ class FeedForward(nn.Module):
             nn.Linear(hidden, dim),
             nn.Dropout(dropout),
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., D]
         """[..., D] to [..., D]."""
@@ -96,36 +99,41 @@ class WordLSTM(nn.Module):
         words: vocabulary size.
         dim: width of embedding and LSTM.
         squash: tanh on the embedding (AVST, PSTP-Net).
+        padding: the LSTM reads at least so many positions, padding words (id 0, whose embedding is learnt then)
+            after the last word. The released AVST and PSTP-Net read 14; 0: it stops at the last word.
     """
 
-    def __init__(self, words: int, dim: int, squash: bool):
+    def __init__(self, words: int, dim: int, squash: bool, padding: int = 0):
         super().__init__()
-        self.embed = nn.Embedding(words, dim, padding_idx=0)
-        self.squash = squash
+        self.embed = nn.Embedding(words, dim, padding_idx=None if padding else 0)
+        self.squash, self.padding = squash, padding
         self.lstm = nn.LSTM(dim, dim, batch_first=True)
 
     def forward(self, question: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """int64 [B, L] -> states at each word [B, L, D] (0 at padding), their mask [B, L], last hidden and
         cell state [B, 2 D]."""
-        mask = word_mask(question)
+        mask, length = word_mask(question), question.shape[1]
+        counts = np.maximum(word_counts(question), self.padding)
+        question = F.pad(question, (0, max(0, self.padding - length)))
         embedded = self.embed(question)
         embedded = embedded.tanh() if self.squash else embedded
-        lengths, order = torch.sort(torch.from_numpy(word_counts(question)), descending=True)
+        lengths, order = torch.sort(torch.from_numpy(counts), descending=True)
         longest_first = index(order.numpy(), question.device)  # sorted here: `pack` would wait for the device
         as_given = index(order.argsort().numpy(), question.device)
         packed = pack_padded_sequence(embedded.index_select(0, longest_first), lengths, batch_first=True)
         states, (hidden, cell) = self.lstm(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=question.shape[1])
+        states = states[:, :length]
         last = torch.cat([hidden[0], cell[0]], dim=1)
         return states.index_select(0, as_given), mask, last.index_select(0, as_given)
 
 
 class QuestionEncoder(nn.Module):
-    """AVST's question: embedding, tanh, LSTM, [hidden ; cell], tanh, linear."""
+    """AVST's question: embedding, tanh, LSTM, [hidden ; cell], tanh, linear. `padding` as of `WordLSTM`."""
 
-    def __init__(self, words: int, dim: int):
+    def __init__(self, words: int, dim: int, padding: int = 0):
         super().__init__()
-        self.words = WordLSTM(words, dim, squash=True)
+        self.words = WordLSTM(words, dim, squash=True, padding=padding)
         self.out = nn.Linear(2 * dim, dim)
 
     def forward(self, question: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,9 +14,11 @@ Li et al., *Progressive Spatio-temporal Perception for Audio-Visual Question Ans
 
 Different from both: the choice of the best is no function with a gradient, so the released selection never
 learns; here what was chosen is multiplied by its attention weight relative to a uniform one (1 where the
-question makes no difference). The paper's CLIP question and words are, here, the question LSTM's (the
-released code's own option). Padding words are masked. Global perception returns what it computed (the
-released one its input), both streams at the same time. Stacked layers follow each other.
+question makes no difference). By default the paper's CLIP question and words are, here, the question LSTM's;
+`text` has CLIP's own. Padding words are masked (in `released` mode CLIP's 77 rows count, padding too). Global
+perception returns what it computed (the released one its input), both streams at the same time. Stacked layers
+follow each other (in the released code each of them gets the same input and the last one's output is used, so that
+one layer is the same network).
 
 An absent modality has no tokens: segments are chosen by what is there, without a picture there are no patches,
 without sound nothing attends to them, and in global perception the other stream looks at itself alone.
@@ -31,7 +33,8 @@ Shapes: B questions, T steps, P places, S segments, N candidates, L words, M pat
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +50,9 @@ from models.avqa.networks.common import (
     places,
 )
 from models.avqa.networks.grouped import GroupedNetwork
+from models.clip import TEXT_LENGTH, encode_text_ids, end_of_text, text_tower
+
+Text = Literal["lstm", "clip", "lstm+clip"]
 
 
 def segment_steps(steps: int, segments: int) -> Tensor:
@@ -188,6 +194,46 @@ class Selection(nn.Module):
         return chosen.unflatten(0, visual.shape[:2])
 
 
+class ClipText(nn.Module):
+    """CLIP's own question and 77 words, through a linear layer each; the tower is frozen.
+
+    Args:
+        words: vocabulary size of the LSTM.
+        dim: D.
+        lstm: the question is the LSTM's, the words alone are CLIP's.
+        padding: of the LSTM.
+        masked: padding rows are no words.
+        sizes: of the tower (`models.clip.text_tower`).
+    """
+
+    def __init__(self, words: int, dim: int, lstm: bool, padding: int, masked: bool, sizes: Mapping[str, int]):
+        super().__init__()
+        self.tower, self.masked = text_tower(**sizes), masked
+        width = self.tower.text_projection.shape[1]
+        self.question = QuestionEncoder(words, dim, padding) if lstm else nn.Linear(width, dim)
+        self.width = width
+
+    def forward(self, question: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """CLIP's ids [B, 77], after the LSTM's [B, L] where that reads the question -> the question [B, D], CLIP's
+        words [B, 77, width], their mask [B, 77].
+
+        Raises:
+            ValueError: fewer ids than CLIP's.
+        """
+        if question.shape[1] < TEXT_LENGTH:
+            raise ValueError(f"a question of {question.shape[1]} ids: CLIP's are {TEXT_LENGTH}")
+        ids = question[:, -TEXT_LENGTH:]
+        with torch.no_grad():
+            words, whole = encode_text_ids(self.tower, ids)
+        if isinstance(self.question, QuestionEncoder):
+            asked = self.question(question[:, :-TEXT_LENGTH])[0]
+        else:
+            asked = self.question(whole)
+        last = end_of_text(ids)[:, None]
+        mask = torch.arange(TEXT_LENGTH, device=ids.device) <= last if self.masked else torch.ones_like(ids).bool()
+        return asked, words, mask
+
+
 class PSTPNet(GroupedNetwork):
     """Progressive spatio-temporal perception network.
 
@@ -198,9 +244,15 @@ class PSTPNet(GroupedNetwork):
         segments, top_segments, top_patches: see the head of this file.
         layers: of global perception and of the last self-attention.
         mode: `paper` or `released`.
+        text: `lstm`: question and words of the question LSTM. `clip`: of CLIP's frozen text tower, whose ids the
+            question is (vocabulary rule `clip`). `lstm+clip`: the LSTM's question, CLIP's words (`released+clip`).
+            CLIP's weights come with an imported network alone.
+        lstm_words: the LSTM's vocabulary size, where CLIP's ids come beside its own; `words` unless given.
+        clip: sizes of the tower, over those of ViT-B/32's: width, heads, layers, dim.
+        padding: the question's LSTM reads at least so many positions, padding words, too: 14 in the released code.
 
     Raises:
-        ValueError: no such mode.
+        ValueError: no such mode or text.
     """
 
     def __init__(
@@ -217,14 +269,27 @@ class PSTPNet(GroupedNetwork):
         layers: int = 1,
         dropout: float = 0.1,
         mode: Literal["paper", "released"] = "paper",
+        text: Text = "lstm",
+        clip: Mapping[str, int] | None = None,
+        lstm_words: int | None = None,
+        padding: int = 0,
     ):
         super().__init__()
+        if text not in get_args(Text):
+            raise ValueError(f"text {text!r}: one of {', '.join(get_args(Text))}")
         if mode not in ("paper", "released"):
             raise ValueError(f"mode {mode!r} is not paper or released")
         self.spec = spec
-        self.question = QuestionEncoder(words, dim)
+        self.question: nn.Module
+        if text == "lstm":
+            self.question, width = QuestionEncoder(words, dim, padding), dim
+        else:
+            self.question = ClipText(
+                lstm_words or words, dim, text == "lstm+clip", padding, mode == "paper", clip or {}
+            )
+            width = self.question.width
         self.audio, self.frame = nn.Linear(spec.audio, dim), nn.Linear(spec.visual, dim)
-        self.word = nn.Linear(dim, dim)
+        self.word = nn.Linear(width, dim)
         self.select, self.perceive = None, nn.ModuleList()
         if mode == "paper":
             self.select = Selection(spec, dim, heads, segments, top_segments, top_patches, dropout)

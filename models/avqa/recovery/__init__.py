@@ -15,6 +15,7 @@ RECOVERIES: Registry[type[Recovery]] = Registry(
         "zero": "models.avqa.recovery.zero:ZeroFill",
         "rmm": "models.avqa.recovery.rmm:RMM",
         "avr": "models.avqa.recovery.avr:AVR",
+        "avr_released": "models.avqa.recovery.avr_released:ReleasedAVR",
         "rmm_avr": "models.avqa.recovery.both:RMMAVR",
         "dropout": "models.avqa.recovery.dropout:ModalityDropout",
         "masking": "models.avqa.recovery.masking:Masking",

@@ -27,7 +27,7 @@ Shapes: B samples, T time steps, P places (grid w x w), Da, Dv widths, C latent 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -37,12 +37,14 @@ from models.avqa.batch import FeatureSpec
 from models.avqa.contract import Losses, Recovered
 from models.avqa.recovery.diffusion import Diffusion, Prediction
 from models.avqa.recovery.filling import filled
+from models.avqa.recovery.released_unet import ReleasedUNet
 from models.avqa.recovery.unet import UNet
 from models.avqa.recovery.zero import zero_filled
 from models.host import index, on_host, take
 from models.modality import all_present, complete, lacking
 from models.noise import generator
 
+UNets = Literal["ours", "released"]
 START = 0.3  # of T: there a_t is 0.80
 SMALLEST_SCALE = 1e-6
 
@@ -70,10 +72,11 @@ class Denoiser(nn.Module):
         prediction: Prediction,
         linear: bool,
         stem: int,
+        unet: UNets = "ours",
     ):
         super().__init__()
         self.diffusion, self.prediction = diffusion, prediction
-        self.unet = UNet(channels, width, multipliers, stem)
+        self.unet = (ReleasedUNet if unet == "released" else UNet)(channels, width, multipliers, stem)
         self.linear = nn.Conv2d(channels, channels, 1, bias=False) if linear else None
         if self.linear is not None:
             nn.init.dirac_(self.linear.weight)
@@ -113,6 +116,7 @@ class AVR(nn.Module):
         linear: see above; False: as printed.
         gradient_steps: how many of the last steps carry gradient in training; all unless given.
         seed: of all noise.
+        unet: `ours`, or the `released` one (`released_unet`), for grids whose side it can halve.
 
     Its loss `ave` (Eq. 7) has the paper's weight 1. `calls`, how often its noise was drawn in training, is kept
     with the weights.
@@ -140,8 +144,15 @@ class AVR(nn.Module):
         gradient_steps: int | None = None,
         stem: int = 7,
         seed: int = 0,
+        unet: UNets = "ours",
     ):
         super().__init__()
+        if unet not in get_args(UNets):
+            raise ValueError(f"unet {unet!r}: one of {', '.join(get_args(UNets))}")
+        if unet == "released" and spec.side % 2 ** (len(multipliers) - 1):
+            raise ValueError(
+                f"unet 'released': a grid of side {spec.side} can't be halved {len(multipliers) - 1} times"
+            )
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction {prediction!r}: one of {', '.join(get_args(Prediction))}")
         if not 0 <= eta <= 1:
@@ -151,7 +162,7 @@ class AVR(nn.Module):
         self.start = max(1, round(START * timesteps)) if start is None else start
         self.steps = self.start if steps is None else steps
         self.diffusion.path(self.start, self.steps)
-        self.denoiser = Denoiser(channels, width, multipliers, self.diffusion, prediction, linear, stem)
+        self.denoiser = Denoiser(channels, width, multipliers, self.diffusion, prediction, linear, stem, unet)
         pair = spec.audio + spec.visual * (1 + spec.frame_token)
         self.entrance = nn.Conv2d(pair, channels, 1, bias=False)
         self.exit = nn.Conv2d(channels, pair, 1, bias=False)
@@ -241,13 +252,18 @@ class AVR(nn.Module):
 
     def _parted(self, audio: Tensor, visual: Tensor, change: Tensor) -> Pair:
         """Features plus their change [B T, pair, w, w]: pooled for the sound and the frame token."""
-        steps = audio.shape[:2]
         *whole, places = change.split([audio.shape[-1], *[visual.shape[-1]] * (1 + self.spec.frame_token)], 1)
-        pooled = [x.mean(dim=(2, 3)).unflatten(0, steps) for x in whole]
+        found = self._rows([x.mean(dim=(2, 3)) for x in whole], places, len(audio))
+        return Pair(audio + found.audio, visual + found.visual)
+
+    def _rows(self, whole: Sequence[Tensor], places: Tensor, samples: int) -> Pair:
+        """Maps back as features: of the sound (and the frame token) one vector [B T, D], of the places a grid."""
+        steps = (samples, -1)
         rows = places.flatten(2).transpose(1, 2).unflatten(0, steps)
+        single = [x.unflatten(0, steps) for x in whole]
         if self.spec.frame_token:
-            rows = torch.cat([pooled[1][:, :, None], rows], dim=2)
-        return Pair(audio + pooled[0], visual + rows)
+            rows = torch.cat([single[1][:, :, None], rows], dim=2)
+        return Pair(single[0], rows)
 
     def _scale(self, latent: Tensor, samples: int) -> Tensor:
         """Root mean square of each sample's latent, [B T, 1, 1, 1]."""

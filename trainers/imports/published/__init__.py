@@ -1,0 +1,1 @@
+"""Networks that others published, one file each: their names, sizes, and how a question is read."""
