@@ -79,8 +79,7 @@ def test_the_child_tells_a_broken_machine_from_a_broken_clip(sounds):
 
 
 def test_a_child_that_is_killed_leaves_no_trace_in_the_data(sounds, tmp_path):
-    deep = ("-pix_fmt", "yuv420p10le")  # by ffmpeg alone such frames differ a little
-    path = str(make_clip(tmp_path / "a.mp4", seconds=0.5, options=deep))
+    path = str(make_clip(tmp_path / "a.mp4", seconds=0.5, options=("-pix_fmt", "yuv420p10le")))
     decoder = Decoder()
     calm = decoder.decode(Request(path=path, size=32))
     os.kill(decoder._process.pid, signal.SIGKILL)
@@ -88,7 +87,7 @@ def test_a_child_that_is_killed_leaves_no_trace_in_the_data(sounds, tmp_path):
     other = decoder.decode(Request(path=path, size=32, in_process=False))
     decoder.close()
     assert (calm.frames == again.frames).all()
-    assert (calm.frames != other.frames).any()
+    assert (calm.frames == other.frames).all(), "by the program, which takes over, too"
 
 
 def test_an_ffmpeg_that_is_killed_is_run_again(sounds, monkeypatch):
