@@ -251,6 +251,7 @@ class Model:
             answer.ruined,
             values,
             answer.notes,
+            several=answer.several,
         )
 
     def _questions(self, question: Any, count: int) -> list[str]:

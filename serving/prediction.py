@@ -46,6 +46,7 @@ class Prediction:
         others: logits [A] by the other selections.
         notes: what the user should know, such as words of the question that the run has never met.
         failure: why there is no answer; None where there is one.
+        several: the clip may have several of the answers; each one's probability is its own.
     """
 
     clip: str
@@ -60,15 +61,25 @@ class Prediction:
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
+    several: bool = False
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float32 [A], softmax of the logits.
+        """Float32 [A], softmax of the logits; where there may be several answers their sigmoid.
 
         Raises:
             InputError: the clip failed.
         """
-        return softmax(self._answered())
+        return sigmoid(self._answered()) if self.several else softmax(self._answered())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answers that are more probable than not, the most probable first; of one answer a clip, that one.
+
+        Raises:
+            InputError: the clip failed.
+        """
+        return tuple(name for name, share in self.ranked() if share >= 0.5) if self.several else (self.answer,)
 
     @property
     def answer(self) -> str:
@@ -110,6 +121,7 @@ class Prediction:
         return {
             "run": self.run,
             "answer": self.answer,
+            **({"labels": list(self.labels)} if self.several else {}),
             "probabilities": dict(self.ranked()),
             "selection": self.selection,
             "case": self.case,
@@ -129,6 +141,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities [A] of logits [A], float32; -inf is 0."""
     values = np.exp(logits.astype(np.float64) - logits.max())
     return (values / values.sum()).astype(np.float32)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities [A] of independent logits [A], float32."""
+    return (0.5 * (1 + np.tanh(logits.astype(np.float64) / 2))).astype(np.float32)
 
 
 def nothing_left(modalities: tuple[Modality, ...]) -> Failure:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +22,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, s
 from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches
-from trainers.metrics import MeanMetrics, StepOutput
+from trainers.metrics import MeanMetrics, RankedClips, StepOutput
 from trainers.resources import Meter
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
@@ -53,6 +54,14 @@ class Rank:
         gathered: list[list[str]] = [[] for _ in range(self.world_size)]
         torch.distributed.all_gather_object(gathered, mine)
         return sorted({name for names in gathered for name in names})
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """All ranks' rows, [R, ...], one rank's after the other's."""
+        if self.world_size == 1:
+            return x
+        gathered: list[np.ndarray] = [x] * self.world_size
+        torch.distributed.all_gather_object(gathered, x)
+        return np.concatenate(gathered)
 
 
 def local_rank(threads: int | None = None, gpu: bool | None = None) -> Rank:
@@ -295,7 +304,8 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 @torch.no_grad()
 def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
-    """Loss, accuracy and the objective's other metrics on the stage's validation items, over all ranks.
+    """Loss, accuracy (of clips with several labels, mAP) and the objective's other metrics on the stage's validation
+    items, over all ranks.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -303,12 +313,15 @@ def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
     assert stage.val is not None
     stage.objective.eval()
     order = list(range(len(stage.val)))[rank.index :: rank.world_size]
-    running = MeanMetrics(rank.device)
+    running, ranked = MeanMetrics(rank.device), RankedClips()
     for step, batch in enumerate(batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)):
         batch = batch.to(rank.device)
         with arithmetic(config, rank.device), seeded(rank.device, "val", config.seed, step, rank.index):
-            running.add(batch, stage.objective(batch))
+            output = stage.objective(batch)
+        running.add(batch, output)
+        ranked.add(batch, output)
     means, _ = running.means(rank)
+    means |= ranked.means(rank)
     if not math.isfinite(means.get("loss", 0.0)):
         raise FloatingPointError(f"{stage.name}: the validation loss is {means['loss']}")
     return {f"val_{name}": value for name, value in means.items()}

@@ -135,6 +135,7 @@ class ClipAnswer:
         case: of the module that gave it ("" where there is one for all).
         ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
         notes: what the user should know, such as words of a question that the run has never met.
+        several: a clip may have several answers: each one's probability is the sigmoid of its own logit.
     """
 
     logits: Mapping[str, Tensor]
@@ -142,6 +143,7 @@ class ClipAnswer:
     case: str = ""
     ruined: tuple[Modality, ...] | None = None
     notes: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def chosen(self) -> Tensor:

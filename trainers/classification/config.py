@@ -75,6 +75,8 @@ class FinetuneConfig(TrainConfig):
         solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve
             missing modalities).
         statistics: normalisation from this dataset, or the published AudioSet/ImageNet values.
+        loss: cross-entropy, or binary cross-entropy per class, for clips with several labels; None: the latter where
+            a training clip has several.
     """
 
     recipe: Literal["finetune"] = "finetune"
@@ -84,6 +86,7 @@ class FinetuneConfig(TrainConfig):
     noisy: bool = False
     solo_loss: float = pydantic.Field(default=1.0, ge=0)
     statistics: Literal["dataset", "published"] = "dataset"
+    loss: Literal["ce", "bce"] | None = None
     augment: Augment = Augment()
 
     def resolved(self) -> dict[str, Any]:
@@ -111,6 +114,8 @@ class CaseConfig(TrainConfig):
         missing: share of each noisy case's training samples from which the ruined modality is taken away
             altogether.
         resident: keep all tokens of the case in training on the device that trains (small corpora).
+        loss: as of `finetune`; None: binary cross-entropy where the backbone was trained by it, or a training clip
+            has several labels.
     """
 
     backbone: Path
@@ -120,6 +125,7 @@ class CaseConfig(TrainConfig):
     head: bool = False
     missing: float = pydantic.Field(default=0.0, ge=0, le=1)
     resident: bool = False
+    loss: Literal["ce", "bce"] | None = None
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
 
 
@@ -168,6 +174,7 @@ class EvaluateConfig(Config):
         split: whose samples.
         conditions: names of `models.conditions.CONDITIONS`.
         noise: kinds and severities; None: those that each run was trained with.
+        frames: the middle picture of a clip, or all that its shard holds, probabilities averaged (published: 10).
         batch_size, loaders: of the forward passes.
     """
 
@@ -175,5 +182,6 @@ class EvaluateConfig(Config):
     split: str = "test"
     conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
     noise: Noise | None = None
+    frames: Literal["middle", "all"] = "middle"
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,15 +19,17 @@ from shards.reader import ShardDataset
 from shards.schema import SampleMeta
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
-from trainers.classification.predict import Predictor
+from trainers.classification.predict import MeanLogits, Predictor
 from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
+from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
 from trainers.loop import local_rank
+from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
 from trainers.recipe import FinishedRun
-from trainers.tables import write_rows
+from trainers.tables import MEAN_AP, write_rows
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ConditionEvaluation:
         return len(self.predictors) * len(self.config.conditions) * len(self.data)
 
     def rows(self, advance: Callable[..., None]) -> list[Row]:
-        """Accuracy by method, selection, seed and condition.
+        """Accuracy, or mAP of clips with several labels, by method, selection, seed and condition.
 
         Raises:
             InputError: no sample has anything left under any condition.
@@ -124,7 +127,30 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     trained = predictor.run.config
     noise = (config.noise or trained.noise).build()
     backbone = predictor.backbone
-    return MediaItems(data, backbone.labels, input_spec(backbone), (condition.name,), noise, trained.seed)
+    form = TargetForm(several=predictor.several or several_labels(data))
+    return MediaItems(data, backbone.labels, input_spec(backbone), (condition.name,), noise, trained.seed, form=form)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a method made of the samples with anything left.
+
+    Attributes:
+        label: int64 [N]; of clips with several labels float32 [N, C].
+        logits: float32 [N, C]; of several pictures a clip, those of the mean probability.
+    """
+
+    label: Tensor
+    logits: Tensor
+
+    @property
+    def metric(self) -> str:
+        """What they are judged by: "accuracy"; of clips with several labels "mAP"."""
+        return "accuracy" if self.label.dim() == 1 else MEAN_AP
+
+    def scores(self, loss: Loss) -> np.ndarray:
+        """By which clips are ranked, float [N, C]: as probabilities, in the same order and without their ties."""
+        return (self.logits.log_softmax(dim=1) if loss == "ce" else self.logits).numpy()
 
 
 @torch.inference_mode()
@@ -135,46 +161,77 @@ def _answers(
     config: EvaluateConfig,
     device: torch.device,
     advance: Callable[..., None],
-) -> dict[str, Tensor]:
-    """By selection, class and whether the answer is right, int64 [samples, 2], of the samples with anything left."""
+) -> dict[str, Answers]:
+    """By selection."""
     items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
-    found: dict[str, list[Tensor]] = {}
-    for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
-        batch = batch.to(device)
-        for selection, logits in predictor.predict(batch, condition).items():
-            check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
-            right = (logits.argmax(dim=1) == batch.label).long()
-            found.setdefault(selection, []).append(torch.stack([batch.label, right], dim=1).cpu())
-        advance(len(batch), method=predictor.run.method)
-    advance(len(data) - len(keep))
-    return {selection: torch.cat(parts) for selection, parts in found.items()}
+    row = {i: row for row, i in enumerate(keep)}
+    found: dict[str, MeanLogits] = {}
+    for frame in range(_passes(items, keep, config)):
+        if config.frames == "all":
+            items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
+        for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
+            batch = batch.to(device)
+            rows = [row[i] for i in batch.index.tolist()]
+            for selection, logits in predictor.predict(batch, condition).items():
+                check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
+                mean = found.setdefault(selection, MeanLogits(len(row), logits.shape[1], predictor.loss))
+                mean.add(rows, logits.float().cpu())
+            if not frame:
+                advance(len(batch), method=predictor.run.method)
+    advance(len(data) - len(row))
+    label = items.targets.batch(list(row)) if row else torch.zeros(0)
+    return {selection: Answers(label, mean.logits()) for selection, mean in found.items()}
 
 
-def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[Row]:
+def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> int:
+    """How often a method looks at the samples."""
+    return 1 if config.frames == "middle" else max((items.frames(i) for i in keep), default=1)
+
+
+def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[Row]:
     run, cost = predictor.run, predictor.run.cost()
     for selection, found in answers.items():
+        if found.metric == MEAN_AP:
+            share, occurring = mean_average_precision(found.label.numpy() > 0, found.scores(predictor.loss))
+        else:
+            share = occurring = int((found.logits.argmax(dim=1) == found.label).sum()) / len(found.label)
         yield Row(
             method=run.method,
             selection=selection,
             seed=run.config.seed,
             condition=condition.name,
-            accuracy=int(found[:, 1].sum()) / len(found),
-            samples=len(found),
+            accuracy=share,
+            samples=len(found.label),
             trained=predictor.trained,
             parameters=predictor.parameters,
             run=run.folder.name,
+            metric=found.metric,
+            occurring=occurring,
             **cost,
         )
 
 
-def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Tensor]) -> Iterator[ClassRow]:
+def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[ClassRow]:
     run = predictor.run
     for selection, found in answers.items():
-        for label in found[:, 0].unique().tolist():
-            right = found[found[:, 0] == label, 1]
-            share, name = int(right.sum()) / len(right), predictor.backbone.labels[label]
-            yield ClassRow(run.method, selection, run.config.seed, condition.name, name, share, len(right))
+        for label, share, count in _by_class(found, predictor.loss):
+            name = predictor.backbone.labels[label]
+            own = (run.method, selection, run.config.seed, condition.name, name)
+            yield ClassRow(*own, share, count, "accuracy" if found.metric == "accuracy" else "AP")
+
+
+def _by_class(found: Answers, loss: Loss) -> Iterator[tuple[int, float, int]]:
+    """Classes that some clip has, with accuracy or average precision, and how many clips have them."""
+    if found.metric == MEAN_AP:
+        true = found.label.numpy() > 0
+        precisions, counts = class_average_precisions(true, found.scores(loss)), true.sum(axis=0)
+        yield from ((int(c), float(precisions[c]), int(counts[c])) for c in np.flatnonzero(counts))
+        return
+    right = found.logits.argmax(dim=1) == found.label
+    for label in found.label.unique().tolist():
+        own = right[found.label == label]
+        yield label, int(own.sum()) / len(own), len(own)
 
 
 def testable(meta: SampleMeta, condition: Condition) -> bool:

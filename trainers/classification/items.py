@@ -20,6 +20,7 @@ from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
 from trainers.classification.resident import ResidentTokens
+from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
 from trainers.data import Item, Items
 
 
@@ -55,35 +56,6 @@ def middle_frame(frames: int) -> int:
     return frames // 2
 
 
-def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
-    """Class indices [S] of a split.
-
-    Raises:
-        InputError: a label that the model does not know, or several labels on one sample.
-    """
-    index = {label: i for i, label in enumerate(vocabulary)}
-    out = []
-    for meta in data.metas:
-        if len(meta.labels) != 1:
-            remedy = "give each clip one label: these recipes train single-label classification"
-            raise InputError(
-                f"sample '{meta.id}' has {len(meta.labels)} labels",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        if meta.labels[0] not in index:
-            remedy = f"known labels: {', '.join(vocabulary)}"
-            raise InputError(
-                f"sample '{meta.id}': unknown label '{meta.labels[0]}'",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        out.append(index[meta.labels[0]])
-    return torch.tensor(out)
-
-
 def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
     """The mask at the loader's edge: sound and picture, NaN of the shape in `blank` where there is none, and
     which are there, bool [2]."""
@@ -95,16 +67,16 @@ def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, .
 class LabelledItems(Items):
     """What both datasets of clips share: the labels."""
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int, form: TargetForm = ONE_LABEL):
         self.data, self.seed = data, seed
-        self.labels = labels_of(data, vocabulary)
+        self.targets = Targets(data, vocabulary, form)
         self.keys = data.keys
 
     def __len__(self) -> int:
         return len(self.data)
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
-        return *masked(values, blank), self.labels[i], torch.tensor(i)
+        return *masked(values, blank), self.targets[i], torch.tensor(i)
 
 
 class MediaItems(LabelledItems):
@@ -118,7 +90,13 @@ class MediaItems(LabelledItems):
         noise: kinds and severities.
         seed: of noise, condition and frame.
         random_frame: any frame of the clip (training) instead of the middle one.
+        form: of the targets.
+
+    Attributes:
+        frame: the picture that is looked at, of all clips that have as many; None: as above.
     """
+
+    frame: int | None = None
 
     def __init__(
         self,
@@ -129,8 +107,9 @@ class MediaItems(LabelledItems):
         noise: NoiseConfig | None = None,
         seed: int = 0,
         random_frame: bool = False,
+        form: TargetForm = ONE_LABEL,
     ):
-        super().__init__(data, vocabulary, seed)
+        super().__init__(data, vocabulary, seed, form)
         self.spec, self.conditions, self.noise = (
             spec,
             [CONDITIONS[c] for c in conditions],
@@ -180,7 +159,13 @@ class MediaItems(LabelledItems):
                 )
         return values
 
+    def frames(self, i: int) -> int:
+        """Pictures that a sample has, at least one: without any it is looked at once."""
+        return len(self.data.view(i, "frames")) if self.data.metas[i].visual.present else 1
+
     def _frame(self, key: str, frames: int) -> int:
+        if self.frame is not None:
+            return self.frame
         if not self.random_frame:
             return middle_frame(frames)
         return int(generator("frame", self.seed, self.epoch, key).integers(frames))
@@ -194,10 +179,19 @@ class FeatureItems(LabelledItems):
         case: one of `CASES`.
         missing: share of samples with both modalities from which the case's ruined one is taken away
             altogether.
+        form: of the targets.
     """
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
-        super().__init__(data, vocabulary, seed)
+    def __init__(
+        self,
+        data: ShardDataset,
+        vocabulary: Sequence[str],
+        case: str,
+        seed: int = 0,
+        missing: float = 0.0,
+        form: TargetForm = ONE_LABEL,
+    ):
+        super().__init__(data, vocabulary, seed, form)
         assert case in CASES
         assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
@@ -220,7 +214,7 @@ class FeatureItems(LabelledItems):
             positions = list(order[at : at + size])
             rows = [self._rows(i, resident.stored[i]) for i in positions]
             index = torch.tensor(positions)
-            batch = AVBatch(*resident.gather(positions, rows), self.labels[index], index)
+            batch = AVBatch(*resident.gather(positions, rows), self.targets.batch(positions), index)
             yield batch.to(resident.device)
 
     def _rows(self, i: int, stored: dict[str, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneCo
 from trainers.classification.detector import fit_detector, save_detector
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.objective import CaseLoss, CompetentLoss
+from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.loop import Stage
 from trainers.recipe import Fingerprints
 
@@ -99,25 +101,34 @@ def _import_public(net: CAVMAE, path: Path) -> None:
         raise InputError(str(error), file=path, field="public", remedy=remedy) from None
 
 
+def loss_of(wanted: Loss | None, train: ShardDataset, backbone: Loss = "ce") -> Loss:
+    """The loss that a config asks for, or the one that the backbone was trained by, or the training clips need."""
+    if wanted is not None:
+        return wanted
+    return "bce" if backbone == "bce" or several_labels(train) else "ce"
+
+
 def finetune_stages(config: FinetuneConfig) -> list[Stage]:
     """Full fine-tuning, one stage."""
     info = media_info(config.data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = _start(config, info)
-    spec = input_spec(backbone)
+    train = ShardDataset(config.data, "train", info=info)
+    backbone = replace(backbone, loss=loss_of(config.loss, train, backbone.loss))
+    spec, form = input_spec(backbone), TargetForm(several=backbone.loss == "bce")
     conditions = CASES if config.noisy else ("complete",)
 
-    def items(split: str, random_frame: bool) -> MediaItems:
-        data = ShardDataset(config.data, split, info=info)
-        return MediaItems(data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame)
+    def items(data: ShardDataset, random_frame: bool) -> MediaItems:
+        noise = config.noise.build()
+        return MediaItems(data, backbone.labels, spec, conditions, noise, config.seed, random_frame, form)
 
     return [
         Stage(
             "finetune",
-            CompetentLoss(backbone.net, config.solo_loss),
-            items("train", True),
-            items("val", False) if "val" in info.splits else None,
+            CompetentLoss(backbone.net, config.solo_loss, backbone.loss),
+            items(train, True),
+            items(ShardDataset(config.data, "val", info=info), False) if "val" in info.splits else None,
             weights=backbone.net.state_dict,
             load=lambda weights: _load(backbone.net, weights),
             meta=backbone.meta(),
@@ -185,8 +196,12 @@ def _case_stage(
         torch.manual_seed(config.seed)
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
 
-    def items(split: str, missing: float) -> FeatureItems:
-        return FeatureItems(ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing)
+    train = ShardDataset(folder, "train", info=info)
+    loss = loss_of(config.loss, train, backbone.loss)
+    form = TargetForm(several=loss == "bce")
+
+    def items(data: ShardDataset, missing: float) -> FeatureItems:
+        return FeatureItems(data, backbone.labels, case, config.seed, missing, form)
 
     meta = {
         "kind": config.recipe,
@@ -194,12 +209,12 @@ def _case_stage(
         "backbone_fingerprint": backbone.fingerprint,
         "trained": sum(p.numel() for p in tuned.trained().values()),
         "parameters": parameters,
-    }
+    } | ({"loss": loss} if loss != "ce" else {})
     return Stage(
         case,
-        CaseLoss(tuned, config.depth),
-        items("train", config.missing),
-        items("val", 0.0) if "val" in info.splits else None,
+        CaseLoss(tuned, config.depth, loss),
+        items(train, config.missing),
+        items(ShardDataset(folder, "val", info=info), 0.0) if "val" in info.splits else None,
         weights=tuned.trained,
         load=tuned.load_trained,
         meta=meta,
