@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
+from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.journal import training_cost
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from models.settings import Modality
     from shards.reader import Sample
     from trainers.loop import Stage
+
+
+NO_DATA = Path("-")  # of imported runs that were given no clips
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class FinishedRun:
         name = f"{self.name} k={depth}" if depth else self.name
         return f"{name} {self.differs}" if self.differs else name
 
+    @property
+    def imported(self) -> bool:
+        """Nothing of it was trained here."""
+        return bool(getattr(self.config, "imported", False))
+
     def locate(self, wanted: Path) -> Path:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
         moved = self.folder.absolute().parent / wanted.name
@@ -68,7 +77,14 @@ class FinishedRun:
 
     @property
     def data(self) -> Path:
-        """Folder of the shards that it was trained on, wherever it is now."""
+        """Folder of the shards that it was trained on, wherever it is now.
+
+        Raises:
+            InputError: it was imported, and given none.
+        """
+        if self.config.data == NO_DATA:
+            remedy = "name the folder of the shards with --data, or import it again with --data"
+            raise InputError("was imported, and has no clips of its own", file=self.folder, field="data", remedy=remedy)
         return self.locate(self.config.data)
 
     def cost(self) -> dict[str, float]:
@@ -77,6 +93,8 @@ class FinishedRun:
         Raises:
             InputError: there are no logs.
         """
+        if self.imported:
+            return {"epoch_seconds": 0.0, "peak_memory_mb": 0.0}
         return training_cost(self.folder, self.recipe.stage_names(self.config))
 
 

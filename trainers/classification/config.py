@@ -71,28 +71,43 @@ class FinetuneConfig(TrainConfig):
         backbone: sizes, when starting fresh or from a public file.
         start: a run's folder to start from; None starts fresh.
         public: a public CAV-MAE checkpoint (.pth, .safetensors) to import.
+        public_labels: the classes of its head in their order, `audioset`, `vggsound` or a file of them; the head's
+            rows are then taken by name.
+        public_head: take its head over; a fresh one else.
         noisy: train on the four cases, one drawn per sample and epoch, instead of on clean data.
         solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve
             missing modalities).
-        statistics: normalisation from this dataset, or the published AudioSet/ImageNet values.
+        statistics: normalisation from this dataset, or the published AudioSet/ImageNet values, which are the default
+            with `public`.
         loss: cross-entropy, or binary cross-entropy per class, for clips with several labels; None: the latter where
             a training clip has several.
+        imported: nothing was trained: `avmend import` wrote the run.
     """
 
     recipe: Literal["finetune"] = "finetune"
     backbone: Sizes = Sizes()
     start: Path | None = None
     public: Path | None = None
+    public_labels: Path | None = None
+    public_head: bool = True
     noisy: bool = False
     solo_loss: float = pydantic.Field(default=1.0, ge=0)
     statistics: Literal["dataset", "published"] = "dataset"
     loss: Literal["ce", "bce"] | None = None
+    imported: bool = False
     augment: Augment = Augment()
 
     def resolved(self) -> dict[str, Any]:
         """As of every config, with the backbone's sizes filled in."""
         sizes = {"preset": self.backbone.preset, **self.backbone.build().as_dict()}
         return {**super().resolved(), "backbone": sizes}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _published_statistics(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("public") is not None:
+            return {"statistics": "published", **values}
+        return values
 
     @pydantic.model_validator(mode="after")
     def _one_start(self) -> FinetuneConfig:
@@ -175,6 +190,8 @@ class EvaluateConfig(Config):
         conditions: names of `models.conditions.CONDITIONS`.
         noise: kinds and severities; None: those that each run was trained with.
         frames: the middle picture of a clip, or all that its shard holds, probabilities averaged (published: 10).
+        alone: the way of a modality whose other one is missing, see `models.settings.BackboneConfig`; None: as each
+            backbone has it.
         batch_size, loaders: of the forward passes.
     """
 
@@ -183,5 +200,6 @@ class EvaluateConfig(Config):
     conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
     noise: Noise | None = None
     frames: Literal["middle", "all"] = "middle"
+    alone: Literal["own", "averaged"] | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)

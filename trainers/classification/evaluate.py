@@ -28,7 +28,7 @@ from trainers.distinguish import distinguish
 from trainers.identity import content_settings
 from trainers.loop import local_rank
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
-from trainers.recipe import FinishedRun
+from trainers.recipe import NO_DATA, FinishedRun
 from trainers.tables import MEAN_AP, write_rows
 
 
@@ -85,7 +85,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     Raises:
         InputError: a checkpoint of another backbone, labels that a model does not know, no such split.
     """
-    folder = (config.data or runs[0].locate(runs[0].config.data)).absolute()
+    own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
+    folder = (config.data or own.data).absolute()
     config = config.model_copy(update={"data": folder})
     info = media_info(folder)
     inputs = {
@@ -95,6 +96,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     }
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
+    for predictor in predictors:
+        predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, folder.name, device)
 

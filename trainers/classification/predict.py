@@ -159,7 +159,7 @@ def load_finetuned(run: FinishedRun, device: torch.device) -> Predictor:
     def predict(batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
         return {"": net(batch.audio, batch.visual, batch.present)}
 
-    return Predictor(run, backbone, predict, count, count, loss=backbone.loss)
+    return Predictor(run, backbone, predict, 0 if run.imported else count, count, loss=backbone.loss)
 
 
 def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:

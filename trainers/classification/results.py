@@ -201,7 +201,7 @@ def _occurring(lines: Sequence[Line], conditions: Sequence[str]) -> str:
 
 def _share(line: Line) -> str:
     share = line.trained / line.parameters
-    return "all" if share == 1 else f"{100 * share:.2f} %"
+    return "none" if not share else "all" if share == 1 else f"{100 * share:.2f} %"
 
 
 def figure(lines: Sequence[Line], path: Path) -> None:

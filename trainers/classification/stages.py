@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from configs.backbone import load_backbone
-from configs.public import read_state
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.conditions import CASES
 from models.inputs import Normalisation
 from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts
-from models.public import import_state_dict
+from models.public import head_classes
 from models.tuned import CaseModule, Tuned
 from shards.checkpoint import file_sha256
+from shards.class_order import find_class_order
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
@@ -29,7 +29,9 @@ from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneCo
 from trainers.classification.detector import fit_detector, save_detector
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.objective import CaseLoss, CompetentLoss
+from trainers.classification.published import head_for, head_order, import_public, public_state
 from trainers.classification.targets import Loss, TargetForm, several_labels
+from trainers.identity import digest
 from trainers.loop import Stage
 from trainers.recipe import Fingerprints
 
@@ -84,21 +86,27 @@ def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
     normalisation = dataset_normalisation(info) if config.statistics == "dataset" else Normalisation()
     net = CAVMAE(config.backbone.build(), len(info.labels))
     if config.public is not None:
-        _import_public(net, config.public)
+        _start_public(config, net, info.labels)
     return Backbone(net, info.labels, normalisation)
 
 
-def _import_public(net: CAVMAE, path: Path) -> None:
-    try:
-        state = read_state(path)
-    except Exception as error:
-        remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
-        raise InputError(f"can't be read: {error}", file=path, field="public", remedy=remedy) from None
-    try:
-        import_state_dict(net, state)
-    except ValueError as error:
-        remedy = "choose backbone.preset (and its sizes) to match the file"
-        raise InputError(str(error), file=path, field="public", remedy=remedy) from None
+def _start_public(config: FinetuneConfig, net: CAVMAE, labels: tuple[str, ...]) -> None:
+    """Take a public file's weights, and its head by the names of its classes.
+
+    Raises:
+        InputError: no such network in it; a head of as many classes of which nothing says which, or other ones.
+    """
+    assert config.public is not None
+    state = public_state(config.public, "public")
+    classes = head_classes(state)
+    if config.public_head and config.public_labels is not None and classes is not None:
+        order = head_order(config.public_labels, classes, config.public, "public_labels")
+        state = head_for(state, order, labels, config.public)
+    elif config.public_head and classes == len(labels):
+        head_order(None, classes, config.public, "public_labels", "; public_head=false starts a fresh head")
+    elif not config.public_head:
+        state = {name: x for name, x in state.items() if not name.startswith("mlp_head.")}
+    import_public(net, state, config.public, "choose backbone.preset (and its sizes) to match the file")
 
 
 def loss_of(wanted: Loss | None, train: ShardDataset, backbone: Loss = "ce") -> Loss:
@@ -235,6 +243,9 @@ def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
     Raises:
         InputError: either is missing or of another kind.
     """
+    if config.imported:
+        message, remedy = "says that nothing is trained", "leave it out; avmend import makes such runs"
+        raise InputError(message, field="imported", remedy=remedy)
     info = media_info(config.data)
     notes = tuple(_unsuitable(config, info))
     if config.start is not None:
@@ -247,6 +258,8 @@ def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
             raise InputError(
                 f"can't be read: {error.strerror}", file=config.public, field="public", remedy=remedy
             ) from None
+        if config.public_labels is not None:
+            start = digest([start, list(find_class_order(config.public_labels))])
         return Fingerprints(info.fingerprint(), start, notes)
     return Fingerprints(info.fingerprint(), None, notes)
 

@@ -26,4 +26,4 @@ class ImportKind:
     run: Callable[[argparse.Namespace], Path]
 
 
-KINDS: Registry[ImportKind] = Registry("kind of import")
+KINDS: Registry[ImportKind] = Registry("kind of import", {"cavmae": "trainers.imports.cavmae:CAVMAE"})
