@@ -181,7 +181,7 @@ class Files(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         from PIL import Image
 
-        from pipelines.fbank import log_mel
+        from models.fbank import log_mel
 
         norm: Normalisation = self.spec.normalisation
         with wave.open(str(self.paths[i].with_suffix(".wav"))) as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
+from models.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
 from pipelines.settings import NEWER, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.schema import DatasetInfo

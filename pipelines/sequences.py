@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from models import clip, resnet, vggish
 from models.backbone import Backbone, weights_fingerprint
+from models.fbank import FRAME_RATE
 from models.inputs import Normalisation
 from models.settings import Modality
-from pipelines.fbank import FRAME_RATE
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import BackboneInfo, SampleMeta

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from models.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
 from pipelines.causes import NO_FAILURE, TOO_SHORT, DecodeError
 from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder_process import Decoder
-from pipelines.fbank import FRAME_RATE, SAMPLE_RATE, WINDOW, log_mel
 from pipelines.manifest import Clip
 from pipelines.plan import ShardPlan
 from pipelines.resume import Ledger, read_ledger, write_ledger

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.fbank import log_mel
 from pipelines.audit import sketch
 from pipelines.audit.candidates import close_pairs, equal_pairs
 from pipelines.audit.duplicates import Match, decide
 from pipelines.audit.joined import components
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.similarity import coarser, picture_similarity, same_extent, sound_similarity
-from pipelines.fbank import log_mel
 
 pytestmark = pytest.mark.unit
 SEARCH = {"tables": 24, "neighbours": 8, "distance": 8, "nearest": 6, "seed": 0}

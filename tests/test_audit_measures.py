@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from models.fbank import log_mel
 from pipelines.audio import Span
 from pipelines.audit import picture, sound
 from pipelines.audit.agreement import agreement
@@ -16,7 +17,6 @@ from pipelines.audit.flags import flags_of, unchecked
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import recorded_facts
 from pipelines.audit.streams import StreamFacts, mix_loss, stream_facts
-from pipelines.fbank import log_mel
 from tests.fixtures.media import make_clip, run_ffmpeg
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchaudio.compliance import kaldi
 
-from pipelines.fbank import log_mel
+from models.fbank import log_mel
 
 pytestmark = pytest.mark.unit
 

@@ -25,9 +25,11 @@ class Items(Dataset):
 
     Attributes:
         epoch: what random draws depend on besides the seed and the sample.
+        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch.
     """
 
     epoch: int = 0
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -65,11 +67,20 @@ def epoch_order(
     rank: int = 0,
     world: int = 1,
     taken: int = 0,
+    weights: np.ndarray | None = None,
 ) -> list[int]:
     """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every
-    rank; without the first `taken` samples of the epoch, which all ranks together have read."""
+    rank; without the first `taken` samples of the epoch, which all ranks together have read.
+
+    Args:
+        weights: by which as many samples are drawn from the subset with replacement, float64 [size].
+    """
     chosen = generator("subset", seed).permutation(size)[: subset_size(size, proportion)]
     order = generator("order", seed, epoch).permutation(np.sort(chosen))
+    if weights is not None:
+        reached = np.cumsum(weights[order])
+        drawn = generator("balanced", seed, epoch).random(len(order)) * reached[-1]
+        order = order[np.searchsorted(reached, drawn, side="right").clip(max=len(order) - 1)]
     rest = order[taken:]
     evening = np.resize(order, -len(rest) % world)
     return np.concatenate([rest, evening])[rank::world].tolist()

@@ -23,6 +23,7 @@ from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches
 from trainers.metrics import MeanMetrics, RankedClips, StepOutput
+from trainers.optimisation import MeanWeights, Optimisation, halving
 from trainers.resources import Meter
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
@@ -92,6 +93,7 @@ class Stage:
         meta: what the checkpoint says about itself.
         augment: changes a training batch, given a generator seeded by (seed, epoch, step, rank).
         unused_parameters: a step may leave trained parameters without gradient (DDP then looks for them).
+        optimisation: what it asks of the optimizer; validation and the result are of the averaged weights, if any.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Stage:
     meta: dict
     augment: Callable[[AVBatch, torch.Generator], AVBatch] | None = None
     unused_parameters: bool = False
+    optimisation: Optimisation = field(default_factory=Optimisation)
 
     def sizes(self) -> dict[str, int]:
         """Parameters that train, and all that the objective holds."""
@@ -134,11 +137,14 @@ def train_stage(stage: Stage, config: TrainConfig, rank: Rank, folder: Path, rep
         meter.reset_clock()
         metrics = loop.epoch()
         metrics |= {"epoch_seconds": meter.seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
+        loop.mean.add(loop.position.epoch + 1)
         if stage.val is not None:
-            metrics |= validate(stage, config, rank)
+            with loop.mean.in_place():
+                metrics |= validate(stage, config, rank)
         report(stage.name, loop.position.epoch + 1, metrics)
         loop.next_epoch(metrics)
     _make_resident(stage, None)
+    loop.mean.settle()
     if rank.index == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": loop.metrics})
 
@@ -156,9 +162,13 @@ class _Loop:
         self.stage, self.config, self.rank, self.last = stage, config, rank, last
         objective = stage.objective.to(rank.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
-        total = config.epochs * steps_per_epoch(stage, config, rank)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, cosine(total, config.warmup))
+        wanted, steps = stage.optimisation, steps_per_epoch(stage, config, rank)
+        groups = wanted.groups(objective, config.lr)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=wanted.betas)
+        after = wanted.halve_after
+        factor = cosine(config.epochs * steps, config.warmup) if after is None else halving(steps, after)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.mean = MeanWeights(stage.weights, stage.load, wanted.average_from)
         self.position, self.sums, self.metrics = Position(), dict[str, list[float]](), dict[str, float]()
         if has_checkpoint(last):
             self._resume()
@@ -176,11 +186,12 @@ class _Loop:
         self.schedule.last_epoch = state["schedule"]
         self.position, self.sums = Position(state["epoch"], state["taken"]), state["sums"]
         self.metrics = state["metrics"]
+        self.mean.restore(state)
 
     def _save(self) -> None:
         if self.rank.index == 0:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
-            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state()}
+            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state(), **self.mean.state()}
             save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state, keep_previous=True)
 
     def next_epoch(self, metrics: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.fbank import FRAME_RATE
+from models.fbank import FRAME_RATE
 
 LEAST_INTERVALS = 6
 

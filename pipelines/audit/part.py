@@ -11,11 +11,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from models.fbank import MEL_BINS
 from pipelines.audit import sketch
 from pipelines.audit.clip import AuditClip, Measures, measure
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import Part
-from pipelines.fbank import MEL_BINS
 from pipelines.thumbnails import jpeg
 from shards.atomic import replacing
 from shards.schema import Frozen

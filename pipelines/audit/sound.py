@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW, log_mel
+from models.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW, log_mel
 
 FLOOR_DB = -120.0  # of a level: nothing at all
 EDGE_FRAMES = 6  # 60 ms at either end, where encoders fade in and out
@@ -21,7 +21,7 @@ def frame_levels(fbank: np.ndarray) -> np.ndarray:
     """Level of every frame in dB re full scale (a full-scale sine has -3), from the log-mel alone.
 
     Args:
-        fbank: log-mel [frames, 128] as `pipelines.fbank.log_mel` makes it; its pre-emphasis is undone per bin.
+        fbank: log-mel [frames, 128] as `models.fbank.log_mel` makes it; its pre-emphasis is undone per bin.
 
     Returns:
         float [frames], at least -120.

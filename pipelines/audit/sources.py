@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.fbank import WINDOW, log_mel
 from pipelines.audit.clip import AuditClip
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.streams import LOUDEST_LOSS, NO_FACTS, StreamFacts, stream_facts
 from pipelines.causes import ABSENT, TOO_SHORT, DecodeError
 from pipelines.decode import lost
-from pipelines.fbank import WINDOW, log_mel
 from pipelines.manifest import Clip, read_manifest
 from pipelines.plan import make_plan
 from pipelines.settings import IngestConfig

@@ -54,6 +54,7 @@ class Augment(Config):
             1024).
         time_shift: furthest roll in frames.
         rotate, scale, shift: largest turn (radians), relative size and relative offset of the picture.
+        grain: largest noise added to the spectrogram: uniform in 0..1 times a uniform share of this (published: 0.1).
     """
 
     frequency_mask: int = pydantic.Field(default=24, ge=0, le=127)
@@ -62,6 +63,7 @@ class Augment(Config):
     rotate: float = pydantic.Field(default=0.2, ge=0, le=3.2)
     scale: float = pydantic.Field(default=0.15, ge=0, lt=1)
     shift: float = pydantic.Field(default=0.1, ge=0, lt=1)
+    grain: float = pydantic.Field(default=0.0, ge=0)
 
 
 class FinetuneConfig(TrainConfig):
@@ -82,6 +84,14 @@ class FinetuneConfig(TrainConfig):
         loss: cross-entropy, or binary cross-entropy per class, for clips with several labels; None: the latter where
             a training clip has several.
         imported: nothing was trained: `avmend import` wrote the run.
+        smoothing: of labels: every class gets this over the number of classes, a clip's own ones 1 minus this.
+        mixup: share of clips that are mixed with another one, waveforms and pictures, by Beta(10, 10); needs shards
+            with waveforms (`keep_wave`).
+        balanced: draw clips with replacement, those of rare classes more often.
+        average_from: first epoch of those whose weights are averaged into the result; None: the last epoch's weights.
+        head_lr: the head's learning rate over `lr`.
+        halve_after: epochs at the full rate, each later one at half of the one before; None: warm-up and cosine.
+        betas: of AdamW.
     """
 
     recipe: Literal["finetune"] = "finetune"
@@ -96,6 +106,13 @@ class FinetuneConfig(TrainConfig):
     loss: Literal["ce", "bce"] | None = None
     imported: bool = False
     augment: Augment = Augment()
+    smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    mixup: float = pydantic.Field(default=0.0, ge=0, le=1)
+    balanced: bool = False
+    average_from: int | None = pydantic.Field(default=None, ge=1)
+    head_lr: float = pydantic.Field(default=1.0, gt=0)
+    halve_after: int | None = pydantic.Field(default=None, ge=1)
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def resolved(self) -> dict[str, Any]:
         """As of every config, with the backbone's sizes filled in."""
@@ -113,6 +130,8 @@ class FinetuneConfig(TrainConfig):
     def _one_start(self) -> FinetuneConfig:
         if self.start is not None and self.public is not None:
             raise ValueError("give start or public, not both")
+        if self.average_from is not None and self.average_from > self.epochs:
+            raise ValueError(f"average_from={self.average_from} is beyond the last of {self.epochs} epochs")
         return self
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
+from trainers.classification.mixup import alike, mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
 from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
 from trainers.data import Item, Items
@@ -76,7 +78,10 @@ class LabelledItems(Items):
         return len(self.data)
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
-        return *masked(values, blank), self.targets[i], torch.tensor(i)
+        return *masked(values, blank), self._target(i), torch.tensor(i)
+
+    def _target(self, i: int) -> Tensor:
+        return self.targets[i]
 
 
 class MediaItems(LabelledItems):
@@ -91,6 +96,8 @@ class MediaItems(LabelledItems):
         seed: of noise, condition and frame.
         random_frame: any frame of the clip (training) instead of the middle one.
         form: of the targets.
+        mixup: share of samples that are mixed with another one, see `trainers.classification.mixup`.
+        grain: largest noise added to the spectrogram.
 
     Attributes:
         frame: the picture that is looked at, of all clips that have as many; None: as above.
@@ -108,8 +115,11 @@ class MediaItems(LabelledItems):
         seed: int = 0,
         random_frame: bool = False,
         form: TargetForm = ONE_LABEL,
+        mixup: float = 0.0,
+        grain: float = 0.0,
     ):
         super().__init__(data, vocabulary, seed, form)
+        self.mixup, self.grain = mixup, grain
         self.spec, self.conditions, self.noise = (
             spec,
             [CONDITIONS[c] for c in conditions],
@@ -150,13 +160,42 @@ class MediaItems(LabelledItems):
         key = self.keys[i]
         sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
         condition = self.condition(key)
-        values = self.spec.inputs(sample, condition.missing)
+        values = self._clean(i, sample, condition)
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
                 severity = condition.severity(self.noise)
                 values[modality], _ = ruin(
                     x, modality, severity, self.noise, self.seed, key, self.epoch, floor=self._black
                 )
+        return values
+
+    def _target(self, i: int) -> Tensor:
+        mixed = self._partner(i)
+        return self.targets[i] if mixed is None else self.targets.mixture(i, *mixed)
+
+    def _partner(self, i: int) -> tuple[int, float] | None:
+        """The sample that one is mixed with in this epoch, and the one's own share."""
+        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self))
+        return found if found is not None and alike(self.data.metas[i], self.data.metas[found[0]]) else None
+
+    def _clean(self, i: int, sample: Sample, condition: Condition) -> dict[str, Tensor | None]:
+        """Normalised inputs, of mixtures those of the mixture, before noise of the condition."""
+        values = self.spec.inputs(sample, condition.missing)
+        if (mixed := self._partner(i)) is not None:
+            other, share = mixed
+            key = self.keys[other]
+            theirs = self.data.rows(other, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
+            if (picture := self.spec.inputs(theirs, condition.missing)["visual"]) is not None:
+                assert values["visual"] is not None
+                values["visual"] = share * values["visual"] + (1 - share) * picture
+            if values["audio"] is not None:
+                sound = mixed_sound(sample.arrays["wave"], theirs.arrays["wave"], share)
+                values["audio"] = self.spec.normalisation.fbank(sound, self.spec.target_length)
+        if self.grain and (audio := values["audio"]) is not None:
+            rng = generator("grain", self.seed, self.epoch, self.keys[i])
+            values["audio"] = audio + torch.from_numpy(
+                (self.grain * rng.random() * rng.random(tuple(audio.shape))).astype(np.float32)
+            )
         return values
 
     def frames(self, i: int) -> int:

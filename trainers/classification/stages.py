@@ -33,6 +33,7 @@ from trainers.classification.published import head_for, head_order, import_publi
 from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.identity import digest
 from trainers.loop import Stage
+from trainers.optimisation import Optimisation
 from trainers.recipe import Fingerprints
 
 
@@ -124,24 +125,35 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
         backbone = _start(config, info)
     train = ShardDataset(config.data, "train", info=info)
     backbone = replace(backbone, loss=loss_of(config.loss, train, backbone.loss))
-    spec, form = input_spec(backbone), TargetForm(several=backbone.loss == "bce")
-    conditions = CASES if config.noisy else ("complete",)
-
-    def items(data: ShardDataset, random_frame: bool) -> MediaItems:
-        noise = config.noise.build()
-        return MediaItems(data, backbone.labels, spec, conditions, noise, config.seed, random_frame, form)
+    if config.mixup and not info.preprocessing.get("wave"):
+        message, remedy = "has no waveforms, which are what is mixed", "ingest the clips again with keep_wave=true"
+        raise InputError(message, file=config.data, field="mixup", remedy=remedy)
+    plain = TargetForm(several=backbone.loss == "bce")
+    form = replace(plain, smoothing=config.smoothing, shares=config.mixup > 0)
+    common = (backbone.labels, input_spec(backbone), CASES if config.noisy else ("complete",), config.noise.build())
+    items = MediaItems(train, *common, config.seed, True, form, config.mixup, config.augment.grain)
+    if config.balanced:
+        items.weights = items.targets.balance()
 
     return [
         Stage(
             "finetune",
             CompetentLoss(backbone.net, config.solo_loss, backbone.loss),
-            items(train, True),
-            items(ShardDataset(config.data, "val", info=info), False) if "val" in info.splits else None,
+            items,
+            MediaItems(ShardDataset(config.data, "val", info=info), *common, config.seed, form=plain)
+            if "val" in info.splits
+            else None,
             weights=backbone.net.state_dict,
             load=lambda weights: _load(backbone.net, weights),
             meta=backbone.meta(),
             augment=lambda batch, rng: augment(batch, config.augment, rng),
             unused_parameters=True,
+            optimisation=Optimisation(
+                config.betas,
+                lambda name: config.head_lr if ".mlp_head." in f".{name}" else 1.0,
+                config.halve_after,
+                config.average_from,
+            ),
         )
     ]
 
