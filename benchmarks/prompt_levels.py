@@ -11,6 +11,7 @@ with (its output projection zero), in which attention-level prompts get no gradi
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from benchmarks import report
 from benchmarks.report import positive
 from configs.backbone import load_backbone
 from models.backbone import Backbone
+from models.batch import AVBatch
 from models.cavmae import CAVMAE
 from models.conditions import NOISY_CASES
 from models.inputs import Normalisation
@@ -30,6 +32,7 @@ from models.prompts import DualPrompts
 from models.settings import BackboneConfig
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
+from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint, save_checkpoint
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
@@ -42,7 +45,7 @@ from trainers.data import batches
 from trainers.imports.command_line import import_parser
 from trainers.imports.kinds import KINDS
 from trainers.loop import Rank, Stage, local_rank, train_stage
-from trainers.metrics import MeanMetrics, RankedClips
+from trainers.metrics import MeanMetrics, RankedClips, StepOutput
 from trainers.tables import MEAN_AP
 
 LEVELS: dict[str, dict[str, Any]] = {
@@ -91,6 +94,9 @@ def taken_in(args: argparse.Namespace, work: Path, loss: str) -> Path:
 def opened(backbone: Path, work: Path) -> Path:
     """The same network with the fusion that fine-tuning starts with."""
     found = load_backbone(backbone)
+    if has_checkpoint(work / "opened" / "finetune"):
+        return work / "opened"
+    torch.manual_seed(0)
     net = CAVMAE(replace(found.net.config, fusion="residual"), found.net.classes)
     own = {name: x for name, x in found.net.state_dict().items() if not name.startswith("fusion_")}
     net.load_state_dict({**net.state_dict(), **own})
@@ -136,41 +142,46 @@ def figure(objective: CaseLoss, features: Path, case: str, labels: tuple[str, ..
 
 
 def measured(args: argparse.Namespace, backbone: Path, features: Path, work: Path) -> Iterator[dict[str, Any]]:
-    """A row per level, case and seed; `none` is the untouched network."""
-    labels = load_backbone(backbone).labels
-    for case in NOISY_CASES:
-        for level, own in LEVELS.items():
-            for seed in range(args.repeats):
-                config = PromptConfig(
-                    data=args.media, backbone=backbone, features=features, cases=(case,), seed=seed, workers=0,
-                    length=args.length, epochs=args.epochs, lr=args.lr, batch_size=BATCH, **own,
-                )  # fmt: skip
-                first = gradients(stage_of(config))
-                stage = stage_of(config)
-                assert isinstance(stage.objective, CaseLoss)
-                if level == "input" and not seed:
-                    plain = CaseLoss(stage.objective.tuned, 0, stage.objective.loss)
-                    yield {
-                        "level": "none",
-                        "case": case,
-                        "seed": 0,
-                        "figure": _untouched(plain, features, case, labels),
-                    }
-                train_stage(stage, config, local_rank(args.threads, False), work / f"{level}-{case}-{seed}", quiet)
-                value = figure(stage.objective, features, case, labels)
-                yield {"level": level, "case": case, "seed": seed, "figure": value, "gradient": first}
+    """A row per level, case and seed; `none` is the untouched network. What was measured before is read."""
+    for case in args.cases:
+        for level in ("none", *LEVELS):
+            for seed in range(args.repeats if level in LEVELS else 1):
+                folder = work / f"{level}-{case}-{seed}"
+                done = folder / "row.json"
+                if not done.exists():
+                    row = {"level": level, "case": case, "seed": seed}
+                    row |= _row(args, backbone, features, folder, level, case, seed)
+                    write_text(done, json.dumps(row) + "\n")
+                yield json.loads(done.read_text())
 
 
-def _untouched(objective: CaseLoss, features: Path, case: str, labels: tuple[str, ...]) -> float:
-    """Of the network without prompts."""
-    backbone = objective.tuned.backbone
+def _row(
+    args: argparse.Namespace, backbone: Path, features: Path, folder: Path, level: str, case: str, seed: int
+) -> dict[str, Any]:
+    config = PromptConfig(
+        data=args.media, backbone=backbone, features=features, cases=(case,), seed=seed, workers=0,
+        length=args.length, epochs=args.epochs, lr=args.lr, batch_size=BATCH, **LEVELS.get(level, {}),
+    )  # fmt: skip
+    stage, labels = stage_of(config), load_backbone(backbone).labels
+    assert isinstance(stage.objective, CaseLoss)
+    folder.mkdir(parents=True, exist_ok=True)
+    if level not in LEVELS:
+        return {"figure": figure(Untouched(stage.objective), features, case, labels)}
+    first = gradients(stage)
+    stage.objective.zero_grad(set_to_none=True)
+    train_stage(stage, config, local_rank(args.threads, False), folder, quiet)
+    return {"figure": figure(stage.objective, features, case, labels), "gradient": first}
 
-    class Plain(torch.nn.Module):
-        def forward(self, audio: Any, visual: Any, present: Any = None, depth: Any = None) -> Any:
-            return backbone(audio, visual, present, depth)
 
-    objective.tuned = Plain()  # type: ignore[assignment]
-    return figure(objective, features, case, labels)
+class Untouched(CaseLoss):
+    """The loss of the network without prompts."""
+
+    def __init__(self, objective: CaseLoss):
+        super().__init__(objective.tuned, objective.depth, objective.loss)
+
+    def forward(self, batch: AVBatch) -> StepOutput:
+        logits = self.tuned.backbone(batch.audio, batch.visual, batch.present, self.depth).float()
+        return StepOutput(logits.new_zeros(()), logits)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -198,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         "Prompt levels beside a frozen public network",
         text,
         record,
-        lambda f: _draw(f, rows, name),
+        lambda f: _draw(f, rows, name, args.cases),
     )
     return 0 if has_checkpoint(backbone / "finetune") else 1
 
@@ -212,9 +223,9 @@ def _text(rows: Sequence[dict[str, Any]], before: dict[str, float], name: str, a
             f"{statistics.fmean(g[k] for g in first):.1e}" if first and k in first[0] else ""
             for k in ("input", "attention")
         ]
-        body.append([level, *cells, *(_cell([r["figure"] for r in mine if r["case"] == case]) for case in NOISY_CASES)])
-    opening = ["both, opened", *(f"{before[k]:.1e}" for k in ("input", "attention")), *([""] * len(NOISY_CASES))]
-    head = ["level", "gradient, input", "gradient, attention", *(case.replace("_", " ") for case in NOISY_CASES)]
+        body.append([level, *cells, *(_cell([r["figure"] for r in mine if r["case"] == case]) for case in args.cases)])
+    opening = ["both, opened", *(f"{before[k]:.1e}" for k in ("input", "attention")), *([""] * len(args.cases))]
+    head = ["level", "gradient, input", "gradient, attention", *(case.replace("_", " ") for case in args.cases)]
     return (
         f"Gradient: root mean square at step one. {name} in percent on the test clips' tokens, mean ± half width of "
         f"the 95 % interval over {args.repeats} seeds; {args.length} tokens, {args.epochs} epochs.\n\n"
@@ -229,15 +240,15 @@ def _cell(values: Sequence[float]) -> str:
     return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
 
 
-def _draw(page: Any, rows: Sequence[dict[str, Any]], name: str) -> None:
+def _draw(page: Any, rows: Sequence[dict[str, Any]], name: str, cases: Sequence[str]) -> None:
     axes, levels = page.subplots(), ("none", *LEVELS)
     for i, level in enumerate(levels):
         means = [
             statistics.fmean(r["figure"] for r in rows if (r["level"], r["case"]) == (level, case))
-            for case in NOISY_CASES
+            for case in cases
         ]
-        axes.bar([k + (i - 1.5) * 0.2 for k in range(len(NOISY_CASES))], means, 0.19, label=level)
-    axes.set_xticks(range(len(NOISY_CASES)), [case.replace("_", " ") for case in NOISY_CASES])
+        axes.bar([k + (i - 1.5) * 0.2 for k in range(len(cases))], means, 0.19, label=level)
+    axes.set_xticks(range(len(cases)), [case.replace("_", " ") for case in cases])
     axes.set_ylabel(f"{name}, %")
     axes.legend()
 
@@ -254,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=positive, default=8)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--draws", type=positive, default=2)
+    parser.add_argument("--cases", nargs="+", choices=NOISY_CASES, default=NOISY_CASES, help="default: all three")
     parser.add_argument("--repeats", type=positive, default=3, help="seeds (default 3)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
