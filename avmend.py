@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shards.command import Parser, command
@@ -27,11 +28,13 @@ class Command:
         about: one line of help.
         parser: ``module:function`` that makes its parser without the imports of ``module``; it answers help
             and wrong arguments at once.
+        parts: commands of its own, named by the word after it.
     """
 
     module: str
     about: str
     parser: str = ""
+    parts: Mapping[str, Command] = field(default_factory=dict)
 
 
 COMMANDS = {
@@ -48,8 +51,15 @@ COMMANDS = {
     ),
     "features": Command(
         "pipelines.features",
-        "media shards to feature shards by a frozen backbone",
+        "media shards to feature shards by a frozen backbone; import: published ones",
         "pipelines.command_line:features_parser",
+        {
+            "import": Command(
+                "pipelines.imports.command",
+                "features that others extracted, as sequence shards",
+                "pipelines.imports.command_line:import_parser",
+            )
+        },
     ),
     "shards": Command("shards.inspect", "look into shards, verify them against dataset.json", "shards.inspect:parser"),
     "train": Command(
@@ -94,7 +104,7 @@ COMMANDS = {
     ),
     "list": Command(
         "tuning.listing",
-        "what there is: recipes, networks, recoveries, corpora, conditions, presets, sweeps",
+        "what there is: recipes, networks, corpora, conditions, protocols, presets, ...",
         "tuning.listing:parser",
     ),
     "ui": Command("trainers.ui", "open the MLflow UI on the runs", "trainers.command_line:ui_parser"),
@@ -144,10 +154,20 @@ def version_text() -> str:
     return f"{own}\nPython {sys.version.split()[0]}, {others}"
 
 
-def parser_of(name: str) -> Parser | None:
-    """The parser of a command, without the imports of the command itself."""
-    module, _, function = COMMANDS[name].parser.partition(":")
-    return getattr(importlib.import_module(module), function)() if function else None
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that a line begins with (its part, where it names one), and the rest of the line."""
+    found, rest = COMMANDS[words[0]], list(words[1:])
+    while rest and rest[0] in found.parts:
+        found, rest = found.parts[rest[0]], rest[1:]
+    return found, rest
+
+
+def parser_of(words: Sequence[str]) -> tuple[Parser | None, list[str]]:
+    """The parser of the command that a line begins with, without the imports of the command itself, and the rest of the
+    line."""
+    found, rest = find_command(words)
+    module, _, function = found.parser.partition(":")
+    return (getattr(importlib.import_module(module), function)() if function else None), rest
 
 
 def complete() -> None:
@@ -168,13 +188,14 @@ def main(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(version_text())
         return 0
-    name, *rest = arguments
+    name = arguments[0]
     if name not in COMMANDS:
         remedy = nearest(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         raise InputError(f"unknown command '{name}'", remedy=remedy.rstrip())
-    if (parser := parser_of(name)) is not None:  # help and wrong arguments need nothing heavy
+    parser, rest = parser_of(arguments)
+    if parser is not None:  # help and wrong arguments need nothing heavy
         parser.parse(rest)
-    return importlib.import_module(COMMANDS[name].module).main(rest)
+    return importlib.import_module(find_command(arguments)[0].module).main(rest)
 
 
 if __name__ == "__main__":

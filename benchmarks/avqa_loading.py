@@ -243,7 +243,7 @@ def _cold(way: Way, folder: Path) -> Callable[[], float]:
         way.close()
         batches, taken = way.epoch(1), 0.0
         for _ in range(way.questions):
-            _drop(folder)
+            drop(folder)
             start = time.perf_counter()
             next(batches)
             taken += time.perf_counter() - start
@@ -253,7 +253,7 @@ def _cold(way: Way, folder: Path) -> Callable[[], float]:
     return run
 
 
-def _drop(folder: Path) -> None:
+def drop(folder: Path) -> None:
     """Have the files out of the page cache.
 
     Raises:

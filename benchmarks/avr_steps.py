@@ -86,7 +86,7 @@ class AnswerableQuestions:
         if max(args.steps) > avr.start:
             message = f"starts at timestep {avr.start}, which allows no more steps than that"
             raise InputError(message, file=run, field="steps", remedy="give fewer to --steps")
-        clips = Clips(p.config.data)
+        clips = p.clips(p.config.data)
         return cls(
             p,
             avr,

@@ -23,7 +23,7 @@ from shards.command import command
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "ray", "mlflow", "av", "matplotlib", "pandas", "torchaudio")
-MORE = (("train", "prompt"), ("train", "avqa"), ("study", "demo"), ("study", "avqa"))
+MORE = (("features", "import"), ("train", "prompt"), ("train", "avqa"), ("study", "demo"), ("study", "avqa"))
 LIMIT = 1.0  # seconds
 CODE = f"""
 import sys, avmend

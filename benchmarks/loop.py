@@ -135,7 +135,7 @@ def _bare(stage: Stage, config: TrainConfig, place: Rank) -> Callable[[], float]
         start = time.perf_counter()
         for batch in ready:
             with arithmetic(config, place.device):
-                loss, _ = objective(batch)
+                loss = objective(batch).loss
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

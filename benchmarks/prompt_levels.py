@@ -244,8 +244,7 @@ def _draw(page: Any, rows: Sequence[dict[str, Any]], name: str, cases: Sequence[
     axes, levels = page.subplots(), ("none", *LEVELS)
     for i, level in enumerate(levels):
         means = [
-            statistics.fmean(r["figure"] for r in rows if (r["level"], r["case"]) == (level, case))
-            for case in cases
+            statistics.fmean(r["figure"] for r in rows if (r["level"], r["case"]) == (level, case)) for case in cases
         ]
         axes.bar([k + (i - 1.5) * 0.2 for k in range(len(cases))], means, 0.19, label=level)
     axes.set_xticks(range(len(cases)), [case.replace("_", " ") for case in cases])

@@ -140,7 +140,7 @@ def breakdown(stage: Stage, config: TrainConfig, place: Rank) -> dict[str, float
     batch = batch.to(place.device)
     own = {t.untyped_storage().data_ptr() for t in (*objective.parameters(), *vars(batch).values())}
     with _kept(own) as kept, arithmetic(config, place.device):
-        loss, _ = objective(batch)
+        loss = objective(batch).loss
     activations = sum(kept.values())
     del loss
     return {

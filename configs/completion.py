@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from configs.command_line import CommandParser, words
 from configs.fields import Field, fields
 from shards.errors import InputError
 
+ParserOf = Callable[[Sequence[str]], tuple[argparse.ArgumentParser | None, list[str]]]
 
-def complete(commands: Iterable[str], parser_of: Callable[[str], argparse.ArgumentParser | None], **more: Any) -> None:
+
+def complete(commands: Iterable[str], parser_of: ParserOf, **more: Any) -> None:
     """Answer the shell and end the process.
 
     Args:
         commands: of ``avmend``.
-        parser_of: the parser of a command; None if it has none that is quick to make.
+        parser_of: of a line that begins with a command, its parser (None if it has none that is quick to make) and the
+            words after the command.
         more: as argcomplete's autocomplete takes it (tests).
     """
     import argcomplete
@@ -25,10 +28,10 @@ def complete(commands: Iterable[str], parser_of: Callable[[str], argparse.Argume
     line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
     begun = line.split() if line.endswith(" ") else line.split()[:-1]  # without the word that is being written
     name = begun[1] if len(begun) > 1 else ""
-    inside = name in commands
-    if inside and (parser := parser_of(name)) is not None:
-        os.environ["_ARGCOMPLETE"] = "2"  # words that are not the parser's: avmend COMMAND
-        _complete_fields(parser, begun[2:])
+    parser, rest = parser_of(begun[1:]) if name in commands else (None, [])
+    if parser is not None:
+        os.environ["_ARGCOMPLETE"] = str(len(begun) - len(rest))  # words that are not the parser's: avmend COMMAND
+        _complete_fields(parser, rest)
     else:
         parser = argparse.ArgumentParser(prog="avmend")
         parser.add_argument("command", choices=list(commands))

@@ -100,7 +100,7 @@ def type_text(kind: Any) -> str:
     if origin is Annotated:
         choice, limits = _choice(arguments[1:]), _range(arguments[1:])
         if choice:
-            return " | ".join(choice.names())
+            return f"name ({choice.listed})" if choice.listed else " | ".join(choice.names())
         return type_text(arguments[0]) + (f" ({limits})" if limits else "")
     if origin is Literal:
         return " | ".join(_written(value) for value in arguments)

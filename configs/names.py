@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from models.conditions import CONDITIONS
+from models.conditions import CONDITIONS, PROTOCOLS
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +18,11 @@ class Registered:
 
     Attributes:
         registry: where the name must be; it is asked when a value is checked, not before.
+        listed: the command that lists the names, for help in place of all of them.
     """
 
     registry: Mapping[str, Any]
+    listed: str = ""
 
     def names(self) -> list[str]:
         """All names that are registered now."""
@@ -36,4 +38,5 @@ class Registered:
         return name
 
 
-ConditionName = Annotated[str, Registered(CONDITIONS)]
+ConditionName = Annotated[str, Registered(CONDITIONS, "avmend list conditions")]
+ProtocolName = Annotated[str, Registered(PROTOCOLS)]

@@ -1,8 +1,11 @@
 """Seeded noise for spectrograms and pictures: seven kinds, severity 1 to 5.
 
-Kinds and the outer severities follow *Prompt the Missing* (its code's values; one ruined modality: severity
-5, both ruined: severity 2): audio gaussian noise on the normalised filter bank, time mask, time shift; visual
-black, gaussian, blur, pixelate. Their time mask and shift act on the mel axis by mistake; ours act on time.
+Kinds, and two of the severities (5 where one modality is ruined, 2 where both are), are after *Prompt the Missing*:
+audio gaussian noise on the normalised filter bank, time mask, time shift; visual black, gaussian, blur, pixelate. The
+sigmas, the blur's size and the pixels' share at these two are its code's, what is done with them is ours: mask and
+shift act on time, black is black, blur is Gaussian, pixelate averages. What the code does instead is in
+`models.released_noise`.
+
 Every draw comes from (seed, sample id, draw), never from global state, so every method sees the same ruined
 input.
 

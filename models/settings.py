@@ -124,6 +124,9 @@ AUDIO_KINDS: Registry[NoiseKind] = Registry(
         "gaussian": "models.noise:gaussian_audio",
         "time_mask": "models.noise:time_mask",
         "time_shift": "models.noise:time_shift",
+        "released_gaussian": "models.released_noise:gaussian_audio",
+        "released_shift": "models.released_noise:mel_shift",
+        "released_time_mask": "models.released_noise:mel_mask",
     },
 )
 VISUAL_KINDS: Registry[NoiseKind] = Registry(
@@ -133,9 +136,16 @@ VISUAL_KINDS: Registry[NoiseKind] = Registry(
         "gaussian": "models.noise:gaussian_visual",
         "blur": "models.noise:blur",
         "pixelate": "models.noise:pixelate",
+        "released_black": "models.released_noise:mean_picture",
+        "released_gaussian": "models.released_noise:gaussian_visual",
+        "released_blur": "models.released_noise:box_blur",
+        "released_pixelate": "models.released_noise:pixelate",
     },
 )
 KINDS: dict[Modality, Registry[NoiseKind]] = {"audio": AUDIO_KINDS, "visual": VISUAL_KINDS}
+
+
+RELEASED, STRENGTHS = "released_", (2, 5)  # severities of the released noise, which has two strengths
 
 
 @dataclass(frozen=True)
@@ -144,8 +154,8 @@ class NoiseConfig:
 
     Attributes:
         audio, visual: kinds, each equally likely per draw.
-        alone: severity when one modality is ruined (published protocol: 5).
-        both: severity when both are (published protocol: 2).
+        alone: severity when one modality is ruined.
+        both: severity when both are.
     """
 
     audio: tuple[str, ...] = ("gaussian", "time_mask", "time_shift")
@@ -159,6 +169,20 @@ class NoiseConfig:
             unknown = [k for k in kinds if k not in KINDS[modality]]
             if unknown or not kinds:
                 raise ValueError(f"noise.{modality}: {unknown or 'empty'}; choose from {', '.join(KINDS[modality])}")
+        released = [kind for kind in (*self.audio, *self.visual) if kind.startswith(RELEASED)]
         for name in ("alone", "both"):
-            if getattr(self, name) not in SEVERITIES:
-                raise ValueError(f"noise.{name}: severity {getattr(self, name)} is not one of 1..5")
+            severity = getattr(self, name)
+            if severity not in SEVERITIES:
+                raise ValueError(f"noise.{name}: severity {severity} is not one of 1..5")
+            if released and severity not in STRENGTHS:
+                raise ValueError(f"noise.{name}: {released[0]} has two strengths, severities 2 and 5, not {severity}")
+
+
+NOISE_PRESETS: dict[str, NoiseConfig] = {
+    "ours": NoiseConfig(),
+    "released": NoiseConfig(("released_gaussian", "released_shift", "released_time_mask"), ("released_black",)),
+    "released_kinds": NoiseConfig(
+        ("released_gaussian", "released_shift", "released_time_mask"),
+        ("released_gaussian", "released_blur", "released_pixelate"),
+    ),
+}

@@ -17,7 +17,7 @@ from pipelines.settings import FeatureConfig
 from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.reader import Sample
-from shards.schema import DatasetInfo
+from shards.schema import DATASET_FILE, DatasetInfo
 from trainers.recipe import FinishedRun
 
 
@@ -78,6 +78,22 @@ def feature_maker(
     message = f"answers from features of other networks: {config.extractor} of fingerprint {fingerprint[:12]}; {tried}"
     remedy = f"give --{option} ({option}=), with which its features were extracted"
     raise InputError(message, file=run.folder, field=option, remedy=remedy)
+
+
+def refuse_imported(run: FinishedRun, features: Path) -> None:
+    """Refuse a run on features that were imported: nothing here makes such features of a clip.
+
+    Raises:
+        InputError: so.
+    """
+    if not (features / DATASET_FILE).exists():
+        return
+    if (layout := DatasetInfo.load(features).preprocessing.get("layout")) is not None:
+        message = f"answers from imported features (layout {layout}), which nothing here makes of clips"
+        remedy = (
+            "ask a run that was trained on features of 'avmend features'; 'avmend evaluate' asks about imported ones"
+        )
+        raise InputError(message, file=run.folder, field="data", remedy=remedy)
 
 
 def _backbones(run: FinishedRun) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from pipelines.manifest import Clip
 from pipelines.preprocessing import recorded_ingestion
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import long_enough, process_decoder, request_for, sample_arrays, sample_meta
-from serving.features import FeatureMaker, feature_maker
+from serving.features import FeatureMaker, feature_maker, refuse_imported
 from serving.prediction import Failure, Prediction, from_error, nothing_left
 from serving.sources import clip_of, unlabelled
 from shards.errors import InputError
@@ -61,6 +61,8 @@ def load(
         found = replace(found, config=found.config.model_copy(update={"data": Path(data).absolute()}))
     task = common_task([found])
     assert found.recipe.load is not None
+    if task.features is not None:
+        refuse_imported(found, task.features(found))
     where = _device(device)
     media = task.media(found)
     ingestion = recorded_ingestion(_info(media), media)

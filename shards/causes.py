@@ -18,3 +18,6 @@ class Cause(StrEnum):
     MISSING_FILE = "missing file"
     TOO_SHORT = "too short"
     NOT_IN_CLIP = "not in the clip's time"
+    WRONG_ARRAY = "wrong shape or type"
+    NOT_FINITE = "not finite"
+    ALL_ZERO = "all zeros"

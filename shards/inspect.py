@@ -61,7 +61,8 @@ def parser() -> Parser:
 def _verify(folder: Path) -> int:
     """The dataset, and the feature datasets that it keeps."""
     found = 0
-    for place in (folder, *sorted(path.parent for path in folder.glob(f"features/*/{DATASET_FILE}"))):
+    inner = [path.parent for kept in ("features/*", "questions") for path in folder.glob(f"{kept}/{DATASET_FILE}")]
+    for place in (folder, *sorted(inner)):
         problems = verify(place)
         for problem in problems:
             print(problem)

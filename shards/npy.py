@@ -17,12 +17,17 @@ LONGEST = 1 << 48  # of an axis: beyond any file
 
 def npy_bytes(array: np.ndarray) -> bytes:
     """The array as the bytes of a version 1.0 ``.npy`` file (C order)."""
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return b"".join(npy_parts(array))
+
+
+def npy_parts(array: np.ndarray) -> tuple[bytes, memoryview]:
+    """The same as header and data; the data are the array's own memory where it is little-endian and in C order."""
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     if not DESCR.fullmatch(array.dtype.str):
         raise ValueError(f"arrays of {array.dtype} are not stored")
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
 def array_layout(buffer: np.ndarray, size: int) -> tuple[np.dtype, tuple[int, ...], int]:

@@ -69,7 +69,8 @@ class SampleMeta(Frozen):
         group: clips of one group are never divided between splits.
         duration: seconds of the clip (the longer of its streams).
         audio, visual: presence and origin of the two modalities.
-        source_sha256: of the source's bytes; of sound and picture one after the other if two files.
+        source_sha256: of the source's bytes; of sound and picture one after the other if two files; empty of imported
+            features.
         sample_rate: Hz of the waveform behind the log-mel.
         frame_rate: log-mel frames per second.
         frame_times: seconds from the clip's start at which each of the frames was shown.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import pydantic
 
 from shards.errors import InputError
 from shards.schema import DatasetInfo, Frozen
 
 SEQUENCE = "sequence"
+DTYPE = "float16"  # of features, where dataset.json says nothing else
+StepRule = Literal["middles", "starts"]
 
 
 class SequenceSpec(Frozen):
-    """Sizes of one clip's features: members ``audio`` float16 [steps, audio] and ``visual`` float16
-    [steps, rows, visual].
+    """Sizes of one clip's features: members ``audio`` [steps, audio] and ``visual`` [steps, rows, visual], float16 (or
+    as `sequence_dtype` says).
 
     Attributes:
         audio: width of an audio step.
@@ -49,6 +54,46 @@ def sequence_spec(info: DatasetInfo) -> SequenceSpec:
     found = "tokens" if info.kind == "features" and kind is None else kind or info.kind
     remedy = "make sequence features: avmend features --extractor cavmae ..."
     raise InputError(f"holds {found}, not sequence features", field="features", remedy=remedy)
+
+
+def sequence_dtype(info: DatasetInfo) -> str:
+    """Of the features: float16, or float32 of imported ones that ask for it."""
+    return str(info.preprocessing.get("dtype", DTYPE))
+
+
+def chosen_steps(stored: int, steps: int, rule: StepRule) -> list[int]:
+    """Which of the stored steps are taken where fewer are asked for: of as many equal parts the first step
+    ("starts": 0, 6, ..., 54 of 60, as AVST's loader takes them) or the middle one ("middles": 3, 9, ..., 57).
+
+    Raises:
+        InputError: more are asked for than there are.
+    """
+    if steps > stored:
+        remedy = f"choose 1 to {stored}, or leave it out"
+        raise InputError(f"{steps} of {stored} steps", field="steps", remedy=remedy)
+    half = 1 if rule == "middles" else 0
+    return [(2 * i + half) * stored // (2 * steps) for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class StepChoice:
+    """Which time steps of the stored ones a run takes.
+
+    Attributes:
+        steps: how many; None: all.
+        rule: which of as many equal parts: see `chosen_steps`.
+    """
+
+    steps: int | None = None
+    rule: StepRule = "middles"
+
+    def of(self, stored: int) -> list[int] | None:
+        """Their numbers; None: all, as they are.
+
+        Raises:
+            InputError: more than there are.
+        """
+        return None if self.steps in (None, stored) else chosen_steps(stored, self.steps or stored, self.rule)
 
 
 def sequence_folder(fingerprint: str, extractor: str, side: int | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ import numpy as np
 import pydantic
 
 from shards.atomic import replacing
-from shards.npy import npy_bytes
+from shards.npy import npy_parts
 from shards.schema import ShardInfo
 
 Member = bytes | np.ndarray | pydantic.BaseModel
@@ -22,6 +21,7 @@ Record = tuple[str, Mapping[str, Member]]
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 MEMBER = re.compile(r"json|[a-z0-9_]{1,12}\.npy")
+AT_ONCE = 1 << 20  # bytes that are hashed and written together
 
 
 def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path | None = None) -> ShardInfo:
@@ -57,7 +57,7 @@ class _Hashing:
     def __init__(self, file: IO[bytes]):
         self.file, self.digest, self.size = file, hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.digest.update(data)
         self.size += len(data)
         return self.file.write(data)
@@ -68,7 +68,8 @@ class _Hashing:
 
 def _write_all(file: _Hashing, samples: Iterable[Record]) -> int:
     seen: set[str] = set()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+    how = {"mode": "w", "format": tarfile.USTAR_FORMAT, "copybufsize": AT_ONCE}
+    with tarfile.open(fileobj=file, **how) as tar:  # type: ignore[call-overload]
         for key, members in samples:
             if not KEY.fullmatch(key) or key in seen:
                 raise ValueError(f"key {key!r} is unsafe, or was written before")
@@ -84,13 +85,30 @@ def _write_sample(tar: tarfile.TarFile, key: str, members: Mapping[str, Member])
     for name in sorted(members, key=lambda member: (member != "json", member)):
         if not MEMBER.fullmatch(name):
             raise ValueError(f"member {name!r} of {key!r} is not of the schema")
-        data = _to_bytes(members[name])
+        source = _Source(members[name])
         info = tarfile.TarInfo(f"{key}.{name}")  # mtime 0, owner 0, mode 0644: nothing but content
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
+        info.size = source.size
+        tar.addfile(info, source)  # type: ignore[arg-type]
 
 
-def _to_bytes(value: Member) -> bytes:
-    if isinstance(value, pydantic.BaseModel):
-        return value.model_dump_json().encode()
-    return npy_bytes(value) if isinstance(value, np.ndarray) else bytes(value)
+class _Source:
+    """A member's bytes to read from; of an array without a copy of it, but for what shares a read with its header."""
+
+    def __init__(self, value: Member):
+        self.head, self.data = _parts(value)
+        self.size, self.at = len(self.head) + len(self.data), 0
+
+    def read(self, size: int) -> bytes | memoryview:
+        """The next bytes: exactly so many, unless there are fewer left."""
+        begin, end = self.at - len(self.head), self.at + size - len(self.head)
+        self.at += size
+        if begin >= 0:
+            return self.data[begin:end]
+        return self.head[begin : end if end < 0 else None] + bytes(self.data[: max(end, 0)])
+
+
+def _parts(value: Member) -> tuple[bytes, memoryview]:
+    """What a member begins with, and the rest."""
+    if isinstance(value, np.ndarray):
+        return npy_parts(value)
+    return b"", memoryview(value.model_dump_json().encode() if isinstance(value, pydantic.BaseModel) else value)

@@ -17,6 +17,7 @@ from benchmarks import (
     cost,
     decode,
     extraction,
+    features_import,
     flops,
     loading,
     loop,
@@ -224,6 +225,16 @@ def test_avqa_loading_end_to_end(tmp_path):
     assert [row["files"] for row in rows] == ["page cache"] * 4 + ["disk"] * 2
     assert rows[3]["bytes"] > 60 * rows[0]["bytes"]
     assert not list(tmp_path.glob("avqa-loading-*"))
+
+
+@pytest.mark.slow
+def test_features_import_end_to_end(tmp_path):
+    options = ["--videos", "20", "--timed", "4", "--repeats", "1", "--epochs", "1"]
+    assert features_import.main([*options, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 0
+    record = json.loads((tmp_path / "out" / "features-import.json").read_text())
+    assert len(record["rows"]) == 4
+    assert 0.49 < record["bytes"]["shards"] / record["bytes"]["originals"] < 0.51  # float16 of float32
+    assert not list((tmp_path / "work").iterdir())
 
 
 @pytest.mark.unit

@@ -95,7 +95,7 @@ def test_help_of_no_command_imports_anything_heavy():
 import sys, avmend
 from trainers.recipes import RECIPES
 lines = [[], *([name] for name in {QUICK}), *(["train", name] for name in RECIPES)]
-lines += [["study", "demo"], ["study", "avqa"]]
+lines += [["study", "demo"], ["study", "avqa"], ["features", "import"], ["features", "import", "--layout", "pstp"]]
 for line in lines:
     try:
         avmend.main([*line, "--help"])

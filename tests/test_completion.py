@@ -59,6 +59,9 @@ def completed(line: str, monkeypatch) -> list[str]:
         ("avmend study dem", ["demo"]),
         ("avmend ingest --manifest x --out y frame_mode=a", ["approximate"]),
         ("avmend shards ver", ["verify"]),
+        ("avmend features import --lay", ["--layout"]),
+        ("avmend features import --layout pst", ["pstp"]),
+        ("avmend features import --layout plain frame", ["frame_token="]),
         ("avmend list rec", ["recipes", "recoveries"]),
     ],
 )

@@ -63,7 +63,7 @@ def test_an_old_version_pinned_is_seen(project):
 
 
 def test_a_version_out_of_range_and_one_missing_fail(project):
-    project("pyproject.toml", "ray[default,data,train,tune]>=2.60,<2.62", "ray>=3")
+    project("pyproject.toml", "ray[default,data,train,tune,serve]>=2.60,<2.62", "ray>=3")
     found = the(machine.check_versions(project("pyproject.toml", '"pillow",', '"pillow", "no-such-thing",')))
     assert found.status == "fail"
     assert "ray 2.60.0 instead of >=3" in found.found

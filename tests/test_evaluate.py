@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs import load_config
 from models.batch import AVBatch
-from models.conditions import CASES, CONDITIONS, NOISY_CASES, Condition
+from models.conditions import CASES, CONDITIONS, NOISY_CASES, PUBLISHED, Condition
 from models.prompts import DualPrompts, concatenate
 from models.tuned import Tuned
 from shards.checkpoint import load_checkpoint, save_checkpoint
@@ -43,6 +43,7 @@ from tuning.report.run_selection import choose
 pytestmark = pytest.mark.unit
 CPU, TEST = torch.device("cpu"), SIZES["test"]
 METHODS = ["finetune", *CASE_WISE]
+BASIC = [condition.name for condition in PUBLISHED]
 LEFT = {  # positions in the test split that have something left when a modality is taken away
     "audio_missing": [i for i in range(TEST) if absent(i)[1]],
     "visual_missing": [i for i in range(TEST) if absent(i)[0]],
@@ -95,7 +96,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", BASIC)
 @pytest.mark.parametrize("method", CASE_WISE)
 def test_situation_is_the_module_of_the_conditions_case(world, method, condition):
     """The predictor computes from tokens at the run's depth; by hand it is done from the inputs."""
@@ -237,7 +238,7 @@ def test_rows_are_methods_times_selections_times_conditions(evaluated):
     out, rows = evaluated
     selections = {"finetune": [""], "prompt": ["situation", "concat", "detected"]}
     selections |= {"lora k=1": ["situation", "detected"], "adapter": ["situation", "detected"]}
-    expected = {(m, s, c) for m, of in selections.items() for s in of for c in CONDITIONS}
+    expected = {(m, s, c) for m, of in selections.items() for s in of for c in BASIC}
     assert {(r.method, r.selection, r.condition) for r in rows} == expected
     assert len(rows) == len(expected)
     with (out / "results.csv").open() as file:
@@ -259,7 +260,7 @@ def test_accuracies_are_those_of_the_logits(world, evaluated):
     found = {(r.method, r.selection, r.condition): r.accuracy for r in evaluated[1]}
     for method in METHODS:
         p = predictor(world, method)
-        for condition in CONDITIONS:
+        for condition in BASIC:
             batch = inputs(p, world.media, condition)
             for selection, logits in predicted(p, batch, condition).items():
                 share = float((logits.argmax(dim=1) == batch.label).float().mean())
@@ -306,8 +307,8 @@ def test_a_report_says_so_when_the_shards_are_gone(evaluated, tmp_path):
 def test_draws_name_every_sample_once_per_condition(evaluated):
     with (evaluated[0] / "draws.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert len({(x["seed"], x["condition"], x["id"]) for x in lines}) == len(lines) == len(CONDITIONS) * TEST
-    fates = {c: Counter(x["audio"] for x in lines if x["condition"] == c) for c in CONDITIONS}
+    assert len({(x["seed"], x["condition"], x["id"]) for x in lines}) == len(lines) == len(BASIC) * TEST
+    fates = {c: Counter(x["audio"] for x in lines if x["condition"] == c) for c in BASIC}
     gone = sum(not absent(i)[0] for i in range(TEST))
     assert fates["complete"] == fates["noisy_visual"] == {"clean": TEST - gone, "absent": gone}
     assert fates["audio_missing"] == {"missing": TEST - gone, "absent": gone}

@@ -99,7 +99,7 @@ def test_a_toy_kind_of_noise_is_drawn(toys):
     noise = Noise(audio=("silence",), visual=("silence",)).build()
     ruined, kind = ruin(torch.ones(4, 3), "audio", 5, noise, 0, "a", 0)
     assert (kind, ruined.abs().max()) == ("silence", 0)
-    with pytest.raises(ValueError, match="one of 'black', 'gaussian', 'blur', 'pixelate', 'silence'"):
+    with pytest.raises(ValueError, match=r"one of 'black', .*'silence'"):
         Noise(visual=("glare",))
 
 

@@ -16,6 +16,8 @@ from shards.checkpoint import file_sha256
 UNKNOWN = "unknown"
 # Settings that change where and how fast a run is computed, not what.
 EXECUTION_FIELDS = frozenset({"workers", "cpus", "gpu", "loaders", "retries", "save_steps", "resident"})
+# Settings that earlier versions did not have, left out of the identity where they say what those did.
+LATER_FIELDS: dict[str, Any] = {"steps": None, "steps_at": "middles", "standardise": True}
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 
@@ -38,10 +40,14 @@ def digest(value: Any) -> str:
 
 
 def content_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what is computed: without paths, whose content fingerprints stand for, and
-    without `EXECUTION_FIELDS`."""
-    plain = config_to_dict(config)
-    return {k: v for k, v in _without_paths(config, plain).items() if k not in EXECUTION_FIELDS}
+    """The settings that decide what is computed: without paths, whose content fingerprints stand for, without
+    `EXECUTION_FIELDS`, and without `LATER_FIELDS` that say what was always computed."""
+    found = _without_paths(config, config_to_dict(config))
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in EXECUTION_FIELDS and not (name in LATER_FIELDS and value == LATER_FIELDS[name])
+    }
 
 
 def _without_paths(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:

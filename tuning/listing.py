@@ -18,6 +18,8 @@ REGISTRIES = {  # kind -> mapping of names to classes, functions or records with
     "recoveries": "models.avqa.recovery:RECOVERIES",
     "corpora": "pipelines.corpora.registry:CORPORA",
     "conditions": "models.conditions:CONDITIONS",
+    "protocols": "models.conditions:PROTOCOLS",
+    "layouts": "pipelines.imports.layouts:LAYOUTS",
 }
 FOLDERS = {"presets": (PRESET_FOLDER, preset_names), "sweeps": (PRESET_FOLDER / "sweeps", sweep_names)}
 

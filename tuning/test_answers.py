@@ -18,7 +18,6 @@ from shards.atomic import write_text
 from shards.baselines import look_up
 from shards.questions import Question, load_questions
 from trainers.avqa.accuracy import ALL, scores
-from trainers.avqa.clips import Clips
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.avqa.protocol import EvaluationProtocol, right_answers, scored_cases
 from trainers.config import TrainConfig
@@ -88,8 +87,7 @@ def summary(answers: tuple[Answer, ...]) -> dict[str, float]:
 
 def _answers(predictor: QuestionPredictor, protocol: AnswerProtocol, device: torch.device) -> Iterator[Answer]:
     config = predictor.config
-    clips, questions = Clips(config.data), load_questions(config.questions)
-    predictor.check(clips)
+    clips, questions = predictor.clips(config.data), load_questions(config.questions)
     asking = EvaluationProtocol.of(questions, protocol.split, clips, 0)
     yield from _blind(questions, asking)
     for steps in (0, *_other_steps(predictor, protocol)):

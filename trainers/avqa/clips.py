@@ -1,4 +1,4 @@
-"""Sequence features of clips by their number: float16 as stored, NaN where absent.
+"""Sequence features of clips by their number: as stored (float16, or float32), NaN where absent.
 
 Bytes go from the shards straight into the tensor that is asked for; small corpora stay in memory.
 Shapes: B clips, T time steps, R rows of a visual step, Da, Dv widths.
@@ -7,7 +7,10 @@ Shapes: B clips, T time steps, R rows of a visual step, Da, Dv widths.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import repeat
+from math import prod
+from mmap import PAGESIZE
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +23,20 @@ from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
-from shards.sequence import sequence_spec
+from shards.sequence import StepChoice, sequence_dtype, sequence_spec
 from trainers.avqa.buffers import Buffers, huge_empty
 from trainers.config import TrainConfig
 
+ALL_STEPS = StepChoice()
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
 
 
-def scale_of(info: DatasetInfo) -> Scale:
-    """The statistics in dataset.json; a modality that the training split lacks stays as it is."""
+def scale_of(info: DatasetInfo, standardise: bool = True) -> Scale:
+    """The statistics in dataset.json; a modality that the training split lacks stays as it is, and both without
+    `standardise`."""
     spec, found = sequence_spec(info), info.normalisation
+    if not standardise:
+        return Scale(_values(None, spec.audio), _values(None, spec.visual))
     return Scale(_values(found.audio, spec.audio), _values(found.visual, spec.visual))
 
 
@@ -64,6 +71,7 @@ class Clips:
         resident: keep what was read in memory (float16); None: if the shards are below a GB. Otherwise the
             shards are mapped: pages that were read count as the process's resident memory, and the system
             takes them back when it needs them.
+        choice: which of the stored time steps are taken; no others are read.
 
     Attributes:
         number: of each clip by its id, which the reading methods take.
@@ -74,9 +82,11 @@ class Clips:
         InputError: no sequence features there, or one id in two splits.
     """
 
-    def __init__(self, folder: Path, resident: bool | None = None):
+    def __init__(self, folder: Path, resident: bool | None = None, choice: StepChoice = ALL_STEPS):
         self.folder, self.info = Path(folder), DatasetInfo.load(folder)
-        self.spec = spec = feature_spec(self.info)
+        self.stored, self.dtype = feature_spec(self.info), np.dtype(sequence_dtype(self.info))
+        self.taken = choice.of(self.stored.steps)
+        self.spec = spec = replace(self.stored, steps=len(self.taken)) if self.taken is not None else self.stored
         self.number: dict[str, int] = {}
         self._places: list[tuple[ShardDataset, int]] = []
         for name in self.info.splits:
@@ -89,10 +99,16 @@ class Clips:
             "visual": (spec.steps, spec.rows, spec.visual),
         }
         size = sum(shard.bytes for split in self.info.splits.values() for shard in split.shards)
+        size = size * spec.steps // self.stored.steps
         self._kept: dict[Modality, Tensor] = {}
         if size < RESIDENT if resident is None else resident:
-            self._kept = {m: huge_empty(len(metas), *shape) for m, shape in self.shapes.items()}
-        self._read, self._buffers = set[int](), Buffers()
+            self._kept = {m: huge_empty(len(metas), *shape, dtype=self.dtype) for m, shape in self.shapes.items()}
+        self._read, self._buffers = set[int](), Buffers(self.dtype)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of the features."""
+        return torch.float32 if self.dtype == np.float32 else torch.float16
 
     def _add(self, data: ShardDataset) -> None:
         """Number the clips of a split."""
@@ -125,7 +141,7 @@ class Clips:
             data.close()
 
     def features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
-        """Features of one modality, float16 [B, ...] as stored; NaN for a clip that lacks it."""
+        """Features of one modality, [B, ...] as stored; NaN for a clip that lacks it."""
         out = self._buffers.empty(len(clips), *self.shapes[modality])
         if self._kept:
             self.load(clips)
@@ -134,7 +150,7 @@ class Clips:
         return out
 
     def frames(self, clips: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """One visual step of each clip, float16 [B, R, Dv]; no more than these are read."""
+        """One visual step of each clip, [B, R, Dv]; no more than these are read."""
         out = self._buffers.empty(len(clips), *self.shapes["visual"][1:])
         if self._kept:
             self.load(clips)
@@ -151,20 +167,39 @@ class Clips:
         steps: Iterable[int | None] = repeat(None),
     ) -> None:
         """Features of each clip, or one step of them, into the arrays of `out`, in order."""
-        views = [self._view(modality, clip, step) for clip, step in zip(clips, steps, strict=False)]
-        for room, view in zip(out, views, strict=True):  # all views first: the disk reads them side by side
-            if view is None:
+        views = [self._views(modality, clip, step) for clip, step in zip(clips, steps, strict=False)]
+        for room, those in zip(out, views, strict=True):  # all views first: the disk reads them side by side
+            if those is None:
                 room.fill(np.nan)
-            else:  # an arithmetic loop: memcpy is slower where the two are aligned differently to a page
-                np.positive(view.view(np.int16), out=room.view(np.int16))
+                continue
+            whole = len(those) == 1
+            for i, view in enumerate(those):
+                _copy_bits(view, room if whole else room[i])
 
-    def _view(self, modality: Modality, clip: int, step: int | None) -> np.ndarray | None:
-        """What the shards hold; None where the clip lacks the modality."""
+    def _views(self, modality: Modality, clip: int, step: int | None) -> list[np.ndarray] | None:
+        """What the shards hold: all that is asked for, or a view for each of the steps taken; None where the clip lacks
+        the modality."""
         if not self.present[clip, MODALITIES.index(modality)]:
             return None
+        if self.taken is None:
+            return [self._view(modality, clip, step)]
+        if step is not None:
+            return [self._view(modality, clip, self.taken[step])]
+        if prod(self.shapes[modality][1:]) * self.dtype.itemsize < PAGESIZE:  # all of it lies in a few pages
+            return [self._view(modality, clip, None)[self.taken]]
+        return [self._view(modality, clip, row) for row in self.taken]
+
+    def _view(self, modality: Modality, clip: int, row: int | None) -> np.ndarray:
+        """A clip's features, or one row of them, where they lie in the shard."""
         data, i = self._places[clip]
-        view = data.view(i, modality, step)
-        shape = self.shapes[modality][step is not None :]
-        if (view.shape, view.dtype) != (shape, np.float16):
-            raise data.bad(i, f"'{modality}' is {view.dtype} {view.shape}, not float16 {shape}")
+        view = data.view(i, modality, row)
+        shape = (self.stored.steps, *self.shapes[modality][1:])[row is not None :]
+        if (view.shape, view.dtype) != (shape, self.dtype):
+            raise data.bad(i, f"'{modality}' is {view.dtype} {view.shape}, not {self.dtype} {shape}")
         return view
+
+
+def _copy_bits(view: np.ndarray, room: np.ndarray) -> None:
+    """By an arithmetic loop: memcpy is slower where the two are aligned differently to a page."""
+    bits = np.dtype(f"i{view.itemsize}")
+    np.positive(view.view(bits), out=room.view(bits))

@@ -15,6 +15,7 @@ from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.settings import MODALITIES, Modality
 from shards.errors import nearest
+from shards.sequence import StepChoice, StepRule
 from trainers.config import TrainConfig
 
 NetworkName = Annotated[str, Registered(NETWORKS)]
@@ -71,6 +72,10 @@ class QuestionConfig(TrainConfig):
         data: folder of the sequence features (dataset.json).
         questions: questions.jsonl about their clips.
         words: length of a question in words; None: that of the longest train question.
+        steps: time steps of a clip that are taken of those stored; None: all.
+        steps_at: of as many equal parts, their "middles" (rows 3, 9, ..., 57 of 60 for 10) or their "starts" (rows 0,
+            6, ..., 54, as AVST's loader takes them).
+        standardise: features to mean 0 and deviation 1 per channel of the train split; the published loaders do not.
         resident: keep all features in memory; None: when the shards are below a GB.
         memorise: slots start from training samples instead of N(0, 1) (ours). Such slots are each other's
             noise: on drawn ensembles the RMMR of unseen clips was 2.8 after four epochs, from N(0, 1) 2.1,
@@ -81,12 +86,20 @@ class QuestionConfig(TrainConfig):
 
     questions: Path
     words: int | None = pydantic.Field(default=None, ge=1)
+    steps: int | None = pydantic.Field(default=None, ge=1)
+    steps_at: StepRule = "middles"
+    standardise: bool = True
     resident: bool | None = None
     memorise: bool = False
     weights: dict[str, float] = pydantic.Field(default_factory=dict)
     batch_size: int = pydantic.Field(default=32, ge=1)
     lr: float = pydantic.Field(default=3e-4, gt=0)
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
+
+    @property
+    def choice(self) -> StepChoice:
+        """Which of the stored time steps are taken."""
+        return StepChoice(self.steps, self.steps_at)
 
     @property
     def declared(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ What is asked and how it is scored is in `trainers.avqa.protocol`; here runs, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from models.settings import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
+from shards.sequence import StepChoice
 from trainers.avqa.clips import Clips, media_name
 from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.figure import figure
@@ -33,11 +34,11 @@ from trainers.tables import write_rows
 
 @dataclass(frozen=True)
 class AnswerEvaluation:
-    """Runs, clips and questions of an evaluation; see `trainers.recipe.Evaluation`."""
+    """Runs, clips (by the time steps that runs take) and questions; see `trainers.recipe.Evaluation`."""
 
     config: QuestionEvaluation
     questions: Sequence[Question]
-    clips: Clips
+    clips: Mapping[StepChoice, Clips]
     protocol: EvaluationProtocol
     predictors: tuple[QuestionPredictor, ...]
     inputs: dict[str, Any]
@@ -67,7 +68,8 @@ class AnswerEvaluation:
     ) -> np.ndarray:
         """Which of a run's answers are right with `missing` taken away, bool [Q]."""
         size, loaders = self.config.batch_size, self.config.loaders
-        out = right_answers(predictor, self.clips, self.protocol, missing, size, loaders, self.device)
+        clips = self.clips[predictor.config.choice]
+        out = right_answers(predictor, clips, self.protocol, missing, size, loaders, self.device)
         advance(len(out), method=predictor.config.method)
         return out
 
@@ -101,14 +103,17 @@ def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEv
     predictors = tuple(load_answerer(run, device) for run in runs)
     questions = load_questions(asked)
     _refuse_twins(predictors)
-    clips = Clips(data, config.resident)
+    clips: dict[StepChoice, Clips] = {}
     for predictor in predictors:
-        predictor.check(clips)
-    protocol = EvaluationProtocol.of(questions, config.split, clips, config.seed)
+        choice = predictor.config.choice
+        clips[choice] = clips.get(choice) or predictor.clips(data, config.resident)
+        predictor.check(clips[choice])
+    whole = next(iter(clips.values()))
+    protocol = EvaluationProtocol.of(questions, config.split, whole, config.seed)
     inputs = {
         "runs": [run.folder.name for run in runs],
         "config": content_settings(config),
-        "dataset": clips.info.fingerprint(),
+        "dataset": whole.info.fingerprint(),
         "questions": file_sha256(asked),
     }
     return AnswerEvaluation(config, questions, clips, protocol, predictors, inputs, media_name(data), device)

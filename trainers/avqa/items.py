@@ -107,7 +107,7 @@ class QuestionItems(Items):
         return len(self.questions)
 
     def batch(self, positions: Sequence[int]) -> AVQABatch:
-        """The questions at these positions, features in float16 as stored."""
+        """The questions at these positions, features as stored."""
         index, clips = torch.tensor(positions), [self.numbers[i] for i in positions]
         present = torch.from_numpy(self.clips.present[clips])
         if self.absent is not None:
@@ -127,7 +127,7 @@ class QuestionItems(Items):
         if modality != self.absent:
             return self.clips.features(modality, clips)
         shape = (len(clips), *self.clips.shapes[modality])
-        return torch.full(shape, float("nan"), dtype=torch.float16)
+        return torch.full(shape, float("nan"), dtype=self.clips.torch_dtype)
 
     def _negative(self, positions: Sequence[int]) -> Tensor | None:
         """For every time step a frame of another clip, [B, T, R, Dv]."""

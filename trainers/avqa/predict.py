@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -80,7 +81,8 @@ class QuestionPredictor:
         features = {m: torch.full((len(samples), *blank[m]), float("nan"), dtype=torch.float16) for m in MODALITIES}
         for i, sample in enumerate(samples):
             for modality, array in sample.arrays.items():
-                features[modality][i] = torch.from_numpy(array)  # type: ignore[index]
+                taken = self.config.choice.of(len(array))
+                features[modality][i] = torch.from_numpy(array if taken is None else array[taken])  # type: ignore[index]
         present = torch.tensor([[getattr(sample.meta, m).present for m in MODALITIES] for sample in samples])
         words = torch.tensor([self.vocabulary.encode(text, self.words) for text in questions])
         unknown = torch.full((len(samples),), NO_ANSWER)
@@ -104,6 +106,16 @@ class QuestionPredictor:
     def sees(self, missing: Modality | None) -> bool:
         """Whether it is to be judged with `missing` taken away: a specialist knows only its own case."""
         return self.config.absent is None or self.config.absent == missing
+
+    def clips(self, folder: Path, resident: bool | None = None) -> Clips:
+        """The clips of a dataset, the time steps taken as this run takes them.
+
+        Raises:
+            InputError: no sequence features there, or of other encoders or sizes.
+        """
+        clips = Clips(folder, resident, self.config.choice)
+        self.check(clips)
+        return clips
 
     def check(self, clips: Clips) -> None:
         """Refuse features that this run can't be asked about.

@@ -193,9 +193,10 @@ def _explained(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
         + "clips, "
         + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
         + (f"{unasked} more can't be asked: their clips are not in the dataset. " if unasked else "")
-        + "*zero* puts zeros for a missing modality; features are standardised per channel, so that is the "
-        "mean of the training data. *specialist* was trained without the modality from the start, one for "
-        "either: the ceiling. *to specialist*: points above it. *regained*: share of what *zero* loses. "
+        + "*zero* puts zeros for a missing modality; features are standardised per channel (unless a run has "
+        "standardise=false), so that is the mean of the training data. *specialist* was trained without the "
+        "modality from the start, one for either: the ceiling. *to specialist*: points above it. *regained*: share "
+        "of what *zero* loses. "
         "*question look-up* and *majority of the kind* neither hear nor see. Averages are over questions. "
         f"Masks of the missing rates are the same for all methods (seed {notes['seed']}, by clip, nested). "
         "Peak memory of training beyond the loaded network: growth of the process on a CPU, allocated on a "

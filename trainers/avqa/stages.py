@@ -53,7 +53,7 @@ class World:
         Raises:
             InputError: either is missing, or they do not belong together.
         """
-        clips = Clips(config.data, resident=config.resident)
+        clips = Clips(config.data, config.resident, config.choice)
         questions = load_questions(config.questions)
         train = AnswerableQuestions.of(questions, "train", clips, absent)
         validates = any(q.split == "val" for q in questions)
@@ -143,7 +143,7 @@ def _build(config: QuestionConfig, world: World, design: Design) -> Answerer:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return Answerer(design, scale_of(world.clips.info))
+            return Answerer(design, scale_of(world.clips.info, config.standardise))
     except (ValueError, TypeError) as error:
         remedy = "change the sizes to what these features and networks allow"
         raise InputError(str(error), file=config.data, field="sizes", remedy=remedy) from None

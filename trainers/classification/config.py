@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from configs import Config
-from configs.names import ConditionName
+from configs.names import ConditionName, ProtocolName
 from configs.noise import Noise
-from models.conditions import CASES, PUBLISHED, Case
-from models.settings import BACKBONES, BackboneConfig, PromptSize
+from models.conditions import CASES, CONDITIONS, PROTOCOLS, PUBLISHED, Case, Condition
+from models.settings import BACKBONES, SEVERITIES, BackboneConfig, PromptSize
 from trainers.config import TrainConfig
+
+Severity = Annotated[int, pydantic.Field(ge=1, le=5)]
 
 
 class Sizes(Config):
@@ -206,8 +208,13 @@ class EvaluateConfig(Config):
     Attributes:
         data: folder of the media shards; None: the first run's.
         split: whose samples.
-        conditions: names of `models.conditions.CONDITIONS`.
-        noise: kinds and severities; None: those that each run was trained with.
+        protocol: a published choice of `conditions`, `severities` and `noise`; None: as they are given.
+        conditions: names of `models.conditions.CONDITIONS`; a corruption stands for all of `severities`.
+        severities: of the corruptions among the conditions, 1 to 5.
+        noise: kinds and severities, or a preset's name (`ours`, `released`, `released_kinds`); None: those that each
+            run was trained with.
+        recordings: folder of the sounds that corruptions mix in (`rain/*.wav` or `rain*.wav`, ...).
+        overlays: folder of the pictures that corruptions lay over (`frost*.png`, `crowd*.png`).
         frames: the middle picture of a clip, or all that its shard holds, probabilities averaged (published: 10).
         alone: the way of a modality whose other one is missing, see `models.settings.BackboneConfig`; None: as each
             backbone has it.
@@ -216,9 +223,40 @@ class EvaluateConfig(Config):
 
     data: Path | None = None
     split: str = "test"
+    protocol: ProtocolName | None = None
     conditions: tuple[ConditionName, ...] = pydantic.Field(default=tuple(c.name for c in PUBLISHED), min_length=1)
+    severities: tuple[Annotated[int, pydantic.Field(ge=1, le=5)], ...] = pydantic.Field(
+        default=SEVERITIES, min_length=1
+    )
     noise: Noise | None = None
     frames: Literal["middle", "all"] = "middle"
     alone: Literal["own", "averaged"] | None = None
+    recordings: Path | None = None
+    overlays: Path | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_protocol(cls, values: Any) -> Any:
+        protocol = PROTOCOLS.get(str(values.get("protocol"))) if isinstance(values, dict) else None
+        if protocol is None:
+            return values
+        own = {
+            "conditions": list(protocol.conditions),
+            "severities": list(protocol.severities),
+            "noise": protocol.noise,
+        }
+        return {**{name: value for name, value in own.items() if value is not None}, **values}
+
+    @pydantic.model_validator(mode="after")
+    def _once_each(self) -> EvaluateConfig:
+        for name in ("conditions", "severities"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: one is given twice")
+        return self
+
+    def applied(self) -> list[Condition]:
+        """The conditions, a corruption once per severity."""
+        return [rung for name in self.conditions for rung in CONDITIONS[name].ladder(self.severities)]

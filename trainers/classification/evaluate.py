@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.conditions import CONDITIONS, Condition
+from configs.corruption_files import CorruptionFiles
+from models.conditions import Condition
 from models.settings import MODALITIES
 from shards.errors import InputError
+from shards.keys import safe_name
 from shards.reader import ShardDataset
-from shards.schema import SampleMeta
+from shards.schema import DatasetInfo, SampleMeta
+from trainers.classification import ladders
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
+from trainers.classification.ladders import corruption_rows
 from trainers.classification.predict import MeanLogits, Predictor
 from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
@@ -30,6 +34,8 @@ from trainers.loop import local_rank
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
 from trainers.recipe import NO_DATA, FinishedRun
 from trainers.tables import MEAN_AP, write_rows
+
+OF_CORRUPTIONS = ("protocol", "severities", "recordings", "overlays")  # told by what they stand for
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class ConditionEvaluation:
     @property
     def total(self) -> int:
         """Samples that the methods classify, over all conditions."""
-        return len(self.predictors) * len(self.config.conditions) * len(self.data)
+        return len(self.predictors) * len(self.config.applied()) * len(self.data)
 
     def rows(self, advance: Callable[..., None]) -> list[Row]:
         """Accuracy, or mAP of clips with several labels, by method, selection, seed and condition.
@@ -58,7 +64,7 @@ class ConditionEvaluation:
         """
         rows: list[Row] = []
         for predictor in self.predictors:
-            for condition in _conditions(self.config):
+            for condition in self.config.applied():
                 outcome = _answers(predictor, condition, self.data, self.config, self.device, advance)
                 rows += _rows(predictor, condition, outcome)
                 self.by_class.extend(_class_rows(predictor, condition, outcome))
@@ -69,13 +75,18 @@ class ConditionEvaluation:
         return rows
 
     def write(self, out: Path, rows: Sequence[Row]) -> None:
-        """Tables, figure, classes.csv, and draws.csv: what every sample met."""
+        """Tables, figures, classes.csv, corruptions.csv, and draws.csv: what every sample met."""
         write_rows(out / "results.csv", rows)
         write_rows(out / "classes.csv", self.by_class)
-        lines = summarise(rows)
-        text = markdown(lines, rows[0].samples, self.config.split)
-        (out / "results.md").write_text(text + "\n", encoding="utf-8")
+        lines, corrupted = summarise(rows), corruption_rows(rows)
+        found = ladders.ladders(corrupted)
+        texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
+        (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
+        for ladder in found:
+            ladders.figure(ladder, out / f"{safe_name(ladder.protocol)}.png")
+        if corrupted:
+            write_rows(out / "corruptions.csv", corrupted)
         write_draws(out / "draws.csv", rows_drawn(self.predictors, self.data, self.config))
 
 
@@ -83,7 +94,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     """Load what an evaluation needs.
 
     Raises:
-        InputError: a checkpoint of another backbone, labels that a model does not know, no such split.
+        InputError: a checkpoint of another backbone, labels that a model does not know, no such split; as
+            `corruption_inputs`.
     """
     own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
     folder = (config.data or own.data).absolute()
@@ -91,8 +103,9 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     info = media_info(folder)
     inputs = {
         "runs": [run.folder.name for run in runs],
-        "config": content_settings(config),
+        "config": {k: v for k, v in content_settings(config).items() if k not in OF_CORRUPTIONS},
         "dataset": info.fingerprint(),
+        **corruption_inputs(config, info, folder),
     }
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
@@ -107,7 +120,7 @@ def rows_drawn(
 ) -> Iterator[tuple[int, str, str, str, str]]:
     """What every sample met, once per seed: (seed, condition, id, audio, visual); see `write_draws`."""
     for predictor in {p.run.config.seed: p for p in predictors}.values():
-        for condition in _conditions(config):
+        for condition in config.applied():
             items = items_under(predictor, condition, data, config)
             for i, meta in enumerate(data.metas):
                 yield predictor.run.config.seed, condition.name, meta.id, *items.corruption(i)
@@ -121,8 +134,21 @@ def write_draws(path: Path, drawn: Iterator[tuple[int, str, str, str, str]]) -> 
         writer.writerows(drawn)
 
 
-def _conditions(config: EvaluateConfig) -> list[Condition]:
-    return [CONDITIONS[c] for c in config.conditions]
+def corruption_inputs(config: EvaluateConfig, info: DatasetInfo, folder: Path) -> dict[str, Any]:
+    """What corruptions add to the inputs of an evaluation: severities and the content of the files; nothing where
+    there are none.
+
+    Raises:
+        InputError: the dataset lacks waveforms that they start from, or the files that they mix in are not there.
+    """
+    used = [condition.corruption for condition in config.applied() if condition.corruption is not None]
+    if not used:
+        return {}
+    if any(corruption.sound is not None for corruption in used) and not info.preprocessing.get("wave"):
+        message = "has no waveforms, which corruptions of the sound start from"
+        raise InputError(message, file=folder, field="conditions", remedy="ingest the clips again with keep_wave=true")
+    files = CorruptionFiles(config.recordings, config.overlays)
+    return {"severities": list(config.severities), "files": files.fingerprint(used)}
 
 
 def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, config: EvaluateConfig) -> MediaItems:
@@ -130,8 +156,10 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     trained = predictor.run.config
     noise = (config.noise or trained.noise).build()
     backbone = predictor.backbone
+    files = CorruptionFiles(config.recordings, config.overlays)
     form = TargetForm(several=predictor.several or several_labels(data))
-    return MediaItems(data, backbone.labels, input_spec(backbone), (condition.name,), noise, trained.seed, form=form)
+    spec, names = input_spec(backbone), (condition.name,)
+    return MediaItems(data, backbone.labels, spec, names, noise, trained.seed, form=form, files=files)
 
 
 @dataclass(frozen=True)

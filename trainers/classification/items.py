@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from models.batch import AVBatch
-from models.conditions import CASES, CONDITIONS, Condition, variant
+from models.conditions import CASES, CONDITIONS, Condition, condition_named, variant
+from models.corruptions.apply import Files, corrupt
 from models.inputs import Normalisation
 from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
@@ -91,13 +92,14 @@ class MediaItems(LabelledItems):
         data: media shards of one split.
         vocabulary: the model's labels.
         spec: the model's input.
-        conditions: one is drawn per sample and epoch (one alone: always that).
+        conditions: one is drawn per sample and epoch (one alone: always that); names as `condition_named` takes them.
         noise: kinds and severities.
         seed: of noise, condition and frame.
         random_frame: any frame of the clip (training) instead of the middle one.
         form: of the targets.
         mixup: share of samples that are mixed with another one, see `trainers.classification.mixup`.
         grain: largest noise added to the spectrogram.
+        files: what corruptions mix in.
 
     Attributes:
         frame: the picture that is looked at, of all clips that have as many; None: as above.
@@ -117,15 +119,16 @@ class MediaItems(LabelledItems):
         form: TargetForm = ONE_LABEL,
         mixup: float = 0.0,
         grain: float = 0.0,
+        files: Files | None = None,
     ):
         super().__init__(data, vocabulary, seed, form)
         self.mixup, self.grain = mixup, grain
         self.spec, self.conditions, self.noise = (
             spec,
-            [CONDITIONS[c] for c in conditions],
+            [condition_named(c) for c in conditions],
             noise or NoiseConfig(),
         )
-        self.random_frame = random_frame
+        self.random_frame, self.files = random_frame, files
         self._blank = spec.blank
         self._black = spec.normalisation.black
 
@@ -152,6 +155,8 @@ class MediaItems(LabelledItems):
                 return "missing"
             if modality not in condition.noisy:
                 return "clean"
+            if condition.corruption is not None:
+                return f"{condition.corruption.kind} {condition.level}"
             return drawn_kind(modality, severity, self.noise, self.seed, key, self.epoch)
 
         return one("audio"), one("visual")
@@ -160,6 +165,8 @@ class MediaItems(LabelledItems):
         key = self.keys[i]
         sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
         condition = self.condition(key)
+        if condition.corruption is not None:
+            return self.spec.inputs(self._corrupted(i, sample, condition), condition.missing)
         values = self._clean(i, sample, condition)
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
@@ -201,6 +208,14 @@ class MediaItems(LabelledItems):
     def frames(self, i: int) -> int:
         """Pictures that a sample has, at least one: without any it is looked at once."""
         return len(self.data.view(i, "frames")) if self.data.metas[i].visual.present else 1
+
+    def _corrupted(self, i: int, sample: Sample, condition: Condition) -> Sample:
+        assert condition.corruption is not None
+        assert self.files is not None
+        if condition.corruption.sound is not None and "audio" in sample.arrays and "wave" not in sample.arrays:
+            raise self.data.bad(i, "has no array 'wave', which the corruption of its sound starts from")
+        key = (self.seed, self.keys[i], self.epoch)
+        return Sample(sample.meta, corrupt(sample.arrays, condition.corruption, condition.level, self.files, *key))
 
     def _frame(self, key: str, frames: int) -> int:
         if self.frame is not None:

@@ -152,6 +152,11 @@ def metrics_of(lines: Sequence[Line]) -> str:
     return " or ".join(dict.fromkeys(line.metric for line in lines))
 
 
+def plain_conditions(lines: Sequence[Line]) -> list[str]:
+    """The conditions that were evaluated and are no corruption at a severity, in the registry's order."""
+    return [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+
+
 def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
     """Share of what noise-trained fine-tuning gains over the clean one that `line` gains, over the noisy
     cases."""
@@ -162,7 +167,7 @@ def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
 
 def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
     """The table: accuracy (or mAP) in percent by condition, gain recovered, trained share, epoch time, peak memory."""
-    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    conditions = plain_conditions(lines)
     by_name = {line.name: line for line in lines}
     clean, noisy = by_name.get("finetune"), by_name.get("finetune_noisy")
     head = ["method", *(c.replace("_", " ") for c in conditions), "noisy mean", "gain recovered"]
@@ -211,7 +216,7 @@ def figure(lines: Sequence[Line], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    conditions = plain_conditions(lines)
     width = 0.84 / len(lines)
     fig, axes = plt.subplots(figsize=(1.8 * len(conditions) + 2, 4.6), layout="constrained")
     methods = list(dict.fromkeys(line.method for line in lines))
@@ -221,7 +226,8 @@ def figure(lines: Sequence[Line], path: Path) -> None:
         mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
         spread = [100 * line.accuracy[c][1] if c in line.accuracy else 0.0 for c in conditions]
         axes.bar(at, mean, width * 0.94, yerr=spread if any(spread) else None, label=figure_text(line.name), **look)
-    low = min(100 * mean for line in lines for mean, _ in line.accuracy.values())
+    shown = [100 * line.accuracy[c][0] for line in lines for c in conditions if c in line.accuracy]
+    low = min(shown, default=0.0)
     axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)
     axes.set_xticks(range(len(conditions)), [c.replace("_", "\n") for c in conditions])
     axes.set_ylabel(f"{metrics_of(lines)}, %")

@@ -40,13 +40,14 @@ def asked_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     assert config.questions is not None
     folders = [found.runs[run] for run in first_seed(found.rows)]
     predictors = [load_run(folder) for folder in folders]
-    clips = Clips(config.data, resident=False)
-    for p in predictors:
-        p.check(clips)
-    asked = AnswerableQuestions.of(load_questions(config.questions), config.split, clips)
+    clips = {p.config.choice: p.clips(config.data, resident=False) for p in predictors}
+    whole = next(iter(clips.values()))
+    asked = AnswerableQuestions.of(load_questions(config.questions), config.split, whole)
     chosen = choose_questions(asked.questions, count)
     said = {
-        missing: [(_called(p), answers_of(p, clips, chosen, missing)) for p in predictors if p.sees(missing)]
+        missing: [
+            (_called(p), answers_of(p, clips[p.config.choice], chosen, missing)) for p in predictors if p.sees(missing)
+        ]
         for missing in CASES
     }
     media = Media(media_folder(config.data))

@@ -6,10 +6,11 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from models.conditions import CONDITIONS, NOISY_CASES
-from trainers.classification.results import ClassRow, Line, Row, metrics_of, recovered
+from models.conditions import NOISY_CASES
+from trainers.classification.results import ClassRow, Line, Row, metrics_of, plain_conditions, recovered
 from trainers.tables import MEAN_AP, read_rows, titled
 from tuning.report import drawings, intervals
+from tuning.report.corruptions import corruption_blocks
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Block, Cell, Drawing, Folded, Table, figure, folded_rows, spread, text
 from tuning.report.verdict import Standing, verdict
@@ -30,13 +31,15 @@ SHOWN = 40  # rows of a table that are not folded away
 
 
 def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
-    """Table and figure of accuracy by condition.
+    """Table and figure of accuracy by condition, and tables of corruptions.
 
     Args:
         tag: of the figure; no other one of the page has it.
     """
     lines = intervals.of_rows(rows)
-    conditions = [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    conditions = plain_conditions(lines)
+    if not conditions:
+        return corruption_blocks(rows)
     groups = [
         (
             c.replace("_", " "),
@@ -49,6 +52,7 @@ def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
     return (
         *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
         Drawing(drawings.svg(lambda: drawings.dots(groups, metrics_of(lines)), f"{tag} conditions"), caption),
+        *corruption_blocks(rows),
     )
 
 
@@ -56,7 +60,7 @@ def verdict_of(found: Evaluation) -> str:
     """The best method over the noisy cases, or over all conditions where not all of those were evaluated."""
     lines = intervals.of_rows(found.rows)
     noisy = all(line.noisy is not None for line in lines)
-    chosen = NOISY_CASES if noisy else [c for c in CONDITIONS if any(c in line.accuracy for line in lines)]
+    chosen = NOISY_CASES if noisy else tuple(dict.fromkeys(c for line in lines for c in line.accuracy))
     standings = [
         Standing(line.name, statistics.fmean(line.accuracy[c][0] for c in chosen), _joint(line, chosen))
         for line in lines

@@ -73,14 +73,15 @@ def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
     config = config_at("evaluation", EvaluateConfig, found.config)
     assert config.data is not None
     data = ShardDataset(config.data, config.split)
-    chosen = choose_clips(data, [CONDITIONS[c] for c in config.conditions], count)
+    conditions = [CONDITIONS[c].ladder((max(config.severities),))[0] for c in config.conditions]  # the worst of each
+    chosen = choose_clips(data, conditions, count)
     predictors = {}
     for run, method in first_seed(found.rows).items():
         predictors[method] = load_run(found.runs[run])
     views: list[list[View]] = [[] for _ in chosen]
     scale: list[tuple[float, float]] | None = None
-    for name in config.conditions:
-        shown = _Shown.of(predictors, CONDITIONS[name], data, chosen, config)
+    for condition in conditions:
+        shown = _Shown.of(predictors, condition, data, chosen, config)
         scale = scale or shown.scales()
         for at, view in enumerate(shown.views(scale)):
             views[at].append(view)
@@ -157,7 +158,7 @@ class _Shown:
         for i, scale in enumerate(scales):
             hears, sees = self.batch.present[i].tolist()
             yield View(
-                self.condition.name.replace("_", " "),
+                self.condition.name.replace("_", " ").replace("-", " "),
                 photo(self.predictor.backbone.normalisation.pixels(self.batch.visual[i])) if sees else None,
                 heat(self.batch.audio[i].numpy(), *scale) if hears else None,
                 "; ".join(
