@@ -67,6 +67,11 @@ COMMANDS = {
         "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr",
         "trainers.command_line:train_parser",
     ),
+    "export": Command(
+        "serving.export.command",
+        "a finished run or shards as a folder for others, with a card and hashes",
+        "serving.command_line:export_parser",
+    ),
     "import": Command(
         "trainers.imports.command",
         "take in what others trained or shared: released checkpoints, exported runs and shards",

@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     for repeat in range(args.repeats):
         for depth in args.depths:
             for method in ("finetune", *args.methods):
-                found = _run("train", asdict(_job(args, folder, method, depth)), args.isolate)
+                found = _run("train", asdict(Job.of(args, folder, method, depth)), args.isolate)
                 print(_line(method, depth, found), file=sys.stderr, flush=True)
                 runs.append({"repeat": repeat, "depth": depth, "method": method, **found})
     return runs
@@ -107,23 +107,6 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def _line(method: str, depth: int, found: dict[str, Any]) -> str:
     mib, seconds = found["memory"]["peak"] / 2**20, found["epoch_seconds"]
     return f"{method:8} k={depth:<2} {seconds:8.3f} s per epoch, peak {mib:8.1f} MiB"
-
-
-def _job(args: argparse.Namespace, folder: Path, method: str, depth: int) -> Job:
-    return Job(
-        method,
-        depth,
-        args.preset,
-        data=str(folder / "data"),
-        backbone=str(folder / "finetune"),
-        batch_size=args.batch_size,
-        warmup=args.warmup,
-        epochs=args.epochs,
-        device=args.device,
-        loaders=args.loaders,
-        threads=args.threads,
-        length=args.length,
-    )
 
 
 def _run(what: str, values: dict[str, Any], isolate: bool) -> Any:

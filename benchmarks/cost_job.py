@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 SIZES = {"prompt": 4, "lora": 2, "adapter": 4}  # prompt length, rank, width: the recipes' defaults
 DRAWS = 1  # noisy draws of each severity in the feature shards: enough to be read like real ones
@@ -33,6 +35,13 @@ class Job:
     loaders: int
     threads: int | None
     length: int
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, folder: Path, method: str, depth: int, **other: Any) -> Job:
+        """The job of a benchmark's arguments, on the data and backbone in `folder`; `other` stands for an argument."""
+        shared = ("preset", "batch_size", "warmup", "epochs", "device", "loaders", "threads", "length")
+        values: dict[str, Any] = {name: other.get(name, getattr(args, name, None)) for name in shared}
+        return cls(method, depth, data=str(folder / "data"), backbone=str(folder / "finetune"), **values)
 
     @property
     def size(self) -> int:

@@ -26,10 +26,12 @@ import numpy as np
 from benchmarks.kills import FIELDS, build_corpus, digests
 from benchmarks.processes import Marked, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
+from shards.command import command
 
 SIGNALS = ("KILL", "TERM", "INT")
 PER_ROUND = 8
 HANGS = 240.0  # seconds after which a run that was not struck counts as hung
+WINDOWS = ("store", "ingest", "train", "ingest on Ray", "train on Ray")
 GRACE = 20.0  # seconds in which what a killed command leaves behind has to end
 SIZES = {"dim": 32, "heads": 2, "mlp_ratio": 2, "depth": 2, "target_length": 32, "image_size": 32}
 
@@ -40,7 +42,7 @@ class Round:
 
     Attributes:
         strikes: signal and second of the run.
-        tracebacks: in runs that were not struck.
+        tracebacks: printed by the run that was left to end, and by those that were struck.
         as_calm: it made what an undisturbed run makes.
         left: processes that a killed run left behind.
     """
@@ -88,13 +90,16 @@ def windows(work: Path) -> dict[str, Window]:
     }
 
 
-def open_store(root: Path) -> None:
+@command
+def open_store(argv: list[str]) -> int:
     """The smallest first use of a store: a run with a metric."""
+    root = Path(argv[0])
     from trainers.tracking import Store
 
     with Store(root).run("first", "demo", {"a": 1}, folder=root / "first") as run:
         run.log(1, {"loss": 1.0})
         run.summary({"best/loss": 1.0})
+    return 0
 
 
 def recorded(root: Path) -> list[tuple[str, str, list[str]]]:
@@ -109,8 +114,10 @@ def one_round(window: str, wanted: Window, out: Path, calm: tuple[Any, float], r
     begin, log = time.monotonic(), out.with_suffix(".log")
     strikes: list[tuple[str, float]] = []
     left: list[str] = []
-    for _ in range(PER_ROUND):
-        with Marked.start(*wanted.arguments(out), log=log.with_suffix(".struck.log")) as run:
+    tracebacks = 0
+    for number in range(PER_ROUND):
+        struck = out.with_suffix(f".struck-{number}.log")
+        with Marked.start(*wanted.arguments(out), log=struck) as run:
             name, delay = str(rng.choice(SIGNALS)), rng.uniform(0, calm[1])
             while run.process.poll() is None and time.monotonic() < run.begin + delay:
                 time.sleep(0.01)
@@ -119,15 +126,22 @@ def one_round(window: str, wanted: Window, out: Path, calm: tuple[Any, float], r
                 strikes.append((name, round(time.monotonic() - run.begin, 2)))
             run.process.wait(HANGS)
             left += run.left(GRACE)
+        tracebacks += _tracebacks(struck.read_text())
     with Marked.start(*wanted.arguments(out), log=log) as run:
         status = run.process.wait(HANGS)
         left += run.left(GRACE)
-    tracebacks = log.read_text().count("Traceback (most recent")
+    tracebacks += _tracebacks(log.read_text())
     as_calm = status == 0 and wanted.made(out) == calm[0]
     found = Round(window, tuple(strikes), status, tracebacks, as_calm, tuple(left), time.monotonic() - begin)
     if not is_bad(found):
         shutil.rmtree(out)
     return found
+
+
+def _tracebacks(text: str) -> int:
+    """Those of a command; one of an interpreter that a signal met while it imported is Python's own."""
+    importing = "<frozen importlib._bootstrap" in text or "init_import_site" in text
+    return 0 if importing else text.count("Traceback (most recent")
 
 
 def is_bad(found: Round) -> bool:
@@ -210,15 +224,14 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 1 if a round did not end as an undisturbed run."""
     parser = argparse.ArgumentParser(prog="benchmarks.first_run", description=__doc__)
     parser.add_argument("--times", type=positive, default=200, help="strikes in all (default 200)")
-    parser.add_argument("--windows", type=lambda text: text.split(","), default=["store", "ingest", "train"])
+    parser.add_argument("--windows", type=lambda text: text.split(","), default=list(WINDOWS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder to go on in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     parser.add_argument("--open", type=Path, metavar="DIR", help="only open a store there (what 'store' strikes)")
     args = parser.parse_args(argv)
     if args.open is not None:
-        open_store(args.open)
-        return 0
+        return int(open_store([str(args.open)]))
     work = (args.work or Path(tempfile.mkdtemp(prefix="first-run-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine("cpu"), "settings": {"windows": args.windows, "seed": args.seed}}

@@ -116,7 +116,7 @@ def _pool(args: argparse.Namespace) -> dict[str, Any]:
 
 def _ours(args: argparse.Namespace, items: Items) -> Iterable:
     items.epoch += 1
-    order = epoch_order(len(items), 0, items.epoch)
+    order = epoch_order(items.ids, 0, items.epoch)
     return batches(items, order, args.batch_size, args.loaders, drop_last=False)
 
 

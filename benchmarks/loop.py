@@ -66,28 +66,11 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     place = Rank(torch.device(args.device))
     rows = []
     for method, depth in [("finetune", 0), *(("prompt", k) for k in depths)]:
-        config = train_config(_job(args, folder, method, depth))
+        config = train_config(Job.of(args, folder, method, depth, warmup=0, epochs=1, length=4))
         rows.append(
             {"method": method, "depth": depth, **_measure(recipe_of(config).stages(config)[0], config, place, args)}
         )
     return rows
-
-
-def _job(args: argparse.Namespace, folder: Path, method: str, depth: int) -> Job:
-    return Job(
-        method,
-        depth,
-        args.preset,
-        data=str(folder / "data"),
-        backbone=str(folder / "finetune"),
-        batch_size=args.batch_size,
-        warmup=0,
-        epochs=1,
-        device=args.device,
-        loaders=args.loaders,
-        threads=args.threads,
-        length=4,
-    )
 
 
 def _measure(stage: Stage, config: TrainConfig, place: Rank, args: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +105,7 @@ def _loop(stage: Stage, config: TrainConfig, place: Rank, waits: list[float]) ->
 
 def _bare(stage: Stage, config: TrainConfig, place: Rank) -> Callable[[], float]:
     """Seconds of forward, backward and AdamW over the same batches, all of them in memory before."""
-    order = epoch_order(len(stage.train), config.seed, 0)
+    order = epoch_order(stage.train.ids, config.seed, 0)
     loaded = batches(stage.train, order, config.batch_size, 0, drop_last=True)
     ready: list[AVBatch] = [batch.to(place.device) for batch in loaded]
     objective = stage.objective.to(place.device).train()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+
+from shards.command import Terminated, signals_raised
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAME = "AVMEND_MARK"
@@ -102,18 +103,12 @@ def _role(command: str) -> str:
 @contextmanager
 def stoppable(how_to_go_on: str) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the block in the same way: its own clean-up runs, one line says how to go on."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
-    except KeyboardInterrupt:
+        with signals_raised():
+            yield
+    except (KeyboardInterrupt, Terminated) as stopped:
         print(f"stopped; {how_to_go_on}", file=sys.stderr)
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        raise SystemExit(getattr(stopped, "code", 128 + signal.SIGINT)) from None
 
 
 @dataclass(frozen=True)

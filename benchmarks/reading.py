@@ -34,6 +34,7 @@ from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, SplitInfo, Stre
 from shards.writer import Record, write_shard
 from trainers.classification.items import InputSpec
 from trainers.data import epoch_order
+from trainers.draws import hashed
 
 VALUES = {"25 KB": 12_000, "1.9 MB": 950_000}  # float16 values of a sample, in two arrays
 MEDIA = "base media"
@@ -125,7 +126,7 @@ def _records(first: int, end: int, values: int) -> Iterator[Record]:
 def _compare(kind: str, size: int, samples: int, folder: Path, repeats: int) -> list[dict[str, Any]]:
     data = ShardDataset(folder, "train")
     assert len(data.metas) == samples  # as every training has them in memory
-    order, spans = epoch_order(samples, 0, 1), _spans(data)
+    order, spans = epoch_order(hashed(data.keys), 0, 1), _spans(data)
     paths = [str(folder / shard.name) for shard in data.info.splits["train"].shards]
     descriptors = [os.open(path, os.O_RDONLY) for path in paths]
 
@@ -194,7 +195,7 @@ def memory_by_epoch(folder: Path, samples: int) -> list[float]:
     data, after = ShardDataset(folder, "train"), []
     assert len(data.metas) == samples
     for epoch in range(EPOCHS):
-        for i in epoch_order(samples, 0, epoch):
+        for i in epoch_order(hashed(data.keys), 0, epoch):
             data[i]
         after.append(round(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6, 1))
     return after
@@ -210,7 +211,7 @@ def _media(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         write_files(folder / "files", size, args.clips),
         InputSpec(size.target_length, size.image_size, Normalisation()),
     )
-    order = epoch_order(args.clips, 0, 1)
+    order = epoch_order(hashed(data.keys), 0, 1)
 
     def ours() -> float:
         passes = 20

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,7 +117,7 @@ def _warm_up(device: torch.device) -> None:
     ).to(device)
     optimizer = torch.optim.AdamW(net.parameters())
     with arithmetic(TrainConfig(recipe="", data=Path()), device):
-        output = CompetentLoss(net, 1.0)(augment(batch, Augment(), torch.Generator()))
+        output = CompetentLoss(net, 1.0)(augment(batch, Augment(), lambda n: np.full((len(batch), n), 0.5)))
     output.loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()

@@ -180,6 +180,7 @@ def specimens() -> Iterator[Specimen]:
     yield from _texts()
     yield from _pictures()
     yield from _unusual()
+    yield from _clocks()
     yield from _damage()
 
 
@@ -189,10 +190,8 @@ def _timings() -> Iterator[Specimen]:
         lag = -0.1 if name == "mpeg4-mp3.avi" else 0.0
         yield Specimen("containers", name, source(*options, rate=rate), Truth(lag=lag))
     for name, (options, rate) in CONTAINERS.items():
-        # ffmpeg's own WMV header then promises 1.5 s too much
-        refused = ("truncated",) if name.endswith("wmv") else ()
         make = source(*options, rate=rate, late="sound", by=1.5)
-        yield Specimen("late sound", f"late-{name}", make, Truth(lag=1.5, length=5.5, refused=refused))
+        yield Specimen("late sound", f"late-{name}", make, Truth(lag=1.5, length=5.5))
         make = source(*options, rate=rate, late="picture", by=1.5)
         yield Specimen("late picture", f"behind-{name}", make, Truth(lag=-1.5, length=5.5))
     for suffix in ("mp4", "mkv", "mov", "ts"):
@@ -306,6 +305,27 @@ def _unusual() -> Iterator[Specimen]:
         )
 
 
+def _clocks() -> Iterator[Specimen]:
+    """Clocks that begin elsewhere, start anew, or are none; and which tracks are meant."""
+    for name in ("h264-aac.mkv", "ffv1-pcm.nut", "h264-aac.ts", "h264-aac.flv", "h264-aac.mp4"):
+        options, rate = CONTAINERS[name]
+        yield Specimen("other clocks", f"ten-{name}", source(*options, "-output_ts_offset", 10, rate=rate))
+    for name in ("h264-aac.ts", "mpeg2-mp2.mpg"):
+        options, rate = CONTAINERS[name]
+        make = source(*options, rate=rate, late="sound", by=12, picture=RED_LIME.replace("d=2", "d=8"))
+        yield Specimen("other clocks", f"twelve-{name}", make, Truth(lag=6.0, length=16.0))
+    reordered = source(*YUV, "-c:v", "libx264", "-bf", 3, "-c:a", "pcm_s16le")
+    yield Specimen("other clocks", "reordered.avi", reordered)
+    twice = ruined(source(*H264, "-c:a", "aac", rate=25), lambda data: data * 2)
+    yield Specimen("other clocks", "twice.ts", twice, Truth(length=8.0))
+    still = "color=blue:s=64x64:r=10:d=4"
+    flags = ("-disposition:v:0", 0, "-disposition:v:1", "default")
+    for suffix in ("mp4", "mkv"):
+        inputs = ("-f", "lavfi", "-i", still, "-i", "{plain}", "-map", 0, "-map", 1)
+        make = copied(*inputs, *H264, "-c:a", "copy", *flags)
+        yield Specimen("other clocks", f"default-{suffix}.{suffix}", make)
+
+
 def _covered(*options: object, base: Make | None = None, suffix: str) -> Make:
     """As `copied`, with a blue picture as `{cover}`."""
 
@@ -332,11 +352,16 @@ def _damage() -> Iterator[Specimen]:
         for share in (0.5, 0.8):
             make = ruined(base, partial(_first, share))
             yield Specimen("cut short", f"cut-{share}.{suffix}", make, cut_short)
-    for suffix in ("wav", "aiff", "w64"):
+    for suffix in ("wav", "aiff", "w64", "caf", "ogg", "opus"):
         make = ruined(source(picture=""), partial(_first, 0.5))
         yield Specimen("cut short", f"cut-half.{suffix}", make, cut_short)
     mp4 = source(*H264, "-c:a", "aac")
     yield Specimen("cut short", "without-its-end.mp4", ruined(mp4, lambda data: data[:-3000]), cut_short)
+    piece = ruined(source(*MPEG2, rate=25), lambda data: data[: len(data) // 376 * 188 + 100])
+    yield Specimen("cut short", "within-a-piece.ts", piece, cut_short)
+    for name in ("vp9-opus.webm", "theora-vorbis.ogv", "wmv2-wma.wmv", "h264-aac.flv"):
+        busy = source(*CONTAINERS[name][0], picture="testsrc2=s=128x96:r=25:d=4", sound="anoisesrc=d=4:a=0.4")
+        yield Specimen("broken inside", f"broken-{name}", ruined(busy, _zeroed), cut_short)
     unknown = Truth(refused=("unsupported",))
     yield Specimen("refused", "codec.mp4", ruined(mp4, lambda data: data.replace(b"avc1", b"zzz1")), unknown)
     for name, content in {
@@ -351,6 +376,11 @@ def _damage() -> Iterator[Specimen]:
 
 def _first(share: float, data: bytes) -> bytes:
     return data[: int(len(data) * share)]
+
+
+def _zeroed(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(3000) + data[middle + 3000 :]
 
 
 def _write(path: Path, content: bytes) -> None:

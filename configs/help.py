@@ -12,6 +12,7 @@ import yaml
 
 from configs.fields import Field, fields
 from configs.loading import Config, config_to_dict
+from shards.redaction import redacted_values
 
 NARROW, WIDE = 60, 110
 
@@ -33,7 +34,7 @@ def config_help(title: str, cls: type[Config], width: int | None = None) -> str:
 
 def resolved(config: Config) -> str:
     """A config with all its defaults as YAML, as ``--dry-run`` prints it; ``--config`` takes it."""
-    values = config_to_dict(config)
+    values = redacted_values(config_to_dict(config))
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=NARROW * 2)
 
 

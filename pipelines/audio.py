@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
+from pipelines.byte_counts import lacks_samples
 from pipelines.causes import NOT_IN_CLIP, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, from_messages
 from pipelines.container import Media, Stream
 
@@ -21,7 +22,7 @@ PREROLL = 2.0  # seconds decoded before a clip begins, for codecs that lean on w
 SAME = 0.005  # seconds by which a track's own length may differ from its packets'
 QUIET = 10 ** (-40 / 20)  # root mean square under which a mix is compared with its channels
 CANCELLED = 0.1  # a mix this much weaker than its channels (20 dB) is cancelled
-PACKED = {"wav", "aiff", "au"}  # containers of samples: their last block may be short
+PACKED = {"wav", "aiff", "au", "caf"}  # containers of samples: their last block may be short
 
 _DOWNMIX = struct.Struct("@i4x5d")
 Channel = Literal["mean", "first", "loudest"]
@@ -54,7 +55,8 @@ def check_extent(media: Media, span: Span) -> None:
     """Refuse a clip of which no stream reaches the end that the container promises.
 
     One stream may be shorter than the container: a real track often is. That all of them end early means
-    that the file was cut where no decoder notices (a Matroska file between two clusters, say).
+    that the file was cut where no decoder notices (a Matroska file between two clusters, say), unless it has all the
+    bytes that it counts.
 
     Raises:
         DecodeError: truncated.
@@ -63,9 +65,9 @@ def check_extent(media: Media, span: Span) -> None:
     if until is not None and span.start >= until:
         raise DecodeError(TRUNCATED, f"begins at {span.start:g} s, but the file lasts {until:g} s")
     promised, ends = span.end(media.duration), media.ends()
-    if promised is None or not ends:
+    if media.duration is None or promised is None or not ends:  # a piece may reach beyond the end
         return
-    if max(ends) < promised - tolerance(promised - span.start):
+    if max(ends) < promised - tolerance(promised - span.start) and not media.complete:
         message = f"its streams end at {max(ends):.2f} s, the container promises {promised:.2f} s"
         raise DecodeError(TRUNCATED, message)
 
@@ -231,20 +233,8 @@ def _short_last_block(media: Media, stream: Stream) -> bool:
     if not PACKED & set(media.formats) or track.damaged != [len(track.pts) - 1]:
         return False
     promised = media.duration is not None and media.duration > (track.end or 0) - media.zero + 0.001
-    return not promised and not ("wav" in media.formats and _wav_promises_more(media))
-
-
-def _wav_promises_more(media: Media) -> bool:
-    """Whether the data chunk claims bytes that the file lacks; a recorder that writes to a pipe claims the most
-    that there can be, or none."""
     with media.reopen() as file:
-        head, at = file.read(1 << 16), 12
-        while at + 8 <= len(head):
-            size = int.from_bytes(head[at + 4 : at + 8], "little")
-            if head[at : at + 4] == b"data":
-                return 0 < size < 0x7FFFF000 and at + 8 + size > media.size
-            at += 8 + size + size % 2
-    return False
+        return not promised and not lacks_samples(file, media.formats, media.size)
 
 
 def _cut(frame: Any, first: int, last: int) -> Any:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from shards.causes import Cause
+from shards.redaction import redacted
 
 ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
 UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
@@ -31,6 +32,10 @@ _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE,
 _CUT_SHORT = re.compile(
     r"stream \d+, offset 0x[0-9a-f]+: partial file|File ended prematurely|Truncating packet of size|Read error\b"
 )
+_DAMAGED = re.compile(
+    r"0x[0-9a-f]{2} at pos \d+ \(0x[0-9a-f]+\) invalid as first byte of an EBML number\s*|CRC mismatch!\s*"
+    r"|ff asf skip \d+ \(unknown stream\)\s*|Packet mismatch -?\d+ \d+ \d+\s*"
+)
 _CONCEALED = re.compile(r"corrupt decoded frame|concealing \d+ ")
 _NO_CODEC = re.compile(
     r"No decoder|Decoder .*not found|Decoding requested, but no decoder|.*is not (implemented|supported)"
@@ -41,12 +46,13 @@ _NO_MEMORY = re.compile(
 
 
 class DecodeError(Exception):
-    """A clip, or a stream that should be there, can't be decoded: the cause, what was seen, what to do about it."""
+    """A clip, or a stream that should be there, can't be decoded: the cause, what was seen (passwords of addresses
+    redacted), what to do about it."""
 
     def __init__(self, cause: str, message: str, remedy: str | None = None):
-        self.cause, self.message = Cause(cause), message
+        self.cause, self.message = Cause(cause), redacted(message)
         self.remedy = remedy or REMEDIES[self.cause]
-        super().__init__(f"{cause}: {message}")
+        super().__init__(f"{cause}: {self.message}")
 
 
 class MachineError(OSError):
@@ -61,6 +67,11 @@ def machine_at_fault(error: OSError, *programs: str) -> bool:
 def cut_short(messages: Iterable[str]) -> str | None:
     """The first of FFmpeg's messages that says that the file ends early or lacks a piece."""
     return next((text.strip() for text in messages if _CUT_SHORT.match(text)), None)
+
+
+def damaged_container(messages: Iterable[str]) -> str | None:
+    """The first of FFmpeg's messages that says that the container is broken, and that a part was passed over."""
+    return next((text.strip() for text in messages if _DAMAGED.fullmatch(text)), None)
 
 
 def concealed(messages: Iterable[str]) -> bool:

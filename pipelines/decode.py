@@ -25,7 +25,7 @@ from pipelines.causes import (
 from pipelines.container import Media, Stream, open_media
 from pipelines.decoders import DecoderName, Limits, read_frames, read_one_channel
 from pipelines.frames import Frames, Wanted, check_size
-from pipelines.pictures import read_image
+from pipelines.pictures import read_image, refuse_drawings
 from shards.causes import Cause
 from shards.schema import StreamInfo
 
@@ -172,6 +172,7 @@ def _file(request: Request) -> Decoded:
     assert request.path is not None
     sha256, failures, span = _hash([request.path]), _Failures(request), request.span
     sound, found, video_info, audio_info = None, None, None, None
+    refuse_drawings(request.path)
     with open_media(request.path) as media:
         audio, video = media.first("audio"), media.first("video")
         _check(media, span)
@@ -273,8 +274,6 @@ def _video(request: Request, media: Media, stream: Stream) -> Frames:
     Raises:
         DecodeError: they can't be decoded.
     """
-    if "svg_pipe" in media.formats:
-        raise DecodeError(UNSUPPORTED, "a drawing (SVG), no picture", "save it as PNG or JPEG")
     if stream.codec == "none":
         raise DecodeError(UNSUPPORTED, "video of a codec that FFmpeg does not know")
     check_size(stream.width, stream.height, request.max_pixels)

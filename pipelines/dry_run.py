@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.help import resolved
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import feature_plan, read_features_ledger
-from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, shard_plans
+from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, same_revision, shard_plans
 from pipelines.manifest import Clip, read_manifest
 from pipelines.plan import label_vocabulary
 from pipelines.resume import read_ledger
@@ -36,7 +36,8 @@ def describe_ingestion(manifest: Path, out: Path, config: IngestConfig, retry: b
     done = {name: result for name, result in found.items() if result is not None}
     failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
     plan = Growth(before, clips, manifest.parent, failed, retry, config.partial)
-    shards = shard_plans(plan.grown(config.samples_per_shard, out / PLAN_FILE), clips)
+    grown = same_revision(plan.grown(config.samples_per_shard, out / PLAN_FILE), done, out / PLAN_FILE)
+    shards = shard_plans(grown, clips)
     todo = [len(shard.clips) for shard in shards if shard.name not in done]
     lines = [*_manifest(manifest, clips, labels), *_shards(out, len(shards), len(todo), sum(todo), "clips")]
     if quarantined := sum(len(ids) for ids in failed.values()):

@@ -7,7 +7,7 @@ again, and what a killed run still had to do is all in the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import pydantic
 from pipelines.manifest import Clip
 from pipelines.plan import ShardPlan, make_plan, rows_digest
 from pipelines.resume import same_config
-from pipelines.settings import IngestConfig, Partial
+from pipelines.settings import INGESTION_REVISION, IngestConfig, Partial
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.schema import SCHEMA_VERSION, Frozen
@@ -41,9 +41,11 @@ class KeptShard(Frozen):
 
 
 class KeptPlan(Frozen):
-    """``ingest.json``: the config, all shards ever planned, how many of them dataset.json accounts for."""
+    """``ingest.json``: the config, all shards ever planned, how many of them dataset.json accounts for; and the
+    revision of the ingestion that made them (plans without one are of the first)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
+    revision: int = 1
     config: dict[str, Any]
     assembled: int = 0
     shards: dict[str, KeptShard]
@@ -71,7 +73,7 @@ def read_plan(out: Path, config: IngestConfig) -> KeptPlan:
         if (out / "media").exists() or (out / "dataset.json").exists():
             message, remedy = "holds a dataset that is not this command's", "give another --out"
             raise InputError(message, file=out, remedy=remedy) from None
-        return KeptPlan(config=config.content(), shards={})
+        return KeptPlan(revision=INGESTION_REVISION, config=config.content(), shards={})
     except pydantic.ValidationError:
         raise InputError("unreadable, or begun with another version", file=path, remedy=_REMEDY) from None
     same_config(kept.config, config.content(), path, _REMEDY)
@@ -150,6 +152,27 @@ class Growth:
             elif now is not None or not failed:  # who fails may be taken out of the manifest
                 raise _changed(clip, name, path, failed, now is None)
         return again
+
+
+def same_revision(kept: KeptPlan, done: Container[str], path: Path) -> KeptPlan:
+    """The plan, which this version may go on with: one of another revision has nothing left to do, or nothing done.
+
+    Raises:
+        InputError: finished shards are of another revision, and others are still to be made.
+    """
+    if kept.revision == INGESTION_REVISION:
+        return kept
+    todo = [name for name in kept.shards if name not in done]
+    if len(todo) == len(kept.shards):
+        return kept.model_copy(update={"revision": INGESTION_REVISION})
+    if todo:
+        message = (
+            f"its finished shards were made by revision {kept.revision} of the ingestion, {todo[0]} would be made by"
+            f" revision {INGESTION_REVISION}: sound and frames of one file would be at other times"
+        )
+        remedy = "ingest all clips into another --out; this folder can still be read, trained on and evaluated"
+        raise InputError(message, file=path, field="revision", remedy=remedy)
+    return kept
 
 
 def _changed(clip: str, shard: str, path: Path, failed: bool, gone: bool) -> InputError:

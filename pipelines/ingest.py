@@ -14,7 +14,7 @@ from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.causes import MachineError
 from pipelines.command_line import ingest_parser
-from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, shard_plans
+from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, same_revision, shard_plans
 from pipelines.manifest import Clip, read_manifest
 from pipelines.on_ray import run_tasks
 from pipelines.plan import ShardPlan, label_vocabulary
@@ -86,7 +86,7 @@ def _keep_plan(
         remedy = f"finish with partial={other[0]}; --retry-quarantined may then change it for what failed"
         raise InputError(message, file=out / PLAN_FILE, field="partial", remedy=remedy)
     growth = Growth(before, clips, base, failed, retry, config.partial)
-    kept = growth.grown(config.samples_per_shard, out / PLAN_FILE)
+    kept = same_revision(growth.grown(config.samples_per_shard, out / PLAN_FILE), done, out / PLAN_FILE)
     if kept != before or not kept.shards:
         kept.save(out)
     return kept, done
@@ -146,7 +146,7 @@ def _assemble(
         splits.setdefault(shard.split, []).append(result)
     info = DatasetInfo(
         kind="media",
-        preprocessing=preprocessing(config),
+        preprocessing=preprocessing(config, kept.revision),
         labels=labels,
         splits={split: split_info(parts) for split, parts in splits.items()},
         normalisation=Normalisation(

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,10 @@ def _is_json_lines(path: Path) -> bool:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        if b"\0" in data[:4096]:
+            raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
     except OSError as error:
@@ -161,7 +165,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
             continue
         try:
             row = json.loads(content, object_pairs_hook=_once)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line") from None
         if not isinstance(row, dict):
             raise InputError(
@@ -228,7 +232,7 @@ def _clips(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Clip]:
 
 def _clip(where: str, folder: Path, row: Row) -> Clip:
     clip_id = _text(where, row, "id", required=True)
-    split = _text(where, row, "split", required=True)
+    split = sys.intern(_text(where, row, "split", required=True))  # one of each in memory, not one a row
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
         raise InputError(
             f"'{split}' can't name a file", file=where, field="split", remedy="use letters, digits, _ and -"
@@ -244,7 +248,7 @@ def _clip(where: str, folder: Path, row: Row) -> Clip:
         **media,
         labels=_labels(where, row),
         split=split,
-        group=_text(where, row, "group") or None,
+        group=sys.intern(_text(where, row, "group")) or None,
         start=_seconds(where, row, "start"),
         duration=_seconds(where, row, "duration"),
     )
@@ -296,7 +300,7 @@ def _labels(where: str, row: Row) -> tuple[str, ...]:
         )
     if any(";" in label for label in labels):
         raise InputError("a label holds ';'", file=where, field="label", remedy="';' separates labels")
-    return tuple(dict.fromkeys(labels))
+    return tuple(map(sys.intern, dict.fromkeys(labels)))
 
 
 def _seconds(where: str, row: Row, name: str) -> float | None:

@@ -9,8 +9,27 @@ from pipelines.causes import MISSING_FILE, TOO_LARGE, TRUNCATED, UNDECODABLE, UN
 from pipelines.frames import check_size, fit
 
 PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # none runs a program
+TAKEN_FOR_VIDEOS = ("HEIC", "HEIF", "SVG", "PDF", "PostScript")
 REMEDY = "fetch the picture again, or save it as PNG or JPEG"
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC")
+_BRANDS |= {b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
+_KINDS = {  # by a file's first bytes
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"8BPS": "Photoshop",
+    b"gimp xcf": "GIMP",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"v/1\x01": "OpenEXR",
+    b"#?R": "Radiance HDR",
+    b"DDS ": "DDS",
+    b"icns": "ICNS",
+    b"\0\0\1\0": "ICO",
+    b"\x01\xda": "SGI",
+    b"\x0a\x05\x01": "PCX",
+    b"II*\0\x10\0\0\0CR": "camera raw",
+}
 
 
 def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
@@ -41,14 +60,26 @@ def read_image(path: str, size: int, max_pixels: int) -> np.ndarray:
         raise DecodeError(cause, f"picture: {reason}", REMEDY) from None
 
 
+def refuse_drawings(path: str) -> None:
+    """Raises DecodeError for a picture that would be taken for a video, or a part of it for the whole: HEIC is stored
+    in tiles, SVG and the like are drawn by programs."""
+    if (kind := other_kind(path)) in TAKEN_FOR_VIDEOS:
+        raise DecodeError(UNSUPPORTED, f"picture: {kind} is not read", "save it as PNG or JPEG")
+
+
 def other_kind(path: str) -> str | None:
     """The name of a kind of picture that is not read, by the file's first bytes."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12])
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return "SVG" if text.startswith((b"<svg", b"<?xml")) and b"<svg" in head else None
+        kind = _BRANDS.get(head[8:12])
+        return "AVIF" if kind == "HEIF" and b"avif" in head[8:64] else kind
+    if found := next((kind for begin, kind in _KINDS.items() if head.startswith(begin)), None):
+        return found
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = head.decode("utf-16" if wide else "utf-8-sig", "ignore").lstrip().lower()
+    drawing = text.startswith("<") and "<svg" in text and "<html" not in text
+    return "SVG" if drawing or (head[:2] == b"\x1f\x8b" and path.lower().endswith(".svgz")) else None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

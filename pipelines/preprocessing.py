@@ -7,7 +7,7 @@ from pathlib import Path
 import pydantic
 
 from models.fbank import FRAME_RATE, MEL_BINS, SAMPLE_RATE, WINDOW
-from pipelines.settings import NEWER, FeatureConfig, IngestConfig
+from pipelines.settings import INGESTION_REVISION, NEWER, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.schema import DatasetInfo
 
@@ -17,9 +17,10 @@ _FRAMES = {
 }
 
 
-def preprocessing(config: IngestConfig) -> dict[str, object]:
-    """What dataset.json of media shards says of how clips became samples."""
+def preprocessing(config: IngestConfig, revision: int = INGESTION_REVISION) -> dict[str, object]:
+    """What dataset.json of media shards says of how clips became samples; the first `revision` is not spelled out."""
     return {
+        **({"revision": revision} if revision > 1 else {}),
         "audio": "kaldi log-mel, htk_compat, hanning, mean removed, no dither",
         "sample_rate": SAMPLE_RATE,
         "frame_rate": FRAME_RATE,

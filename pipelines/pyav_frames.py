@@ -25,7 +25,7 @@ def by_pyav(media: Media, stream: Stream, wanted: Wanted, max_pixels: int) -> Fr
     """Uniform frames, to the bit those of decoding everything, or the key frames nearest to them; one thread.
 
     Groups of pictures without a wanted frame are left out, and so are other frames to which none refers.
-    The program gives the same bits for colours of 8 bits; it rounds deeper ones otherwise.
+    The program gives the same bits.
 
     Raises:
         Exception: Undecided, or whatever FFmpeg meets; it can also crash or hang: call it where it may.
@@ -38,9 +38,10 @@ def by_pyav(media: Media, stream: Stream, wanted: Wanted, max_pixels: int) -> Fr
     chosen = wanted.choose(listing.shown, listing.keys)
     distinct, back = np.unique(listing.pts[chosen], return_inverse=True)
     pictures: dict[int, np.ndarray] = {}
+    to_rgb = Rgb(media, stream)
     try:
         for frame in _decoded(media, stream, listing, distinct):
-            pictures[int(frame.pts or 0)] = _picture(frame, wanted)
+            pictures[int(frame.pts or 0)] = _picture(frame, to_rgb(frame), wanted)
     except Tilted:
         raise Undecided("tilted") from None
     complaints = [text for level, _, text in media.log[known:] if level <= av.logging.ERROR]
@@ -49,9 +50,30 @@ def by_pyav(media: Media, stream: Stream, wanted: Wanted, max_pixels: int) -> Fr
     return wanted.frames(np.stack([pictures[at] for at in distinct])[back], listing.shown, chosen)
 
 
-def _picture(frame: av.VideoFrame, wanted: Wanted) -> np.ndarray:
-    """Uint8 [size, size, 3], upright."""
-    pixels = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # bicubic as ffmpeg's
+class Rgb:
+    """Frames of a stream as uint8 [H, W, 3]: to the bit as ffmpeg's program converts them, which knows interlaced
+    colours and those of more than 8 bits."""
+
+    def __init__(self, media: Media, stream: Stream):
+        self.template = media.file.streams[stream.index]
+        self.graph: av.filter.Graph | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        if self.graph is None:
+            self.graph = av.filter.Graph()
+            self.graph.threads = 1
+            self.graph.link_nodes(
+                self.graph.add_buffer(template=self.template),
+                self.graph.add("format", "rgb24"),
+                self.graph.add("buffersink"),
+            ).configure()
+        self.graph.push(frame)
+        converted: Any = self.graph.pull()
+        return converted.to_ndarray()
+
+
+def _picture(frame: av.VideoFrame, pixels: np.ndarray, wanted: Wanted) -> np.ndarray:
+    """Uint8 [size, size, 3], upright, of a frame and its pixels."""
     pixels, turned = upright(frame, pixels)
     return fit(pixels, wanted.size, 1 / wanted.pixel_aspect if turned else wanted.pixel_aspect)
 
@@ -79,10 +101,22 @@ class Listing:
         self.pts = np.sort(pts[~hidden])
         (last,) = np.array(track.durations)[pts == self.pts[-1]]
         self.shown = seconds(self.pts, int(last), track.unit) - media.zero
-        guessed = "avi" in media.formats and (np.diff(pts) > 0).all()  # it has no times; nothing is reordered
-        if guessed and stream.begin is not None:
-            self.shown -= self.shown[0, 0] - stream.begin
+        if "avi" in media.formats:
+            placed = chunks(media, stream)
+            if placed is None or media.reorders(stream):
+                raise Undecided("an order that the container does not tell")
+            self.shown = placed
         self.keys = np.flatnonzero(np.isin(self.pts, pts[np.array(track.keys)]))
+
+
+def chunks(media: Media, stream: Stream) -> np.ndarray | None:
+    """Float [frames, 2]: when frames of an AVI appear and go. It has no times but the places of the chunks, and
+    FFmpeg's pts are guessed from these; ``None`` where a place is not told."""
+    track = media.tracks[stream.index]
+    if not track.dts or None in track.dts:
+        return None
+    places = np.sort(np.array(track.dts))
+    return seconds(places, 1, track.unit) - media.zero
 
 
 def needed(pts: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:

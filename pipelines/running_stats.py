@@ -11,12 +11,18 @@ from shards.schema import Frozen, Statistics
 
 
 class Moments(Frozen):
-    """Count, sum and sum of squares per channel, over ``samples`` samples."""
+    """Count, sum and sum of squares per channel, over ``samples`` samples.
+
+    A sum of samples' sums is kept with what its rounding left over (``total_rest``, ``squares_rest``), so that
+    the same samples give the same statistics to the bit, into whichever shards they went.
+    """
 
     samples: int = 0
     count: int = 0
     total: tuple[float, ...] = ()
     squares: tuple[float, ...] = ()
+    total_rest: tuple[float, ...] = ()
+    squares_rest: tuple[float, ...] = ()
 
 
 def audio_moments(fbank: np.ndarray) -> Moments:
@@ -51,12 +57,23 @@ def channel_moments(values: np.ndarray) -> Moments:
 def add(parts: Sequence[Moments]) -> Moments:
     """The sum; exact summation, so grouping does not matter."""
     parts = [part for part in parts if part.samples]
+    total, total_rest = _sums([row for part in parts for row in (part.total, part.total_rest) if row])
+    squares, squares_rest = _sums([row for part in parts for row in (part.squares, part.squares_rest) if row])
     return Moments(
         samples=sum(part.samples for part in parts),
         count=sum(part.count for part in parts),
-        total=tuple(math.fsum(column) for column in zip(*(p.total for p in parts), strict=True)),
-        squares=tuple(math.fsum(column) for column in zip(*(p.squares for p in parts), strict=True)),
+        total=total,
+        squares=squares,
+        total_rest=total_rest,
+        squares_rest=squares_rest,
     )
+
+
+def _sums(rows: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per channel the sum, rounded once, and what the rounding left over."""
+    columns = list(zip(*rows, strict=True))
+    total = tuple(math.fsum(column) for column in columns)
+    return total, tuple(math.fsum((*column, -x)) for column, x in zip(columns, total, strict=True))
 
 
 def statistics(moments: Moments, unit: float = 1.0) -> Statistics | None:

@@ -14,6 +14,9 @@ from shards.errors import nearest
 EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
 
 
+# Rises when the same file becomes another sample. 1: sound and picture each from their own zero; 2: one clock.
+INGESTION_REVISION = 2
+
 NEWER = {"decoder", "decoder_fallback", "channel", "pixels"}  # than the first datasets
 
 Partial = Literal["quarantine", "keep"]

@@ -20,6 +20,7 @@ from pipelines.running_stats import Moments, add, audio_moments, visual_moments
 from pipelines.settings import IngestConfig
 from shards.causes import Cause
 from shards.errors import InputError
+from shards.redaction import redacted
 from shards.schema import MODALITIES, Frozen, SampleMeta, count_absent
 from shards.writer import Member, Record, write_shard
 
@@ -138,7 +139,7 @@ class _Work:
         self.quarantined.append(
             Quarantined(
                 id=clip.id,
-                path=path,
+                path=redacted(path),
                 stage=stage,
                 error=error.cause,
                 message=error.message,

@@ -1,4 +1,4 @@
-"""Command line of ``avmend predict``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of ``avmend predict`` and ``export``; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ PREDICT = """What finished runs answer about clips, with probabilities, what was
 
 Clips are decoded and normalised as the run's own data were. One line per run and clip; several runs stand below
 each other. Exit status 1: a clip failed; the others are answered."""
+EXPORT = """A finished run or a dataset as a folder that others can take in: files, hashes, a card that says what it is.
+
+  avmend export RUN DIR       weights, config, the run that it stands on, a model card
+  avmend export SHARDS DIR    shards, a dataset card, Croissant metadata; `datasets` and `webdataset` read it
+
+No path, name or secret of this machine is in it. What a stopped export left is used by the next. Taken in again, with
+every hash checked: avmend import DIR"""
 BATCH = 16
 
 
@@ -34,4 +41,21 @@ def predict_parser() -> CommandParser:
     parser.add_argument("--data", type=Path, metavar="DIR", help="the runs' shards or features, if they were moved")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="finetune run behind the features of questions")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="public weights behind the features of questions")
+    return parser
+
+
+def export_parser() -> CommandParser:
+    """``avmend export RUN|SHARDS DIR``."""
+    parser = CommandParser("avmend export", EXPORT)
+    parser.add_argument("source", type=Path, metavar="RUN|SHARDS", help="folder of a finished run, or of shards")
+    parser.add_argument("out", type=Path, metavar="DIR", help="new folder")
+    parser.add_argument("--license", metavar="NAME", help="licence, as in apache-2.0 or cc-by-4.0 (default: unknown)")
+    parser.add_argument("--name", metavar="NAME", help="of shards: the dataset's name (default: its folder's)")
+    parser.add_argument("--link", action="store_true", help="of shards: hard links instead of copies, where possible")
+    parser.add_argument(
+        "--results", action="append", default=[], type=Path, metavar="DIR", help="of a run: evaluations for its card"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="of a run: its shards or features, if they were moved")
+    parser.add_argument("--backbone", type=Path, metavar="RUN", help="of a run: the one that it stands on, if moved")
+    parser.add_argument("--without-backbone", action="store_true", help="of a run: leave out the one it stands on")
     return parser

@@ -23,10 +23,17 @@ from trainers.recipe import FinishedRun
 
 @dataclass(frozen=True)
 class FeatureMaker:
-    """Media samples to feature samples, with the arithmetic of ``avmend features``."""
+    """Media samples to feature samples, with the arithmetic of ``avmend features``.
+
+    Attributes:
+        extractor: the networks.
+        config: what the features were made with.
+        backbone: the `finetune` run whose networks these are; None: they are public.
+    """
 
     extractor: Extractor
     config: FeatureConfig
+    backbone: Path | None = None
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample's features, of what it has of sound and picture: ``audio`` and ``visual`` float16 [T, ...].
@@ -72,7 +79,7 @@ def feature_maker(
         extractor = build_extractor(config, info, candidate, weights)
         if extractor.fingerprint == fingerprint:
             extractor.to(str(device))
-            return FeatureMaker(extractor, config)
+            return FeatureMaker(extractor, config, candidate)
     option = "backbone" if config.needs_backbone else "weights"
     tried = f"{backbone or weights} made others" if backbone or weights else "no finetune run beside it made them"
     message = f"answers from features of other networks: {config.extractor} of fingerprint {fingerprint[:12]}; {tried}"

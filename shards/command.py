@@ -11,12 +11,14 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from shards.errors import InputError, nearest
+from shards.redaction import redacted
 
 Main = Callable[[list[str]], int]
 WRONG_INPUT, FAILED = 2, 1
@@ -109,9 +111,15 @@ def _status(main: Main, arguments: list[str], resumes: bool, signals: _Signals |
         return 128 + signal.SIGPIPE
     except Exception as error:
         if (said := explain(error)) is None:
+            sys.excepthook = _without_secrets
             raise
         print(f"error: {said[1]}", file=sys.stderr)
         return said[0]
+
+
+def _without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a defect's traceback, as Python does, with passwords redacted."""
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:

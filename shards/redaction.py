@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -30,6 +31,25 @@ def redacted(text: str) -> str:
     for secret in sorted(set(_secrets()), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def redacted_values(value: Any) -> Any:
+    """Plain values (of a config, as it is written down) with every text :func:`redacted`, names of settings, too; a
+    path that exists here stays as it is: it is no address, and is needed to find what lies there."""
+    if isinstance(value, Mapping):
+        return {redacted(str(name)): redacted_values(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted_values(inner) for inner in value]
+    if not isinstance(value, str) or value == (shown := redacted(value)):
+        return value
+    return value if _exists(value) else shown
+
+
+def _exists(text: str) -> bool:
+    try:
+        return os.path.isabs(text) and os.path.lexists(text)
+    except ValueError:  # a null
+        return False
 
 
 def _secrets() -> Iterator[str]:

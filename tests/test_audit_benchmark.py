@@ -8,8 +8,10 @@ import subprocess
 import pytest
 
 from benchmarks.audit import FAULTS, at_scale, build, score, truth, wrong
+from benchmarks.audit_scale import audited, draw, planted
 from pipelines.ffmpeg import executable
 from pipelines.manifest import read_manifest
+from shards.audit_file import read_flags
 
 NO = frozenset[str]()
 
@@ -51,6 +53,22 @@ def test_every_fault_is_planted_once_in_turn(tmp_path):
     level = re.search(r"max_volume: (-?[\d.]+) dB", said)
     assert level
     assert float(level[1]) < -60
+
+
+@pytest.mark.unit
+def test_drawn_parts_are_audited_as_if_they_had_been_measured(tmp_path):
+    """Two parts and a half, of which every tenth clip of the second half is a copy of one of the first."""
+    found = audited(draw(tmp_path, 2500))
+    assert found["clips"] == 2500
+    assert found["pairs"] == planted(2500) == 125
+    assert found["across"] == len(range(2000, 2500, 10))  # parts of 1,000 clips: the last is in another split
+    flags = read_flags(tmp_path / "audit")
+    assert "silent" in flags["clip/000000097"]
+    assert sum("duplicate_visual" in f for f in flags.values()) == 250
+    assert found["page_kb"] < 1000
+    text = (tmp_path / "audit" / "audit.html").read_text()
+    assert "8 of 125 pairs, those across splits first; all are in duplicates.csv" in text
+    assert f"{len(range(0, 2500, 97)) - 8} more in audit.csv" in text
 
 
 @pytest.mark.unit

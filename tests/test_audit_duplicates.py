@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from models.fbank import log_mel
-from pipelines.audit import sketch
+from pipelines.audit import candidates, sketch
 from pipelines.audit.candidates import close_pairs, equal_pairs
-from pipelines.audit.duplicates import Match, decide
+from pipelines.audit.duplicates import Match, decide, match_array
 from pipelines.audit.joined import components
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.similarity import coarser, picture_similarity, same_extent, sound_similarity
@@ -121,8 +121,17 @@ def test_a_still_is_no_neighbour_of_itself_and_of_each_clip_the_nearest_are_kept
     assert counts.min() >= 3
     assert len(a) <= 3 * 40
     assert set(
-        components(40, [Match(int(i), int(j), 1, 0, False) for i, j in zip(a, b, strict=True)], -np.ones(40, int))
+        components(40, match_array(Match(i, j, 1, 0, False) for i, j in zip(a, b, strict=True)), np.zeros(40, int))
     ) == {0}
+
+
+def test_candidates_do_not_depend_on_the_blocks_in_which_they_are_sought(monkeypatch):
+    hashes = np.random.default_rng(1).integers(0, 1 << 12, (500, 2), dtype=np.uint64)
+    whole = close_pairs(hashes, np.ones(500, bool), **SEARCH)
+    monkeypatch.setattr(candidates, "BLOCK", 7)
+    for one, other in zip(whole, close_pairs(hashes, np.ones(500, bool), **SEARCH), strict=True):
+        assert np.array_equal(one, other)
+    assert len(whole[0]) > 500
 
 
 def test_equal_values_are_chained():
@@ -132,8 +141,8 @@ def test_equal_values_are_chained():
 
 
 def test_components_join_duplicates_and_groups():
-    groups = np.array([-1, 3, -1, 3, -1, -1])
-    found = components(6, [Match(0, 1, 1, 0, False), Match(4, 5, 0, 0, True)], groups)
+    groups = np.array([0, 3, 0, 3, 0, 0])
+    found = components(6, match_array([Match(0, 1, 1, 0, False), Match(4, 5, 0, 0, True)]), groups)
     together = {frozenset(np.flatnonzero(found == value).tolist()) for value in found}
     assert together == {frozenset({0, 1, 3}), frozenset({2}), frozenset({4, 5})}
 

@@ -75,6 +75,39 @@ def test_rows_of_the_plan_may_not_change(folder, rows, message):
     assert digests(folder / "out") == before
 
 
+def of_an_earlier_ingestion(out: Path) -> None:
+    """As the first version left it: no revision, neither in the plan nor in dataset.json."""
+    for name in ("ingest.json", "dataset.json"):
+        found = json.loads((out / name).read_text())
+        assert found.pop("revision", found["preprocessing"].pop("revision", 2) if name == "dataset.json" else 2) == 2
+        (out / name).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def test_a_folder_begun_by_an_earlier_ingestion_is_not_continued_and_can_be_read(folder):
+    of_an_earlier_ingestion(folder / "out")
+    before = digests(folder / "out")
+    with pytest.raises(InputError, match=r"revision 1 .*train-000002 .*revision 2") as error:
+        again(folder, *FIRST, "new,a.wav,x,train")
+    assert "ingest all clips into another --out" in str(error.value)
+    assert digests(folder / "out") == before
+    next((folder / "out/ledger").glob("test-*")).unlink()  # a shard that was not finished
+    with pytest.raises(InputError, match="revision 1 of the ingestion"):
+        again(folder, *FIRST)
+    assert len(ShardDataset(folder / "out", "train")) == 2
+
+
+def test_what_an_earlier_ingestion_finished_stays_as_it_is_and_what_it_only_planned_is_begun_anew(folder):
+    of_an_earlier_ingestion(folder / "out")
+    before = digests(folder / "out")
+    assert again(folder, *FIRST)["train"] == ["a", "c"]
+    assert digests(folder / "out") == before
+    for path in (folder / "out/ledger").iterdir():
+        path.unlink()
+    assert again(folder, *FIRST, "new,a.wav,x,train")["train"] == ["a", "c", "new"]
+    assert json.loads((folder / "out/ingest.json").read_text())["revision"] == 2
+    assert ShardDataset(folder / "out", "train").info.preprocessing["revision"] == 2
+
+
 def test_a_clip_in_quarantine_may_be_taken_out(folder):
     assert again(folder, FIRST[0], *FIRST[2:])["train"] == ["a", "c"]
     assert quarantined(folder) == []

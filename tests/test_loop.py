@@ -21,6 +21,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
 from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
+from trainers.draws import Uniform
 from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
 from trainers.metrics import MeanMetrics, StepOutput, sum_and_count
 from trainers.recipes import recipe_of
@@ -86,10 +87,10 @@ def at_step(stage: Stage, step: int, act: Callable[[], None]) -> Stage:
     """The stage, with something that happens as a step begins, counted from 1 over this process's epochs."""
     left = iter(range(step - 1, -1, -1))
 
-    def augment(batch: AVBatch, rng: torch.Generator) -> AVBatch:
+    def augment(batch: AVBatch, uniform: Uniform) -> AVBatch:
         if next(left) == 0:
             act()
-        return batch if stage.augment is None else stage.augment(batch, rng)
+        return batch if stage.augment is None else stage.augment(batch, uniform)
 
     return dataclasses.replace(stage, augment=augment)
 

@@ -203,3 +203,16 @@ def test_wrong_rows_leave_the_old_manifest_alone(tmp_path: Path):
         write_manifest(tmp_path / "m.csv", [row, row])
     assert (tmp_path / "m.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_manifest_in_utf_16_is_told_as_such(tmp_path, encoding):
+    (tmp_path / "m.csv").write_text("id,path,label,split\na,a.wav,x,train\n", encoding=encoding)
+    with pytest.raises(InputError, match=r"(?s)UTF-16.*save the manifest as UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_json_that_is_nested_without_end_is_no_json(tmp_path):
+    (tmp_path / "m.jsonl").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not JSON"):
+        read_manifest(tmp_path / "m.jsonl")

@@ -24,6 +24,7 @@ from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.stages import finetune_stages
 from trainers.classification.targets import TargetForm
 from trainers.data import epoch_order
+from trainers.draws import hashed
 from trainers.optimisation import Optimisation, halving
 
 pytestmark = pytest.mark.unit
@@ -130,13 +131,15 @@ def test_balanced_orders_draw_by_weight():
     weights = np.array([1.0, 0.0, 3.0, 6.0])
     counts = np.zeros(4)
     for epoch in range(500):
-        order = epoch_order(4, 0, epoch, weights=weights)
+        order = epoch_order(hashed(map(str, range(4))), 0, epoch, weights=weights)
         assert len(order) == 4
         counts += np.bincount(order, minlength=4)
     assert counts[1] == 0
     assert counts / counts.sum() == pytest.approx(weights / 10, abs=0.04)
-    ranks = [epoch_order(4, 0, 7, rank=r, world=2, weights=weights) for r in range(2)]
-    assert [i for pair in zip(*ranks, strict=True) for i in pair] == epoch_order(4, 0, 7, weights=weights)
+    ranks = [epoch_order(hashed(map(str, range(4))), 0, 7, rank=r, world=2, weights=weights) for r in range(2)]
+    assert [i for pair in zip(*ranks, strict=True) for i in pair] == epoch_order(
+        hashed(map(str, range(4))), 0, 7, weights=weights
+    )
 
 
 def test_rates_halve_as_the_released_schedule_does():

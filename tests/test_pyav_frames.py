@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from pipelines import container
 from pipelines.audio import Span
 from pipelines.container import open_media
 from pipelines.decode import Request, decode
+from pipelines.ffmpeg import executable
 from pipelines.ffmpeg_program import by_program
 from pipelines.frames import Frames, Wanted, fit, uniform
 from pipelines.pyav_frames import Undecided, by_pyav, needed
@@ -26,7 +28,8 @@ CODINGS = {
     "open.mkv": ("-c:v", "libx264", "-x264-params", OPEN),
     "fields.mp4": ("-c:v", "libx264", "-flags", "+ildct+ilme", "-bf", "2", "-g", "15"),
     "hevc.mp4": ("-c:v", "libx265", "-x265-params", "log-level=none:keyint=12:bframes=4:open-gop=1"),
-    "mpeg4.avi": ("-c:v", "mpeg4", "-bf", "2", "-g", "12"),
+    "mpeg4.mp4": ("-c:v", "mpeg4", "-bf", "2", "-g", "12"),
+    "deep.mkv": ("-c:v", "libx264", "-pix_fmt", "yuv422p10le", "-bf", "3", "-g", "15"),
     "mpeg2.mkv": ("-c:v", "mpeg2video", "-bf", "2", "-g", "12"),
     "vp9.webm": ("-c:v", "libvpx-vp9", "-g", "12", "-deadline", "realtime"),
     "vp8.webm": ("-c:v", "libvpx", "-g", "12", "-deadline", "realtime"),
@@ -44,11 +47,13 @@ def coded(request, tmp_path_factory) -> Path:
 
 
 def everything(path: Path, start: float) -> tuple[np.ndarray, np.ndarray]:
-    """All frames of a file [frames, H, W, 3], and float [frames, 2]: when they are shown."""
+    """All frames of a file [frames, 48, 64, 3] by ffmpeg's program, and float [frames, 2]: when they are shown."""
+    command = [executable(), "-v", "error", "-i", str(path), "-fps_mode", "passthrough", "-pix_fmt", "rgb24"]
+    raw = subprocess.run([*command, "-f", "rawvideo", "-"], check=True, capture_output=True).stdout
     with av.open(str(path)) as file:
-        found = [(f.time - start, f.to_ndarray(format="rgb24", interpolation="BICUBIC")) for f in file.decode(video=0)]
-    begins, pictures = zip(*found, strict=True)
-    return np.stack(pictures), np.stack([begins, [*begins[1:], begins[-1] + 0.05]], 1)
+        begins = [frame.time - start for frame in file.decode(video=0)]
+    pictures = np.frombuffer(raw, np.uint8).reshape(len(begins), 48, 64, 3)
+    return pictures, np.stack([begins, [*begins[1:], begins[-1] + 0.05]], 1)
 
 
 def taken(path: Path, wanted: Wanted, program: bool = False) -> Frames:

@@ -80,24 +80,9 @@ def test_an_unfinished_run_says_that_it_goes_on_under_another_commit(world, tmp_
 def test_a_higher_revision_is_another_run(world, monkeypatch):
     import dataclasses
 
-    risen = dataclasses.replace(RECIPES["finetune"], revision=2)
+    risen = dataclasses.replace(RECIPES["finetune"], revision=RECIPES["finetune"].revision + 1)
     monkeypatch.setattr(trainers.job, "recipe_of", lambda config: risen)
     assert job(world, world.media).folder != world.backbone
-
-
-def test_a_finished_run_of_an_earlier_version_is_reused_with_a_note(world, tmp_path):
-    """Its record had no revision and a folder named by paths and commit, too."""
-    old = tmp_path / "finetune-0123456789ab"
-    shutil.copytree(world.backbone, old)
-    record = json.loads((old / CONFIG_FILE).read_text())
-    for name in ("revision", "commits"):
-        del record[name]
-    (old / CONFIG_FILE).write_text(json.dumps({**record, "commit": "f00d", "identity": "0123456789ab"}))
-    found = prepare(finetune(world.media), tmp_path)
-    assert found.folder == old
-    assert "commit f00d" in found.notes[-1]
-    (old / CONFIG_FILE).write_text(json.dumps({**record, "dataset": "f" * 64}))
-    assert prepare(finetune(world.media), tmp_path).folder != old
 
 
 def test_moved_runs_are_evaluated_where_they_are(world, mlflow_root, tmp_path):

@@ -12,6 +12,7 @@ from shards.reader import ShardDataset
 from tests.fixtures.builders import LABELS, SMALL, feature_dataset
 from trainers.classification.items import FeatureItems
 from trainers.data import Items, epoch_order
+from trainers.draws import hashed
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
 pytestmark = pytest.mark.unit
@@ -75,16 +76,17 @@ def test_loader_processes_change_nothing(items):
 @settings(max_examples=200, deadline=None)
 def test_no_sample_twice_and_ranks_are_even_under_any_change(size, batch, worlds, cut):
     taken: list[int] = []
+    ids = hashed(map(str, range(size)))
     for world, steps in ((worlds[0], cut), (worlds[1], None)):
         whole = max(1, batch // world) * world
         at = len(taken)
         end = last_taken(size, 1.0, whole, at)
-        orders = [epoch_order(size, 0, 3, rank=r, world=world, taken=at) for r in range(world)]
+        orders = [epoch_order(ids, 0, 3, rank=r, world=world, taken=at) for r in range(world)]
         assert len({len(order) for order in orders}) == 1
         mixed = [i for step in zip(*orders, strict=True) for i in step][: end - at]
         taken += mixed if steps is None else mixed[: steps * whole]
         if len(taken) == size:
             break
     assert len(set(taken)) == len(taken) <= size
-    assert taken == epoch_order(size, 0, 3)[: len(taken)]
+    assert taken == epoch_order(ids, 0, 3)[: len(taken)]
     assert torch.tensor(taken).numel() > 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +14,13 @@ from pathlib import Path
 import pytest
 
 from avmend import main
-from benchmarks.processes import Marked
+from benchmarks.processes import ROOT, Marked
 from tests.fixtures.builders import media_dataset
+from tests.fixtures.media import run_ffmpeg
 from tests.fixtures.servers import tracking_server
+from trainers.classification.config import FinetuneConfig, Sizes
+from trainers.evaluation_cache import save_rows
+from trainers.job import prepare
 
 SIZES = {"dim": 32, "heads": 2, "mlp_ratio": 2, "depth": 2, "target_length": 32, "image_size": 32}
 SMALL = [f"backbone.{name}={value}" for name, value in SIZES.items()]
@@ -97,8 +104,6 @@ def test_no_secret_is_written_or_printed(planted, mlflow_root, monkeypatch, capf
 @pytest.mark.unit
 def test_a_command_line_with_a_password_is_recorded_without_it(planted, mlflow_root, monkeypatch, capfd):
     """The report shows what the store holds of runs."""
-    import sys
-
     from trainers.tracking import Store, read_runs
 
     address = f"mysql://ann:{IN_ARGUMENT}@db/x"
@@ -120,6 +125,56 @@ def test_a_command_line_with_a_password_is_recorded_without_it(planted, mlflow_r
     assert not found_in((planted / "report.html").read_text() + told + "".join(capfd.readouterr()))
     for path, text in files(mlflow_root):
         assert not found_in(text), path
+
+
+@pytest.mark.unit
+def test_addresses_of_clips_and_of_settings_are_recorded_without_their_passwords(planted, capfd):
+    """Whatever a user writes into a manifest or a config goes into quarantines, pages, records and what is printed."""
+    address = f"s3://ann:{IN_ARGUMENT}@bucket/a.wav?token={IN_ADDRESS}"
+    (planted / "m.csv").write_text(f"id,path,label,split\na,{address},x,train\nb,b.wav,x,train\n")
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.3", planted / "b.wav")
+    shards = planted / "shards"
+    assert main(["ingest", "--manifest", "m.csv", "--out", str(shards), "workers=0", "frames=1", "image_size=32"]) == 0
+    assert main(["audit", "m.csv", "--out", str(planted / "audit"), "workers=0"]) in (0, 1, 2)
+    assert main(["audit", str(shards), "--out", str(planted / "audit-2"), "workers=0"]) in (0, 1, 2)
+    assert main(["shards", address]) == 2
+    assert main(["evaluate", address, "--out", str(planted / "results")]) == 2
+    assert main(["predict", address, "m.csv"]) == 2
+    assert main(["features", "--data", address, "--backbone", address]) == 2
+    for override in (f"start={address}", f"public={address}", f"data={address}", f"recipe={address}", f"{address}=1"):
+        assert main(["train", "finetune", f"data={planted / 'data'}", "--dry-run", *SMALL, override]) == 2
+    assert main(["study", "demo", "--dry-run", f"corpus.source={address}"]) in (0, 2)
+    config = FinetuneConfig(data=planted / "data", backbone=Sizes(**SIZES), epochs=1)
+    job = prepare(config, planted / "runs")
+    dataclasses.replace(job, config=config.model_copy(update={"public": Path(address)})).begin()
+    record = json.loads((job.folder / "config.json").read_text())
+    assert record["config"]["public"] == "s3:/ann:***@bucket/a.wav?token=***"
+    assert record["config"]["data"] == str(planted / "data")
+    save_rows(planted, {}, {"config": {"data": address}, "runs": [address]}, [])
+    out, err = capfd.readouterr()
+    assert not found_in(out)
+    assert not found_in(err)
+    for path, text in files(planted):
+        assert path.name in ("m.csv", "auth_token", ".netrc") or not found_in(text), path
+
+
+@pytest.mark.unit
+def test_a_defects_traceback_has_no_password(planted):
+    lines = (
+        "from shards.command import command",
+        "@command",
+        "def main(argv):",
+        f"    raise RuntimeError('http://ann:{IN_ARGUMENT}@host/x')",
+        "main([])",
+    )
+    (planted / "defect.py").write_text("\n".join(lines).replace(IN_ARGUMENT, "'\n    'planted-in-argument"))
+    run = subprocess.run(
+        [sys.executable, "defect.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert run.returncode == 1
+    told = run.stderr.decode()
+    assert "RuntimeError: http://ann:***@host/x" in told
+    assert "Traceback" in told
 
 
 @pytest.mark.slow

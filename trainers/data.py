@@ -8,6 +8,7 @@ An item never depends on its neighbours or on the order it is read in: noise, fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
+from trainers.draws import hashed, shuffled
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
 
@@ -33,6 +35,16 @@ class Items(Dataset):
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The samples' ids, each of them once: what order and augmentation depend on."""
+        raise NotImplementedError
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Hashes of the names, uint64 [len]."""
+        return hashed(self.names)
 
     def __getitem__(self, i: int) -> Item:
         raise NotImplementedError
@@ -60,7 +72,7 @@ def subset_size(size: int, proportion: float) -> int:
 
 
 def epoch_order(
-    size: int,
+    ids: np.ndarray,
     seed: int,
     epoch: int,
     proportion: float = 1.0,
@@ -73,10 +85,11 @@ def epoch_order(
     rank; without the first `taken` samples of the epoch, which all ranks together have read.
 
     Args:
+        ids: `Items.ids`; the order is one of these, whatever their positions.
         weights: by which as many samples are drawn from the subset with replacement, float64 [size].
     """
-    chosen = generator("subset", seed).permutation(size)[: subset_size(size, proportion)]
-    order = generator("order", seed, epoch).permutation(np.sort(chosen))
+    chosen = shuffled(ids, "subset", seed)[: subset_size(len(ids), proportion)]
+    order = chosen[shuffled(ids[chosen], "order", seed, epoch)]
     if weights is not None:
         reached = np.cumsum(weights[order])
         drawn = generator("balanced", seed, epoch).random(len(order)) * reached[-1]

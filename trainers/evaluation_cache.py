@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from shards.atomic import write_text
 from shards.errors import InputError
+from shards.redaction import redacted_values
 
 RECORD = "evaluation.json"
 RowT = TypeVar("RowT")
@@ -51,7 +52,7 @@ def save_rows(out: Path, inputs: Mapping[str, Any], origin: Mapping[str, Any], r
         inputs: all that they depend on.
         origin: where that was (config with its paths, the runs' folders) and the commit; results depend on none of it.
     """
-    record = {"inputs": inputs, "origin": origin, "rows": [asdict(row) for row in rows]}
+    record = {"inputs": inputs, "origin": redacted_values(origin), "rows": [asdict(row) for row in rows]}
     write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs import config_to_dict
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
-from shards.errors import InputError
+from shards.redaction import redacted_values
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.recipe import Fingerprints, Recipe
 from trainers.recipes import recipe_of
-from trainers.runs import CONFIG_FILE, read_run
+from trainers.runs import CONFIG_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +69,11 @@ class Job:
         if self.commit not in commits and not self.finished:
             commits.append(self.commit)
         record: dict[str, Any] = {"recipe": self.recipe.run_name(self.config), "identity": self.identity}
-        record |= {"config": config_to_dict(self.config), **self.tags, "revision": self.recipe.revision}
+        record |= {
+            "config": redacted_values(config_to_dict(self.config)),
+            **self.tags,
+            "revision": self.recipe.revision,
+        }
         record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
         with write_errors(self.folder):
             write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
@@ -78,9 +82,6 @@ class Job:
 def prepare(config: TrainConfig, runs: Path) -> Job:
     """The job of a config, without beginning it.
 
-    A finished run of an earlier version, whose identity held paths and commit, is taken where it computed the
-    same from the same.
-
     Raises:
         InputError: data, backbone or features missing or of another kind.
     """
@@ -88,31 +89,7 @@ def prepare(config: TrainConfig, runs: Path) -> Job:
     found, commit = recipe.fingerprints(config), git_commit(ROOT)
     identity = run_identity(config, recipe.revision, found.data, found.start)
     folder = Path(runs).absolute() / f"{recipe.run_name(config)}-{identity}"
-    job = Job(config, recipe, folder, identity, found, commit, found.notes)
-    if job.finished or folder.exists() or recipe.revision > 1:
-        return job
-    return _made_before(job) or job
-
-
-def _made_before(job: Job) -> Job | None:
-    """A finished run of an earlier version with the same content, if there is one beside the job's folder."""
-    for path in sorted(job.folder.parent.glob(f"{job.recipe.run_name(job.config)}-*/{CONFIG_FILE}")):
-        record = read_record(path.parent)
-        if "revision" in record or (record.get("dataset"), record.get("backbone")) != (
-            job.fingerprints.data,
-            job.fingerprints.start or "",
-        ):
-            continue
-        try:
-            theirs = read_run(path.parent).config
-        except InputError:
-            continue
-        same = run_identity(theirs, 1, job.fingerprints.data, job.fingerprints.start) == job.identity
-        found = replace(job, folder=path.parent)
-        if same and found.finished:
-            note = f"{path.parent.name} was trained by an earlier version (commit {record.get('commit')}) and is reused"
-            return replace(found, notes=(*job.notes, note))
-    return None
+    return Job(config, recipe, folder, identity, found, commit, found.notes)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, s
 from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches
+from trainers.draws import Uniform, shuffled, uniform
 from trainers.metrics import MeanMetrics, RankedClips, StepOutput
 from trainers.optimisation import MeanWeights, Optimisation, halving
 from trainers.resources import Meter
@@ -91,7 +92,7 @@ class Stage:
         weights: what a checkpoint holds, by name.
         load: puts such weights back.
         meta: what the checkpoint says about itself.
-        augment: changes a training batch, given a generator seeded by (seed, epoch, step, rank).
+        augment: changes a training batch, given its samples' random numbers.
         unused_parameters: a step may leave trained parameters without gradient (DDP then looks for them).
         optimisation: what it asks of the optimizer; validation and the result are of the averaged weights, if any.
     """
@@ -103,7 +104,7 @@ class Stage:
     weights: Callable[[], dict[str, Tensor]]
     load: Callable[[dict[str, Tensor]], None]
     meta: dict
-    augment: Callable[[AVBatch, torch.Generator], AVBatch] | None = None
+    augment: Callable[[AVBatch, Uniform], AVBatch] | None = None
     unused_parameters: bool = False
     optimisation: Optimisation = field(default_factory=Optimisation)
 
@@ -240,10 +241,11 @@ class _Loop:
     def _step(self, batch: AVBatch, epoch: int, number: int, running: MeanMetrics) -> StepOutput:
         """One step of the optimizer; the host waits for nothing of it."""
         stage, config, rank = self.stage, self.config, self.rank
+        positions = batch.index  # still on the host
         batch = batch.to(rank.device)
         if stage.augment is not None:
-            rng = generator("augment", config.seed, epoch, number, rank.index)
-            batch = stage.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
+            ids = stage.train.ids[positions.numpy(force=True)]
+            batch = stage.augment(batch, lambda n: uniform(ids, n, "augment", config.seed, epoch))
         with arithmetic(config, rank.device), seeded(rank.device, config.seed, epoch, number, rank.index):
             output: StepOutput = self.model(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -323,7 +325,7 @@ def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
     """
     assert stage.val is not None
     stage.objective.eval()
-    order = list(range(len(stage.val)))[rank.index :: rank.world_size]
+    order = shuffled(stage.val.ids, "val")[rank.index :: rank.world_size].tolist()
     running, ranked = MeanMetrics(rank.device), RankedClips()
     for step, batch in enumerate(batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)):
         batch = batch.to(rank.device)

@@ -41,7 +41,7 @@ FINETUNE = Recipe(
     name="finetune",
     config=classification_config.FinetuneConfig,
     task=CLASSIFICATION,
-    revision=1,
+    revision=2,
     stages=deferred("trainers.classification.stages:finetune_stages"),
     stage_names=single_stage("finetune"),
     fingerprints=deferred("trainers.classification.stages:finetune_fingerprints"),
@@ -51,7 +51,7 @@ FINETUNE = Recipe(
 )
 
 
-def case_wise(name: str, config: type[classification_config.CaseConfig], revision: int = 1) -> Recipe:
+def case_wise(name: str, config: type[classification_config.CaseConfig], revision: int = 2) -> Recipe:
     """A recipe of small modules beside a frozen backbone, one per case, on cached features."""
     return Recipe(
         name=name,
@@ -70,7 +70,7 @@ def case_wise(name: str, config: type[classification_config.CaseConfig], revisio
 
 
 def on_questions(
-    name: str, config: type[avqa_config.QuestionConfig], kind: str = "recovery", revision: int = 1, **more: Any
+    name: str, config: type[avqa_config.QuestionConfig], kind: str = "recovery", revision: int = 2, **more: Any
 ) -> Recipe:
     """A recipe of one stage on sequence features and questions: a network (`answer`) or a method (`recovery`)."""
     return Recipe(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from shards.errors import InputError
+from trainers.config import TrainConfig
+from trainers.identity import is_paths
 from trainers.recipe import FinishedRun
 from trainers.recipes import RECIPES
 
@@ -14,7 +18,8 @@ _RENAMED = {"in_turns": "alternate_missing"}  # settings of earlier versions
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """What `avmend train` recorded about a run.
+    """What `avmend train` recorded about a run. Relative paths in its config, as a run that was handed on has them,
+    begin at its folder.
 
     Raises:
         InputError: this is no run's folder, or one of a recipe that this version lacks.
@@ -25,7 +30,24 @@ def read_run(folder: Path) -> FinishedRun:
         settings = {_RENAMED.get(name, name): value for name, value in record["config"].items()}
         recipe = RECIPES[settings["recipe"]]
         config = recipe.config.model_validate(settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "give the folder that 'avmend train' printed"
         raise InputError(f"no run here: {error}", file=path, field="runs", remedy=remedy) from None
-    return FinishedRun(Path(folder), recipe, config, record["recipe"])
+    return FinishedRun(Path(folder), recipe, from_folder(config, Path(folder)), record["recipe"])
+
+
+def paths_of(config: TrainConfig) -> list[Path]:
+    """All paths that a config names."""
+    several = (path for _, value in config if is_paths(value) for path in value)
+    return [*(value for _, value in config if isinstance(value, Path)), *several]
+
+
+def from_folder(config: TrainConfig, folder: Path) -> TrainConfig:
+    """A config whose relative paths begin at `folder`."""
+
+    def placed(path: Path) -> Path:
+        return Path(os.path.normpath(folder.absolute() / path))
+
+    one: dict[str, Any] = {k: placed(v) for k, v in config if isinstance(v, Path)}
+    several = {k: tuple(map(placed, v)) for k, v in config if is_paths(v)}
+    return config.model_copy(update={**one, **several})

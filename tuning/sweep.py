@@ -20,6 +20,7 @@ from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.lock import folder_lock
 from shards.progress import Progress, format_seconds
+from shards.redaction import redacted_values
 from trainers.identity import config_identity, git_commit
 from trainers.job import ROOT, Job, prepare
 from trainers.recipes import recipe_of
@@ -67,7 +68,7 @@ def sweep(name: str, config: SweepConfig, data: Path, runs: Path) -> tuple[Path,
     with folder_lock(out, "sweep"), ray_session():
         store = Store(runs)
         with store.run(out.name, f"sweep-{name}", params, {"commit": commit}, None, folder=out) as parent:
-            record = {"name": name, "commit": commit, "config": config_to_dict(config)}
+            record = {"name": name, "commit": commit, "config": redacted_values(config_to_dict(config))}
             write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
             given, stage = make_prerequisites(config, data.absolute(), out.parent, parent)
             outcomes = _run(f"sweep-{name}", config, given, out, store, parent, stage)

@@ -79,7 +79,7 @@ def write_files(out: Path, files: ClipFiles, joined: Joined, config: AuditConfig
             examples.offer(Shown(place, record, flags))
     summary.examples = examples.chosen()
     summary.matched = _write_pairs(out / DUPLICATES_FILE, files, joined)
-    for one in _pairs_shown(joined, config.examples):
+    for one in joined.shown(config.examples):
         a, b = (_shown(place, files, joined, config) for place in (one.a, one.b))
         summary.pairs.append((one, a, b))
     return summary
@@ -138,25 +138,13 @@ class _Examples:
         return {flag: [clip for *_, clip in sorted(heap, reverse=True)] for flag, heap in self._heaps.items()}
 
 
-def _pairs_shown(joined: Joined, count: int) -> list[Match]:
-    """Pairs across splits first, each clip once, the first ones."""
-    shown: list[Match] = []
-    seen: set[int] = set()
-    for across in (True, False):
-        for one in joined.matches:
-            if len(shown) < count and joined.across(one.a) == across and not seen & {one.a, one.b}:
-                shown.append(one)
-                seen |= {one.a, one.b}
-    return shown
-
-
 def _write_pairs(path: Path, files: ClipFiles, joined: Joined) -> tuple[int, int]:
     """All pairs of duplicates; how many, and how many of them across splits."""
     across = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PAIR_COLUMNS)
-        for one in joined.matches:
+        for one in (Match(*row.item()) for row in joined.matches):
             a, b = files.record(one.a), files.record(one.b)
             across += a.split != b.split
             said = (f"{value:.4g}" if value else "" for value in (one.audio, one.visual))

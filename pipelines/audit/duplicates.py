@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,14 @@ class Match(NamedTuple):
     source: bool
 
 
+MATCH = np.dtype([("a", "i8"), ("b", "i8"), ("audio", "f8"), ("visual", "f8"), ("source", "?")])  # 33 bytes a pair
+
+
+def match_array(found: Iterable[Match]) -> np.ndarray:
+    """Matches as an array of `MATCH`."""
+    return np.array(list(found), MATCH)
+
+
 @dataclass
 class Columns:
     """What finding duplicates needs to know of every clip, mapped from disk.
@@ -42,7 +50,8 @@ class Columns:
         sound_hashes, picture_hashes: uint64 [clips, windows].
         steps: int64 [clips], log-mel frames per step of the sound's sketch.
         comparable: bool [clips, 2]: the sound, the picture holds enough to be another's duplicate.
-        splits, groups: int32 [clips], numbers of names; group -1: none.
+        splits: int32 [clips], numbers of names.
+        groups: int64 [clips], hashes of names; 0: none.
         begins: int64 [parts + 1], position of each part's first clip.
     """
 
@@ -95,7 +104,7 @@ class ClipFiles:
 
 
 def candidate_pairs(columns: Columns, config: AuditConfig) -> np.ndarray:
-    """int64 [pairs, 2], ascending: clips that may be duplicates."""
+    """int32 [pairs, 2], ascending: clips that may be duplicates."""
     search = {name: getattr(config, name) for name in ("tables", "neighbours", "distance", "seed")}
     hashes = (columns.sound_hashes, columns.picture_hashes)
     parts = []
@@ -104,14 +113,19 @@ def candidate_pairs(columns: Columns, config: AuditConfig) -> np.ndarray:
         parts.append(close_pairs(values, usable, **search, nearest=config.candidates)[:2])
         parts.append(equal_pairs(columns.digests[:, stream], usable)[:2])
     parts.append(equal_pairs(columns.digests[:, 2], np.asarray(columns.digests[:, 2]) != 0)[:2])
-    return np.unique(np.concatenate([np.stack(pair, axis=1) for pair in parts]), axis=0)
+    count = len(columns.digests)
+    keys = np.unique(np.concatenate([a.astype(np.int64) * count + b for a, b in parts]))
+    pairs = np.empty((len(keys), 2), np.int32)
+    np.floor_divide(keys, max(count, 1), out=pairs[:, 0], casting="unsafe")
+    np.remainder(keys, max(count, 1), out=pairs[:, 1], casting="unsafe")
+    return pairs
 
 
-def match_pairs(pairs: np.ndarray, columns: Columns, paths: Sequence[Path], config: AuditConfig) -> list[Match]:
-    """Those of the pairs [pairs, 2] that are duplicates, or of the same file."""
+def match_pairs(pairs: np.ndarray, columns: Columns, paths: Sequence[Path], config: AuditConfig) -> np.ndarray:
+    """Those of the pairs [pairs, 2] that are duplicates, or of the same file: an array of `MATCH`."""
     files = ClipFiles(paths, columns.begins)
     found = (match(int(a), int(b), columns, files, config) for a, b in pairs)
-    return [one for one in found if one.audio or one.visual or one.source]
+    return match_array(one for one in found if one.audio or one.visual or one.source)
 
 
 def match(a: int, b: int, columns: Columns, files: ClipFiles, config: AuditConfig) -> Match:

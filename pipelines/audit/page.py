@@ -65,6 +65,7 @@ def write_page(path: Path, summary: Summary, files: ClipFiles, source: str, conf
         total=summary.clips.total(),
         flags=flags,
         meanings=FLAGS,
+        flagged={flag: sum(summary.by_split[split, flag] for split in summary.clips) for flag in flags},
         limits={flag: _limit(flag, config) for flag in FLAGS},
         splits=list(summary.clips),
         labels=labels[:MOST_LABELS],

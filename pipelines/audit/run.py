@@ -15,11 +15,11 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from pipelines.audit.assemble import Summary, write_files
-from pipelines.audit.duplicates import ClipFiles, Columns, Match, candidate_pairs, match_pairs
+from pipelines.audit.duplicates import ClipFiles, Columns, candidate_pairs, match_array, match_pairs
 from pipelines.audit.flags import comparable, flags_of
 from pipelines.audit.joined import Joined
 from pipelines.audit.page import PAGE_FILE, write_page
-from pipelines.audit.part import FOLDER, PartFile, audit_part, is_done, part_path
+from pipelines.audit.part import FOLDER, PartFile, audit_part, is_done, part_path, sha
 from pipelines.audit.settings import AuditConfig
 from pipelines.audit.sources import Part, plan_parts
 from pipelines.causes import MachineError
@@ -35,7 +35,7 @@ COLUMNS = "columns"  # folder of mapped arrays, removed at the end
 
 @dataclass(frozen=True)
 class PairTask:
-    """Pairs of clips to compare, int64 [pairs, 2]."""
+    """Pairs of clips to compare, int32 [pairs, 2]."""
 
     name: str
     pairs: np.ndarray
@@ -54,7 +54,7 @@ def audit(source: str | Path, out: str | Path, config: AuditConfig | None = None
             remove_partial_files(out, FOLDER)
             _measure(parts, config, out)
             paths = [part_path(part, out) for part in parts]
-            columns = _columns(parts, paths, config, out)
+            columns = columns_of(parts, paths, config, out)
             matches = _compare(columns, paths, config, out)
             files = ClipFiles(paths, columns.begins)
             summary = write_files(out, files, Joined(matches, columns, files), config)
@@ -79,26 +79,26 @@ def _measure(parts: Sequence[Part], config: AuditConfig, out: Path) -> None:
             progress.advance(sizes[name])
 
 
-def _compare(columns: Columns, paths: Sequence[Path], config: AuditConfig, out: Path) -> list[Match]:
-    """Duplicates among the candidates, in order of their positions."""
+def _compare(columns: Columns, paths: Sequence[Path], config: AuditConfig, out: Path) -> np.ndarray:
+    """Duplicates among the candidates, in order of their positions: an array of `MATCH`."""
     pairs = candidate_pairs(columns, config)
     tasks = [PairTask(f"{i:06d}", pairs[i : i + PAIRS_AT_ONCE]) for i in range(0, len(pairs), PAIRS_AT_ONCE)]
     workers = config.workers if len(tasks) > 1 else 0
-    found: dict[str, list[Match]] = {}
+    found: dict[str, np.ndarray] = {}
     with Progress("duplicates", len(pairs), "pairs") as progress:
         arguments = (columns, list(paths), config)
         for name, matches in run_tasks(compare_task, tasks, arguments, workers, config.worker_tries, out):
             found[name] = matches
             progress.advance(len(tasks[int(name) // PAIRS_AT_ONCE].pairs))
-    return [one for name in sorted(found) for one in found[name]]
+    return np.concatenate([match_array([]), *(found[name] for name in sorted(found))])
 
 
-def compare_task(task: PairTask, columns: Columns, paths: Sequence[Path], config: AuditConfig) -> list[Match]:
+def compare_task(task: PairTask, columns: Columns, paths: Sequence[Path], config: AuditConfig) -> np.ndarray:
     """The duplicates among a task's pairs."""
     return match_pairs(task.pairs, columns, paths, config)
 
 
-def _columns(parts: Sequence[Part], paths: Sequence[Path], config: AuditConfig, out: Path) -> Columns:
+def columns_of(parts: Sequence[Part], paths: Sequence[Path], config: AuditConfig, out: Path) -> Columns:
     """Columns of all parts end to end, mapped from files, so that they take no memory."""
     begins = np.concatenate([[0], np.cumsum([part.size for part in parts])]).astype(np.int64)
     shutil.rmtree(out / COLUMNS, ignore_errors=True)
@@ -110,14 +110,13 @@ def _columns(parts: Sequence[Part], paths: Sequence[Path], config: AuditConfig, 
         "steps": (np.int64, ()),
         "comparable": (np.bool_, (2,)),
         "splits": (np.int32, ()),
-        "groups": (np.int32, ()),
+        "groups": (np.int64, ()),
     }
     found = {
         name: open_memmap(out / COLUMNS / f"{name}.npy", "w+", dtype, (int(begins[-1]), *shape))
         for name, (dtype, shape) in shapes.items()
     }
     splits: dict[str, int] = {}
-    groups: dict[str, int] = {}
     for path, begin, end in zip(paths, begins, begins[1:], strict=False):
         file = PartFile(path)
         for name in ("digests", "sound_hashes", "picture_hashes", "steps"):
@@ -125,7 +124,12 @@ def _columns(parts: Sequence[Part], paths: Sequence[Path], config: AuditConfig, 
         for i, record in enumerate(file.records(), int(begin)):
             found["comparable"][i] = comparable(flags_of(record.measures, config))
             found["splits"][i] = splits.setdefault(record.split, len(splits))
-            found["groups"][i] = -1 if record.group is None else groups.setdefault(record.group, len(groups))
+            found["groups"][i] = 0 if record.group is None else _number(record.group)
         usable = file.column("digests")[:, :2] != 0
         found["comparable"][begin:end] &= usable
     return Columns(**found, begins=begins)
+
+
+def _number(group: str) -> int:
+    """A group's name as 63 bits, never 0: names may be as many as clips, and are not kept."""
+    return sha(group) >> 1 or 1

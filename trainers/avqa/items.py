@@ -95,8 +95,9 @@ class QuestionItems(Items):
         self.numbers = [clips.number[q.clip] for q in questions]
         self._pictures: np.ndarray | None = None
         if negatives:
-            asked = np.unique(self.numbers)
+            asked = np.array([clips.number[clip] for clip in sorted({q.clip for q in questions})])
             self._pictures = asked[clips.present[asked, MODALITIES.index("visual")]]
+            self._places = {number: place for place, number in enumerate(self._pictures.tolist())}
             if len(self._pictures) < 2:
                 message = "negative frames need two clips with pictures"
                 remedy = "train on more clips, or a network without a match loss"
@@ -105,6 +106,11 @@ class QuestionItems(Items):
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The questions' ids."""
+        return [question.id for question in self.questions]
 
     def batch(self, positions: Sequence[int]) -> AVQABatch:
         """The questions at these positions, features as stored."""
@@ -140,9 +146,9 @@ class QuestionItems(Items):
     def _drawn(self, i: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clips that have pictures and are another than that of question `i`, and a step of each, [T]."""
         rng, steps = generator("negative", self.seed, self.epoch, self.questions[i].id), self.clips.spec.steps
-        own = int(np.searchsorted(pictures, self.numbers[i]))
-        among = own < len(pictures) and pictures[own] == self.numbers[i]
-        drawn, step = np.divmod(rng.integers((len(pictures) - among) * steps, size=steps), steps)
-        if among:
+        own = self._places.get(self.numbers[i])
+        others = len(pictures) - (own is not None)
+        drawn, step = np.divmod(rng.integers(others * steps, size=steps), steps)
+        if own is not None:
             drawn += drawn >= own
         return pictures[drawn], step

@@ -11,11 +11,11 @@ from models.avqa.answerer import Answerer
 from models.avqa.batch import AVQABatch
 from models.avqa.contract import HoldsSamples
 from models.avqa.recovery.rmm import RMM
-from models.noise import generator
 from shards.checkpoint import Checkpoint, checkpoint_in, has_checkpoint, load_checkpoint
 from shards.errors import InputError
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.items import QuestionItems
+from trainers.draws import shuffled
 
 KIND = "avqa"  # of the checkpoints
 RECIPES = ("avqa", "recovery", "rmm", "avr")  # whose stages make them
@@ -64,7 +64,7 @@ def fill_bank(answerer: Answerer, train: QuestionItems) -> None:
 
 def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int) -> AVQABatch | None:
     """Complete training samples, drawn by the run's seed and standardised; None where there are none."""
-    order = generator(purpose, train.seed).permutation(len(train)).tolist()
+    order = shuffled(train.ids, purpose, train.seed).tolist()
     whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:most]
     return answerer.standardise(train.batch(whole)) if whole else None
 

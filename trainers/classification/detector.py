@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from models.detector import QualityDetector, token_statistics
-from models.noise import generator
 from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.reader import ShardDataset
+from trainers.draws import hashed, shuffled
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 MANY = 40  # with fewer samples there is no quarter to spare for the threshold
@@ -24,7 +24,7 @@ def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, di
     Returns:
         the detector, and per modality its class-balanced accuracy on what it was fitted to.
     """
-    chosen = generator("detector", seed).permutation(len(features))[:SAMPLES]
+    chosen = shuffled(hashed(features.keys), "detector", seed)[:SAMPLES]
     held_out = set(chosen[: max(1, len(chosen) // 4)].tolist()) if len(chosen) >= MANY else set()
     rows: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
     clean: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}

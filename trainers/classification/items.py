@@ -78,6 +78,11 @@ class LabelledItems(Items):
     def __len__(self) -> int:
         return len(self.data)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The samples' keys."""
+        return self.keys
+
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         return *masked(values, blank), self._target(i), torch.tensor(i)
 

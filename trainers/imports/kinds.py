@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.registry import Registry
+from models.registry import Registry, deferred
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,21 @@ class ImportKind:
     run: Callable[[argparse.Namespace], Path]
 
 
-KINDS: Registry[ImportKind] = Registry("kind of import", {"cavmae": "trainers.imports.cavmae:CAVMAE"})
+def shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """``avmend import shared DIR``."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="exported folder, with an avmend.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of shards: where they go (default: data/NAME)")
+
+
+SHARED = "shared"  # what a folder is that comes without the name of a kind
+KINDS: Registry[ImportKind] = Registry(
+    "kind of import",
+    {
+        SHARED: ImportKind(
+            "a run or shards as 'avmend export' wrote them: avmend import DIR does, too",
+            shared_arguments,
+            deferred("trainers.imports.shared:take_in"),
+        ),
+        "cavmae": "trainers.imports.cavmae:CAVMAE",
+    },
+)

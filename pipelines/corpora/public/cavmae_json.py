@@ -100,7 +100,7 @@ def _entries(path: str | Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", file=path, remedy="give one of CAV-MAE's JSON files") from None
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:

@@ -76,7 +76,7 @@ def entries(path: str | Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", file=path, remedy="download it again") from None
     if not isinstance(content, list) or not content:
         raise InputError("no list of questions", file=path, remedy="the form is [{...}, ...]")

@@ -1,0 +1,77 @@
+"""What evaluations said of a run, for its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.errors import InputError
+from trainers.evaluation_cache import RECORD
+from trainers.recipe import FinishedRun
+
+ACCURACY = "accuracy/"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One evaluation's figures of one run.
+
+    Attributes:
+        methods: accuracy, 0 to 1, by method (and its way of choosing) and condition.
+        split: whose samples.
+        samples: how many, at most.
+        dataset: fingerprint of what it was evaluated on.
+        noise: kinds and severities, as plain values; empty where there was none.
+        other: whether that is other data than it was trained on.
+    """
+
+    methods: Mapping[str, Mapping[str, float]]
+    split: str
+    samples: int
+    dataset: str
+    noise: Mapping[str, Any]
+    other: bool = False
+
+
+def evaluations(run: FinishedRun, folders: Sequence[Path] | None = None) -> list[Figures]:
+    """What was evaluated of a run, in the given folders or (None) in those beside it; by name of the run.
+
+    Raises:
+        InputError: a given folder holds no evaluation, or none of this run.
+    """
+    beside = run.folder.absolute().parent.glob(f"*/{RECORD}")
+    places = sorted(path.parent for path in beside) if folders is None else folders
+    found = [(place, _figures(run, place)) for place in places]
+    if folders is not None and (without := [place for place, figures in found if figures is None]):
+        message, remedy = "holds no evaluation of this run", "give a folder that 'avmend evaluate' wrote of it"
+        raise InputError(message, file=without[0], field="--results", remedy=remedy)
+    unique = {json.dumps(figures.methods): figures for _, figures in found if figures is not None}
+    return list(unique.values())
+
+
+def _figures(run: FinishedRun, place: Path) -> Figures | None:
+    task, name = run.recipe.task, run.folder.absolute().name
+    try:
+        record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        rows = [task.row(**row) for row in record["rows"] if row["run"] == name]
+        inputs = dict(record["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not rows:
+        return None
+    methods = {line.name: _accuracies(line.metrics()) for line in task.summarise(rows)}
+    settings, samples = inputs.get("config", {}), max(row.samples for row in rows)
+    split, noise = str(settings.get("split", "test")), settings.get("noise", {})
+    return Figures(methods, split, samples, str(inputs.get("dataset", "")), noise, _is_other(run, inputs))
+
+
+def _accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(ACCURACY): value for name, value in metrics.items() if name.startswith(ACCURACY)}
+
+
+def _is_other(run: FinishedRun, inputs: Mapping[str, Any]) -> bool:
+    recorded = json.loads((run.folder / "config.json").read_text(encoding="utf-8")).get("dataset", "")
+    return not run.recipe.task.asks and recorded != inputs.get("dataset", "")
