@@ -26,7 +26,7 @@ from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
 from models.cavmae import CAVMAE
-from models.conditions import NOISY_CASES
+from models.conditions import NOISY_CASES, Case
 from models.inputs import Normalisation
 from models.prompts import DualPrompts
 from models.settings import BackboneConfig
@@ -156,7 +156,7 @@ def measured(args: argparse.Namespace, backbone: Path, features: Path, work: Pat
 
 
 def _row(
-    args: argparse.Namespace, backbone: Path, features: Path, folder: Path, level: str, case: str, seed: int
+    args: argparse.Namespace, backbone: Path, features: Path, folder: Path, level: str, case: Case, seed: int
 ) -> dict[str, Any]:
     config = PromptConfig(
         data=args.media, backbone=backbone, features=features, cases=(case,), seed=seed, workers=0,
