@@ -82,10 +82,20 @@ COMMANDS = {
         "conditions x methods: results.csv, results.md, figure",
         "trainers.command_line:evaluate_parser",
     ),
+    "calibrate": Command(
+        "trainers.calibrate",
+        "temperatures of runs, so that a probability is a share of right answers",
+        "trainers.command_line:calibrate_parser",
+    ),
     "predict": Command(
         "serving.predict",
         "what runs answer about clips: files, a folder, a manifest; probabilities",
         "serving.command_line:predict_parser",
+    ),
+    "serve": Command(
+        "serving.app",
+        "runs as a service with a page: an address that answers about clips",
+        "serving.command_line:serve_parser",
     ),
     "study": Command(
         "tuning.study",
@@ -96,6 +106,11 @@ COMMANDS = {
         "tuning.sweep",
         "a recipe over a space: prompts, slots, steps, loss-weights, or your own",
         "tuning.command_line:sweep_parser",
+    ),
+    "register": Command(
+        "trainers.register",
+        "a run's model under a name in MLflow's registry",
+        "trainers.command_line:register_parser",
     ),
     "report": Command(
         "tuning.report",
@@ -123,6 +138,7 @@ def load(
     data: str | Path | None = None,
     backbone: str | Path | None = None,
     weights: str | Path | None = None,
+    abstain_below: float | None = None,
 ) -> Model:
     """A finished run, ready to be asked about clips; see `serving.model.load`.
 
@@ -131,7 +147,7 @@ def load(
     """
     from serving.model import load
 
-    return load(run, device, data=data, backbone=backbone, weights=weights)
+    return load(run, device, data=data, backbone=backbone, weights=weights, abstain_below=abstain_below)
 
 
 def help_text() -> str:

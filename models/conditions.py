@@ -14,7 +14,7 @@ from typing import Literal
 from models.corruptions.protocols import AVROBUSTBENCH, CORRELATED, READ, READ_PICTURES, READ_SOUNDS
 from models.corruptions.record import Corruption
 from models.registry import Registry
-from models.settings import SEVERITIES, Modality, NoiseConfig
+from models.settings import MODALITIES, SEVERITIES, Modality, NoiseConfig
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,27 @@ def condition_named(name: str) -> Condition:
 def case_of(noisy_audio: bool, noisy_visual: bool) -> str:
     """The training case in which exactly these modalities are ruined."""
     return CASES[int(noisy_audio) + 2 * int(noisy_visual)]
+
+
+def observed_condition(present: Sequence[bool], ruined: Sequence[Modality] | None = None) -> str:
+    """What can be told of a sample without an oracle: what is there, and what a detector takes for ruined.
+
+    Args:
+        present: whether sound and picture are there.
+        ruined: of what is there, the detector's verdict; None: there is no detector.
+
+    Returns:
+        ``complete``, ``audio_missing`` or ``visual_missing``, with a detector followed by its verdict, such as
+        ``complete: audio ruined`` or ``audio_missing: nothing ruined``.
+    """
+    gone = [m for m, there in zip(MODALITIES, present, strict=True) if not there]
+    name = f"{gone[0]}_missing" if gone else "complete"
+    return name if ruined is None else f"{name}: {' and '.join(ruined) or 'nothing'} ruined"
+
+
+def coarser_observation(observed: str) -> str:
+    """An observation without the detector's verdict."""
+    return observed.partition(":")[0]
 
 
 def variant(condition: Condition, modality: Modality, draw: int) -> str:

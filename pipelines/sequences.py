@@ -104,12 +104,12 @@ class CavmaeVisual:
     def __init__(self, backbone: Backbone):
         self.net, self.normalisation = backbone.net, backbone.normalisation
         self.fingerprint, self.dim = backbone.fingerprint, backbone.net.config.dim
-        self.places = backbone.net.config.tokens["visual"]
+        self.places, self.size = backbone.net.config.tokens["visual"], backbone.net.config.image_size
         self.says = {"network": "cavmae", "normalisation": backbone.normalisation.as_dict()}
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
         """A sample's frames as normalised pictures [steps, 3, H, W]."""
-        return pictures(sample, steps, self.net.config.image_size, self.normalisation)
+        return pictures(sample, steps, self.size, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] to tokens [N, P, D]."""
@@ -144,7 +144,7 @@ class VGGishAudio:
 class ResNetVisual:
     """ResNet-18's last maps of each step's frame: [T, 196, 512]."""
 
-    frame_token, places, dim = False, resnet.PLACES, resnet.DIM
+    frame_token, places, dim, size = False, resnet.PLACES, resnet.DIM, resnet.SIZE
     normalisation = Normalisation()  # ImageNet's
 
     def __init__(self, net: nn.Module):
@@ -154,7 +154,7 @@ class ResNetVisual:
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
         """A sample's frames as normalised pictures [steps, 3, H, W]."""
-        return pictures(sample, steps, resnet.SIZE, self.normalisation)
+        return pictures(sample, steps, self.size, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] to maps [N, P, 512]."""

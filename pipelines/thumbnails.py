@@ -16,6 +16,13 @@ def photo(pixels: np.ndarray, side: int = SIDE) -> str:
     return data_url(jpeg(pixels, side), "jpeg")
 
 
+def picture_url(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as the data URL of a PNG, pixel by pixel."""
+    from PIL import Image
+
+    return data_url(_encoded(Image.fromarray(pixels), "png"), "png")
+
+
 def jpeg(pixels: np.ndarray, side: int = SIDE) -> bytes:
     """uint8 [H, W, 3] as a JPEG of at most `side` pixels a side."""
     from PIL import Image

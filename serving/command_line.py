@@ -1,10 +1,11 @@
-"""Command lines of ``avmend predict`` and ``export``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of ``avmend predict``, ``export``, ``serve``; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from configs.command_line import CommandParser
+from serving.settings import ServeConfig
 
 PREDICT = """What finished runs answer about clips, with probabilities, what was present, and which module answered.
 
@@ -21,7 +22,15 @@ EXPORT = """A finished run or a dataset as a folder that others can take in: fil
 
 No path, name or secret of this machine is in it. What a stopped export left is used by the next. Taken in again, with
 every hash checked: avmend import DIR"""
+SERVE = """Finished runs as a service: an address that answers about clips, and a page to try them with.
+
+  avmend serve RUN [RUN...]                          on this machine alone, at http://127.0.0.1:8000/
+  avmend serve RUN --host 0.0.0.0 --token FILE       for others, who send the token
+  avmend serve RUN replicas=2 max_mb=20              with fields of the config
+
+Prints the address. Uploads are held in memory alone and never kept."""
 BATCH = 16
+HOST, PORT = "127.0.0.1", 8000
 
 
 def predict_parser() -> CommandParser:
@@ -33,6 +42,7 @@ def predict_parser() -> CommandParser:
     parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="about every clip; repeatable")
     parser.add_argument("--split", metavar="NAME", help="of a manifest, the rows of this split alone")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="answers that are printed (default: 3)")
+    parser.add_argument("--abstain-below", type=float, metavar="P", help="mark answers of a lower probability, 0 to 1")
     parser.add_argument("--json", action="store_true", help="one JSON object per clip and line, with all probabilities")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument(
@@ -58,4 +68,22 @@ def export_parser() -> CommandParser:
     parser.add_argument("--data", type=Path, metavar="DIR", help="of a run: its shards or features, if they were moved")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="of a run: the one that it stands on, if moved")
     parser.add_argument("--without-backbone", action="store_true", help="of a run: leave out the one it stands on")
+    return parser
+
+
+def serve_parser() -> CommandParser:
+    """``avmend serve RUN ... key=value ...``."""
+    parser = CommandParser("avmend serve", SERVE, lambda words: {"service": ServeConfig})
+    parser.add_argument(
+        "words", nargs="+", metavar="RUN|key=value", help="folders of finished runs; fields of the config"
+    )
+    parser.add_argument("--host", default=HOST, metavar="ADDRESS", help=f"where to listen (default: {HOST})")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"0: any free one (default: {PORT})")
+    parser.add_argument(
+        "--token", type=Path, metavar="FILE", help="file with the token that requests must send, mode 600"
+    )
+    parser.add_argument(
+        "--examples", type=Path, metavar="DIR", help="clips that the page offers (default: drawn scenes)"
+    )
+    parser.add_argument("--replicas", type=int, metavar="N", help="processes that answer (default: 1)")
     return parser

@@ -15,6 +15,7 @@ from models.settings import MODALITIES, Modality
 from pipelines.arrays import decoded_arrays
 from pipelines.causes import DecodeError
 from pipelines.decode import Decoded
+from pipelines.decoder_process import Decoder
 from pipelines.manifest import Clip
 from pipelines.preprocessing import recorded_ingestion
 from pipelines.settings import IngestConfig
@@ -25,6 +26,7 @@ from serving.sources import clip_of, unlabelled
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DatasetInfo, StreamInfo
+from trainers.calibration import Calibration, read_calibration
 from trainers.evaluate import common_task
 from trainers.recipe import ClipAnswer, LoadedRun
 from trainers.runs import read_run
@@ -42,6 +44,7 @@ def load(
     data: str | Path | None = None,
     backbone: str | Path | None = None,
     weights: str | Path | None = None,
+    abstain_below: float | None = None,
 ) -> Model:
     """A finished run, ready to be asked.
 
@@ -52,10 +55,13 @@ def load(
             dataset.json is read.
         backbone: the `finetune` run behind the features of a question-answering run; None: looked for beside the run.
         weights: the folder of public weights behind such features.
+        abstain_below: probability (0..1) below which a `Prediction` abstains.
 
     Raises:
         InputError: no finished run, one that answers nothing by itself, or what it depends on is not here.
     """
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise InputError(f"{abstain_below:g} is no probability", field="abstain_below", remedy="give 0 to 1")
     found = read_run(Path(run))
     if data is not None:
         found = replace(found, config=found.config.model_copy(update={"data": Path(data).absolute()}))
@@ -71,7 +77,7 @@ def load(
     if task.features is not None and loaded.extractor is not None:
         folders = (None if path is None else Path(path) for path in (backbone, weights))
         features = feature_maker(found, task.features(found), media, loaded.extractor, where, *folders)
-    return Model(loaded, ingestion, features)
+    return Model(loaded, ingestion, features, read_calibration(found), abstain_below)
 
 
 def _info(media: Path) -> DatasetInfo:
@@ -101,11 +107,15 @@ class Model:
         loaded: the run's networks.
         ingestion: how clips become samples, as the run's own data were made.
         features: how samples become features; None: the run takes samples.
+        calibration: the run's temperatures; None: it was not calibrated.
+        abstain_below: probability below which a prediction abstains; None: it never does.
     """
 
     loaded: LoadedRun
     ingestion: IngestConfig
     features: FeatureMaker | None = None
+    calibration: Calibration | None = None
+    abstain_below: float | None = None
 
     @property
     def name(self) -> str:
@@ -241,6 +251,7 @@ class Model:
         values = {selection: logits.numpy() for selection, logits in answer.logits.items()}
         if any(np.isnan(logits).any() for logits in values.values()):
             raise FloatingPointError(f"{self.name}: logits of '{name}' are NaN")
+        group = None if self.calibration is None else self.calibration.group(answer.selection, answer.observed)
         return Prediction(
             name,
             self.name,
@@ -254,6 +265,9 @@ class Model:
             values,
             answer.notes,
             several=answer.several,
+            calibrated=group[0] if group else None,
+            temperature=group[1] if group else 1.0,
+            abstain_below=self.abstain_below,
         )
 
     def _questions(self, question: Any, count: int) -> list[str]:
@@ -270,15 +284,18 @@ class Model:
         return texts
 
 
-def read_clip(clip: Clip, ingestion: IngestConfig) -> Media:
+def read_clip(clip: Clip, ingestion: IngestConfig, decoder: Decoder | None = None) -> Media:
     """A clip as media shards would hold it; a stream that fails is absent, with the cause, if the other one is there.
+
+    Args:
+        decoder: None: the process's own.
 
     Raises:
         InputError: no decoder starts.
         MachineError: the machine is at fault, not the clip.
     """
     try:
-        decoder = process_decoder(ingestion.memory_mb)
+        decoder = decoder or process_decoder(ingestion.memory_mb)
         return _sample(clip, decoder.decode(request_for(clip, ingestion, "keep")), ingestion)
     except DecodeError as error:
         return from_error(error.cause, error.message, error.remedy)

@@ -82,6 +82,18 @@ def _read(clip: Clip, ingestion: IngestConfig) -> Media:
         raise InputError(f"clips can't be decoded here: {error.strerror}", remedy=remedy) from error
 
 
+def bought_notes(models: Sequence[Model]) -> Iterator[str]:
+    """What abstaining bought each calibrated run on its validation data."""
+    for model in models:
+        if model.abstain_below is None or model.calibration is None:
+            continue
+        selection = "detected" if "detected" in model.calibration.groups else ""
+        if (found := model.calibration.bought(selection, model.abstain_below)) is not None:
+            coverage, error = found
+            said = f"answered {100 * coverage:.0f} % of its validation samples, {100 * error:.1f} % of these wrong"
+            yield f"note: {model.name}, abstaining below {model.abstain_below:g}, {said} (all conditions together)"
+
+
 def _check_questions(models: Sequence[Model], questions: Sequence[str]) -> None:
     for model in models:
         if model.asks and not questions:
@@ -102,8 +114,10 @@ def main(argv: list[str]) -> int:
         raise InputError("a count below 1", field="--batch-size, --top", remedy="give 1 or more")
     runs, words = split_words(args.words)
     clips = wanted_clips(args, words)
-    models = [load(run, args.device, data=args.data, backbone=args.backbone, weights=args.weights) for run in runs]
+    where = {"data": args.data, "backbone": args.backbone, "weights": args.weights}
+    models = [load(run, args.device, **where, abstain_below=args.abstain_below) for run in runs]
     _check_questions(models, args.question)
+    print(*(f"{note}\n" for note in bought_notes(models)), sep="", end="", file=sys.stderr)
     asked: list[Asked] = [(clip, question) for clip in clips for question in (args.question or [None])]
     failed: set[Clip] = set()
     for (clip, question), found in side_by_side(models, asked, args.batch_size):

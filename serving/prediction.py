@@ -12,6 +12,7 @@ from models.settings import MODALITIES, Modality
 from shards.causes import Cause
 from shards.errors import InputError
 from shards.schema import StreamInfo
+from trainers.confidence import probabilities
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Prediction:
         ruined: what was there and the detector took for ruined; None: the run has no detector.
         others: logits [A] by the other selections.
         notes: what the user should know, such as words of the question that the run has never met.
+        calibrated: by which of the run's temperatures the probabilities were scaled, such as "audio_missing" or
+            "complete: visual ruined"; None: the run has no calibration, and they are the softmax of the logits.
+        temperature: what the logits were divided by; 1 without a calibration.
+        abstain_below: probability below which the answer is not to be relied on; None: there is no such limit.
         failure: why there is no answer; None where there is one.
         several: the clip may have several of the answers; each one's probability is its own.
     """
@@ -62,15 +67,19 @@ class Prediction:
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
     several: bool = False
+    calibrated: str | None = None
+    temperature: float = 1.0
+    abstain_below: float | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float32 [A], softmax of the logits; where there may be several answers their sigmoid.
+        """Float32 [A], softmax of the logits over the temperature; where there may be several answers
+        the sigmoid of each.
 
         Raises:
             InputError: the clip failed.
         """
-        return sigmoid(self._answered()) if self.several else softmax(self._answered())
+        return sigmoid(self._answered()) if self.several else softmax(self._answered(), self.temperature)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,6 +109,15 @@ class Prediction:
         return float(self.probabilities.max())
 
     @property
+    def abstains(self) -> bool:
+        """Whether the probability is below `abstain_below`.
+
+        Raises:
+            InputError: the clip failed.
+        """
+        return self.abstain_below is not None and self.probability < self.abstain_below
+
+    @property
     def present(self) -> dict[Modality, bool]:
         """Whether sound and picture were there."""
         return {m: m in self.streams and self.streams[m].present for m in MODALITIES}
@@ -124,6 +142,9 @@ class Prediction:
             **({"labels": list(self.labels)} if self.several else {}),
             "probabilities": dict(self.ranked()),
             "selection": self.selection,
+            "calibrated": self.calibrated,
+            "temperature": self.temperature,
+            "abstains": self.abstains,
             "case": self.case,
             "ruined": None if self.ruined is None else list(self.ruined),
             "logits": dict(zip(self.answers, map(float, self.logits), strict=True)),
@@ -137,10 +158,9 @@ class Prediction:
         return self.logits
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [A] of logits [A], float32; -inf is 0."""
-    values = np.exp(logits.astype(np.float64) - logits.max())
-    return (values / values.sum()).astype(np.float32)
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities [A] of logits [A] over a temperature, float32; -inf is 0."""
+    return probabilities(logits, temperature).astype(np.float32)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

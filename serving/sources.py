@@ -31,10 +31,15 @@ VIDEOS = {
 MANIFESTS = (*TABLES, *JSON_LINES)
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a still picture, by its name."""
+    return Path(name).suffix.lower() in PICTURES
+
+
 def clip_of(path: str | Path) -> Clip:
     """One file as a clip; a picture's has no sound."""
     name = os.fspath(path)
-    image = Path(name).suffix.lower() in PICTURES
+    image = is_picture(name)
     return unlabelled(name, path=None if image else name, image=name if image else None)
 
 

@@ -36,7 +36,9 @@ def _said(p: Prediction, top: int) -> str:
     if p.failure is not None:
         return f"failed: {p.failure}\n    remedy: {p.failure.remedy}"
     answers = ", ".join(f"{answer} {100 * share:.1f} %" for answer, share in p.ranked(top))
-    return "".join([f"{answers}{_module(p)}", *(f"\n    note: {note}" for note in p.notes)])
+    abstains = "abstains: " if p.abstains else ""
+    scaled = f"  [calibrated: {p.calibrated}]" if p.calibrated else ""
+    return "".join([f"{abstains}{answers}{_module(p)}{scaled}", *(f"\n    note: {note}" for note in p.notes)])
 
 
 def _module(p: Prediction) -> str:

@@ -131,6 +131,15 @@ def checkpoint_meta(folder: Path) -> tuple[dict[str, Any], int]:
     return record["meta"], sum(math.prod(record["shapes"][name][1:]) for name in names)
 
 
+def weights_sha256(folder: Path) -> str:
+    """sha256 (hex) of a checkpoint's weights, as its record says.
+
+    Raises:
+        InputError: no checkpoint, or a damaged one.
+    """
+    return str(_read_record(_whole(Path(folder)))["sha256"][WEIGHTS])
+
+
 def load_state(folder: Path) -> dict[str, Any]:
     """What was saved to resume from, on the CPU.
 

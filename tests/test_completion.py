@@ -54,7 +54,7 @@ def completed(line: str, monkeypatch) -> list[str]:
         ("avmend train finetune backbone.pre", ["backbone.preset="]),
         ("avmend train prompt precision=", ["auto", "float32", "bf16"]),  # after '=', which ends a word
         ("avmend train prompt deep=t", ["true"]),
-        ("avmend train prompt --r", ["--runs"]),
+        ("avmend train prompt --ru", ["--runs"]),
         ("avmend sweep prompts-", ["prompts-large"]),
         ("avmend study dem", ["demo"]),
         ("avmend ingest --manifest x --out y frame_mode=a", ["approximate"]),

@@ -136,7 +136,7 @@ def test_an_unknown_device_is_refused(world: World, clips):
 @unit
 def test_the_documented_lines_run(world: World, clips, tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs/predict.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     run = tmp_path / re.search(r'avmend\.load\("(.*?)"\)', code)[1]
     shutil.copytree(world.backbone, run)
     record = json.loads((run / CONFIG_FILE).read_text())

@@ -13,10 +13,14 @@ import avmend
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from serving.predict import main
+from serving.service import Service
+from serving.settings import ServeConfig
+from serving.web import Front
 from shards.errors import InputError
 from shards.questions import Question, load_questions, save_questions
 from tests.fixtures.asking import SIZES, saved_run
 from tests.fixtures.clips import NAMES, ingested_clips
+from tests.fixtures.serving import InProcess, client_of
 from tests.fixtures.worlds import World
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
@@ -112,3 +116,34 @@ def test_features_of_public_weights_need_these(run, tmp_path):
     (tmp_path / "media" / "dataset.json").write_text((data.parent.parent / "dataset.json").read_text())
     with pytest.raises(InputError, match=r"vggish\+resnet18[^$]*give --weights \(weights=\)"):
         avmend.load(run, "cpu", data=moved)
+
+
+def test_a_service_asks_questions_beside_other_runs(run, world: World):
+    """Noise goes into the log-mel and frames that the features are made of."""
+    clips = load_run(run).config.questions.parent / "clips"
+    settings = {"data": None, "backbone": world.backbone, "decoders": 1}
+    specialist = run.parent / "specialist"
+    service = Service.load(ServeConfig(runs=(run, specialist), **settings), "cpu")
+    client = client_of(Front(InProcess(service), service.config))
+
+    def sent(name: str, **texts: str):
+        return client.post("/predict", files={"clip": (name, (clips / name).read_bytes())}, data=texts)
+
+    try:
+        refused = sent("both.mp4").json()
+        clean = sent("both.mp4", question=ASKED[1]).json()
+        noisy = sent("both.mp4", question=ASKED[1], noise_audio="5", view="true").json()
+        black = sent("both.mp4", question=ASKED[1], black="true", view="true").json()
+        heard = sent("sound.wav", question=ASKED[1]).json()
+    finally:
+        service.decoders.close()
+    assert refused["field"] == "question"
+    wanted = evaluated(run)[NAMES[0], ASKED[1]]
+    assert list(clean["runs"][0]["logits"].values()) == pytest.approx(wanted, abs=CLOSE)
+    assert clean["question"] == ASKED[1]
+    assert noisy["runs"][0]["logits"] != clean["runs"][0]["logits"]
+    assert noisy["runs"][1]["logits"] == clean["runs"][1]["logits"], "a specialist that does not hear"
+    assert black["runs"][1]["logits"] != clean["runs"][1]["logits"]
+    assert len(black["views"][0]["frames"]) == 3, "all frames are looked at"
+    assert heard["runs"][1]["failure"]["error"] == "nothing to look at"
+    assert heard["runs"][0]["answer"] in ("bell", "no")

@@ -174,7 +174,8 @@ def test_files_and_mlflow_have_all_of_it(evaluated, runs):
     expected = {rate: r.accuracy for (m, rate), r in figures(results, runs["rmm"]).items() if m == "audio"}
     assert {m.step: m.value for m in history} == pytest.approx(expected)
     assert {f.path for f in client.list_artifacts(top.info.run_id)} == {
-        *("results.csv", "results.md", "results.png", "masks.csv")
+        *("results.csv", "results.md", "results.png", "masks.csv"),
+        *("confidence.csv", "risk_coverage.csv", "confidence.png"),
     }
     assert client.get_experiment(top.info.experiment_id).name == "media"
 

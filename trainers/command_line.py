@@ -1,4 +1,4 @@
-"""Command lines of ``avmend train``, ``evaluate`` and ``ui``; free of torch, Ray and MLflow, so that help is fast."""
+"""Command lines of what trains, evaluates and registers; free of torch, Ray and MLflow, so that help is fast."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ TRAIN = """Train a recipe; the same command again goes on where it stopped, or r
 
   avmend train RECIPE --help    prints every field of that recipe's config
 """
+CALIBRATE = """Fit temperatures of finished runs to validation data, so that a probability is a share of right answers.
+
+They are kept in each run's calibration.json; predict and evaluate use them. No answer changes."""
 EVALUATE = "Evaluate finished runs: conditions x methods on the test split, every method on the same ruined input."
 
 
@@ -43,6 +46,7 @@ def train_parser() -> CommandParser:
     preset = parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     complete_with(preset, preset_names)
     parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
+    parser.add_argument("--register", metavar="NAME[@ALIAS]", help="name of its model in MLflow's registry")
     parser.add_argument("--dry-run", action="store_true", help="what would be trained, from what, for how long")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
     return parser
@@ -74,7 +78,32 @@ def evaluate_parser() -> CommandParser:
     out = runs_folder() / "results"
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the results (default: {out})")
     parser.add_argument("--overwrite", action="store_true", help="replace a larger table in --out")
+    parser.add_argument("--by", choices=["audit"], help="accuracy with and without what 'avmend audit' flagged")
+    parser.add_argument("--audit", type=Path, metavar="DIR", help="its folder (default: audit, beside the shards)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
+    return parser
+
+
+def calibrate_parser() -> CommandParser:
+    """``avmend calibrate RUN ... --set key=value ...``."""
+
+    def configs(words: Sequence[str]) -> Configs:
+        return {f"runs of {task.name}": task.evaluation for task in TASKS.values()}
+
+    parser = CommandParser("avmend calibrate", CALIBRATE, configs, before="--set ")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
+    more = "fields of the config of evaluations; split is val here"
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help=more)
+    return parser
+
+
+def register_parser() -> CommandParser:
+    """``avmend register RUN NAME[@ALIAS]``."""
+    parser = CommandParser("avmend register", "A finished run's model under a name in MLflow's registry.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("name", metavar="NAME[@ALIAS]", help="name of the model; the alias moves to this version")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the store (default: the one RUN is in)")
     return parser
 
 

@@ -6,6 +6,7 @@ Conditions, settings and table are those of the runs' task.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def _mirror(
                 top.artifact(path)
 
 
+def _audit(args: argparse.Namespace, runs: Sequence[FinishedRun], task: Task) -> list[str]:
+    """The setting that ``--by audit`` stands for: the folder that was given, or the one beside the media shards."""
+    if args.by is None and args.audit is None:
+        return []
+    media = args.data if args.data is not None and task.features is None else task.media(runs[0])
+    return [f"audit={(args.audit or media / 'audit').absolute()}"]
+
+
 @command
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
@@ -112,8 +121,10 @@ def main(argv: list[str]) -> int:
     data = [f"data={args.data.absolute()}"] if args.data is not None else []
     out = lasting(args.out, "--out")
     before = stamps([out / "results.md"])
-    task = common_task([read_run(folder) for folder in args.runs])
-    evaluate(args.runs, load_config(task.evaluation, None, [*data, *args.set]), out, overwrite=args.overwrite)
+    runs = [read_run(folder) for folder in args.runs]
+    task = common_task(runs)
+    config = load_config(task.evaluation, None, [*data, *_audit(args, runs, task), *args.set])
+    evaluate(args.runs, config, out, overwrite=args.overwrite)
     print((out / "results.md").read_text(encoding="utf-8"))
     if before == stamps([out / "results.md"]):
         print(f"already finished: {out}")

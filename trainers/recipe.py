@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from models.settings import Modality
     from shards.reader import Sample
+    from trainers.answers import Answers
+    from trainers.classification.items import InputSpec
     from trainers.loop import Stage
 
 
@@ -138,6 +140,10 @@ class Evaluation(Protocol):
         """Every figure, a dataclass instance each; `advance(count, method=...)` as answers come."""
         ...
 
+    def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
+        """Every run's answers under every condition, by way of choosing the module."""
+        ...
+
     def write(self, out: Path, rows: Sequence[Any]) -> None:
         """results.csv, results.md, results.png, and which sample lost or met what."""
         ...
@@ -154,6 +160,8 @@ class ClipAnswer:
         ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
         notes: what the user should know, such as words of a question that the run has never met.
         several: a clip may have several answers: each one's probability is the sigmoid of its own logit.
+        observed: what can be told of the clip, by which a calibration is chosen; see
+            `models.conditions.observed_condition`.
     """
 
     logits: Mapping[str, Tensor]
@@ -162,6 +170,7 @@ class ClipAnswer:
     ruined: tuple[Modality, ...] | None = None
     notes: tuple[str, ...] = ()
     several: bool = False
+    observed: str = "complete"
 
     @property
     def chosen(self) -> Tensor:
@@ -177,6 +186,7 @@ class LoadedRun(Protocol):
         answers: in the order of the logits: labels, or the answers to questions.
         modalities: those that it looks at.
         extractor: fingerprint of the networks whose features it takes; None: it takes media.
+        spec: how it looks at media; None: it takes features.
     """
 
     @property
@@ -190,6 +200,9 @@ class LoadedRun(Protocol):
 
     @property
     def extractor(self) -> str | None: ...
+
+    @property
+    def spec(self) -> InputSpec | None: ...
 
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """An answer per sample, which has something of `modalities`.

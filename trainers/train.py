@@ -27,7 +27,9 @@ from trainers.config import TrainConfig
 from trainers.job import prepare
 from trainers.journal import logs, read_metrics
 from trainers.loop import Rank, local_rank
+from trainers.register import model_of, register_run
 from trainers.run import run
+from trainers.runs import read_run
 from trainers.tables import SHARES
 
 VALIDATED = tuple(f"val_{name}" for name in SHARES)
@@ -74,6 +76,8 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
         with _progress(config, names, folder, f"train {recipe.run_name(config)}", stage):
             _work(config, folder)
         main_run.summary(_summary(names, folder))
+        if (model := model_of(read_run(folder))) is not None:
+            main_run.model(model)
     return folder
 
 
@@ -254,6 +258,8 @@ def main(argv: list[str]) -> int:
     finished = prepare(config, runs).finished
     folder = train(config, runs)
     print(f"already finished: {folder}" if finished else folder)
+    if args.register is not None:
+        print(register_run(folder, args.register, runs))
     return 0
 
 

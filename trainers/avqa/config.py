@@ -237,6 +237,9 @@ class QuestionEvaluation(Config):
         rates: percent of the clips that lack a modality, besides 0 and 100.
         seed: of the masks.
         batch_size, loaders, resident: of the forward passes.
+        abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
+            the others.
+        audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
     """
 
     data: Path | None = None
@@ -247,6 +250,8 @@ class QuestionEvaluation(Config):
     batch_size: int = pydantic.Field(default=64, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
     resident: bool | None = None
+    abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
+    audit: Path | None = None
 
     @pydantic.field_validator("rates")
     @classmethod

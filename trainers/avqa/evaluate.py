@@ -5,8 +5,8 @@ What is asked and how it is scored is in `trainers.avqa.protocol`; here runs, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.sequence import StepChoice
+from trainers.answers import Answers
+from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.avqa.clips import Clips, media_name
 from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.figure import figure
 from trainers.avqa.masks import write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.avqa.protocol import EvaluationProtocol, blind_results, results_of, right_answers, scored_cases
+from trainers.avqa.protocol import EvaluationProtocol, answers, blind_results, results_of, scored_cases
 from trainers.avqa.results import Result, markdown, summarise
+from trainers.calibration import Calibration, fingerprints, read_calibration
+from trainers.confidence_table import write_confidence
 from trainers.identity import content_settings
+from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
 from trainers.tables import write_rows
@@ -44,6 +49,8 @@ class AnswerEvaluation:
     inputs: dict[str, Any]
     experiment: str
     device: torch.device
+    calibrations: Mapping[str, Calibration | None]
+    judged: list[Judged] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -67,14 +74,30 @@ class AnswerEvaluation:
         self, predictor: QuestionPredictor, advance: Callable[..., None], missing: Modality | None
     ) -> np.ndarray:
         """Which of a run's answers are right with `missing` taken away, bool [Q]."""
-        size, loaders = self.config.batch_size, self.config.loaders
-        clips = self.clips[predictor.config.choice]
-        out = right_answers(predictor, clips, self.protocol, missing, size, loaders, self.device)
-        advance(len(out), method=predictor.config.method)
+        out = np.zeros(len(self.protocol.asked.questions), dtype=bool)
+        if (found := self._answers(predictor, advance, missing)) is not None:
+            out[found.index] = found.right
+            self.judged.extend(_judged(predictor, missing, found, self.calibrations[predictor.run.folder.name]))
         return out
 
+    def _answers(
+        self, predictor: QuestionPredictor, advance: Callable[..., None], missing: Modality | None
+    ) -> Answers | None:
+        size, loaders = self.config.batch_size, self.config.loaders
+        clips = self.clips[predictor.config.choice]
+        found = answers(predictor, clips, self.protocol, missing, size, loaders, self.device)
+        advance(len(self.protocol.asked.questions), method=predictor.config.method)
+        return found
+
+    def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
+        """By run and condition; there is nothing to select."""
+        for predictor in self.predictors:
+            for missing in scored_cases(predictor):
+                if (found := self._answers(predictor, advance, missing)) is not None:
+                    yield predictor.run, _condition(missing), {"": found}
+
     def write(self, out: Path, rows: Sequence[Result]) -> None:
-        """Tables, figure, and masks.csv: which clip lacks what at which rate."""
+        """Tables, figure, confidence.csv, and masks.csv: which clip lacks what at which rate."""
         notes = {
             "questions": len(self.protocol.asked.questions),
             "clips": len(self.protocol.draws),
@@ -84,7 +107,9 @@ class AnswerEvaluation:
         }
         write_rows(out / "results.csv", rows)
         lines = summarise(rows)
-        (out / "results.md").write_text(markdown(lines, notes) + "\n", encoding="utf-8")
+        parts = [markdown(lines, notes), *write_confidence(out, self.judged, self.config.abstain_below)]
+        parts += write_by_audit(out, self.judged, [q.clip for q in self.protocol.asked.questions], self.config.audit)
+        (out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         write_masks(out / "masks.csv", self.protocol.draws)
 
@@ -115,8 +140,24 @@ def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEv
         "config": content_settings(config),
         "dataset": whole.info.fingerprint(),
         "questions": file_sha256(asked),
+        **audit_fingerprint(config.audit),
     }
-    return AnswerEvaluation(config, questions, clips, protocol, predictors, inputs, media_name(data), device)
+    calibrations = {run.folder.name: read_calibration(run) for run in runs}
+    inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
+    name = media_name(data)
+    return AnswerEvaluation(config, questions, clips, protocol, predictors, inputs, name, device, calibrations)
+
+
+def _condition(missing: Modality | None) -> str:
+    return f"{missing}_missing" if missing else "complete"
+
+
+def _judged(
+    predictor: QuestionPredictor, missing: Modality | None, found: Answers, calibration: Calibration | None
+) -> Iterator[Judged]:
+    config = predictor.config
+    name = f"{config.network} {config.method}"
+    return judged((name, "", config.seed, _condition(missing), predictor.run.folder.name), found, calibration)
 
 
 def _refuse_twins(predictors: Sequence[QuestionPredictor]) -> None:

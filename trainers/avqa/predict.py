@@ -15,6 +15,7 @@ from models.avqa.batch import AVQABatch
 from models.avqa.recovery.avr import AVR
 from models.avqa.scale import Scale
 from models.batch import take_away
+from models.conditions import observed_condition
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import Vocabulary, words_of
@@ -59,12 +60,19 @@ class QuestionPredictor:
         """Without the one that a specialist never looks at."""
         return tuple(m for m in MODALITIES if m != self.config.absent)
 
+    @property
+    def spec(self) -> None:
+        """None: it takes features."""
+        return None
+
     @torch.inference_mode()
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """Answer a question about each clip as feature shards hold it; see `trainers.recipe.LoadedRun`."""
         batch = self._batch_of(samples, questions).to(next(self.answerer.parameters()).device)
         logits = self(batch).cpu()
-        return [ClipAnswer({"": row}, notes=self._notes(text)) for row, text in zip(logits, questions, strict=True)]
+        seen = [observed_condition(row) for row in self.seen(batch.present).tolist()]
+        rows = zip(logits, questions, seen, strict=True)
+        return [ClipAnswer({"": row}, notes=self._notes(text), observed=observed) for row, text, observed in rows]
 
     def _notes(self, question: str) -> tuple[str, ...]:
         """What of a question the run does not read."""
@@ -97,6 +105,10 @@ class QuestionPredictor:
         if self.config.absent is not None:
             batch = take_away(batch, self.config.absent)
         return self.answerer(batch)[0].float()
+
+    def seen(self, present: Tensor) -> Tensor:
+        """Of what is there, bool [B, 2], what it looks at."""
+        return present & torch.tensor([m != self.config.absent for m in MODALITIES], device=present.device)
 
     @property
     def diffusion(self) -> AVR | None:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.conditions import observed_condition
 from models.settings import MODALITIES, Modality
 from shards.baselines import look_up, majority
 from shards.errors import InputError
 from shards.questions import Question
+from trainers.answers import Answers
 from trainers.avqa.accuracy import scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
@@ -62,7 +64,6 @@ def scored_cases(predictor: QuestionPredictor) -> list[Modality | None]:
     return [m for m in whole if predictor.sees(m)]
 
 
-@torch.inference_mode()
 def right_answers(
     predictor: QuestionPredictor,
     clips: Clips,
@@ -72,7 +73,24 @@ def right_answers(
     loaders: int,
     device: torch.device,
 ) -> np.ndarray:
-    """Which answers are right with `missing` taken away, bool [Q]; False where nothing is left.
+    """Which answers are right with `missing` taken away, bool [Q]; False where nothing is left. Else as `answers`."""
+    out = np.zeros(len(protocol.asked.questions), dtype=bool)
+    if (found := answers(predictor, clips, protocol, missing, size, loaders, device)) is not None:
+        out[found.index] = found.right
+    return out
+
+
+@torch.inference_mode()
+def answers(
+    predictor: QuestionPredictor,
+    clips: Clips,
+    protocol: EvaluationProtocol,
+    missing: Modality | None,
+    size: int,
+    loaders: int,
+    device: torch.device,
+) -> Answers | None:
+    """The answers with `missing` taken away, of the questions of whose clip something is left; None: of none.
 
     Args:
         clips: features as the run takes them.
@@ -83,7 +101,7 @@ def right_answers(
     """
     items = QuestionItems(clips, protocol.asked.questions, predictor.vocabulary, predictor.words, absent=missing)
     order = protocol.left[missing].nonzero()[0].tolist()
-    out = np.zeros(len(items), dtype=bool)
+    parts = []
     for batch in batches(items, order, size, loaders, drop_last=False):
         there = batch.to(device)
         logits = predictor(there)  # type: ignore[arg-type]
@@ -91,9 +109,9 @@ def right_answers(
             first = protocol.asked.questions[int(batch.index[bad.cpu()][0])]
             where = f"question '{first.id}' without {missing}" if missing else f"question '{first.id}'"
             raise FloatingPointError(f"{predictor.config.method}: the logits of {where} are NaN")
-        hits = logits.argmax(dim=1) == there.label
-        out[batch.index.numpy()] = hits.cpu().numpy()
-    return out
+        observed = [observed_condition(row) for row in predictor.seen(batch.present).tolist()]
+        parts.append(Answers.of(batch.index, logits, there.label, observed))
+    return Answers.joined(parts) if parts else None
 
 
 def results_of(

@@ -219,6 +219,9 @@ class EvaluateConfig(Config):
         alone: the way of a modality whose other one is missing, see `models.settings.BackboneConfig`; None: as each
             backbone has it.
         batch_size, loaders: of the forward passes.
+        abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
+            the others.
+        audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
     """
 
     data: Path | None = None
@@ -235,6 +238,8 @@ class EvaluateConfig(Config):
     overlays: Path | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)
     loaders: int = pydantic.Field(default=0, ge=0)
+    abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
+    audit: Path | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod

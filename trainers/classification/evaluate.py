@@ -19,6 +19,9 @@ from shards.errors import InputError
 from shards.keys import safe_name
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, SampleMeta
+from trainers.answers import Answers
+from trainers.audit_table import audit_fingerprint, write_by_audit
+from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.classification import ladders
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
@@ -27,9 +30,11 @@ from trainers.classification.predict import MeanLogits, Predictor
 from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
 from trainers.classification.targets import Loss, TargetForm, several_labels
+from trainers.confidence_table import write_confidence
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
+from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
 from trainers.recipe import NO_DATA, FinishedRun
@@ -48,7 +53,9 @@ class ConditionEvaluation:
     inputs: dict[str, Any]
     experiment: str
     device: torch.device
+    calibrations: Mapping[str, Calibration | None]
     by_class: list[ClassRow] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -63,24 +70,41 @@ class ConditionEvaluation:
             FloatingPointError: a method's logits are NaN.
         """
         rows: list[Row] = []
-        for predictor in self.predictors:
-            for condition in self.config.applied():
-                outcome = _answers(predictor, condition, self.data, self.config, self.device, advance)
-                rows += _rows(predictor, condition, outcome)
-                self.by_class.extend(_class_rows(predictor, condition, outcome))
+        for predictor, condition, outcome in self._outcomes(advance):
+            rows += _rows(predictor, condition, outcome)
+            self.by_class.extend(_class_rows(predictor, condition, outcome))
+            self.judged.extend(_judged(predictor, condition, outcome, self.calibrations[predictor.run.folder.name]))
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
             raise InputError(message, file=self.data.folder, field="conditions", remedy="evaluate other conditions")
         return rows
 
+    def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
+        """By run, condition and selection."""
+        for predictor, condition, outcome in self._outcomes(advance):
+            yield predictor.run, condition.name, outcome
+
+    def _outcomes(self, advance: Callable[..., None]) -> Iterator[tuple[Predictor, Condition, dict[str, Answers]]]:
+        for predictor in self.predictors:
+            for condition in self.config.applied():
+                yield (
+                    predictor,
+                    condition,
+                    _answers(predictor, condition, self.data, self.config, self.device, advance),
+                )
+
     def write(self, out: Path, rows: Sequence[Row]) -> None:
-        """Tables, figures, classes.csv, corruptions.csv, and draws.csv: what every sample met."""
+        """Tables, figures, classes.csv, confidence.csv, corruptions.csv, and draws.csv: what every sample met."""
         write_rows(out / "results.csv", rows)
         write_rows(out / "classes.csv", self.by_class)
         lines, corrupted = summarise(rows), corruption_rows(rows)
         found = ladders.ladders(corrupted)
         texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
+        if self.judged:  # of clips with one label
+            texts += write_confidence(out, self.judged, self.config.abstain_below)
+            ids = [meta.id for meta in self.data.metas]
+            texts += write_by_audit(out, self.judged, ids, self.config.audit)
         (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         for ladder in found:
@@ -106,13 +130,16 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
         "config": {k: v for k, v in content_settings(config).items() if k not in OF_CORRUPTIONS},
         "dataset": info.fingerprint(),
         **corruption_inputs(config, info, folder),
+        **audit_fingerprint(config.audit),
     }
+    calibrations = {run.folder.name: read_calibration(run) for run in runs}
+    inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
-    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device)
+    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
 
 
 def rows_drawn(
@@ -162,28 +189,6 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     return MediaItems(data, backbone.labels, spec, names, noise, trained.seed, form=form, files=files)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a method made of the samples with anything left.
-
-    Attributes:
-        label: int64 [N]; of clips with several labels float32 [N, C].
-        logits: float32 [N, C]; of several pictures a clip, those of the mean probability.
-    """
-
-    label: Tensor
-    logits: Tensor
-
-    @property
-    def metric(self) -> str:
-        """What they are judged by: "accuracy"; of clips with several labels "mAP"."""
-        return "accuracy" if self.label.dim() == 1 else MEAN_AP
-
-    def scores(self, loss: Loss) -> np.ndarray:
-        """By which clips are ranked, float [N, C]: as probabilities, in the same order and without their ties."""
-        return (self.logits.log_softmax(dim=1) if loss == "ce" else self.logits).numpy()
-
-
 @torch.inference_mode()
 def _answers(
     predictor: Predictor,
@@ -193,26 +198,29 @@ def _answers(
     device: torch.device,
     advance: Callable[..., None],
 ) -> dict[str, Answers]:
-    """By selection."""
+    """By selection, of the samples with anything left."""
     items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
     row = {i: row for row, i in enumerate(keep)}
-    found: dict[str, MeanLogits] = {}
+    found, seen = dict[str, MeanLogits](), [""] * len(row)
     for frame in range(_passes(items, keep, config)):
         if config.frames == "all":
             items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
         for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
             batch = batch.to(device)
             rows = [row[i] for i in batch.index.tolist()]
-            for selection, logits in predictor.predict(batch, condition).items():
+            by_selection, _, observed = predictor.answer(batch, condition)
+            for at, name in zip(rows, observed, strict=True):
+                seen[at] = seen[at] or name
+            for selection, logits in by_selection.items():
                 check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
                 mean = found.setdefault(selection, MeanLogits(len(row), logits.shape[1], predictor.loss))
                 mean.add(rows, logits.float().cpu())
             if not frame:
                 advance(len(batch), method=predictor.run.method)
     advance(len(data) - len(row))
-    label = items.targets.batch(list(row)) if row else torch.zeros(0)
-    return {selection: Answers(label, mean.logits()) for selection, mean in found.items()}
+    label, index = items.targets.batch(list(row)) if row else torch.zeros(0), torch.tensor(list(row))
+    return {selection: Answers.of(index, mean.logits(), label, seen) for selection, mean in found.items()}
 
 
 def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> int:
@@ -220,13 +228,34 @@ def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> i
     return 1 if config.frames == "middle" else max((items.frames(i) for i in keep), default=1)
 
 
+def _judged(
+    predictor: Predictor, condition: Condition, answers: Mapping[str, Answers], calibration: Calibration | None
+) -> Iterator[Judged]:
+    """Of clips with one label: confidence is that of a softmax."""
+    run = predictor.run
+    for selection, found in answers.items():
+        if found.label.ndim == 1:
+            own = (run.method, selection, run.config.seed, condition.name, run.folder.name)
+            yield from judged(own, found, calibration)
+
+
+def _metric(found: Answers) -> str:
+    """What answers are judged by: "accuracy"; of clips with several labels "mAP"."""
+    return "accuracy" if found.label.ndim == 1 else MEAN_AP
+
+
+def _scores(found: Answers, loss: Loss) -> np.ndarray:
+    """By which clips are ranked, float [N, C]: as probabilities, in the same order and without their ties."""
+    return torch.from_numpy(found.logits).log_softmax(dim=1).numpy() if loss == "ce" else found.logits
+
+
 def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[Row]:
     run, cost = predictor.run, predictor.run.cost()
     for selection, found in answers.items():
-        if found.metric == MEAN_AP:
-            share, occurring = mean_average_precision(found.label.numpy() > 0, found.scores(predictor.loss))
+        if _metric(found) == MEAN_AP:
+            share, occurring = mean_average_precision(found.label > 0, _scores(found, predictor.loss))
         else:
-            share = occurring = int((found.logits.argmax(dim=1) == found.label).sum()) / len(found.label)
+            share = occurring = int(found.right.sum()) / len(found.right)
         yield Row(
             method=run.method,
             selection=selection,
@@ -237,7 +266,7 @@ def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answ
             trained=predictor.trained,
             parameters=predictor.parameters,
             run=run.folder.name,
-            metric=found.metric,
+            metric=_metric(found),
             occurring=occurring,
             **cost,
         )
@@ -249,19 +278,18 @@ def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str
         for label, share, count in _by_class(found, predictor.loss):
             name = predictor.backbone.labels[label]
             own = (run.method, selection, run.config.seed, condition.name, name)
-            yield ClassRow(*own, share, count, "accuracy" if found.metric == "accuracy" else "AP")
+            yield ClassRow(*own, share, count, "accuracy" if _metric(found) == "accuracy" else "AP")
 
 
 def _by_class(found: Answers, loss: Loss) -> Iterator[tuple[int, float, int]]:
     """Classes that some clip has, with accuracy or average precision, and how many clips have them."""
-    if found.metric == MEAN_AP:
-        true = found.label.numpy() > 0
-        precisions, counts = class_average_precisions(true, found.scores(loss)), true.sum(axis=0)
+    if _metric(found) == MEAN_AP:
+        true = found.label > 0
+        precisions, counts = class_average_precisions(true, _scores(found, loss)), true.sum(axis=0)
         yield from ((int(c), float(precisions[c]), int(counts[c])) for c in np.flatnonzero(counts))
         return
-    right = found.logits.argmax(dim=1) == found.label
-    for label in found.label.unique().tolist():
-        own = right[found.label == label]
+    for label in np.unique(found.label).tolist():
+        own = found.right[found.label == label]
         yield label, int(own.sum()) / len(own), len(own)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.batch import AVBatch
-from models.conditions import CASES, CONDITIONS, Condition, case_of
+from models.conditions import CASES, CONDITIONS, Condition, case_of, observed_condition
 from models.detector import QualityDetector
 from models.prompts import DualPrompts, concatenate
 from models.settings import MODALITIES, Modality
@@ -82,19 +82,33 @@ class Predictor:
         """None: it takes clips as media shards hold them."""
         return None
 
+    @property
+    def spec(self) -> InputSpec:
+        """What of a clip goes into the network: its length, its size, its normalisation."""
+        return input_spec(self.backbone)
+
+    def answer(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str], list[str]]:
+        """Logits [B, C] by selection; by sample the case that the detector names ("" without one), and what can be
+        told of it without an oracle."""
+        present = batch.present.tolist()
+        if self.choose is None:
+            return self.predict(batch, condition), [""] * len(batch), [observed_condition(row) for row in present]
+        logits, cases = self.choose(batch, condition)
+        verdicts = [_ruined(case, row) for case, row in zip(cases, present, strict=True)]
+        return logits, cases, [observed_condition(row, v) for row, v in zip(present, verdicts, strict=True)]
+
     @torch.inference_mode()
     def ask(self, samples: Sequence[Sample], questions: Sequence[str] = ()) -> list[ClipAnswer]:
         """Classify clips as media shards hold them; see `trainers.recipe.LoadedRun`. No noise is added."""
-        batch = _batch_of(samples, input_spec(self.backbone)).to(next(self.backbone.net.parameters()).device)
+        batch = _batch_of(samples, self.spec).to(next(self.backbone.net.parameters()).device)
         out: dict[int, ClipAnswer] = {}
         there = [tuple(row) for row in batch.present.tolist()]
         for present in sorted(set(there), reverse=True):
             part = batch.select(np.array([row == present for row in there]))
-            choose = self.choose or (lambda batch, condition: (self.predict(batch, condition), [""] * len(batch)))
-            logits, cases = choose(part, BY_PRESENCE[present])
-            for row, (i, case) in enumerate(zip(part.index.tolist(), cases, strict=True)):
+            logits, cases, seen = self.answer(part, BY_PRESENCE[present])
+            for row, (i, case, observed) in enumerate(zip(part.index.tolist(), cases, seen, strict=True)):
                 own = {name: x[row].float().cpu() for name, x in logits.items()}
-                out[i] = replace(_clip_answer(own, case, present), several=self.several)
+                out[i] = replace(_clip_answer(own, case, present, observed), several=self.several)
         return [out[i] for i in range(len(samples))]
 
 
@@ -139,11 +153,16 @@ def _batch_of(samples: Sequence[Sample], spec: InputSpec) -> AVBatch:
     return collate(rows)
 
 
-def _clip_answer(logits: dict[str, Tensor], case: str, present: tuple[bool, ...]) -> ClipAnswer:
+def _clip_answer(logits: dict[str, Tensor], case: str, present: tuple[bool, ...], observed: str) -> ClipAnswer:
     if not case:
-        return ClipAnswer(logits)
+        return ClipAnswer(logits, observed=observed)
+    return ClipAnswer(logits, "detected", case, _ruined(case, present), observed=observed)
+
+
+def _ruined(case: str, present: Sequence[bool]) -> tuple[Modality, ...]:
+    """Of what is there, what the case says is ruined."""
     there = [m for m, here in zip(MODALITIES, present, strict=True) if here]
-    return ClipAnswer(logits, "detected", case, tuple(m for m in CONDITIONS[case].noisy if m in there))
+    return tuple(m for m in CONDITIONS[case].noisy if m in there)
 
 
 def load_finetuned(run: FinishedRun, device: torch.device) -> Predictor:

@@ -1,5 +1,5 @@
-"""Runs in MLflow: opened and closed by the driver, metrics copied from metrics.jsonl. No other module
-imports MLflow (ui.py starts its server).
+"""Runs in MLflow: opened and closed by the driver, metrics copied from metrics.jsonl. Besides it
+only the flavour in `serving` knows MLflow (ui.py starts its server).
 
 The disk comes first: should the MLflow store fail, training goes on, a warning says so, and the next run of
 the same folder copies what is missing. A server is asked in the background: no training waits for it.
@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: nobody asked for it
 from shards.redaction import redacted
 from trainers.tracking.address import is_server, sqlite_uri, store_uri
+from trainers.tracking.models import RunModel, register
 from trainers.tracking.probe import probe_store
 from trainers.tracking.reading import Recorded, read_artifact, read_runs, tag_experiments
 from trainers.tracking.record import is_closed
@@ -41,6 +42,7 @@ __all__ = [
     "VERSIONS",
     "Recorded",
     "Run",
+    "RunModel",
     "Store",
     "flatten",
     "is_closed",
@@ -49,6 +51,7 @@ __all__ = [
     "probe_store",
     "read_artifact",
     "read_runs",
+    "register",
     "sqlite_uri",
     "store_uri",
     "tag_experiments",

@@ -20,6 +20,7 @@ from shards.redaction import redacted
 from trainers.journal import FILE, Tail, append_metrics
 from trainers.tracking import record
 from trainers.tracking.delivery import Delivery
+from trainers.tracking.models import RunModel, log_model
 from trainers.tracking.tags import NOTE
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,10 @@ class Run:
             (client.log_artifacts if Path(path).is_dir() else client.log_artifact)(self.run_id, str(path), place)
 
         self._send(send)
+
+    def model(self, found: RunModel) -> None:
+        """Log the run as a model, once."""
+        self._send(lambda: log_model(self.client, self.run_id, found))
 
     @contextmanager
     def synced_every(self, seconds: float) -> Iterator[None]:

@@ -30,6 +30,7 @@ from tuning.report.provenance import datasets, provenance_blocks
 from tuning.report.run_selection import Chosen, base_name, choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import trained_blocks
+from tuning.report.trust import audit_blocks, confidence_blocks
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def _parts(chosen: Chosen, evaluated: Sequence[Evaluation | Recorded], clips: in
 def _evaluation(found: Evaluation, tag: str, clips: int) -> tuple[Block, ...]:
     view = EVALUATION_VIEWS[found.task.row]
     shown = clip_blocks(view.clips, found, clips) if clips else ()
-    return (*view.accuracy(found.rows, tag), *view.details(found), *view.cost(found.rows, tag), *shown)
+    trust = (*confidence_blocks(found, tag), *audit_blocks(found))
+    return (*view.accuracy(found.rows, tag), *trust, *view.details(found), *view.cost(found.rows, tag), *shown)
 
 
 def _lead(found: Evaluation) -> str:
