@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,12 +24,14 @@ class Backbone:
         labels: class names in the order of the logits.
         normalisation: of its inputs.
         fingerprint: sha256 of weights and sizes, "" for a fresh one.
+        loss: "ce", or "bce" of a head whose logits are independent (clips with several labels).
     """
 
     net: CAVMAE
     labels: tuple[str, ...]
     normalisation: Normalisation
     fingerprint: str = ""
+    loss: Literal["ce", "bce"] = "ce"
 
     def meta(self) -> dict:
         """What a checkpoint must say besides the weights; `from_checkpoint` reads it."""
@@ -37,7 +40,7 @@ class Backbone:
             "backbone": self.net.config.as_dict(),
             "labels": list(self.labels),
             "normalisation": self.normalisation.as_dict(),
-        }
+        } | ({"loss": self.loss} if self.loss != "ce" else {})
 
     @classmethod
     def from_checkpoint(cls, weights: dict[str, Tensor], meta: dict) -> Backbone:
@@ -52,7 +55,8 @@ class Backbone:
         except RuntimeError as error:
             raise ValueError(f"weights do not fit the backbone's sizes: {error}") from None
         normalisation = Normalisation.from_dict(meta["normalisation"])
-        return cls(net, tuple(meta["labels"]), normalisation, weights_fingerprint(weights, meta["backbone"]))
+        fingerprint = weights_fingerprint(weights, meta["backbone"])
+        return cls(net, tuple(meta["labels"]), normalisation, fingerprint, meta.get("loss", "ce"))
 
 
 def weights_fingerprint(weights: dict[str, Tensor], config: dict) -> str:

@@ -26,7 +26,7 @@ class AVBatch:
         audio: fbank [B, F, 128] or cached tokens [B, N, D]; NaN where absent.
         visual: picture [B, 3, H, W] or cached tokens [B, N, D]; NaN where absent.
         present: bool [B, 2], in the order of `MODALITIES`.
-        label: int64 [B].
+        label: int64 [B]; or float32 [B, C], the share of every class (of clips with several labels, and of mixtures).
         index: int64 [B], the samples' positions in their split.
     """
 

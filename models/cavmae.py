@@ -3,14 +3,16 @@
 Gong et al., *Contrastive Audio-Visual Masked Autoencoder*, ICLR 2023 (`CAVMAEFT` of YuanGongND/cav-mae).
 Module names are the published ones, so that public checkpoints load by name. Between the encoders and the
 joint block stands a bidirectional cross-attention (`fusion`), which the prompt method needs; its output
-projections start at zero, so a freshly imported public checkpoint computes exactly the published function.
+projections start at zero, so a freshly imported public checkpoint computes exactly the published function. A public
+network that stays frozen has the fusion `prompts` (`models.settings.BackboneConfig`), which adds what prompts change
+of the attention and nothing else, and begins as the joint block's own attention (`start_fusion`).
 
 Shapes: B samples, F fbank frames, N tokens of one modality, D width, C classes, P prompt tokens.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,23 +86,35 @@ class CrossAttention(nn.Module):
     other's tokens].
 
     The output projection starts at zero (identity), see the module's note on imported checkpoints.
+
+    Args:
+        difference: add only what the prompts change: the attention with them less that without.
     """
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, difference: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.difference = heads, difference
         self.norm_q, self.norm_kv = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, keys: list[Tensor]) -> Tensor:  # [B, N, D], each [B, M, D] -> [B, N, D]
-        """Queries [B, N, D] and several memories [B, M, D] to [B, N, D]."""
-        if not keys:  # nothing to attend to: the other modality is absent and there is no prompt
+    def forward(self, x: Tensor, prompts: Tensor | None, other: Tensor | None) -> Tensor:
+        """Queries [B, N, D], prompts [B, P, D] and the other modality's tokens [B, M, D], where there are any, to
+        [B, N, D]."""
+        keys = [k for k in (prompts, other) if k is not None]
+        if not keys or (self.difference and prompts is None):  # nothing to attend to, or nothing that changes it
             return x
+        found = self._attend(x, torch.cat(keys, dim=1))
+        if not self.difference:
+            return x + self.proj(found)
+        found = found if other is None else found - self._attend(x, other)
+        return x + F.linear(found, self.proj.weight)
+
+    def _attend(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Queries [B, N, D] and keys [B, M, D] to [B, N, D], before the output projection."""
         b, n, d = x.shape
-        memory = self.norm_kv(torch.cat(keys, dim=1))
         q = self.q(self.norm_q(x)).view(b, n, self.heads, -1).transpose(1, 2)
-        k, v = self.kv(memory).view(b, -1, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        return x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        k, v = self.kv(self.norm_kv(keys)).view(b, -1, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
 
 
 class PatchEmbed(nn.Module):
@@ -125,7 +139,7 @@ class CAVMAE(nn.Module):
 
     def __init__(self, config: BackboneConfig, classes: int):
         super().__init__()
-        self.config, self.classes = config, classes
+        self.config, self.classes, self.alone = config, classes, config.alone
         dim, heads = config.dim, config.heads
 
         def blocks(n: int) -> nn.ModuleList:
@@ -137,7 +151,8 @@ class CAVMAE(nn.Module):
         self.pos_embed_a = nn.Parameter(sincos_positions(dim, MEL_BINS // PATCH, time))
         self.pos_embed_v = nn.Parameter(sincos_positions(dim, side, side))
         self.blocks_a, self.blocks_v = blocks(config.depth), blocks(config.depth)
-        self.fusion_a, self.fusion_v = CrossAttention(dim, heads), CrossAttention(dim, heads)
+        difference = config.fusion == "prompts"
+        self.fusion_a, self.fusion_v = (CrossAttention(dim, heads, difference) for _ in range(2))
         self.blocks_u = blocks(config.joint_depth)
         self.norm_a, self.norm_v, self.norm = (nn.LayerNorm(dim) for _ in range(3))
         self.mlp_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
@@ -193,8 +208,8 @@ class CAVMAE(nn.Module):
         """Fusion, joint blocks, pooling and head, for the modalities that are there.
 
         Args:
-            tokens: encoder outputs [B, N, D]; one modality alone takes the published single-modality path
-                with its own norms.
+            tokens: encoder outputs [B, N, D]; one modality alone takes a published single-modality path
+                (`BackboneConfig.alone`).
 
         Returns:
             logits [B, C].
@@ -202,14 +217,34 @@ class CAVMAE(nn.Module):
         alone = next(iter(tokens)) if len(tokens) == 1 else None
         fused = []
         for modality in tokens:
-            batch = len(tokens[modality])
-            keys = [hook.keys(modality, batch)] if hook is not None else []
-            keys += [other for name, other in tokens.items() if name != modality]
-            fused.append(self._part("fusion", modality)(tokens[modality], [k for k in keys if k is not None]))
+            prompts = hook.keys(modality, len(tokens[modality])) if hook is not None else None
+            other = next((x for name, x in tokens.items() if name != modality), None)
+            fused.append(self._part("fusion", modality)(tokens[modality], prompts, other))
         x = torch.cat(fused, dim=1)
+        pooled = self._pool(x, alone)
+        if alone is not None and self.alone == "averaged":
+            pooled = (self._pool(x, None) + pooled) / 2
+        return self.mlp_head(pooled)
+
+    def _pool(self, x: Tensor, norms: Modality | None) -> Tensor:
+        """Joint blocks with one set of norms, and the mean over tokens: [B, N, D] -> [B, D]."""
         for block in self.blocks_u:
-            x = block(x, alone)
-        return self.mlp_head(getattr(self, "norm" + _SUFFIX[alone])(x).mean(dim=1))
+            x = block(x, norms)
+        return getattr(self, "norm" + _SUFFIX[norms])(x).mean(dim=1)
+
+    @torch.no_grad()
+    def start_fusion(self) -> None:
+        """Let the cross-attentions begin as the first joint block's attention: there the published network relates
+        the modalities, so prompts meet trained queries, keys and values."""
+        block, dim = cast(Block, self.blocks_u[0]), self.config.dim
+        for fusion in (self.fusion_a, self.fusion_v):
+            for norm in (fusion.norm_q, fusion.norm_kv):
+                norm.load_state_dict(cast(nn.LayerNorm, block.norm1).state_dict())
+            for part, rows in ((fusion.q, slice(dim)), (fusion.kv, slice(dim, None))):
+                part.weight.copy_(block.attn.qkv.weight[rows])
+                part.bias.copy_(block.attn.qkv.bias[rows])
+            fusion.proj.weight.copy_(block.attn.proj.weight)
+            fusion.proj.bias.copy_(block.attn.proj.bias)
 
     def forward(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchaudio.compliance import kaldi
 
 SAMPLE_RATE = 16000  # Hz
@@ -32,9 +33,13 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
         raise ValueError(f"int16 [samples] is needed, not {waveform.dtype} {waveform.shape}")
     if len(waveform) < WINDOW:
         raise ValueError(f"{len(waveform)} samples of sound; one window of 25 ms takes {WINDOW}")
-    sound = torch.from_numpy(waveform.astype(np.float32) / 32768.0)
+    return filter_bank(torch.from_numpy(waveform.astype(np.float32) / 32768.0)).numpy().astype(np.float16)
+
+
+def filter_bank(sound: Tensor) -> Tensor:
+    """`log_mel` of a waveform of -1..1, float32 [samples] -> float32 [frames, 128]."""
     sound = sound - sound.mean()
-    bank = kaldi.fbank(
+    return kaldi.fbank(
         sound[None],
         htk_compat=True,
         sample_frequency=SAMPLE_RATE,
@@ -45,4 +50,3 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
         frame_length=25.0,
         frame_shift=10.0,
     )
-    return bank.numpy().astype(np.float16)

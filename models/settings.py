@@ -40,6 +40,12 @@ class BackboneConfig:
         joint_depth: blocks of the joint encoder.
         target_length: fbank frames (10 ms each) per sample, a multiple of 16.
         image_size: side of the square picture in pixels, a multiple of 16.
+        fusion: what the cross-attention between the encoders adds to a modality's tokens. `residual`: all that they
+            attend to, the other modality and prompts. `prompts`: only what prompts change of that, nothing without
+            any; so a public network stays the published one, and prompts learn beside it from the first step.
+        alone: the way of a modality whose other one is missing through the joint blocks. `own`: with its own norms
+            (published for networks tuned on one modality). `averaged`: twice, with its own and with the joint ones,
+            the two means averaged (published for networks tuned on both: `missingaudioonly`, `missingvideoonly`).
     """
 
     dim: int = 768
@@ -49,6 +55,8 @@ class BackboneConfig:
     joint_depth: int = 1
     target_length: int = 1024
     image_size: int = 224
+    fusion: Literal["residual", "prompts"] = "residual"
+    alone: Literal["own", "averaged"] = "own"
 
     def __post_init__(self):
         if self.dim % (4 * self.heads) and self.dim % self.heads:
@@ -67,8 +75,10 @@ class BackboneConfig:
         }
 
     def as_dict(self) -> dict:
-        """As plain values, for a checkpoint's JSON."""
-        return asdict(self)
+        """As plain values, for a checkpoint's JSON; `fusion` and `alone` where they are not the usual ones, so that
+        fingerprints of networks that lack them stay."""
+        usual = {"fusion": "residual", "alone": "own"}
+        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
 
 BACKBONES = {

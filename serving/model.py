@@ -264,6 +264,7 @@ class Model:
             answer.ruined,
             values,
             answer.notes,
+            several=answer.several,
             calibrated=group[0] if group else None,
             temperature=group[1] if group else 1.0,
             abstain_below=self.abstain_below,

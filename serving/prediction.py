@@ -51,6 +51,7 @@ class Prediction:
         temperature: what the logits were divided by; 1 without a calibration.
         abstain_below: probability below which the answer is not to be relied on; None: there is no such limit.
         failure: why there is no answer; None where there is one.
+        several: the clip may have several of the answers; each one's probability is its own.
     """
 
     clip: str
@@ -65,18 +66,29 @@ class Prediction:
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
+    several: bool = False
     calibrated: str | None = None
     temperature: float = 1.0
     abstain_below: float | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float32 [A], softmax of the logits over the temperature.
+        """Float32 [A], softmax of the logits over the temperature; where there may be several answers
+        the sigmoid of each.
 
         Raises:
             InputError: the clip failed.
         """
-        return softmax(self._answered(), self.temperature)
+        return sigmoid(self._answered()) if self.several else softmax(self._answered(), self.temperature)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answers that are more probable than not, the most probable first; of one answer a clip, that one.
+
+        Raises:
+            InputError: the clip failed.
+        """
+        return tuple(name for name, share in self.ranked() if share >= 0.5) if self.several else (self.answer,)
 
     @property
     def answer(self) -> str:
@@ -127,6 +139,7 @@ class Prediction:
         return {
             "run": self.run,
             "answer": self.answer,
+            **({"labels": list(self.labels)} if self.several else {}),
             "probabilities": dict(self.ranked()),
             "selection": self.selection,
             "calibrated": self.calibrated,
@@ -148,6 +161,11 @@ class Prediction:
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Probabilities [A] of logits [A] over a temperature, float32; -inf is 0."""
     return probabilities(logits, temperature).astype(np.float32)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities [A] of independent logits [A], float32."""
+    return (0.5 * (1 + np.tanh(logits.astype(np.float64) / 2))).astype(np.float32)
 
 
 def nothing_left(modalities: tuple[Modality, ...]) -> Failure:

@@ -15,7 +15,25 @@ from shards.csv_rows import csv_rows
 from shards.errors import InputError
 
 HEADER = ["index", "mid", "display_name"]
+FORMS = f"{','.join(HEADER)} with this header; label,count,group; one (quoted) label a line"
 CLASSES_FILE = "classes.json"  # a list of labels
+ORDERS = Path(__file__).resolve().parent / "class_orders"
+KNOWN = ("audioset", "vggsound")
+
+
+def find_class_order(name: str | Path) -> tuple[str, ...]:
+    """The labels of a file, or of a published order by its name (`KNOWN`); a file of that name comes first.
+
+    Raises:
+        InputError: as `read_class_order`.
+    """
+    path = Path(name)
+    if path.is_file():
+        return read_class_order(path)
+    if path.name in KNOWN:
+        return read_class_order(ORDERS / f"{path.name}.csv")
+    remedy = f"give {', '.join(KNOWN)}, or a file: {FORMS}"
+    raise InputError("no such class order", file=path, field="labels", remedy=remedy)
 
 
 def read_class_order(path: str | Path) -> tuple[str, ...]:
@@ -33,8 +51,7 @@ def read_class_order(path: str | Path) -> tuple[str, ...]:
     else:
         labels = [(line, row[0].strip()) for line, row in rows]
         if not _is_list(rows):
-            remedy = f"the forms are {','.join(HEADER)} with this header; label,count,group; one (quoted) label a line"
-            raise InputError("no class order file", file=path, remedy=remedy)
+            raise InputError("no class order file", file=path, remedy=f"the forms are {FORMS}")
     lines: dict[str, int] = {}
     for line, label in labels:
         if not label:

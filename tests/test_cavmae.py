@@ -16,7 +16,7 @@ from models.public import import_state_dict
 from models.settings import BACKBONES, BackboneConfig, PromptSize
 from shards.errors import InputError
 from tests.fixtures.builders import SMALL, small_inputs, small_net
-from trainers.classification.stages import _import_public
+from trainers.classification.published import import_public, public_state
 
 State = dict[str, Tensor]
 FAST_BASE = BackboneConfig(depth=1)
@@ -229,18 +229,26 @@ def saved(path: Path, state: object) -> Path:
     return path
 
 
+def take_over(net: CAVMAE, path: Path) -> None:
+    """A public file's weights, as fine-tuning and import take them."""
+    import_public(net, public_state(path, "public"), path, "choose backbone.preset")
+
+
 def imported(path: Path, classes: int = 7) -> CAVMAE:
     torch.manual_seed(0)
     net = CAVMAE(SMALL, classes).eval()
-    _import_public(net, path)
+    take_over(net, path)
     return net
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "state_dict", "model"])
 def test_import_of_a_finetuned_file(tmp_path, prefix):
     state = random_state(SMALL, 7)
-    net = imported(saved(tmp_path / "av.pth", {prefix + n: t for n, t in state.items()}))
+    inner = {("module." if prefix else "") + n: t for n, t in state.items()}
+    net = imported(
+        saved(tmp_path / "av.pth", {prefix: inner, "epoch": 3} if prefix in ("state_dict", "model") else inner)
+    )
     for name, tensor in net.state_dict().items():
         assert name.startswith("fusion_") or torch.equal(tensor, state[name]), name
 
@@ -287,7 +295,7 @@ WRONG = {
         r"pos_embed_a is \(1, 512, 32\), expected \(1, 16, 32\)",
     ),
     "half a head": (lambda s: _without(s, "mlp_head.1.weight"), "missing mlp_head.1.weight"),
-    "nested": (lambda s: {"state_dict": s, "epoch": 3}, "unknown state_dict, epoch"),
+    "nested elsewhere": (lambda s: {"weights": s, "epoch": 3}, "unknown weights, epoch"),
     "no tensor": (lambda s: s | {"norm.bias": 3.0}, "norm.bias is no tensor"),
     "a list": (lambda s: list(s.values()), "not a state dict but a list"),
 }
@@ -301,7 +309,7 @@ def test_a_wrong_file_is_refused_by_name_and_changes_nothing(tmp_path, case):
     net = small_net(classes=7)
     before = {n: t.clone() for n, t in net.state_dict().items()}
     with pytest.raises(InputError, match=message) as error:
-        _import_public(net, path)
+        take_over(net, path)
     assert str(path) in str(error.value)
     assert error.value.remedy
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
@@ -311,7 +319,7 @@ def test_a_wrong_file_is_refused_by_name_and_changes_nothing(tmp_path, case):
 def test_a_file_of_another_size_names_keys_but_not_all_of_them(tmp_path):
     path = saved(tmp_path / "tiny.pth", random_state(BACKBONES["tiny"], 7))
     with pytest.raises(InputError, match=r"expected .* and \d+ more"):
-        _import_public(small_net(classes=7), path)
+        take_over(small_net(classes=7), path)
 
 
 @pytest.mark.unit
@@ -319,7 +327,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "text.pth").write_text("not a checkpoint")
     for name in ("text.pth", "none.pth"):
         with pytest.raises(InputError, match=name):
-            _import_public(small_net(classes=7), tmp_path / name)
+            take_over(small_net(classes=7), tmp_path / name)
 
 
 class Payload:
@@ -333,5 +341,5 @@ class Payload:
 def test_a_file_with_code_in_it_is_refused_unrun(tmp_path, capsys):
     path = saved(tmp_path / "evil.pth", {"norm.bias": Payload()})
     with pytest.raises(InputError, match="can't be read"):
-        _import_public(small_net(classes=7), path)
+        take_over(small_net(classes=7), path)
     assert "ran" not in capsys.readouterr().out

@@ -16,8 +16,8 @@ class Answers:
     Attributes:
         index: positions in the split, int64 [N].
         logits: float32 [N, C].
-        label: int64 [N]; negative: none of the answers.
-        right: bool [N].
+        label: int64 [N]; negative: none of the answers. Of clips with several labels float32 [N, C].
+        right: bool [N]; of several labels, the best answer is one of them.
         observed: what can be told of each sample without an oracle, [N]; see `models.conditions.observed_condition`.
     """
 
@@ -30,7 +30,8 @@ class Answers:
     @classmethod
     def of(cls, index: Tensor, logits: Tensor, label: Tensor, observed: Sequence[str]) -> Answers:
         """Of a batch."""
-        right = logits.argmax(dim=1) == label
+        best = logits.argmax(dim=1)
+        right = best == label if label.dim() == 1 else label.gather(1, best[:, None])[:, 0] > 0
         values = {"index": index, "logits": logits.float(), "label": label, "right": right}
         return cls(**{name: x.cpu().numpy() for name, x in values.items()}, observed=tuple(observed))
 

@@ -60,6 +60,12 @@ def _calibrated(run: FinishedRun, task: Task, config: Config, stage: str | None)
         return known
     with Progress("calibrate", evaluation.total, "samples", stage=stage) as progress:
         parts = [answers for _, _, answers in evaluation.answers(progress.advance)]
+    if any(found.label.ndim == 2 for part in parts for found in part.values()):
+        message, remedy = (
+            "its clips have several labels, whose probabilities no temperature scales",
+            "leave it as it is",
+        )
+        raise InputError(message, file=run.folder, field="label", remedy=remedy)
     made = Calibration(weights=weights_of(run), inputs=inputs, groups=fit_groups(parts))
     made = made.model_copy(update={"abstaining": abstaining(made, parts)})
     made.save(run.folder)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
+from models.noise import generator
 from trainers.draws import hashed, shuffled
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
@@ -26,9 +27,11 @@ class Items(Dataset):
 
     Attributes:
         epoch: what random draws depend on besides the seed and the sample.
+        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch.
     """
 
     epoch: int = 0
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -76,15 +79,21 @@ def epoch_order(
     rank: int = 0,
     world: int = 1,
     taken: int = 0,
+    weights: np.ndarray | None = None,
 ) -> list[int]:
     """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every
     rank; without the first `taken` samples of the epoch, which all ranks together have read.
 
     Args:
         ids: `Items.ids`; the order is one of these, whatever their positions.
+        weights: by which as many samples are drawn from the subset with replacement, float64 [size].
     """
     chosen = shuffled(ids, "subset", seed)[: subset_size(len(ids), proportion)]
     order = chosen[shuffled(ids[chosen], "order", seed, epoch)]
+    if weights is not None:
+        reached = np.cumsum(weights[order])
+        drawn = generator("balanced", seed, epoch).random(len(order)) * reached[-1]
+        order = order[np.searchsorted(reached, drawn, side="right").clip(max=len(order) - 1)]
     rest = order[taken:]
     evening = np.resize(order, -len(rest) % world)
     return np.concatenate([rest, evening])[rank::world].tolist()

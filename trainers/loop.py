@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,7 +23,8 @@ from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches
 from trainers.draws import Uniform, shuffled, uniform
-from trainers.metrics import MeanMetrics, StepOutput
+from trainers.metrics import MeanMetrics, RankedClips, StepOutput
+from trainers.optimisation import MeanWeights, Optimisation, halving
 from trainers.resources import Meter
 from trainers.sampler_state import Position, epoch_batches, last_taken
 
@@ -55,6 +57,14 @@ class Rank:
         torch.distributed.all_gather_object(gathered, mine)
         return sorted({name for names in gathered for name in names})
 
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """All ranks' rows, [R, ...], one rank's after the other's."""
+        if self.world_size == 1:
+            return x
+        gathered: list[np.ndarray] = [x] * self.world_size
+        torch.distributed.all_gather_object(gathered, x)
+        return np.concatenate(gathered)
+
 
 def local_rank(threads: int | None = None, gpu: bool | None = None) -> Rank:
     """This process alone: its GPU if there is one and `gpu` is not False, else `threads` CPU threads.
@@ -84,6 +94,7 @@ class Stage:
         meta: what the checkpoint says about itself.
         augment: changes a training batch, given its samples' random numbers.
         unused_parameters: a step may leave trained parameters without gradient (DDP then looks for them).
+        optimisation: what it asks of the optimizer; validation and the result are of the averaged weights, if any.
     """
 
     name: str
@@ -95,6 +106,7 @@ class Stage:
     meta: dict
     augment: Callable[[AVBatch, Uniform], AVBatch] | None = None
     unused_parameters: bool = False
+    optimisation: Optimisation = field(default_factory=Optimisation)
 
     def sizes(self) -> dict[str, int]:
         """Parameters that train, and all that the objective holds."""
@@ -126,11 +138,14 @@ def train_stage(stage: Stage, config: TrainConfig, rank: Rank, folder: Path, rep
         meter.reset_clock()
         metrics = loop.epoch()
         metrics |= {"epoch_seconds": meter.seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
+        loop.mean.add(loop.position.epoch + 1)
         if stage.val is not None:
-            metrics |= validate(stage, config, rank)
+            with loop.mean.in_place():
+                metrics |= validate(stage, config, rank)
         report(stage.name, loop.position.epoch + 1, metrics)
         loop.next_epoch(metrics)
     _make_resident(stage, None)
+    loop.mean.settle()
     if rank.index == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": loop.metrics})
 
@@ -148,9 +163,13 @@ class _Loop:
         self.stage, self.config, self.rank, self.last = stage, config, rank, last
         objective = stage.objective.to(rank.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
-        total = config.epochs * steps_per_epoch(stage, config, rank)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, cosine(total, config.warmup))
+        wanted, steps = stage.optimisation, steps_per_epoch(stage, config, rank)
+        groups = wanted.groups(objective, config.lr)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=wanted.betas)
+        after = wanted.halve_after
+        factor = cosine(config.epochs * steps, config.warmup) if after is None else halving(steps, after)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.mean = MeanWeights(stage.weights, stage.load, wanted.average_from)
         self.position, self.sums, self.metrics = Position(), dict[str, list[float]](), dict[str, float]()
         if has_checkpoint(last):
             self._resume()
@@ -168,11 +187,12 @@ class _Loop:
         self.schedule.last_epoch = state["schedule"]
         self.position, self.sums = Position(state["epoch"], state["taken"]), state["sums"]
         self.metrics = state["metrics"]
+        self.mean.restore(state)
 
     def _save(self) -> None:
         if self.rank.index == 0:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
-            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state()}
+            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state(), **self.mean.state()}
             save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state, keep_previous=True)
 
     def next_epoch(self, metrics: dict[str, float]) -> None:
@@ -297,7 +317,8 @@ def cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 @torch.no_grad()
 def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
-    """Loss, accuracy and the objective's other metrics on the stage's validation items, over all ranks.
+    """Loss, accuracy (of clips with several labels, mAP) and the objective's other metrics on the stage's validation
+    items, over all ranks.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -305,12 +326,15 @@ def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
     assert stage.val is not None
     stage.objective.eval()
     order = shuffled(stage.val.ids, "val")[rank.index :: rank.world_size].tolist()
-    running = MeanMetrics(rank.device)
+    running, ranked = MeanMetrics(rank.device), RankedClips()
     for step, batch in enumerate(batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)):
         batch = batch.to(rank.device)
         with arithmetic(config, rank.device), seeded(rank.device, "val", config.seed, step, rank.index):
-            running.add(batch, stage.objective(batch))
+            output = stage.objective(batch)
+        running.add(batch, output)
+        ranked.add(batch, output)
     means, _ = running.means(rank)
+    means |= ranked.means(rank)
     if not math.isfinite(means.get("loss", 0.0)):
         raise FloatingPointError(f"{stage.name}: the validation loss is {means['loss']}")
     return {f"val_{name}": value for name, value in means.items()}

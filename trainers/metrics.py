@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.batch import AVBatch
+from trainers.multilabel_metrics import mean_average_precision
+from trainers.tables import MEAN_AP
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Ranks(Protocol):
 
     def union(self, names: Iterable[str]) -> list[str]: ...
 
+    def rows(self, x: np.ndarray) -> np.ndarray: ...
+
 
 class MeanMetrics:
     """Weighted means; a rank may lack metrics that others have.
@@ -58,7 +63,7 @@ class MeanMetrics:
         """One batch; nothing is read back from the device."""
         count = len(batch)
         self._add("loss", output.loss.detach().double() * count, count)
-        if output.logits is not None:
+        if output.logits is not None and batch.label.dim() == 1:
             self._add("accuracy", (output.logits.argmax(dim=1) == batch.label).sum().double(), count)
         for name, pair in output.metrics.items():
             self._sums[name] = self._sums.get(name, 0) + pair.double()
@@ -78,3 +83,24 @@ class MeanMetrics:
         """Means over all ranks by name, and the number of samples; metrics without a count are left out."""
         sums = self.sums(ranks)
         return {name: value / count for name, (value, count) in sums.items() if count}, sums["loss"][1]
+
+
+class RankedClips:
+    """Mean average precision of clips with several labels: it needs the scores of all of them at once."""
+
+    def __init__(self) -> None:
+        self._true: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+
+    def add(self, batch: AVBatch, output: StepOutput) -> None:
+        """One batch; nothing where its labels are an index, or nothing is classified."""
+        if output.logits is not None and batch.label.dim() == 2:
+            self._true.append((batch.label > 0).cpu().numpy())
+            self._scores.append(output.logits.float().cpu().numpy())
+
+    def means(self, ranks: Ranks) -> dict[str, float]:
+        """The published mean over all classes, by name; empty where no clip came."""
+        if not self._true:
+            return {}
+        true, scores = (ranks.rows(np.concatenate(parts)) for parts in (self._true, self._scores))
+        return {MEAN_AP: mean_average_precision(true, scores)[0]}

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from trainers.identity import EXECUTION_FIELDS
+from trainers.tables import SHARES, is_share
 from trainers.tracking import Recorded
 
 TAG = "mlflow.sharedViewState."
 MOST = 8  # parameters that get a column
-RESULTS = ("accuracy/noisy_mean", "accuracy/complete", "accuracy/complete_all")
-TRAINED = ("val_accuracy", "complete/val_accuracy", "val_loss", "loss")
+RESULTS = ("accuracy/noisy_mean", "accuracy/complete", "accuracy/complete_all", "mAP/noisy_mean", "mAP/complete")
+TRAINED = ("val_accuracy", "complete/val_accuracy", "val_mAP", "complete/val_mAP", "val_loss", "loss")
 COSTS = ("trained", "epoch_seconds", "peak_memory_mb")
 
 
@@ -100,14 +101,14 @@ def _there(runs: Sequence[Recorded], params: Sequence[str]) -> list[str]:
 
 
 def _of_all(metric: str) -> bool:
-    """An accuracy over all clips or questions, not one over a kind of question."""
-    name = metric.removeprefix("accuracy/")
-    return name != metric and (name.endswith("_all") or (" " not in name and name.islower()))
+    """An accuracy or mAP over all clips or questions, not one over a kind of question."""
+    kind, _, name = metric.partition("/")
+    return kind in SHARES and bool(name) and (name.endswith("_all") or (" " not in name and name.islower()))
 
 
 def _in_validation(run: Recorded) -> list[str]:
     """Its accuracies in validation; a lone stage's is the run's own."""
-    told = [name for name in run.metrics if "val_accuracy" in name and not name.startswith("best/")]
+    told = [name for name in run.metrics if "val_" in name and is_share(name) and not name.startswith("best/")]
     staged = [name for name in told if "/" in name]
     return told if len(staged) > 1 else [name for name in told if name not in staged]
 

@@ -152,6 +152,35 @@ def average_precision(true: np.ndarray, scores: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * hits[last] / (last + 1)))
 
 
+def class_average_precisions(true: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """`average_precision` of every class, float [C]; NaN of a class that no clip has.
+
+    Args:
+        true: bool [N, C].
+        scores: float [N, C].
+
+    Raises:
+        ValueError: the shapes differ, there are no clips, or a score is NaN.
+    """
+    _check(true, scores)
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN: leave out the clips that have none")
+    columns = range(true.shape[1])
+    return np.array([average_precision(true[:, c], scores[:, c]) if true[:, c].any() else np.nan for c in columns])
+
+
+def mean_average_precision(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """mAP as published (mean over all classes; one that no clip has counts 0, as scikit-learn's average precision
+    does and CAV-MAE's tables with it), and over the classes that occur.
+
+    Raises:
+        ValueError: as `class_average_precisions`.
+    """
+    found = class_average_precisions(true, scores)
+    occurring = found[~np.isnan(found)]
+    return float(occurring.sum() / len(found)), _mean(occurring.tolist())
+
+
 def modality_confusion(true: np.ndarray, both: np.ndarray, audio: np.ndarray, visual: np.ndarray) -> dict[str, float]:
     """VGGSounder's mu: how often a modality alone hits a true class where both together do not.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
+from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.journal import training_cost
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from trainers.answers import Answers
     from trainers.classification.items import InputSpec
     from trainers.loop import Stage
+
+
+NO_DATA = Path("-")  # of imported runs that were given no clips
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ class FinishedRun:
         name = f"{self.name} k={depth}" if depth else self.name
         return f"{name} {self.differs}" if self.differs else name
 
+    @property
+    def imported(self) -> bool:
+        """Nothing of it was trained here."""
+        return bool(getattr(self.config, "imported", False))
+
     def locate(self, wanted: Path) -> Path:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
         moved = self.folder.absolute().parent / wanted.name
@@ -70,7 +79,14 @@ class FinishedRun:
 
     @property
     def data(self) -> Path:
-        """Folder of the shards that it was trained on, wherever it is now."""
+        """Folder of the shards that it was trained on, wherever it is now.
+
+        Raises:
+            InputError: it was imported, and given none.
+        """
+        if self.config.data == NO_DATA:
+            remedy = "name the folder of the shards with --data, or import it again with --data"
+            raise InputError("was imported, and has no clips of its own", file=self.folder, field="data", remedy=remedy)
         return self.locate(self.config.data)
 
     def cost(self) -> dict[str, float]:
@@ -79,6 +95,8 @@ class FinishedRun:
         Raises:
             InputError: there are no logs.
         """
+        if self.imported:
+            return {"epoch_seconds": 0.0, "peak_memory_mb": 0.0}
         return training_cost(self.folder, self.recipe.stage_names(self.config))
 
 
@@ -141,6 +159,7 @@ class ClipAnswer:
         case: of the module that gave it ("" where there is one for all).
         ruined: modalities that are there and that the detector takes for ruined; None: the run has no detector.
         notes: what the user should know, such as words of a question that the run has never met.
+        several: a clip may have several answers: each one's probability is the sigmoid of its own logit.
         observed: what can be told of the clip, by which a calibration is chosen; see
             `models.conditions.observed_condition`.
     """
@@ -150,6 +169,7 @@ class ClipAnswer:
     case: str = ""
     ruined: tuple[Modality, ...] | None = None
     notes: tuple[str, ...] = ()
+    several: bool = False
     observed: str = "complete"
 
     @property

@@ -47,7 +47,7 @@ FINETUNE = Recipe(
     fingerprints=deferred("trainers.classification.stages:finetune_fingerprints"),
     base="start",
     load=deferred("trainers.classification.predict:load_finetuned"),
-    label=lambda config: "finetune_noisy" if config.noisy else "finetune",
+    label=lambda config: "cavmae" if config.imported else "finetune_noisy" if config.noisy else "finetune",
 )
 
 

@@ -49,7 +49,7 @@ def epoch_batches(
     whole = max(1, batch_size // world) * world
     end = last_taken(len(items), proportion, whole, position.taken)
     items.epoch = position.epoch
-    order = epoch_order(items.ids, seed, position.epoch, proportion, rank, world, position.taken)
+    order = epoch_order(items.ids, seed, position.epoch, proportion, rank, world, position.taken, items.weights)
     order = order[: -(-(end - position.taken) // world)]
     taken = position.taken
     for batch in batches(items, order, whole // world, loaders, drop_last=False):

@@ -6,12 +6,24 @@ import csv
 import io
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 RowT = TypeVar("RowT")
 Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
+MEAN_AP = "mAP"  # of clips with several labels
+SHARES = ("accuracy", MEAN_AP)  # metrics of 0 to 1, the more the better: shown in percent
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric, as journals and MLflow name it, is one of `SHARES`: "complete/val_accuracy", "val_mAP"."""
+    return any(name in metric for name in SHARES)
+
+
+def titled(metric: str) -> str:
+    """A metric's name as a sentence begins with it."""
+    return "Accuracy" + metric.removeprefix("accuracy") if metric.startswith("accuracy") else metric
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -44,10 +56,12 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
 
 
 def read_rows(table: str, kind: type[RowT]) -> list[RowT] | None:
-    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`."""
+    """The rows of a table's text as `write_rows` wrote it; None if its columns are not those of `kind`. Columns at the
+    end that have a default may be missing: earlier versions did not write them."""
     reader = csv.DictReader(io.StringIO(table))
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    if list(reader.fieldnames or ()) != names:
+    names = list(reader.fieldnames or ())
+    known, needed = [f.name for f in fields(kind)], [f.name for f in fields(kind) if f.default is MISSING]  # type: ignore[arg-type]
+    if names != known[: len(names)] or len(names) < len(needed):
         return None
     hints = get_type_hints(kind)
     return [kind(**{name: hints[name](row[name]) for name in names}) for row in reader]

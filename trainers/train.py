@@ -30,7 +30,9 @@ from trainers.loop import Rank, local_rank
 from trainers.register import model_of, register_run
 from trainers.run import run
 from trainers.runs import read_run
+from trainers.tables import SHARES
 
+VALIDATED = tuple(f"val_{name}" for name in SHARES)
 GROUP_FILE = ".placement_group"
 POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 POLL_SECONDS = "0.25"  # a report waits until the one before was fetched: Ray's own 2 s are an epoch's time
@@ -91,10 +93,10 @@ def _summary(names: Sequence[str], folder: Path) -> dict[str, float]:
         lines = [line.metrics for line in read_metrics(logs(folder, part))]
         last.append(lines[-1])
         out |= {f"{part}/{k}": v for k, v in lines[-1].items()}
-        if "val_accuracy" in lines[-1]:
-            out[f"best/{part}/val_accuracy"] = max(line["val_accuracy"] for line in lines)
+        for name in (name for name in VALIDATED if name in lines[-1]):
+            out[f"best/{part}/{name}"] = max(line[name] for line in lines)
     if len(last) > 1:
-        means = ("val_accuracy", "val_loss", "epoch_seconds")
+        means = (*VALIDATED, "val_loss", "epoch_seconds")
         out |= {k: statistics.fmean(x[k] for x in last) for k in means if all(k in x for x in last)}
         out["peak_memory_mb"] = max(x["peak_memory_mb"] for x in last)
     return out
@@ -116,7 +118,7 @@ def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: st
         now = lines()
         if len(now) > progress.done:
             last = now[-1].metrics
-            shown = {k.replace("_accuracy", ""): last[k] for k in ("loss", "val_accuracy") if k in last}
+            shown = {k.replace("_accuracy", ""): last[k] for k in ("loss", *VALIDATED) if k in last}
             waiting = f"{last['data_wait_seconds'] / max(last['epoch_seconds'], 1e-9):.0%}"
             progress.advance(len(now) - progress.done, **shown, waiting=waiting)
 

@@ -6,6 +6,7 @@ of them on the same ruined input. Every step reuses what an earlier call finishe
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def classification_study(name: str, config: ClassificationStudyConfig, data: Pat
     out = runs / f"{name}-{config_identity(config)}"
     stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
     params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
-    with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
+    with _session(config), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
         shards = make_shards(config.corpus, config.ingest, data, stages)
         trained = []
         for seed in config.seeds:
@@ -76,6 +77,13 @@ def classification_study(name: str, config: ClassificationStudyConfig, data: Pat
         evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
+
+
+def _session(config: ClassificationStudyConfig) -> AbstractContextManager[Any]:
+    """One Ray for all steps; none where every step says `workers: 0`."""
+    steps = [config.ingest.workers, config.features.workers]
+    recipes = [config.recipes[name].get("workers", 1) for name in config.recipes]
+    return ray_session() if any(count != 0 for count in (*steps, *recipes)) else nullcontext()
 
 
 def _depths(config: ClassificationStudyConfig) -> list[int]:

@@ -62,7 +62,8 @@ class Search(Config):
         method: every point of the grid; random draws; or Optuna's TPE, which learns from what it has seen.
         trials: how many draws (random: each crossed with the grid axes) or trials (tpe).
         seed: of the draws.
-        metric: what counts: a metric of the recipe's epochs, the mean over its stages of the last epoch's. Of
+        metric: what counts: a metric of the recipe's epochs, the mean over its stages of the last epoch's; of clips
+            with several labels `val_mAP`. Of
             question answering also `val_accuracy_mean`: complete, without sound, without picture.
         mode: whether more or less of it is better.
         cost: with tpe, a second objective, to be small.

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.features import extract
+from shards.errors import InputError
+from shards.reader import ShardDataset
+from shards.schema import DatasetInfo
+from trainers.classification.targets import several_labels
 from trainers.train import train
 from tuning.config import SweepConfig, build_before, corners
 from tuning.data import make_shards
@@ -33,6 +37,8 @@ def make_prerequisites(config: SweepConfig, data: Path, runs: Path, parent: Any 
     first = asked.stages if asked is not None else 2 * (config.data.corpus is not None)
     stages = Stages(first + len(config.data.before) + len(sources) + 1)
     given = _shards(config, data, runs, stages, parent)
+    if config.data.question_data is None:
+        check_metric(config, given["data"])
     for name, settings in config.data.before.items():
         recipe = build_before(config.data, name, settings, given)
         given[name] = train(recipe, runs, stages.next(), parent)
@@ -40,6 +46,20 @@ def make_prerequisites(config: SweepConfig, data: Path, runs: Path, parent: Any 
         wanted = config.data.features.model_copy(update={"depth": depth})
         extract(given["data"], Path(backbone) if backbone else given["backbone"], wanted, stages.next())
     return given, stages.next()
+
+
+def check_metric(config: SweepConfig, media: Path) -> None:
+    """Refuse to choose trials by an accuracy that clips with several labels have not, before any is trained.
+
+    Raises:
+        InputError: names the metric that they have.
+    """
+    info = DatasetInfo.load(media)
+    if config.search.metric != "val_accuracy" or info.kind != "media" or "val" not in info.splits:
+        return
+    if several_labels(ShardDataset(media, "val", info=info)):
+        message, remedy = "clips with several labels have no accuracy", "set search.metric=val_mAP"
+        raise InputError(message, file=media, field="search.metric", remedy=remedy)
 
 
 def _shards(config: SweepConfig, data: Path, runs: Path, stages: Stages, parent: Any) -> dict[str, Path]:

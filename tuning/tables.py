@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 COSTS = ("trained", "epoch_seconds", "train_seconds", "peak_memory_mb")
-SHARES = ("accuracy", "accuracy_mean", "accuracy_audio_missing", "accuracy_visual_missing")  # in percent
+SHARES = ("accuracy", "accuracy_mean", "accuracy_audio_missing", "accuracy_visual_missing", "mAP")  # in percent
 
 
 @dataclass(frozen=True)

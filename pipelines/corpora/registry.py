@@ -17,13 +17,14 @@ from pipelines.corpora.public import (
     vggsound_csv,
     vggsounder,
 )
-from pipelines.corpora.synthetic import ensemble_corpus, ensembles, ensembles_2, scenes, solos
+from pipelines.corpora.synthetic import ensemble_corpus, ensembles, ensembles_2, scenes, scenes_multi, solos
 from shards.errors import InputError, nearest
 
 CORPORA: Registry[Corpus[Any]] = Registry(
     "corpus",
     {
         "scenes": Corpus(scenes.ScenesConfig, scenes.build),
+        "scenes-multi": Corpus(scenes_multi.ScenesMultiConfig, scenes_multi.build),
         "ensembles": Corpus(ensembles.EnsemblesConfig, ensemble_corpus.build, asks=True),
         "ensembles-2": Corpus(ensembles_2.Ensembles2Config, ensembles_2.build, asks=True),
         "solos": Corpus(solos.SolosConfig, solos.build),

@@ -56,6 +56,7 @@ class Augment(Config):
             1024).
         time_shift: furthest roll in frames.
         rotate, scale, shift: largest turn (radians), relative size and relative offset of the picture.
+        grain: largest noise added to the spectrogram: uniform in 0..1 times a uniform share of this (published: 0.1).
     """
 
     frequency_mask: int = pydantic.Field(default=24, ge=0, le=127)
@@ -64,6 +65,7 @@ class Augment(Config):
     rotate: float = pydantic.Field(default=0.2, ge=0, le=3.2)
     scale: float = pydantic.Field(default=0.15, ge=0, lt=1)
     shift: float = pydantic.Field(default=0.1, ge=0, lt=1)
+    grain: float = pydantic.Field(default=0.0, ge=0)
 
 
 class FinetuneConfig(TrainConfig):
@@ -73,30 +75,65 @@ class FinetuneConfig(TrainConfig):
         backbone: sizes, when starting fresh or from a public file.
         start: a run's folder to start from; None starts fresh.
         public: a public CAV-MAE checkpoint (.pth, .safetensors) to import.
+        public_labels: the classes of its head in their order, `audioset`, `vggsound` or a file of them; the head's
+            rows are then taken by name.
+        public_head: take its head over; a fresh one else.
         noisy: train on the four cases, one drawn per sample and epoch, instead of on clean data.
         solo_loss: weight of the losses of each modality alone (they keep both encoders competent, and serve
             missing modalities).
-        statistics: normalisation from this dataset, or the published AudioSet/ImageNet values.
+        statistics: normalisation from this dataset, or the published AudioSet/ImageNet values, which are the default
+            with `public`.
+        loss: cross-entropy, or binary cross-entropy per class, for clips with several labels; None: the latter where
+            a training clip has several.
+        imported: nothing was trained: `avmend import` wrote the run.
+        smoothing: of labels: every class gets this over the number of classes, a clip's own ones 1 minus this.
+        mixup: share of clips that are mixed with another one, waveforms and pictures, by Beta(10, 10); needs shards
+            with waveforms (`keep_wave`).
+        balanced: draw clips with replacement, those of rare classes more often.
+        average_from: first epoch of those whose weights are averaged into the result; None: the last epoch's weights.
+        head_lr: the head's learning rate over `lr`.
+        halve_after: epochs at the full rate, each later one at half of the one before; None: warm-up and cosine.
+        betas: of AdamW.
     """
 
     recipe: Literal["finetune"] = "finetune"
     backbone: Sizes = Sizes()
     start: Path | None = None
     public: Path | None = None
+    public_labels: Path | None = None
+    public_head: bool = True
     noisy: bool = False
     solo_loss: float = pydantic.Field(default=1.0, ge=0)
     statistics: Literal["dataset", "published"] = "dataset"
+    loss: Literal["ce", "bce"] | None = None
+    imported: bool = False
     augment: Augment = Augment()
+    smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    mixup: float = pydantic.Field(default=0.0, ge=0, le=1)
+    balanced: bool = False
+    average_from: int | None = pydantic.Field(default=None, ge=1)
+    head_lr: float = pydantic.Field(default=1.0, gt=0)
+    halve_after: int | None = pydantic.Field(default=None, ge=1)
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def resolved(self) -> dict[str, Any]:
         """As of every config, with the backbone's sizes filled in."""
         sizes = {"preset": self.backbone.preset, **self.backbone.build().as_dict()}
         return {**super().resolved(), "backbone": sizes}
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _published_statistics(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("public") is not None:
+            return {"statistics": "published", **values}
+        return values
+
     @pydantic.model_validator(mode="after")
     def _one_start(self) -> FinetuneConfig:
         if self.start is not None and self.public is not None:
             raise ValueError("give start or public, not both")
+        if self.average_from is not None and self.average_from > self.epochs:
+            raise ValueError(f"average_from={self.average_from} is beyond the last of {self.epochs} epochs")
         return self
 
 
@@ -113,6 +150,8 @@ class CaseConfig(TrainConfig):
         missing: share of each noisy case's training samples from which the ruined modality is taken away
             altogether.
         resident: keep all tokens of the case in training on the device that trains (small corpora).
+        loss: as of `finetune`; None: binary cross-entropy where the backbone was trained by it, or a training clip
+            has several labels.
     """
 
     backbone: Path
@@ -122,6 +161,7 @@ class CaseConfig(TrainConfig):
     head: bool = False
     missing: float = pydantic.Field(default=0.0, ge=0, le=1)
     resident: bool = False
+    loss: Literal["ce", "bce"] | None = None
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
 
 
@@ -175,6 +215,9 @@ class EvaluateConfig(Config):
             run was trained with.
         recordings: folder of the sounds that corruptions mix in (`rain/*.wav` or `rain*.wav`, ...).
         overlays: folder of the pictures that corruptions lay over (`frost*.png`, `crowd*.png`).
+        frames: the middle picture of a clip, or all that its shard holds, probabilities averaged (published: 10).
+        alone: the way of a modality whose other one is missing, see `models.settings.BackboneConfig`; None: as each
+            backbone has it.
         batch_size, loaders: of the forward passes.
         abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
             the others.
@@ -189,6 +232,8 @@ class EvaluateConfig(Config):
         default=SEVERITIES, min_length=1
     )
     noise: Noise | None = None
+    frames: Literal["middle", "all"] = "middle"
+    alone: Literal["own", "averaged"] | None = None
     recordings: Path | None = None
     overlays: Path | None = None
     batch_size: int = pydantic.Field(default=128, ge=1)

@@ -26,17 +26,19 @@ from trainers.classification import ladders
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.ladders import corruption_rows
-from trainers.classification.predict import Predictor
+from trainers.classification.predict import MeanLogits, Predictor
 from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
+from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.confidence_table import write_confidence
 from trainers.data import batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
 from trainers.judged import Judged, judged
 from trainers.loop import local_rank
-from trainers.recipe import FinishedRun
-from trainers.tables import write_rows
+from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
+from trainers.recipe import NO_DATA, FinishedRun
+from trainers.tables import MEAN_AP, write_rows
 
 OF_CORRUPTIONS = ("protocol", "severities", "recordings", "overlays")  # told by what they stand for
 
@@ -61,7 +63,7 @@ class ConditionEvaluation:
         return len(self.predictors) * len(self.config.applied()) * len(self.data)
 
     def rows(self, advance: Callable[..., None]) -> list[Row]:
-        """Accuracy by method, selection, seed and condition.
+        """Accuracy, or mAP of clips with several labels, by method, selection, seed and condition.
 
         Raises:
             InputError: no sample has anything left under any condition.
@@ -99,8 +101,10 @@ class ConditionEvaluation:
         lines, corrupted = summarise(rows), corruption_rows(rows)
         found = ladders.ladders(corrupted)
         texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
-        texts += write_confidence(out, self.judged, self.config.abstain_below)
-        texts += write_by_audit(out, self.judged, [meta.id for meta in self.data.metas], self.config.audit)
+        if self.judged:  # of clips with one label
+            texts += write_confidence(out, self.judged, self.config.abstain_below)
+            ids = [meta.id for meta in self.data.metas]
+            texts += write_by_audit(out, self.judged, ids, self.config.audit)
         (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         for ladder in found:
@@ -117,7 +121,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
         InputError: a checkpoint of another backbone, labels that a model does not know, no such split; as
             `corruption_inputs`.
     """
-    folder = (config.data or runs[0].locate(runs[0].config.data)).absolute()
+    own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
+    folder = (config.data or own.data).absolute()
     config = config.model_copy(update={"data": folder})
     info = media_info(folder)
     inputs = {
@@ -131,6 +136,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
+    for predictor in predictors:
+        predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
 
@@ -177,8 +184,9 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     noise = (config.noise or trained.noise).build()
     backbone = predictor.backbone
     files = CorruptionFiles(config.recordings, config.overlays)
-    names = (condition.name,)
-    return MediaItems(data, backbone.labels, input_spec(backbone), names, noise, trained.seed, files=files)
+    form = TargetForm(several=predictor.several or several_labels(data))
+    spec, names = input_spec(backbone), (condition.name,)
+    return MediaItems(data, backbone.labels, spec, names, noise, trained.seed, form=form, files=files)
 
 
 @torch.inference_mode()
@@ -193,39 +201,73 @@ def _answers(
     """By selection, of the samples with anything left."""
     items = items_under(predictor, condition, data, config)
     keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
-    found: dict[str, list[Answers]] = {}
-    for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
-        batch = batch.to(device)
-        by_selection, _, observed = predictor.answer(batch, condition)
-        for selection, logits in by_selection.items():
-            check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
-            found.setdefault(selection, []).append(Answers.of(batch.index, logits, batch.label, observed))
-        advance(len(batch), method=predictor.run.method)
-    advance(len(data) - len(keep))
-    return {selection: Answers.joined(parts) for selection, parts in found.items()}
+    row = {i: row for row, i in enumerate(keep)}
+    found, seen = dict[str, MeanLogits](), [""] * len(row)
+    for frame in range(_passes(items, keep, config)):
+        if config.frames == "all":
+            items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
+        for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
+            batch = batch.to(device)
+            rows = [row[i] for i in batch.index.tolist()]
+            by_selection, _, observed = predictor.answer(batch, condition)
+            for at, name in zip(rows, observed, strict=True):
+                seen[at] = seen[at] or name
+            for selection, logits in by_selection.items():
+                check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
+                mean = found.setdefault(selection, MeanLogits(len(row), logits.shape[1], predictor.loss))
+                mean.add(rows, logits.float().cpu())
+            if not frame:
+                advance(len(batch), method=predictor.run.method)
+    advance(len(data) - len(row))
+    label, index = items.targets.batch(list(row)) if row else torch.zeros(0), torch.tensor(list(row))
+    return {selection: Answers.of(index, mean.logits(), label, seen) for selection, mean in found.items()}
+
+
+def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> int:
+    """How often a method looks at the samples."""
+    return 1 if config.frames == "middle" else max((items.frames(i) for i in keep), default=1)
 
 
 def _judged(
     predictor: Predictor, condition: Condition, answers: Mapping[str, Answers], calibration: Calibration | None
 ) -> Iterator[Judged]:
+    """Of clips with one label: confidence is that of a softmax."""
     run = predictor.run
     for selection, found in answers.items():
-        yield from judged((run.method, selection, run.config.seed, condition.name, run.folder.name), found, calibration)
+        if found.label.ndim == 1:
+            own = (run.method, selection, run.config.seed, condition.name, run.folder.name)
+            yield from judged(own, found, calibration)
+
+
+def _metric(found: Answers) -> str:
+    """What answers are judged by: "accuracy"; of clips with several labels "mAP"."""
+    return "accuracy" if found.label.ndim == 1 else MEAN_AP
+
+
+def _scores(found: Answers, loss: Loss) -> np.ndarray:
+    """By which clips are ranked, float [N, C]: as probabilities, in the same order and without their ties."""
+    return torch.from_numpy(found.logits).log_softmax(dim=1).numpy() if loss == "ce" else found.logits
 
 
 def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[Row]:
     run, cost = predictor.run, predictor.run.cost()
     for selection, found in answers.items():
+        if _metric(found) == MEAN_AP:
+            share, occurring = mean_average_precision(found.label > 0, _scores(found, predictor.loss))
+        else:
+            share = occurring = int(found.right.sum()) / len(found.right)
         yield Row(
             method=run.method,
             selection=selection,
             seed=run.config.seed,
             condition=condition.name,
-            accuracy=int(found.right.sum()) / len(found.right),
-            samples=len(found.right),
+            accuracy=share,
+            samples=len(found.label),
             trained=predictor.trained,
             parameters=predictor.parameters,
             run=run.folder.name,
+            metric=_metric(found),
+            occurring=occurring,
             **cost,
         )
 
@@ -233,10 +275,22 @@ def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answ
 def _class_rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[ClassRow]:
     run = predictor.run
     for selection, found in answers.items():
-        for label in np.unique(found.label).tolist():
-            right = found.right[found.label == label]
-            share, name = int(right.sum()) / len(right), predictor.backbone.labels[label]
-            yield ClassRow(run.method, selection, run.config.seed, condition.name, name, share, len(right))
+        for label, share, count in _by_class(found, predictor.loss):
+            name = predictor.backbone.labels[label]
+            own = (run.method, selection, run.config.seed, condition.name, name)
+            yield ClassRow(*own, share, count, "accuracy" if _metric(found) == "accuracy" else "AP")
+
+
+def _by_class(found: Answers, loss: Loss) -> Iterator[tuple[int, float, int]]:
+    """Classes that some clip has, with accuracy or average precision, and how many clips have them."""
+    if _metric(found) == MEAN_AP:
+        true = found.label > 0
+        precisions, counts = class_average_precisions(true, _scores(found, loss)), true.sum(axis=0)
+        yield from ((int(c), float(precisions[c]), int(counts[c])) for c in np.flatnonzero(counts))
+        return
+    for label in np.unique(found.label).tolist():
+        own = found.right[found.label == label]
+        yield label, int(own.sum()) / len(own), len(own)
 
 
 def testable(meta: SampleMeta, condition: Condition) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,9 @@ from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
+from trainers.classification.mixup import alike, mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
+from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
 from trainers.data import Item, Items
 
 
@@ -56,35 +59,6 @@ def middle_frame(frames: int) -> int:
     return frames // 2
 
 
-def labels_of(data: ShardDataset, vocabulary: Sequence[str]) -> Tensor:
-    """Class indices [S] of a split.
-
-    Raises:
-        InputError: a label that the model does not know, or several labels on one sample.
-    """
-    index = {label: i for i, label in enumerate(vocabulary)}
-    out = []
-    for meta in data.metas:
-        if len(meta.labels) != 1:
-            remedy = "give each clip one label: these recipes train single-label classification"
-            raise InputError(
-                f"sample '{meta.id}' has {len(meta.labels)} labels",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        if meta.labels[0] not in index:
-            remedy = f"known labels: {', '.join(vocabulary)}"
-            raise InputError(
-                f"sample '{meta.id}': unknown label '{meta.labels[0]}'",
-                file=data.folder,
-                field="label",
-                remedy=remedy,
-            )
-        out.append(index[meta.labels[0]])
-    return torch.tensor(out)
-
-
 def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
     """The mask at the loader's edge: sound and picture, NaN of the shape in `blank` where there is none, and
     which are there, bool [2]."""
@@ -96,9 +70,9 @@ def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, .
 class LabelledItems(Items):
     """What both datasets of clips share: the labels."""
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int):
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int, form: TargetForm = ONE_LABEL):
         self.data, self.seed = data, seed
-        self.labels = labels_of(data, vocabulary)
+        self.targets = Targets(data, vocabulary, form)
         self.keys = data.keys
 
     def __len__(self) -> int:
@@ -110,7 +84,10 @@ class LabelledItems(Items):
         return self.keys
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
-        return *masked(values, blank), self.labels[i], torch.tensor(i)
+        return *masked(values, blank), self._target(i), torch.tensor(i)
+
+    def _target(self, i: int) -> Tensor:
+        return self.targets[i]
 
 
 class MediaItems(LabelledItems):
@@ -124,8 +101,16 @@ class MediaItems(LabelledItems):
         noise: kinds and severities.
         seed: of noise, condition and frame.
         random_frame: any frame of the clip (training) instead of the middle one.
+        form: of the targets.
+        mixup: share of samples that are mixed with another one, see `trainers.classification.mixup`.
+        grain: largest noise added to the spectrogram.
         files: what corruptions mix in.
+
+    Attributes:
+        frame: the picture that is looked at, of all clips that have as many; None: as above.
     """
+
+    frame: int | None = None
 
     def __init__(
         self,
@@ -136,9 +121,13 @@ class MediaItems(LabelledItems):
         noise: NoiseConfig | None = None,
         seed: int = 0,
         random_frame: bool = False,
+        form: TargetForm = ONE_LABEL,
+        mixup: float = 0.0,
+        grain: float = 0.0,
         files: Files | None = None,
     ):
-        super().__init__(data, vocabulary, seed)
+        super().__init__(data, vocabulary, seed, form)
+        self.mixup, self.grain = mixup, grain
         self.spec, self.conditions, self.noise = (
             spec,
             [condition_named(c) for c in conditions],
@@ -183,7 +172,7 @@ class MediaItems(LabelledItems):
         condition = self.condition(key)
         if condition.corruption is not None:
             return self.spec.inputs(self._corrupted(i, sample, condition), condition.missing)
-        values = self.spec.inputs(sample, condition.missing)
+        values = self._clean(i, sample, condition)
         for modality in condition.noisy:
             if (x := values[modality]) is not None:
                 severity = condition.severity(self.noise)
@@ -191,6 +180,39 @@ class MediaItems(LabelledItems):
                     x, modality, severity, self.noise, self.seed, key, self.epoch, floor=self._black
                 )
         return values
+
+    def _target(self, i: int) -> Tensor:
+        mixed = self._partner(i)
+        return self.targets[i] if mixed is None else self.targets.mixture(i, *mixed)
+
+    def _partner(self, i: int) -> tuple[int, float] | None:
+        """The sample that one is mixed with in this epoch, and the one's own share."""
+        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self))
+        return found if found is not None and alike(self.data.metas[i], self.data.metas[found[0]]) else None
+
+    def _clean(self, i: int, sample: Sample, condition: Condition) -> dict[str, Tensor | None]:
+        """Normalised inputs, of mixtures those of the mixture, before noise of the condition."""
+        values = self.spec.inputs(sample, condition.missing)
+        if (mixed := self._partner(i)) is not None:
+            other, share = mixed
+            key = self.keys[other]
+            theirs = self.data.rows(other, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
+            if (picture := self.spec.inputs(theirs, condition.missing)["visual"]) is not None:
+                assert values["visual"] is not None
+                values["visual"] = share * values["visual"] + (1 - share) * picture
+            if values["audio"] is not None:
+                sound = mixed_sound(sample.arrays["wave"], theirs.arrays["wave"], share)
+                values["audio"] = self.spec.normalisation.fbank(sound, self.spec.target_length)
+        if self.grain and (audio := values["audio"]) is not None:
+            rng = generator("grain", self.seed, self.epoch, self.keys[i])
+            values["audio"] = audio + torch.from_numpy(
+                (self.grain * rng.random() * rng.random(tuple(audio.shape))).astype(np.float32)
+            )
+        return values
+
+    def frames(self, i: int) -> int:
+        """Pictures that a sample has, at least one: without any it is looked at once."""
+        return len(self.data.view(i, "frames")) if self.data.metas[i].visual.present else 1
 
     def _corrupted(self, i: int, sample: Sample, condition: Condition) -> Sample:
         assert condition.corruption is not None
@@ -201,6 +223,8 @@ class MediaItems(LabelledItems):
         return Sample(sample.meta, corrupt(sample.arrays, condition.corruption, condition.level, self.files, *key))
 
     def _frame(self, key: str, frames: int) -> int:
+        if self.frame is not None:
+            return self.frame
         if not self.random_frame:
             return middle_frame(frames)
         return int(generator("frame", self.seed, self.epoch, key).integers(frames))
@@ -214,10 +238,19 @@ class FeatureItems(LabelledItems):
         case: one of `CASES`.
         missing: share of samples with both modalities from which the case's ruined one is taken away
             altogether.
+        form: of the targets.
     """
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], case: str, seed: int = 0, missing: float = 0.0):
-        super().__init__(data, vocabulary, seed)
+    def __init__(
+        self,
+        data: ShardDataset,
+        vocabulary: Sequence[str],
+        case: str,
+        seed: int = 0,
+        missing: float = 0.0,
+        form: TargetForm = ONE_LABEL,
+    ):
+        super().__init__(data, vocabulary, seed, form)
         assert case in CASES
         assert data.info.backbone is not None
         self.condition, self.missing = CONDITIONS[case], missing
@@ -240,7 +273,7 @@ class FeatureItems(LabelledItems):
             positions = list(order[at : at + size])
             rows = [self._rows(i, resident.stored[i]) for i in positions]
             index = torch.tensor(positions)
-            batch = AVBatch(*resident.gather(positions, rows), self.labels[index], index)
+            batch = AVBatch(*resident.gather(positions, rows), self.targets.batch(positions), index)
             yield batch.to(resident.device)
 
     def _rows(self, i: int, stored: dict[str, int]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from configs.figure_text import figure_text
 from models.conditions import condition_named
 from trainers.classification.results import LOOKS, Row
-from trainers.tables import Spread, markdown_table, percent, spread
+from trainers.tables import Spread, markdown_table, percent, spread, titled
 
 CLEAN = "complete"
 
@@ -26,7 +26,7 @@ class CorruptionRow:
     """The accuracy of a method under one corruption at one severity, as in corruptions.csv.
 
     Attributes:
-        accuracy: 0..1.
+        accuracy: 0..1; of clips with several labels what `metric` names.
         relative: to the accuracy on clean clips; NaN where these were not evaluated.
     """
 
@@ -38,6 +38,7 @@ class CorruptionRow:
     severity: int
     accuracy: float
     relative: float
+    metric: str = "accuracy"
 
     @property
     def name(self) -> str:
@@ -53,7 +54,7 @@ def corruption_rows(rows: Sequence[Row]) -> list[CorruptionRow]:
         if (found := rung(row.condition)) is not None:
             whole = clean.get((row.method, row.selection, row.seed), 0.0)
             relative = row.accuracy / whole if whole else math.nan
-            out.append(CorruptionRow(row.method, row.selection, row.seed, *found, row.accuracy, relative))
+            out.append(CorruptionRow(row.method, row.selection, row.seed, *found, row.accuracy, relative, row.metric))
     return out
 
 
@@ -97,6 +98,11 @@ class Ladder:
     severities: tuple[int, ...]
     methods: tuple[str, ...]
     cells: Mapping[tuple[str, str, int], Sequence[CorruptionRow]]
+
+    @property
+    def metric(self) -> str:
+        """What its figures are: "accuracy", "mAP", or both."""
+        return " or ".join(dict.fromkeys(row.metric for rows in self.cells.values() for row in rows))
 
     def rows(self, method: str, corruption: str | None = None, severity: int | None = None) -> list[CorruptionRow]:
         """Those of a method, of one corruption or all, of one severity or all."""
@@ -156,7 +162,8 @@ def markdown(ladder: Ladder) -> str:
 
     severities = ", ".join(map(str, ladder.severities))
     note = (
-        f"Accuracy in percent under the corruptions of {ladder.protocol}, mean over severities {severities}"
+        f"{titled(ladder.metric)} in percent under the corruptions of {ladder.protocol}, "
+        f"mean over severities {severities}"
         + (" ± standard deviation over seeds. " if several else ". ")
         + "Relative to clean: 1 - (clean - corrupted) / clean, in percent. corruptions.csv has every severity."
     )
@@ -194,7 +201,7 @@ def figure(ladder: Ladder, path: Path, columns: int = 5) -> None:
         panel.set_xticks(ladder.severities)
         panel.grid(alpha=0.3)
     for panel in panels[:, 0]:
-        panel.set_ylabel("accuracy, %", fontsize=8)
+        panel.set_ylabel(f"{ladder.metric}, %", fontsize=8)
     for panel in panels[-1]:
         panel.set_xlabel("severity", fontsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()

@@ -1,57 +1,83 @@
-"""What classification minimises: cross-entropy of the pair and of each modality alone, or of one case's module.
+"""What classification minimises: the loss of the pair and of each modality alone, or of one case's module.
 
 Shapes: B samples, C classes.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.batch import AVBatch
 from models.cavmae import CAVMAE
 from models.tuned import Tuned
-from trainers.metrics import StepOutput
+from trainers.classification.targets import Loss
+from trainers.metrics import StepOutput, sum_and_count
+
+
+def clip_loss(logits: Tensor, label: Tensor, loss: Loss, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Over the samples, []: cross-entropy (`ce`), or the mean over classes of binary cross-entropies (`bce`, as Gong
+    et al. 2023 for clips with several labels).
+
+    Args:
+        logits: float32 [B, C].
+        label: int64 [B] (of `ce` alone), or float32 [B, C].
+    """
+    if loss == "ce":
+        return F.cross_entropy(logits, label, reduction=reduction)
+    losses = F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(dim=1)
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def clip_metrics(logits: Tensor, label: Tensor, loss: Loss) -> dict[str, Tensor]:
+    """Accuracy where targets are shares of classes of which one counts most; of an index the loop counts by itself."""
+    if loss == "bce" or label.dim() == 1:
+        return {}
+    return {"accuracy": sum_and_count(logits.argmax(dim=1) == label.argmax(dim=1))}
 
 
 class CompetentLoss(nn.Module):
-    """Cross-entropy of the pair plus `weight` times that of each modality alone, over the same encoder
-    outputs.
+    """The loss of the pair plus `weight` times that of each modality alone, over the same encoder outputs.
 
     The solo terms keep both encoders good on their own, as a pre-trained CAV-MAE's are, and train the
     single-modality path that serves missing modalities. A sample that has one modality contributes that path
     alone.
     """
 
-    def __init__(self, net: CAVMAE, weight: float):
+    def __init__(self, net: CAVMAE, weight: float, loss: Loss = "ce"):
         super().__init__()
-        self.net, self.weight = net, weight
+        self.net, self.weight, self.loss = net, weight, loss
 
     def forward(self, batch: AVBatch) -> StepOutput:
-        """Cross-entropy of what each sample has and, in training, of each modality alone."""
+        """The loss of what each sample has and, in training, of each modality alone."""
         total = batch.label.new_zeros((), dtype=torch.float32)
         logits = total.new_empty(len(batch), self.net.classes)
         for modalities, rows in batch.groups():
             tokens = {m: self.net.encode(m, self.net.embed(m, getattr(batch, m)[rows])) for m in modalities}
             label, joint = batch.label[rows], self.net.join(tokens).float()
-            total = total + F.cross_entropy(joint, label, reduction="sum")
+            total = total + clip_loss(joint, label, self.loss, "sum")
             if len(modalities) == 2 and self.weight and self.training:
                 for m in modalities:
                     alone = self.net.join({m: tokens[m]}).float()
-                    total = total + self.weight * F.cross_entropy(alone, label, reduction="sum")
+                    total = total + self.weight * clip_loss(alone, label, self.loss, "sum")
             logits = logits.index_copy(0, rows, joint)
-        return StepOutput(total / len(batch), logits.detach())
+        found = logits.detach()
+        return StepOutput(total / len(batch), found, clip_metrics(found, batch.label, self.loss))
 
 
 class CaseLoss(nn.Module):
-    """Cross-entropy of a frozen backbone with one case's module, on tokens cached before block `depth`."""
+    """The loss of a frozen backbone with one case's module, on tokens cached before block `depth`."""
 
-    def __init__(self, tuned: Tuned, depth: int):
+    def __init__(self, tuned: Tuned, depth: int, loss: Loss = "ce"):
         super().__init__()
-        self.tuned, self.depth = tuned, depth
+        self.tuned, self.depth, self.loss = tuned, depth, loss
 
     def forward(self, batch: AVBatch) -> StepOutput:
-        """Cross-entropy of the case's module."""
+        """The loss of the case's module."""
         logits = self.tuned(batch.audio, batch.visual, batch.present, self.depth).float()
-        return StepOutput(F.cross_entropy(logits, batch.label), logits.detach())
+        found = logits.detach()
+        loss = clip_loss(logits, batch.label, self.loss)
+        return StepOutput(loss, found, clip_metrics(found, batch.label, self.loss))

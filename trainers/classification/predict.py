@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from models.detector import QualityDetector
 from models.prompts import DualPrompts, concatenate
 from models.settings import MODALITIES, Modality
 from models.tuned import Tuned
-from shards.checkpoint import load_checkpoint
+from shards.checkpoint import checkpoint_meta, load_checkpoint
 from shards.errors import InputError
 from shards.reader import Sample
 from trainers.classification.config import CaseConfig
 from trainers.classification.detector import load_detector
 from trainers.classification.items import InputSpec, masked, middle_frame
 from trainers.classification.stages import build_case_module, input_spec
+from trainers.classification.targets import Loss
 from trainers.data import collate
 from trainers.recipe import ClipAnswer, FinishedRun
 
@@ -50,6 +51,7 @@ class Predictor:
         predict: logits by selection.
         trained, parameters: how many parameters were trained per case, and the backbone's.
         choose: logits by selection with the detector's verdict; None: no detector, and one module for all cases.
+        loss: that it was trained by: "bce" means independent logits, of clips with several labels.
     """
 
     run: FinishedRun
@@ -58,6 +60,12 @@ class Predictor:
     trained: int
     parameters: int
     choose: Choose | None = None
+    loss: Loss = "ce"
+
+    @property
+    def several(self) -> bool:
+        """A clip may have several of the answers: probabilities are each answer's own."""
+        return self.loss == "bce"
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -100,8 +108,37 @@ class Predictor:
             logits, cases, seen = self.answer(part, BY_PRESENCE[present])
             for row, (i, case, observed) in enumerate(zip(part.index.tolist(), cases, seen, strict=True)):
                 own = {name: x[row].float().cpu() for name, x in logits.items()}
-                out[i] = _clip_answer(own, case, present, observed)
+                out[i] = replace(_clip_answer(own, case, present, observed), several=self.several)
         return [out[i] for i in range(len(samples))]
+
+
+class MeanLogits:
+    """Logits of the mean probability over several looks at a clip (Gong et al. 2023 average ten pictures): softmax of
+    them, or sigmoid where they are independent, is that mean. One look's logits stay as they are.
+
+    Args:
+        samples, classes: N, C.
+        loss: that the logits were trained by.
+    """
+
+    def __init__(self, samples: int, classes: int, loss: Loss):
+        self.loss = loss
+        self._looks = torch.zeros(samples, dtype=torch.int64)
+        self._single = torch.zeros(samples, classes)
+        self._for, self._against = (torch.zeros(samples, classes, dtype=torch.float64) for _ in range(2))
+
+    def add(self, rows: Sequence[int], logits: Tensor) -> None:
+        """A look at some samples, float32 [R, C]."""
+        index, x = torch.tensor(rows), logits.double()
+        self._looks[index] += 1
+        self._single[index] = logits
+        self._for[index] += x.softmax(dim=1) if self.loss == "ce" else x.sigmoid()
+        self._against[index] += (-x).sigmoid()
+
+    def logits(self) -> Tensor:
+        """Float32 [N, C]."""
+        mean = (self._for / self._looks[:, None]).log() if self.loss == "ce" else (self._for / self._against).log()
+        return torch.where(self._looks[:, None] > 1, mean.float(), self._single)
 
 
 def _batch_of(samples: Sequence[Sample], spec: InputSpec) -> AVBatch:
@@ -141,7 +178,7 @@ def load_finetuned(run: FinishedRun, device: torch.device) -> Predictor:
     def predict(batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
         return {"": net(batch.audio, batch.visual, batch.present)}
 
-    return Predictor(run, backbone, predict, count, count)
+    return Predictor(run, backbone, predict, 0 if run.imported else count, count, loss=backbone.loss)
 
 
 def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
@@ -159,7 +196,9 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     detector = load_detector(run.folder).to(device)
     chooser = _Chooser(backbone, tuned, _concat(backbone, tuned, config, device), detector, config.depth)
     trained = sum(p.numel() for p in tuned["complete"].trained().values())
-    return Predictor(run, backbone, chooser, trained, sum(p.numel() for p in backbone.net.parameters()), chooser.choose)
+    parameters = sum(p.numel() for p in backbone.net.parameters())
+    loss = checkpoint_meta(run.folder / CASES[0])[0].get("loss", "ce")
+    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss)
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:

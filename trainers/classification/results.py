@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.figure_text import figure_text
 from models.conditions import CONDITIONS, NOISY_CASES
-from trainers.tables import Spread, markdown_table, percent, spread
+from trainers.tables import MEAN_AP, Spread, markdown_table, percent, spread, titled
 
 LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
     "": {},
@@ -25,10 +25,12 @@ class Row:
     """One figure: a method (and its way of choosing prompts), a seed, a condition.
 
     Attributes:
-        accuracy: 0..1 over `samples`.
+        accuracy: 0..1 over `samples`; of clips with several labels the figure that `metric` names.
         trained, parameters: trained per case, and in the backbone.
         epoch_seconds, peak_memory_mb: of the training, as its logs tell.
         run: the run's folder name.
+        metric: "accuracy", or "mAP": the mean average precision over all classes, one that no clip has counting 0.
+        occurring: of mAP, the same over the classes that some clip has.
     """
 
     method: str
@@ -42,6 +44,8 @@ class Row:
     epoch_seconds: float
     peak_memory_mb: float
     run: str
+    metric: str = "accuracy"
+    occurring: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class ClassRow:
     """The accuracy of a method on the samples of one class, as in classes.csv.
 
     Attributes:
-        accuracy: 0..1 over `samples`.
+        accuracy: 0..1 over `samples`; of clips with several labels the average precision.
+        samples: clips that have the class.
+        metric: "accuracy" or "AP".
     """
 
     method: str
@@ -59,6 +65,7 @@ class ClassRow:
     label: str
     accuracy: float
     samples: int
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,9 @@ class Line:
     """One line of the table: a method over its seeds.
 
     Attributes:
-        accuracy: by condition.
+        accuracy: by condition; what `metric` names.
+        metric: "accuracy" or "mAP".
+        occurring: by condition, mAP over the classes that occur.
     """
 
     method: str
@@ -77,6 +86,8 @@ class Line:
     parameters: int
     epoch_seconds: float
     peak_memory_mb: float
+    metric: str = "accuracy"
+    occurring: dict[str, Spread] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -85,7 +96,7 @@ class Line:
 
     @property
     def noisy(self) -> float | None:
-        """Mean accuracy over the three noisy cases, None unless all were evaluated."""
+        """Mean of the figure over the three noisy cases, None unless all were evaluated."""
         values = [self.accuracy[c][0] for c in NOISY_CASES if c in self.accuracy]
         return statistics.fmean(values) if len(values) == len(NOISY_CASES) else None
 
@@ -100,11 +111,12 @@ class Line:
 
     def metrics(self) -> dict[str, float]:
         """Flat figures for MLflow."""
-        out = {f"accuracy/{c}": mean for c, (mean, _) in self.accuracy.items()}
+        out = {f"{self.metric}/{c}": mean for c, (mean, _) in self.accuracy.items()}
+        out |= {f"{self.metric}_occurring/{c}": mean for c, (mean, _) in self.occurring.items()}
         out |= {f"sd/{c}": sd for c, (_, sd) in self.accuracy.items()}
         out |= {"trained": self.trained, "trained_share": self.trained / self.parameters}
         out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
-        return out | ({"accuracy/noisy_mean": self.noisy} if self.noisy is not None else {})
+        return out | ({f"{self.metric}/noisy_mean": self.noisy} if self.noisy is not None else {})
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
@@ -116,10 +128,9 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
 
 
 def _line(method: str, selection: str, rows: list[Row]) -> Line:
-    by_condition: dict[str, list[float]] = {}
-    for row in rows:
-        by_condition.setdefault(row.condition, []).append(row.accuracy)
-    accuracy = {c: spread(values) for c, values in by_condition.items()}
+    conditions = dict.fromkeys(row.condition for row in rows)
+    accuracy = {c: spread([row.accuracy for row in rows if row.condition == c]) for c in conditions}
+    occurring = {c: spread([row.occurring for row in rows if row.condition == c]) for c in conditions}
     seeds = len({row.seed for row in rows})
     mean = statistics.fmean
     return Line(
@@ -131,7 +142,14 @@ def _line(method: str, selection: str, rows: list[Row]) -> Line:
         rows[0].parameters,
         mean(row.epoch_seconds for row in rows),
         mean(row.peak_memory_mb for row in rows),
+        rows[0].metric,
+        occurring if rows[0].metric == MEAN_AP else {},
     )
+
+
+def metrics_of(lines: Sequence[Line]) -> str:
+    """What the figures of a table are: "accuracy", "mAP", or both, of runs that differ in it."""
+    return " or ".join(dict.fromkeys(line.metric for line in lines))
 
 
 def plain_conditions(lines: Sequence[Line]) -> list[str]:
@@ -148,7 +166,7 @@ def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
 
 
 def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
-    """The table: accuracy in percent by condition, gain recovered, trained share, epoch time, peak memory."""
+    """The table: accuracy (or mAP) in percent by condition, gain recovered, trained share, epoch time, peak memory."""
     conditions = plain_conditions(lines)
     by_name = {line.name: line for line in lines}
     clean, noisy = by_name.get("finetune"), by_name.get("finetune_noisy")
@@ -165,23 +183,34 @@ def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
         body.append(cells)
     seeds = max(line.seeds for line in lines)
     note = (
-        f"Accuracy in percent on {samples} {split} clips, "
+        f"{titled(metrics_of(lines))} in percent on {samples} {split} clips, "
         + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
         + "Case-wise methods: trained parameters per case and epoch time per case. *situation* knows what is "
         "ruined, *detected* does not, *concat* uses all four sets at once. An absent modality is left out, "
         "never filled. Peak memory of training beyond the loaded network: growth of the process on a CPU, "
         "allocated on a GPU."
     )
-    return f"{markdown_table(head, body)}\n\n{note}"
+    return f"{markdown_table(head, body)}\n\n{note}{_occurring(lines, conditions)}"
+
+
+def _occurring(lines: Sequence[Line], conditions: Sequence[str]) -> str:
+    """mAP over the classes that occur, where that is another one; its own table."""
+    judged = [line for line in lines if any(line.occurring.get(c) != line.accuracy.get(c) for c in line.occurring)]
+    if not judged:
+        return ""
+    head = ["method", *(c.replace("_", " ") for c in conditions)]
+    body = [[line.name, *(percent(line.occurring.get(c), line.seeds > 1) for c in conditions)] for line in judged]
+    said = "mAP in percent over the classes that some clip has; above, a class that none has counts 0, as published."
+    return f"\n\n{markdown_table(head, body)}\n\n{said}"
 
 
 def _share(line: Line) -> str:
     share = line.trained / line.parameters
-    return "all" if share == 1 else f"{100 * share:.2f} %"
+    return "none" if not share else "all" if share == 1 else f"{100 * share:.2f} %"
 
 
 def figure(lines: Sequence[Line], path: Path) -> None:
-    """Accuracy by condition, one bar per method, spread over seeds as error bars."""
+    """Accuracy (or mAP) by condition, one bar per method, spread over seeds as error bars."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -201,7 +230,7 @@ def figure(lines: Sequence[Line], path: Path) -> None:
     low = min(shown, default=0.0)
     axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)
     axes.set_xticks(range(len(conditions)), [c.replace("_", "\n") for c in conditions])
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"{metrics_of(lines)}, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

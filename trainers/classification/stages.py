@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from configs.backbone import load_backbone
-from configs.public import read_state
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.conditions import CASES
 from models.inputs import Normalisation
 from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts
-from models.public import import_state_dict
+from models.public import head_classes
 from models.tuned import CaseModule, Tuned
 from shards.checkpoint import file_sha256
+from shards.class_order import find_class_order
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, feature_folder
@@ -28,7 +29,11 @@ from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneCo
 from trainers.classification.detector import fit_detector, save_detector
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.objective import CaseLoss, CompetentLoss
+from trainers.classification.published import head_for, head_order, import_public, public_state
+from trainers.classification.targets import Loss, TargetForm, several_labels
+from trainers.identity import digest
 from trainers.loop import Stage
+from trainers.optimisation import Optimisation
 from trainers.recipe import Fingerprints
 
 
@@ -82,21 +87,34 @@ def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
     normalisation = dataset_normalisation(info) if config.statistics == "dataset" else Normalisation()
     net = CAVMAE(config.backbone.build(), len(info.labels))
     if config.public is not None:
-        _import_public(net, config.public)
+        _start_public(config, net, info.labels)
     return Backbone(net, info.labels, normalisation)
 
 
-def _import_public(net: CAVMAE, path: Path) -> None:
-    try:
-        state = read_state(path)
-    except Exception as error:
-        remedy = "give a public CAV-MAE state dict (.pth or .safetensors)"
-        raise InputError(f"can't be read: {error}", file=path, field="public", remedy=remedy) from None
-    try:
-        import_state_dict(net, state)
-    except ValueError as error:
-        remedy = "choose backbone.preset (and its sizes) to match the file"
-        raise InputError(str(error), file=path, field="public", remedy=remedy) from None
+def _start_public(config: FinetuneConfig, net: CAVMAE, labels: tuple[str, ...]) -> None:
+    """Take a public file's weights, and its head by the names of its classes.
+
+    Raises:
+        InputError: no such network in it; a head of as many classes of which nothing says which, or other ones.
+    """
+    assert config.public is not None
+    state = public_state(config.public, "public")
+    classes = head_classes(state)
+    if config.public_head and config.public_labels is not None and classes is not None:
+        order = head_order(config.public_labels, classes, config.public, "public_labels")
+        state = head_for(state, order, labels, config.public)
+    elif config.public_head and classes == len(labels):
+        head_order(None, classes, config.public, "public_labels", "; public_head=false starts a fresh head")
+    elif not config.public_head:
+        state = {name: x for name, x in state.items() if not name.startswith("mlp_head.")}
+    import_public(net, state, config.public, "choose backbone.preset (and its sizes) to match the file")
+
+
+def loss_of(wanted: Loss | None, train: ShardDataset, backbone: Loss = "ce") -> Loss:
+    """The loss that a config asks for, or the one that the backbone was trained by, or the training clips need."""
+    if wanted is not None:
+        return wanted
+    return "bce" if backbone == "bce" or several_labels(train) else "ce"
 
 
 def finetune_stages(config: FinetuneConfig) -> list[Stage]:
@@ -105,24 +123,37 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = _start(config, info)
-    spec = input_spec(backbone)
-    conditions = CASES if config.noisy else ("complete",)
-
-    def items(split: str, random_frame: bool) -> MediaItems:
-        data = ShardDataset(config.data, split, info=info)
-        return MediaItems(data, backbone.labels, spec, conditions, config.noise.build(), config.seed, random_frame)
+    train = ShardDataset(config.data, "train", info=info)
+    backbone = replace(backbone, loss=loss_of(config.loss, train, backbone.loss))
+    if config.mixup and not info.preprocessing.get("wave"):
+        message, remedy = "has no waveforms, which are what is mixed", "ingest the clips again with keep_wave=true"
+        raise InputError(message, file=config.data, field="mixup", remedy=remedy)
+    plain = TargetForm(several=backbone.loss == "bce")
+    form = replace(plain, smoothing=config.smoothing, shares=config.mixup > 0)
+    common = (backbone.labels, input_spec(backbone), CASES if config.noisy else ("complete",), config.noise.build())
+    items = MediaItems(train, *common, config.seed, True, form, config.mixup, config.augment.grain)
+    if config.balanced:
+        items.weights = items.targets.balance()
 
     return [
         Stage(
             "finetune",
-            CompetentLoss(backbone.net, config.solo_loss),
-            items("train", True),
-            items("val", False) if "val" in info.splits else None,
+            CompetentLoss(backbone.net, config.solo_loss, backbone.loss),
+            items,
+            MediaItems(ShardDataset(config.data, "val", info=info), *common, config.seed, form=plain)
+            if "val" in info.splits
+            else None,
             weights=backbone.net.state_dict,
             load=lambda weights: _load(backbone.net, weights),
             meta=backbone.meta(),
             augment=lambda batch, rng: augment(batch, config.augment, rng),
             unused_parameters=True,
+            optimisation=Optimisation(
+                config.betas,
+                lambda name: config.head_lr if ".mlp_head." in f".{name}" else 1.0,
+                config.halve_after,
+                config.average_from,
+            ),
         )
     ]
 
@@ -185,8 +216,12 @@ def _case_stage(
         torch.manual_seed(config.seed)
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
 
-    def items(split: str, missing: float) -> FeatureItems:
-        return FeatureItems(ShardDataset(folder, split, info=info), backbone.labels, case, config.seed, missing)
+    train = ShardDataset(folder, "train", info=info)
+    loss = loss_of(config.loss, train, backbone.loss)
+    form = TargetForm(several=loss == "bce")
+
+    def items(data: ShardDataset, missing: float) -> FeatureItems:
+        return FeatureItems(data, backbone.labels, case, config.seed, missing, form)
 
     meta = {
         "kind": config.recipe,
@@ -194,12 +229,12 @@ def _case_stage(
         "backbone_fingerprint": backbone.fingerprint,
         "trained": sum(p.numel() for p in tuned.trained().values()),
         "parameters": parameters,
-    }
+    } | ({"loss": loss} if loss != "ce" else {})
     return Stage(
         case,
-        CaseLoss(tuned, config.depth),
-        items("train", config.missing),
-        items("val", 0.0) if "val" in info.splits else None,
+        CaseLoss(tuned, config.depth, loss),
+        items(train, config.missing),
+        items(ShardDataset(folder, "val", info=info), 0.0) if "val" in info.splits else None,
         weights=tuned.trained,
         load=tuned.load_trained,
         meta=meta,
@@ -220,6 +255,9 @@ def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
     Raises:
         InputError: either is missing or of another kind.
     """
+    if config.imported:
+        message, remedy = "says that nothing is trained", "leave it out; avmend import makes such runs"
+        raise InputError(message, field="imported", remedy=remedy)
     info = media_info(config.data)
     notes = tuple(_unsuitable(config, info))
     if config.start is not None:
@@ -232,6 +270,8 @@ def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
             raise InputError(
                 f"can't be read: {error.strerror}", file=config.public, field="public", remedy=remedy
             ) from None
+        if config.public_labels is not None:
+            start = digest([start, list(find_class_order(config.public_labels))])
         return Fingerprints(info.fingerprint(), start, notes)
     return Fingerprints(info.fingerprint(), None, notes)
 

@@ -45,5 +45,6 @@ KINDS: Registry[ImportKind] = Registry(
         "missing-avqa": "trainers.imports.question_kinds:MISSING_AVQA",
         "pstp": "trainers.imports.question_kinds:PSTP",
         "lavit": "trainers.imports.question_kinds:LAVIT",
+        "cavmae": "trainers.imports.cavmae:CAVMAE",
     },
 )

@@ -1,4 +1,4 @@
-"""An evaluation of classification: accuracy by condition, and against cost."""
+"""An evaluation of classification: accuracy (mAP of clips with several labels) by condition, and against cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from models.conditions import NOISY_CASES
-from trainers.classification.results import ClassRow, Line, Row, plain_conditions, recovered
-from trainers.tables import read_rows
+from trainers.classification.results import ClassRow, Line, Row, metrics_of, plain_conditions, recovered
+from trainers.tables import MEAN_AP, read_rows, titled
 from tuning.report import drawings, intervals
 from tuning.report.corruptions import corruption_blocks
 from tuning.report.evaluations import Evaluation
@@ -48,10 +48,10 @@ def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
         for c in conditions
     ]
     several = len({row.seed for row in rows}) > 1
-    caption = f"Accuracy by condition{'; bars are 95 % intervals over seeds' if several else ''}."
+    caption = f"{titled(metrics_of(lines))} by condition{'; bars are 95 % intervals over seeds' if several else ''}."
     return (
         *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
-        Drawing(drawings.svg(lambda: drawings.dots(groups), f"{tag} conditions"), caption),
+        Drawing(drawings.svg(lambda: drawings.dots(groups, metrics_of(lines)), f"{tag} conditions"), caption),
         *corruption_blocks(rows),
     )
 
@@ -66,8 +66,9 @@ def verdict_of(found: Evaluation) -> str:
         for line in lines
         if all(c in line.accuracy for c in chosen)
     ]
-    classes = {row.label for row in class_rows(found)}
+    classes = {row.label for row in class_rows(found) if row.metric == "accuracy"}
     figure = "the mean of the noisy cases" if noisy else "the mean of all conditions"
+    figure = figure if metrics_of(lines) == "accuracy" else f"{metrics_of(lines)}, {figure}"
     return verdict(figure, standings, 1 / len(classes) if classes else None)
 
 
@@ -77,7 +78,7 @@ def _joint(line: Line, conditions: Sequence[str]) -> float:
 
 
 def class_rows(found: Evaluation) -> list[ClassRow]:
-    """Accuracy per class, where the evaluation has it."""
+    """Accuracy (or average precision) per class, where the evaluation has it."""
     table = found.read("classes.csv")
     return (read_rows(table, ClassRow) if table else None) or []
 
@@ -102,7 +103,8 @@ def class_blocks(found: Evaluation) -> tuple[Block, ...]:
         )
         for label in labels
     )
-    caption = f"Accuracy per class, {condition.replace('_', ' ')}, percent"
+    named = "Accuracy" if rows[0].metric == "accuracy" else "Average precision"
+    caption = f"{named} per class, {condition.replace('_', ' ')}, percent"
     return (Folded(caption, (Table(("class", "clips", *methods), body, 1, caption),)),)
 
 
@@ -123,7 +125,9 @@ def _by_condition(lines: Sequence[Line], rows: Sequence[Row], conditions: Sequen
         cells += [figure(line.noisy, 1, 100)] if means else []
         cells += [figure(gains[line.name], 0, 100)] if gains else []
         body.append((*cells, figure(line.seeds, 0)))
-    return Table(tuple(head), tuple(body), 1, "Accuracy by condition, percent", _note(rows, bool(gains)))
+    return Table(
+        tuple(head), tuple(body), 1, f"{titled(metrics_of(lines))} by condition, percent", _note(rows, bool(gains))
+    )
 
 
 def _accuracy(line: Line, condition: str) -> Cell:
@@ -143,6 +147,8 @@ def _note(rows: Sequence[Row], gains: bool) -> str:
         said += "Several runs of one method and seed were averaged first. "
     if len({line.seeds for line in intervals.of_rows(rows)}) > 1:
         said += "Not all methods have the same seeds: their means are not of the same draws. "
+    if any(line.metric == MEAN_AP for line in intervals.of_rows(rows)):
+        said += "mAP is the mean over all classes; one that no clip has counts 0. "
     if gains:
         said += "Gain recovered: share of what finetune_noisy gains over finetune in the three noisy cases."
     return said.strip()
@@ -154,7 +160,7 @@ def cost_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
     if len(lines) < 2:
         return ()
     noisy = all(line.noisy is not None for line in lines)
-    gain = "accuracy, mean of the noisy cases, %" if noisy else "accuracy, mean of all conditions, %"
+    gain = f"{metrics_of(lines)}, mean of {'the noisy cases' if noisy else 'all conditions'}, %"
     points = [
         (
             line.name,

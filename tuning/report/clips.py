@@ -86,7 +86,7 @@ def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
         for at, view in enumerate(shown.views(scale)):
             views[at].append(view)
     return tuple(
-        Clip(data.metas[i].id, f"It is: {data.metas[i].labels[0]}", tuple(v))
+        Clip(data.metas[i].id, f"It is: {', '.join(data.metas[i].labels)}", tuple(v))
         for i, v in zip(chosen, views, strict=True)
     )
 
@@ -109,15 +109,16 @@ class _Shown:
 
     Attributes:
         batch: as the first method met them, audio [B, T, 128], visual [B, 3, S, S].
-        said: method, with its selection -> label by clip.
+        truth: the labels of every clip.
+        said: method, with its selection -> by clip its best labels, as many as the clip has.
     """
 
     condition: Condition
     predictor: Predictor
     batch: AVBatch
     fates: list[tuple[str, str]]
-    truth: list[str]
-    said: dict[str, list[str]]
+    truth: list[tuple[str, ...]]
+    said: dict[str, list[tuple[str, ...]]]
 
     @classmethod
     @torch.inference_mode()
@@ -130,17 +131,19 @@ class _Shown:
         config: EvaluateConfig,
     ) -> _Shown:
         """Ask every method."""
-        said: dict[str, list[str]] = {}
+        said: dict[str, list[tuple[str, ...]]] = {}
+        truth = [data.metas[i].labels for i in chosen]
         batches: dict[str, AVBatch] = {}
         for method, predictor in predictors.items():
             items = items_under(predictor, condition, data, config)
             batches[method] = batch = collate([items[i] for i in chosen])
             for selection, logits in _logits(predictor, batch, condition).items():
-                labels = [predictor.backbone.labels[j] for j in logits.argmax(dim=1).tolist()]
+                ranked = logits.argsort(dim=1, descending=True).tolist()
+                known = predictor.backbone.labels
+                labels = [tuple(known[j] for j in row[: len(t)]) for row, t in zip(ranked, truth, strict=True)]
                 said[f"{method}, {selection}" if selection else method] = labels
         first = next(iter(predictors))
         fates = [items_under(predictors[first], condition, data, config).corruption(i) for i in chosen]
-        truth = [data.metas[i].labels[0] for i in chosen]
         return cls(condition, predictors[first], batches[first], fates, truth, said)
 
     def scales(self) -> list[tuple[float, float]]:
@@ -166,8 +169,9 @@ class _Shown:
             )
 
 
-def _answer(method: str, label: str, truth: str, there: bool) -> Answer:
-    return Answer(method, label, label == truth) if there else Answer(method, "nothing left", None)
+def _answer(method: str, labels: tuple[str, ...], truth: tuple[str, ...], there: bool) -> Answer:
+    right = set(labels) == set(truth)
+    return Answer(method, ", ".join(labels), right) if there else Answer(method, "nothing left", None)
 
 
 def _logits(predictor: Predictor, batch: AVBatch, condition: Condition) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from trainers.classification.ladders import CorruptionRow as Row
 from trainers.classification.ladders import Ladder, Value, body, by_severity, corruption_rows, ladders, over_seeds
 from trainers.classification.results import Row as AnyRow
+from trainers.tables import titled
 from tuning.report import intervals
 from tuning.report.parts import Block, Cell, Table, spread, text
 
@@ -25,10 +26,10 @@ def corruption_blocks(rows: Sequence[AnyRow]) -> tuple[Block, ...]:
 
 def _tables(ladder: Ladder) -> list[Table]:
     note = NOTE.format(severities=", ".join(map(str, ladder.severities)))
-    title = f"Accuracy under the corruptions of {ladder.protocol}, percent"
+    title = f"{titled(ladder.metric)} under the corruptions of {ladder.protocol}, percent"
     tables = [_table("corruption", ladder, body(ladder, _cell), title, note)]
     if len(ladder.severities) > 1:
-        title = f"Accuracy by severity, mean over the corruptions of {ladder.protocol}, percent"
+        title = f"{titled(ladder.metric)} by severity, mean over the corruptions of {ladder.protocol}, percent"
         tables.append(_table("severity", ladder, by_severity(ladder, _cell), title, ""))
     return tables
 

@@ -91,11 +91,14 @@ def tidy(axes: Any, grid: str = "both") -> None:
     axes.set_axisbelow(True)
 
 
-def dots(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], columns: int = 3) -> Figure:
+def dots(
+    groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], gain: str = "accuracy", columns: int = 3
+) -> Figure:
     """One panel per group, one line per method: a dot at its mean, its interval as a bar.
 
     Args:
         groups: title and (method, mean, half width; NaN: not known) in percent.
+        gain: what is shown.
     """
     from matplotlib.figure import Figure
 
@@ -117,7 +120,7 @@ def dots(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], colum
     grid[0][0].set_xlim(max(low, -1), min(high, 101))
     grid[0][0].set_yticks(range(len(names)), [shortened(name) for name in names])
     grid[0][0].set_ylim(len(names) - 0.5, -0.5)
-    page.supxlabel("accuracy, %", fontsize=9)
+    page.supxlabel(f"{gain}, %", fontsize=9)
     return page
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainers.identity import EXECUTION_FIELDS
+from trainers.tables import SHARES, is_share
 from trainers.tracking import Recorded
 from tuning.report import intervals
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, spread, text
@@ -19,6 +20,7 @@ from tuning.report.run_selection import Chosen, base_name
 
 WHERE = EXECUTION_FIELDS | {"seed"}  # the seed, and where and how it ran
 SHOWN = 24
+VALIDATED = tuple(f"/val_{name}" for name in SHARES)
 _A_RUN = re.compile(r'[^"\s,\[\]]*/([\w.+-]+-[0-9a-f]{12})(?![\w-])')
 _REFERENCE = re.compile(r"⟨([^@⟩]+)@([0-9a-f]{8})⟩")
 
@@ -176,8 +178,8 @@ def _seeds(group: Configuration) -> str:
 def run_figures(run: Recorded) -> dict[str, float]:
     """What a training run is compared by: accuracies (or losses) in validation, time and memory."""
     told = {k: v for k, v in run.metrics.items() if not k.startswith("best/")}
-    stages = {k: v for k, v in told.items() if k.endswith("/val_accuracy")}
-    out = stages if len(stages) > 1 else {k: v for k, v in told.items() if re.fullmatch(r"val_accuracy\w*", k)}
+    stages = {k: v for k, v in told.items() if k.endswith(VALIDATED)}
+    out = stages if len(stages) > 1 else {k: v for k, v in told.items() if re.fullmatch(r"val_(accuracy\w*|mAP)", k)}
     out = out or stages or {k: v for k, v in told.items() if k in ("val_loss", "loss")}
     seconds = [v for k, v in told.items() if k.endswith("/epoch_seconds")]
     seconds = seconds or [v for k, v in told.items() if k == "epoch_seconds"]
@@ -191,13 +193,13 @@ def _heading(name: str) -> str:
     named = {"epoch_seconds": "s / epoch", "peak_memory_mb": "peak MiB"}
     stage, _, metric = name.rpartition("/")
     whole = f"{metric} {stage}".replace("_", " ").strip()
-    return named.get(name) or (f"{whole}, %" if "accuracy" in name else whole)
+    return named.get(name) or (f"{whole}, %" if is_share(name) else whole)
 
 
 def _figure(values: Sequence[float], name: str) -> Cell:
     if not values:
         return figure(None)
-    if "accuracy" in name:
+    if is_share(name):
         return spread(*intervals.of_values(values), 1, 100)
     if name in ("epoch_seconds", "peak_memory_mb"):
         return figure(statistics.fmean(values), 2 if name == "epoch_seconds" else 0)

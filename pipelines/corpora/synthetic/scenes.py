@@ -111,7 +111,7 @@ def describe(config: ScenesConfig, number: int) -> dict[str, Any]:
     name = class_of(config.seed, number)
     look = name if rng.random() < design.OWN else design.appearances(design.SHARED_LOOKS)[name]
     timbre = name if rng.random() < design.OWN else design.appearances(design.SHARED_SOUNDS)[name]
-    sound = _sound(rng, name, timbre, config.seconds)
+    sound = random_sound(rng, name, timbre, config.seconds)
     return {
         "id": clip_id,
         "generator": GENERATOR,
@@ -170,7 +170,8 @@ def random_background(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _sound(rng: np.random.Generator, name: str, timbre: str, seconds: float) -> dict[str, Any]:
+def random_sound(rng: np.random.Generator, name: str, timbre: str, seconds: float) -> dict[str, Any]:
+    """Notes of one timbre over the whole clip."""
     voice = TIMBRES[timbre]
     low, high = np.log(voice.pitch)
     return {

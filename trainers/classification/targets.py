@@ -1,0 +1,120 @@
+"""What clips are to be taken for: a class each, or a share of every class (several labels, smoothing, mixtures).
+
+Shapes: S samples of a split, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.errors import InputError
+from shards.reader import ShardDataset
+
+Loss = Literal["ce", "bce"]
+
+
+@dataclass(frozen=True)
+class TargetForm:
+    """How labels become what a loss takes.
+
+    Attributes:
+        several: clips may have several labels.
+        smoothing: s: every class gets s / C, a clip's own ones 1 - s (CAV-MAE's rule, for either loss).
+        shares: shares of all classes even where a clip has one label and nothing is smoothed (mixtures have them).
+    """
+
+    several: bool = False
+    smoothing: float = 0.0
+    shares: bool = False
+
+    @property
+    def vector(self) -> bool:
+        """Targets are float32 [C], not an index."""
+        return self.several or self.shares or self.smoothing > 0
+
+
+ONE_LABEL = TargetForm()
+
+
+class Targets:
+    """The labels of a split's samples in the order of a model's outputs: 4 bytes a label, 8 a sample.
+
+    Args:
+        data: shards of one split.
+        vocabulary: the model's labels, C of them.
+        form: of the targets.
+
+    Raises:
+        InputError: a label that the model does not know, or several labels on one sample where one is wanted.
+    """
+
+    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
+        self.form, self.classes = form, len(vocabulary)
+        index = {label: i for i, label in enumerate(vocabulary)}
+        starts, places = np.zeros(len(data) + 1, np.int64), []
+        for i, meta in enumerate(data.metas):
+            if len(meta.labels) != 1 and not form.several:
+                remedy = "give each clip one label, or train with loss=bce"
+                message = f"sample '{meta.id}' has {len(meta.labels)} labels"
+                raise InputError(message, file=data.folder, field="label", remedy=remedy)
+            if unknown := [label for label in meta.labels if label not in index]:
+                message, remedy = (
+                    f"sample '{meta.id}': unknown label '{unknown[0]}'",
+                    f"known labels: {_few(vocabulary)}",
+                )
+                raise InputError(message, file=data.folder, field="label", remedy=remedy)
+            places += [index[label] for label in meta.labels]
+            starts[i + 1] = len(places)
+        self._starts, self._places = starts, np.array(places, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def of(self, i: int) -> np.ndarray:
+        """Classes of a sample, int32 [its labels]."""
+        return self._places[self._starts[i] : self._starts[i + 1]]
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Of a sample: its class, int64 [], or shares of all classes, float32 [C]."""
+        if not self.form.vector:
+            return torch.tensor(int(self._places[i]))
+        out = torch.full((self.classes,), self.form.smoothing / self.classes)
+        out[torch.from_numpy(self.of(i)).long()] = 1 - self.form.smoothing
+        return out
+
+    def batch(self, positions: Sequence[int]) -> Tensor:
+        """Of several samples, int64 [B] or float32 [B, C]."""
+        return torch.stack([self[i] for i in positions])
+
+    def mixture(self, first: int, second: int, share: float) -> Tensor:
+        """Of a mixture of two samples, float32 [C]: s / C everywhere, and 1 - s by the share of each, added up where
+        both have a class (Gong et al. 2023, the released data loader)."""
+        out = torch.full((self.classes,), self.form.smoothing / self.classes)
+        for i, part in ((first, share), (second, 1 - share)):
+            out[torch.from_numpy(self.of(i)).long()] += part * (1 - self.form.smoothing)
+        return out
+
+    def counts(self) -> np.ndarray:
+        """Samples that have each class, int64 [C]."""
+        return np.bincount(self._places, minlength=self.classes)
+
+    def balance(self) -> np.ndarray:
+        """Weights by which samples are drawn so that rare classes come often, float64 [S]: the sum of
+        1000 / (count + 0.01) over a sample's classes (CAV-MAE's ``gen_weight_file``)."""
+        weights = 1000.0 / (self.counts() + 0.01)
+        return np.add.reduceat(weights[self._places], self._starts[:-1])
+
+
+def several_labels(data: ShardDataset) -> bool:
+    """Whether some sample has more than one label."""
+    return any(len(meta.labels) > 1 for meta in data.metas)
+
+
+def _few(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
