@@ -169,7 +169,7 @@ def _rate(samples: int, way: Callable[[], None]) -> float:
 
 def _spans(data: ShardDataset) -> list[tuple[int, int, int]]:
     """(shard, bytes, offset) of every sample, json and arrays: the same bytes that our reader takes."""
-    return list(zip(data._shard_of, data._sizes, data._begins, strict=True))
+    return list(zip(data.table.shard, data.table.size, data.table.begin, strict=True))
 
 
 def _tarfile(paths: Sequence[str]) -> None:

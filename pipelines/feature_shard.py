@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.settings import MODALITIES, Modality
-from pipelines.resume import Ledger, read_ledger, write_ledger
+from pipelines.resume import Ledger, keep_part, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, channel_moments
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
@@ -141,6 +141,7 @@ def extract_shard(
     result = FeatureLedger(
         digest=shard.digest, shard=written, present=work.present, absent=count_absent(work.metas), **moments
     )
+    keep_part(written, out, shard.name)
     write_ledger(result, out, shard.name)
     return result
 

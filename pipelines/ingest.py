@@ -19,7 +19,7 @@ from pipelines.manifest import Clip, read_manifest
 from pipelines.on_ray import run_tasks
 from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.preprocessing import preprocessing
-from pipelines.resume import read_ledger, remove_partial_files, split_info
+from pipelines.resume import kept_part, read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
@@ -29,6 +29,7 @@ from shards.errors import InputError
 from shards.inspect import absences
 from shards.lock import folder_lock
 from shards.progress import Progress
+from shards.scan import write_tables
 from shards.schema import DatasetInfo, Normalisation
 from shards.verify import plain
 
@@ -76,7 +77,7 @@ def _keep_plan(
 ) -> tuple[KeptPlan, dict[str, ShardResult]]:
     """The folder's plan, grown by what the manifest has gained, and the results so far."""
     before = read_plan(out, config)
-    remove_partial_files(out, "media", "ledger")
+    remove_partial_files(out, "media", "ledger", "index")
     found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
     done = {name: result for name, result in found.items() if result is not None}
     failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
@@ -154,10 +155,11 @@ def _assemble(
             visual=statistics(add([result.visual for result in ordered]), unit=255.0),
         ),
     )
+    write_tables(out, info, kept_part)
     info.save(out)
     if complete != kept:
         complete.save(out)
-    remove_partial_files(out, "media", "ledger")  # of workers that outlived the driver that was killed
+    remove_partial_files(out, "media", "ledger", "index")  # of workers that outlived the driver that was killed
     return info
 
 

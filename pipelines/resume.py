@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pydantic
 
 from shards.atomic import write_text
 from shards.causes import Cause
 from shards.errors import InputError
+from shards.scan import shard_part
 from shards.schema import MODALITIES, Frozen, ShardInfo, SplitInfo, add_absent
+from shards.table import read_part, write_part
 
 
 class Ledger(Frozen):
@@ -57,6 +60,27 @@ def read_ledger(kind: type[LedgerT], out: Path, name: str, digest: str) -> Ledge
 def write_ledger(result: Ledger, out: Path, name: str) -> None:
     """Declare the shard finished."""
     write_text(ledger_path(out, name), result.model_dump_json() + "\n")
+
+
+def part_path(out: Path, name: str) -> Path:
+    """Where the rows of the shard ``name`` wait for the split's table."""
+    return ledger_path(out, name).with_suffix(".arrow")
+
+
+def keep_part(shard: ShardInfo, out: Path, name: str) -> None:
+    """Write down what the samples of a shard are, for its split's table; before its ledger."""
+    if shard.samples:
+        write_part(part_path(out, name), shard_part(out / shard.name, shard))
+
+
+def kept_part(path: Path, shard: ShardInfo) -> pa.RecordBatch:
+    """The rows of a shard: those that were kept, else (of an earlier version) from the shard.
+
+    Raises:
+        InputError: a damaged shard.
+    """
+    out = path.parents[len(Path(shard.name).parts) - 1]
+    return read_part(part_path(out, path.stem), shard.samples) or shard_part(path, shard)
 
 
 def split_info(results: Sequence[Ledger]) -> SplitInfo:

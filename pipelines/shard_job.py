@@ -15,7 +15,7 @@ from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder_process import Decoder
 from pipelines.manifest import Clip
 from pipelines.plan import ShardPlan
-from pipelines.resume import Ledger, read_ledger, write_ledger
+from pipelines.resume import Ledger, keep_part, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, audio_moments, visual_moments
 from pipelines.settings import IngestConfig
 from shards.causes import Cause
@@ -84,6 +84,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResul
         audio=add(work.audio),
         visual=add(work.visual),
     )
+    keep_part(shard, out, plan.name)
     write_ledger(result, out, plan.name)
     return result
 

@@ -73,7 +73,7 @@ def _entries(descriptor: int, size: int) -> list[Entry]:
             if not 2 * BLOCK <= size - at < 2 * BLOCK + RECORD or any(os.pread(descriptor, size - at, at)):
                 raise ValueError(f"the tar's end mark at byte {at} is damaged")
             return entries
-        name, length = _parse_header(header, at)
+        name, length = parse_header(header, at)
         if at + BLOCK + length > size:
             raise ValueError(f"cut short: '{name}' ends beyond the file")
         entries.append((name, at + BLOCK, length))
@@ -81,7 +81,12 @@ def _entries(descriptor: int, size: int) -> list[Entry]:
     raise ValueError("cut short: the tar has no end mark")
 
 
-def _parse_header(header: bytes, at: int) -> tuple[str, int]:
+def parse_header(header: bytes, at: int) -> tuple[str, int]:
+    """Name and size of the member whose tar header lies at byte ``at``.
+
+    Raises:
+        ValueError: damaged, or no plain file.
+    """
     length, checksum = header[124:136], header[148:156]
     try:
         name = header[:100].rstrip(b"\0").decode("ascii")

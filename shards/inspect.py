@@ -12,6 +12,7 @@ from shards.command import Parser, command
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.remote import fetch, is_url
+from shards.scan import write_tables
 from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, SplitInfo, Statistics
 from shards.verify import plain, verify
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "info": "splits, labels, preprocessing, statistics",
     "ls": "one line per sample",
     "cat": "one sample's json and arrays, or the bytes of one member",
+    "index": "write the tables of index/ anew, which make opening fast; of older datasets for the first time",
     "fetch": "bring a dataset from a URL into the local cache, and print its folder there",
 }
 
@@ -32,6 +34,8 @@ def main(argv: list[str]) -> int:
     folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
     if args.command == "verify":
         return _verify(folder)
+    if args.command == "index":
+        return _index(folder)
     if args.command == "cat":
         return _cat(folder, args.split, args.key, args.member)
     print("\n".join(_lines(args.command, folder, args.split)))
@@ -61,8 +65,7 @@ def parser() -> Parser:
 def _verify(folder: Path) -> int:
     """The dataset, and the feature datasets that it keeps."""
     found = 0
-    inner = [path.parent for kept in ("features/*", "questions") for path in folder.glob(f"{kept}/{DATASET_FILE}")]
-    for place in (folder, *sorted(inner)):
+    for place in _datasets(folder):
         problems = verify(place)
         for problem in problems:
             print(problem)
@@ -72,6 +75,21 @@ def _verify(folder: Path) -> int:
         print(f"{place}: {len(shards)} shards, {size:.1f} MB: {end}")
         found += len(problems)
     return 1 if found else 0
+
+
+def _index(folder: Path) -> int:
+    """The tables of the dataset, and of the feature datasets that it keeps."""
+    for place in _datasets(folder):
+        info = DatasetInfo.load(place)
+        write_tables(place, info)
+        print(f"{place / 'index'}: {sum(split.samples for split in info.splits.values())} samples")
+    return 0
+
+
+def _datasets(folder: Path) -> tuple[Path, ...]:
+    """A dataset, and the feature datasets that it keeps."""
+    inner = [path.parent for kept in ("features/*", "questions") for path in folder.glob(f"{kept}/{DATASET_FILE}")]
+    return (folder, *sorted(inner))
 
 
 def _cat(folder: Path, split: str | None, key: str, member: str | None) -> int:
@@ -94,8 +112,8 @@ def _cat(folder: Path, split: str | None, key: str, member: str | None) -> int:
 def _find(folder: Path, split: str | None, key: str) -> tuple[ShardDataset, int]:
     for name in [split] if split else DatasetInfo.load(folder).splits:
         data = ShardDataset(folder, name)
-        if key in data.keys:
-            return data, data.keys.index(key)
+        if (at := data.keys.position(key)) is not None:
+            return data, at
     remedy = "choose a key that 'avmend shards ls' shows"
     raise InputError(f"the dataset has no sample '{key}'", file=folder, field="KEY", remedy=remedy)
 

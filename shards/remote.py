@@ -18,6 +18,7 @@ from shards.atomic import replacing
 from shards.errors import InputError
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
+from shards.table import index_path
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -76,7 +77,23 @@ def fetch(
         info = DatasetInfo.load(folder)
         wanted = [shard for name in _names(info, splits, url) for shard in info.splits[name].shards]
         list(pool.map(bring, wanted))
+        for name in _names(info, splits, url):
+            _bring_table(system, f"{root}/{index_path(Path(), name)}", index_path(folder, name), recheck)
     return folder
+
+
+def _bring_table(system: AbstractFileSystem, remote: str, path: Path, anew: bool) -> None:
+    """The table of a split, if there is one: what it says is checked when the shards are read."""
+    if path.exists() and not anew:
+        return
+    try:
+        data = system.cat_file(remote)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"can't be fetched: {error!r}", file=remote, remedy="fetch it again") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _names(info: DatasetInfo, splits: Sequence[str] | None, url: str) -> Sequence[str]:

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo, count_absent
+from shards.scan import shard_part
+from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo, add_absent, count_absent
+from shards.table import SCHEMA, index_path, read_table
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ def verify(folder: str | Path) -> list[Problem]:
     """Read every byte of the dataset and report what is wrong; an empty list means nothing is.
 
     Checked: sha256 and size of every shard, tar structure, sample counts, unique keys, the jsons, members
-    against presence flags, presence counts and causes, shards that dataset.json does not know.
+    against presence flags, presence counts and causes, shards that dataset.json does not know, the tables of
+    ``index`` against the shards. A sample takes 8 bytes of memory, for the uniqueness of its key.
 
     Raises:
         InputError: there is no readable dataset.json.
@@ -43,9 +49,12 @@ def verify(folder: str | Path) -> list[Problem]:
     folder = Path(folder)
     info = DatasetInfo.load(folder)
     problems = [p for split in info.splits.values() for shard in split.shards for p in _bytes(folder, shard)]
-    seen: dict[str, str] = {}
+    seen: list[np.ndarray] = []
     for name, split in info.splits.items():
         problems += _split(folder, info, name, split, seen)
+    problems += _repeated(folder, info, seen)
+    for name, split in info.splits.items():
+        problems += _table(folder, name, split)
     return problems + list(_strangers(folder, info))
 
 
@@ -62,9 +71,9 @@ def _bytes(folder: Path, shard: ShardInfo) -> Iterator[Problem]:
             yield Problem(shard.name, None, f"sha256 is {digest[:12]}..., not {shard.sha256[:12]}...")
 
 
-def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: dict[str, str]) -> Iterator[Problem]:
+def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: list[np.ndarray]) -> Iterator[Problem]:
     """Problems inside the shards of a split; shard by shard, so that one bad shard hides no other."""
-    present, metas = dict.fromkeys(split.present, 0), []
+    present, absent = dict.fromkeys(split.present, 0), []
     whole = True
     for shard in split.shards:
         try:
@@ -73,23 +82,20 @@ def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: d
             yield Problem(shard.name, None, error.message)
             whole = False
             continue
+        seen.append(np.array([_hashed(key) for key, _ in samples], np.uint64))
+        absent.append(count_absent(found for _, found in samples if not isinstance(found, str)))
         for key, found in samples:
             if isinstance(found, str):
                 yield Problem(shard.name, key, found)
                 whole = False
                 continue
-            if key in seen:
-                yield Problem(shard.name, key, f"the same key is in {seen[key]}")
-            seen[key] = shard.name
             if found.split != name:
                 yield Problem(shard.name, key, f"is of split '{found.split}', not '{name}'")
             present = {m: n + getattr(found, m).present for m, n in present.items()}
-            metas.append(found)
     if whole and present != split.present:
         yield Problem("dataset.json", None, f"split {name}: present {split.present}, the shards say {present}")
-    absent = count_absent(metas)
-    if whole and split.absent and absent != split.absent:
-        said, found = (json.dumps(counts) for counts in (split.absent, absent))
+    if whole and split.absent and (counted := add_absent(absent)) != split.absent:
+        said, found = (json.dumps(counts) for counts in (split.absent, counted))
         yield Problem("dataset.json", None, f"split {name}: absent {said}, the shards say {found}")
 
 
@@ -102,6 +108,49 @@ def _samples(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> I
             yield key, data[i].meta
         except InputError as error:
             yield key, error.message
+
+
+def _hashed(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def _repeated(folder: Path, info: DatasetInfo, seen: list[np.ndarray]) -> Iterator[Problem]:
+    """Keys that several samples have."""
+    values, counts = np.unique(np.concatenate([*seen, np.empty(0, np.uint64)]), return_counts=True)
+    if not len(twice := values[counts > 1]):
+        return
+    suspects, first = set(twice.tolist()), dict[str, str]()
+    for shard in (shard for split in info.splits.values() for shard in split.shards):
+        try:
+            keys = shard_part(folder / shard.name, shard)["key"].to_pylist()
+        except InputError:  # told already
+            continue
+        for key in keys:
+            if _hashed(key) in suspects and first.setdefault(key, shard.name) != shard.name:
+                yield Problem(shard.name, key, f"the same key is in {first[key]}")
+
+
+def _table(folder: Path, name: str, split: SplitInfo) -> Iterator[Problem]:
+    """Where a split's table, if it has one, says other things than the shards."""
+    path, at = index_path(folder, name), 0
+    file = path.relative_to(folder).as_posix()
+    if not path.exists():
+        return
+    if (table := read_table(path, split)) is None:
+        yield Problem(file, None, "is unreadable or of other shards; run 'avmend shards index'")
+        return
+    for shard in split.shards:
+        try:
+            found = pa.Table.from_batches([shard_part(folder / shard.name, shard)], SCHEMA)
+            rows = table.rows(at, shard.samples)
+            rows.validate(full=True)
+            if not rows.drop_columns("shard").equals(found.drop_columns("shard")):
+                yield Problem(file, None, f"differs from {shard.name}; run 'avmend shards index'")
+        except InputError:  # told already
+            pass
+        except pa.ArrowInvalid:
+            yield Problem(file, None, f"is damaged where it describes {shard.name}; run 'avmend shards index'")
+        at += shard.samples
 
 
 def _strangers(folder: Path, info: DatasetInfo) -> Iterator[Problem]:

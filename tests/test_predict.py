@@ -45,7 +45,7 @@ def evaluated(run: Path, media: Path, condition: str) -> dict[str, torch.Tensor]
     """Logits by selection of the clips that have something left, as evaluation computes them."""
     predictor, data = load_run(run), ShardDataset(media, "test")
     items = items_under(predictor, CONDITIONS[condition], data, EvaluateConfig())
-    left = [i for i, meta in enumerate(data.metas) if something_left(meta, CONDITIONS[condition])]
+    left = np.flatnonzero(something_left(data.present, CONDITIONS[condition])).tolist()
     with torch.inference_mode():
         return predictor.predict(collate([items[i] for i in left]), CONDITIONS[condition])
 

@@ -6,9 +6,10 @@ Shapes: B clips, T time steps, R rows of a visual step, Da, Dv widths.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import accumulate, repeat
 from math import prod
 from mmap import PAGESIZE
 from pathlib import Path
@@ -88,12 +89,11 @@ class Clips:
         self.taken = choice.of(self.stored.steps)
         self.spec = spec = replace(self.stored, steps=len(self.taken)) if self.taken is not None else self.stored
         self.number: dict[str, int] = {}
-        self._places: list[tuple[ShardDataset, int]] = []
-        for name in self.info.splits:
-            self._add(ShardDataset(folder, name, info=self.info))
-        metas = [data.metas[i] for data, i in self._places]
-        there = [[getattr(meta, m).present for m in MODALITIES] for meta in metas]
-        self.present = np.array(there, bool).reshape(-1, len(MODALITIES))
+        self._splits = [ShardDataset(folder, name, info=self.info) for name in self.info.splits]
+        self._firsts = list(accumulate((len(data) for data in self._splits), initial=0))  # number of a split's first
+        for data, first in zip(self._splits, self._firsts, strict=False):
+            self._add(data, first)
+        self.present = np.concatenate([data.present for data in self._splits])
         self.shapes: dict[Modality, tuple[int, ...]] = {
             "audio": (spec.steps, spec.audio),
             "visual": (spec.steps, spec.rows, spec.visual),
@@ -102,7 +102,7 @@ class Clips:
         size = size * spec.steps // self.stored.steps
         self._kept: dict[Modality, Tensor] = {}
         if size < RESIDENT if resident is None else resident:
-            self._kept = {m: huge_empty(len(metas), *shape, dtype=self.dtype) for m, shape in self.shapes.items()}
+            self._kept = {m: huge_empty(len(self.present), *s, dtype=self.dtype) for m, s in self.shapes.items()}
         self._read, self._buffers = set[int](), Buffers(self.dtype)
 
     @property
@@ -110,14 +110,17 @@ class Clips:
         """Of the features."""
         return torch.float32 if self.dtype == np.float32 else torch.float16
 
-    def _add(self, data: ShardDataset) -> None:
+    def _add(self, data: ShardDataset, first: int) -> None:
         """Number the clips of a split."""
-        for i, meta in enumerate(data.metas):
-            if (number := self.number.setdefault(meta.id, len(self._places))) != len(self._places):
-                other = self._places[number][0].split
-                message = f"clip '{meta.id}' is in split '{data.split}' and in split '{other}'"
+        for at, clip in enumerate(data.ids, first):
+            if (number := self.number.setdefault(clip, at)) != at:
+                message = f"clip '{clip}' is in split '{data.split}' and in split '{self._place(number)[0].split}'"
                 raise InputError(message, file=self.folder, field="id", remedy="give every clip its own id")
-            self._places.append((data, i))
+
+    def _place(self, clip: int) -> tuple[ShardDataset, int]:
+        """The split of a clip, and its position there."""
+        split = bisect_right(self._firsts, clip) - 1
+        return self._splits[split], clip - self._firsts[split]
 
     def __contains__(self, clip: str) -> bool:
         return clip in self.number
@@ -137,7 +140,7 @@ class Clips:
 
     def close(self) -> None:
         """Let go of the shards' files; the next read opens them again."""
-        for data in {id(data): data for data, _ in self._places}.values():
+        for data in self._splits:
             data.close()
 
     def features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
@@ -191,7 +194,7 @@ class Clips:
 
     def _view(self, modality: Modality, clip: int, row: int | None) -> np.ndarray:
         """A clip's features, or one row of them, where they lie in the shard."""
-        data, i = self._places[clip]
+        data, i = self._place(clip)
         view = data.view(i, modality, row)
         shape = (self.stored.steps, *self.shapes[modality][1:])[row is not None :]
         if (view.shape, view.dtype) != (shape, self.dtype):

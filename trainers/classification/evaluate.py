@@ -18,7 +18,7 @@ from models.settings import MODALITIES
 from shards.errors import InputError
 from shards.keys import safe_name
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, SampleMeta
+from shards.schema import DatasetInfo
 from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.calibration import Calibration, fingerprints, read_calibration
@@ -149,8 +149,8 @@ def rows_drawn(
     for predictor in {p.run.config.seed: p for p in predictors}.values():
         for condition in config.applied():
             items = items_under(predictor, condition, data, config)
-            for i, meta in enumerate(data.metas):
-                yield predictor.run.config.seed, condition.name, meta.id, *items.corruption(i)
+            for i, name in enumerate(data.ids):
+                yield predictor.run.config.seed, condition.name, name, *items.corruption(i)
 
 
 def write_draws(path: Path, drawn: Iterator[tuple[int, str, str, str, str]]) -> None:
@@ -200,7 +200,7 @@ def _answers(
 ) -> dict[str, Answers]:
     """By selection, of the samples with anything left."""
     items = items_under(predictor, condition, data, config)
-    keep = [i for i, meta in enumerate(data.metas) if testable(meta, condition)]
+    keep = np.flatnonzero(testable(data.present, condition)).tolist()
     row = {i: row for row, i in enumerate(keep)}
     found, seen = dict[str, MeanLogits](), [""] * len(row)
     for frame in range(_passes(items, keep, config)):
@@ -293,9 +293,14 @@ def _by_class(found: Answers, loss: Loss) -> Iterator[tuple[int, float, int]]:
         yield label, int(own.sum()) / len(own), len(own)
 
 
-def testable(meta: SampleMeta, condition: Condition) -> bool:
-    """Something of the sample is left under the condition (a silent clip has nothing without its picture)."""
-    return any(getattr(meta, m).present and m not in condition.missing for m in MODALITIES)
+def testable(present: np.ndarray, condition: Condition) -> np.ndarray:
+    """Of which samples something is left under the condition, bool [S] (a silent clip has nothing without its
+    picture).
+
+    Args:
+        present: bool [S, 2], in the order of `MODALITIES`.
+    """
+    return np.any(present[:, [m not in condition.missing for m in MODALITIES]], axis=1)
 
 
 def check_logits(logits: Tensor, index: Tensor, data: ShardDataset, method: str, condition: str) -> None:
@@ -306,5 +311,5 @@ def check_logits(logits: Tensor, index: Tensor, data: ShardDataset, method: str,
     """
     bad = logits.isnan().any(dim=1)
     if bool(bad.any()):
-        first = data.metas[int(index[bad.nonzero()[0, 0]])].id
+        first = data.ids[int(index[bad.nonzero()[0, 0]])]
         raise FloatingPointError(f"{method}: logits of sample '{first}' are NaN under {condition}")

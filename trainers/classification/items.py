@@ -47,9 +47,9 @@ class InputSpec:
             sample: ``audio`` float16 [frames, 128], ``frames`` one picture, uint8 [S, S, 3].
         """
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
-        if sample.meta.audio.present and "audio" not in missing:
+        if "audio" in sample.arrays and "audio" not in missing:
             values["audio"] = self.normalisation.fbank(sample.arrays["audio"], self.target_length)
-        if sample.meta.visual.present and "visual" not in missing:
+        if "frames" in sample.arrays and "visual" not in missing:
             values["visual"] = self.normalisation.picture(sample.arrays["frames"][None], 0, self.image_size)
         return values
 
@@ -149,12 +149,12 @@ class MediaItems(LabelledItems):
     def corruption(self, i: int) -> tuple[str, str]:
         """What happens to each modality of a sample: "clean", a noise kind, "missing", or "absent" at
         source."""
-        meta, key = self.data.metas[i], self.keys[i]
+        present, key = self.data.present[i], self.keys[i]
         condition = self.condition(key)
         severity = condition.severity(self.noise)
 
         def one(modality: Modality) -> str:
-            if not getattr(meta, modality).present:
+            if not present[MODALITIES.index(modality)]:
                 return "absent"
             if modality in condition.missing:
                 return "missing"
@@ -290,12 +290,10 @@ class FeatureItems(LabelledItems):
                 values[modality] = torch.from_numpy(array).float()
         return self._item(i, values, self._blank)
 
-    def _shape(self, modality: str) -> tuple[int, ...]:
+    def _shape(self, modality: Modality) -> tuple[int, ...]:
         """[N, D] of a modality's tokens: of the first sample that has it (of any shape where none has)."""
-        for i, meta in enumerate(self.data.metas):
-            if getattr(meta, modality).present:
-                return self.data[i].arrays[modality].shape[1:]
-        return (1, 1)
+        having = np.flatnonzero(self.data.present[:, MODALITIES.index(modality)])
+        return self.data[int(having[0])].arrays[modality].shape[1:] if len(having) else (1, 1)
 
     def _row(self, modality, variants: int) -> int:
         """Which of the stored variants this epoch takes."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -294,8 +294,8 @@ def _unsuitable(config: FinetuneConfig, info: DatasetInfo) -> list[str]:
     if config.start is not None:
         return out
     sizes = config.backbone.build()
-    durations = [meta.duration for meta in ShardDataset(config.data, "train", info=info).metas]
-    seconds, side = statistics.median(durations), info.preprocessing.get("image_size")
+    durations = ShardDataset(config.data, "train", info=info).column("duration")
+    seconds, side = float(np.median(durations)), info.preprocessing.get("image_size")
     if sizes.target_length > 200 * seconds:
         taken = f"{sizes.target_length / 100:g} s of sound"
         out.append(f"backbone.target_length={sizes.target_length} takes {taken}, the clips have {seconds:.3g} s")

@@ -93,9 +93,8 @@ class Media:
     def sample(self, clip: str) -> Sample | None:
         """The clip's sample, None if it is not there."""
         for data in self._splits:
-            for i, meta in enumerate(data.metas):
-                if meta.id == clip:
-                    return data[i]
+            if (at := data.ids.position(clip)) is not None:
+                return data[at]
         return None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
         for at, view in enumerate(shown.views(scale)):
             views[at].append(view)
     return tuple(
-        Clip(data.metas[i].id, f"It is: {', '.join(data.metas[i].labels)}", tuple(v))
+        Clip(data.ids[i], f"It is: {', '.join(data.metas[i].labels)}", tuple(v))
         for i, v in zip(chosen, views, strict=True)
     )
 
@@ -95,12 +96,14 @@ def choose_clips(data: ShardDataset, conditions: Sequence[Condition], count: int
     """Positions of `count` clips: a seeded draw, of other classes first; of those that can be shown under
     all of the conditions if there are enough."""
     order = generator("clips of a report", len(data)).permutation(len(data)).tolist()
-    order.sort(key=lambda i: not all(testable(data.metas[i], c) for c in conditions))
+    left = np.stack([testable(data.present, c) for c in conditions], axis=1)  # [S, conditions]
+    order.sort(key=lambda i: not left[i].all())
+    labels = data.column("labels").to_pylist()
     first: dict[str, int] = {}
     for i in order:
-        first.setdefault(data.metas[i].labels[0], i)
+        first.setdefault(labels[i][0], i)
     ranked = list(dict.fromkeys([*first.values(), *order]))
-    return [i for i in ranked if any(testable(data.metas[i], c) for c in conditions)][:count]
+    return [i for i in ranked if left[i].any()][:count]
 
 
 @dataclass(frozen=True)
