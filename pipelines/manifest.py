@@ -9,15 +9,20 @@ Commas, semicolons or tabs part the columns of a CSV, as its header line does; s
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
 import re
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
 
 from shards.atomic import write_text
 from shards.errors import InputError, nearest
@@ -29,6 +34,7 @@ MEDIA = ("path", "audio_path", "image_path")
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")
 SPLITS = ("train", "val", "test")
+BLOCK = 1 << 20  # bytes that are hashed at a time
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SECONDS = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, lone surrogates
@@ -66,9 +72,22 @@ class Clip:
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
-    """Read and check a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``), in the file's order.
+    """All clips of a manifest, as `stream_manifest` gives them.
 
-    Missing media files are no error here: ingestion quarantines those clips, one by one.
+    Raises:
+        InputError: as `stream_manifest`.
+    """
+    return list(stream_manifest(path))
+
+
+def stream_manifest(path: str | Path, begin: Mark | None = None) -> Iterator[Clip]:
+    """Read and check a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``) row by row, in the file's order.
+
+    Missing media files are no error here: ingestion quarantines those clips, one by one. Of a row 24 bytes stay in
+    memory; what rows contradict together (an id twice, a group in two splits) is told after the last one.
+
+    Args:
+        begin: leave out the rows up to there (and do not compare with them).
 
     Raises:
         InputError: with ``file:line``, the field and a remedy, for a missing or empty file, missing or
@@ -77,8 +96,119 @@ def read_manifest(path: str | Path) -> list[Clip]:
             that is ``train``, ``val`` or ``test`` but for its capitals, a name that is twice in a JSON object.
     """
     path = Path(path)
+    seen = _Seen()
+    for _, clip in _numbered_clips(path, begin):
+        seen.add(clip)
+        yield clip
+    if not len(seen) and begin is None:
+        raise InputError("the manifest has no clips", file=path, remedy="add at least one row")
+    if seen.suspicious():
+        _contradictions(path, _numbered_clips(path, begin))
+
+
+def line_of(path: Path, clip_id: str) -> int:
+    """The line on which the row of a clip begins."""
+    return next(line for line, clip in _numbered_clips(path) if clip.id == clip_id)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a manifest behind a whole row: bytes and lines before it, and the sha256 of those bytes."""
+
+    bytes: int
+    lines: int
+    sha256: str
+
+    @classmethod
+    def end_of(cls, path: Path) -> Mark | None:
+        """The file's end; None if its last line has none, so that what is added could change it."""
+        digest, size, lines, last = hashlib.sha256(), 0, 0, b""
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                size, lines, last = size + len(block), lines + block.count(b"\n"), block
+        return cls(size, lines, digest.hexdigest()) if last.endswith(b"\n") else None
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file begins with these bytes."""
+        digest, left = hashlib.sha256(), self.bytes
+        with path.open("rb") as file:
+            while left and (block := file.read(min(BLOCK, left))):
+                digest.update(block)
+                left -= len(block)
+        return not left and digest.hexdigest() == self.sha256
+
+
+class _Seen:
+    """Hashes of ids, and of groups with their splits: 24 bytes a clip."""
+
+    def __init__(self) -> None:
+        self.ids, self.groups, self.splits = array("q"), array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, clip: Clip) -> None:
+        self.ids.append(hash(clip.id))
+        if clip.group is not None:
+            self.groups.append(hash(clip.group))
+            self.splits.append(hash(clip.split))
+
+    def suspicious(self) -> bool:
+        """Whether an id may be there twice, or a group in two splits."""
+        ids = np.sort(np.frombuffer(self.ids, np.int64))
+        if bool((ids[1:] == ids[:-1]).any()):
+            return True
+        groups, splits = (np.frombuffer(values, np.int64) for values in (self.groups, self.splits))
+        order = np.argsort(groups, kind="stable")
+        groups, splits = groups[order], splits[order]
+        return bool(((groups[1:] == groups[:-1]) & (splits[1:] != splits[:-1])).any())
+
+
+def _contradictions(path: Path, rows: Iterable[tuple[int, Clip]]) -> None:
+    """Raises InputError for the first id that is there twice, or group that is in two splits."""
+    lines: dict[str, int] = {}
+    groups: dict[str, tuple[str, int]] = {}
+    for line, clip in rows:
+        where = f"{path}:{line}"
+        if clip.id in lines:
+            raise InputError(
+                f"'{clip.id}' is the id of lines {lines[clip.id]} and {line}",
+                file=where,
+                field="id",
+                remedy="give every clip an id of its own",
+            )
+        lines[clip.id] = line
+        if clip.group is not None:
+            split, first = groups.setdefault(clip.group, (clip.split, line))
+            if split != clip.split:
+                raise InputError(
+                    f"group '{clip.group}' is in '{split}' (line {first}) and '{clip.split}' (line {line})",
+                    file=where,
+                    field="group",
+                    remedy="put all clips of a group into one split, or leave 'group' empty",
+                )
+
+
+def _numbered_clips(path: Path, begin: Mark | None = None) -> Iterator[tuple[int, Clip]]:
+    """Line and clip of each row, checked by itself."""
     read = _json_rows if _is_json_lines(path) else _csv_rows
-    return _clips(path, read(path, _read_text(path)))
+    with _read_errors(path):
+        with path.open("rb") as file:
+            if b"\0" in file.read(4096):
+                raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
+        for line, row in read(path, begin):
+            yield line, _clip(f"{path}:{line}", path.parent, row)
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path") from None
 
 
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
@@ -93,7 +223,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
     path = Path(path)
     kept = [{name: value for name, value in row.items() if value not in (None, "")} for row in rows]
     json_lines = _is_json_lines(path)
-    clips = _clips(path, enumerate(kept, start=1 if json_lines else 2))
+    clips = _checked(path, kept, 1 if json_lines else 2)
     for row, clip in zip(kept, clips, strict=True):
         row["label"] = ";".join(clip.labels)
     columns = [name for name in COLUMNS if any(name in row for row in kept)]
@@ -111,69 +241,84 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
     return clips
 
 
+def _checked(path: Path, rows: Sequence[Row], first: int) -> list[Clip]:
+    """The clips of rows that are to be written from line `first` on."""
+    clips = []
+    for line, row in enumerate(rows, start=first):
+        _check_columns(f"{path}:{line}", list(row))
+        clips.append(_clip(f"{path}:{line}", path.parent, row))
+    if not clips:
+        raise InputError("the manifest has no clips", file=path, remedy="add at least one row")
+    _contradictions(path, enumerate(clips, start=first))
+    return clips
+
+
 def _is_json_lines(path: Path) -> bool:
     if path.suffix.lower() not in (*TABLES, *JSON_LINES):
         raise InputError(f"'{path.suffix}' is no kind of manifest", file=path, remedy="use .csv or .jsonl")
     return path.suffix.lower() in JSON_LINES
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if b"\0" in data[:4096]:
-            raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save the manifest as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path") from None
-
-
-def delimiter(text: str) -> str:
-    """What parts the columns of a CSV: the one of comma, semicolon and tab that its header has the most of."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+def delimiter(header: str) -> str:
+    """What parts the columns of a CSV: the one of comma, semicolon and tab that its header line has the most of."""
     return max(",;\t", key=header.count)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    parted = delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=parted, skipinitialspace=True)
-    header: list[str] | None = None
-    line = 1  # where the row begins: a quoted field may hold line breaks
+def _csv_rows(path: Path, begin: Mark | None) -> Iterator[tuple[int, Row]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        parted = delimiter(next((line for line in file if line.strip()), ""))
+        file.seek(0)
+        lines = _csv_lines(path, file, parted)
+        at, header = next(lines, (1, []))
+        header = [name.strip() for name in header]
+        if header:
+            _check_columns(f"{path}:{at}", header)
+        if begin is not None:
+            file.seek(begin.bytes)
+            lines = _csv_lines(path, file, parted, begin.lines)
+        for line, fields in lines:
+            if len(fields) != len(header):
+                raise InputError(
+                    f"{len(fields)} fields, but the header has {len(header)}",
+                    file=f"{path}:{line}",
+                    remedy=f'put fields that hold {NAMES[parted]} in double quotes ("a{parted}b")',
+                )
+            yield line, dict(zip(header, fields, strict=True))
+
+
+def _csv_lines(path: Path, file: TextIO, parted: str, before: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Fields of each row that is not blank, and the line where it begins: a quoted field may hold line breaks."""
+    reader = csv.reader(file, strict=True, delimiter=parted, skipinitialspace=True)
+    line = before + 1
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
-                if header is None:
-                    header = [name.strip() for name in fields]
-                    _check_columns(f"{path}:{line}", header)
-                elif len(fields) != len(header):
-                    raise InputError(
-                        f"{len(fields)} fields, but the header has {len(header)}",
-                        file=f"{path}:{line}",
-                        remedy=f'put fields that hold {NAMES[parted]} in double quotes ("a{parted}b")',
-                    )
-                else:
-                    yield line, dict(zip(header, fields, strict=True))
-            line = reader.line_num + 1
+                yield line, fields
+            line = before + reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"not CSV: {error}", file=f"{path}:{line}", remedy="check the quotes") from None
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy="one JSON object per line") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"a {type(row).__name__}, not an object",
-                file=f"{path}:{line}",
-                remedy='one JSON object per line, {"id": ..., "path": ..., "label": ..., "split": ...}',
-            )
-        yield line, row
+def _json_rows(path: Path, begin: Mark | None) -> Iterator[tuple[int, Row]]:
+    with path.open("rb") as raw:
+        raw.seek(begin.bytes if begin else 0)
+        for line, content in enumerate(raw, start=begin.lines + 1 if begin else 1):
+            text = content.decode("utf-8-sig" if line == 1 else "utf-8")
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
+                remedy = "one JSON object per line"
+                raise InputError(f"not JSON: {error}", file=f"{path}:{line}", remedy=remedy) from None
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"a {type(row).__name__}, not an object",
+                    file=f"{path}:{line}",
+                    remedy='one JSON object per line, {"id": ..., "path": ..., "label": ..., "split": ...}',
+                )
+            _check_columns(f"{path}:{line}", list(row))
+            yield line, row
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -197,37 +342,6 @@ def _check_columns(where: str, names: Sequence[str]) -> None:
         raise InputError(
             "missing column", file=where, field="path", remedy="add 'path', or 'audio_path' and 'image_path'"
         )
-
-
-def _clips(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Clip]:
-    clips: list[Clip] = []
-    lines: dict[str, int] = {}
-    groups: dict[str, tuple[str, int]] = {}
-    for line, row in rows:
-        where = f"{path}:{line}"
-        _check_columns(where, list(row))
-        clip = _clip(where, path.parent, row)
-        if clip.id in lines:
-            raise InputError(
-                f"'{clip.id}' is the id of lines {lines[clip.id]} and {line}",
-                file=where,
-                field="id",
-                remedy="give every clip an id of its own",
-            )
-        lines[clip.id] = line
-        if clip.group is not None:
-            split, first = groups.setdefault(clip.group, (clip.split, line))
-            if split != clip.split:
-                raise InputError(
-                    f"group '{clip.group}' is in '{split}' (line {first}) and '{clip.split}' (line {line})",
-                    file=where,
-                    field="group",
-                    remedy="put all clips of a group into one split, or leave 'group' empty",
-                )
-        clips.append(clip)
-    if not clips:
-        raise InputError("the manifest has no clips", file=path, remedy="add at least one row")
-    return clips
 
 
 def _clip(where: str, folder: Path, row: Row) -> Clip:

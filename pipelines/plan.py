@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.manifest import TABLES, Clip, delimiter
+from pipelines.manifest import Clip, line_of
 from pipelines.settings import IngestConfig, Partial
 from shards.errors import InputError
 from shards.schema import canonical_json
@@ -69,7 +69,7 @@ def label_vocabulary(clips: Sequence[Clip], config: IngestConfig, manifest: Path
     for clip in clips:
         for label in clip.labels:
             if label not in known:
-                where = f"{manifest}:{_line(manifest, clip.id)}"
+                where = f"{manifest}:{line_of(manifest, clip.id)}"
                 source = "the config's labels" if config.labels else "the train split"
                 remedy = f"correct it, add train clips of it, or give labels=[...]; known: {_some(known)}"
                 raise InputError(
@@ -83,16 +83,3 @@ def label_vocabulary(clips: Sequence[Clip], config: IngestConfig, manifest: Path
 
 def _some(names: set[str]) -> str:
     return ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "") if names else "none"
-
-
-def _line(manifest: Path, clip_id: str) -> int:
-    """Line of the clip's row (its last one, if a field holds line breaks)."""
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        if manifest.suffix.lower() not in TABLES:
-            rows = ((n, json.loads(line)) for n, line in enumerate(file, 1) if line.strip())
-            return next(n for n, row in rows if str(row["id"]).strip() == clip_id)
-        parted = delimiter(file.read())
-        file.seek(0)
-        reader = csv.DictReader(file, skipinitialspace=True, delimiter=parted)
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        return next(reader.line_num for row in reader if row["id"].strip() == clip_id)
