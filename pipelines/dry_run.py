@@ -6,16 +6,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from configs.help import resolved
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import feature_plan, read_features_ledger
-from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, same_revision, shard_plans
-from pipelines.manifest import Clip, read_manifest
-from pipelines.plan import label_vocabulary
-from pipelines.resume import read_ledger
+from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, rows_folder, same_revision
+from pipelines.manifest import read_manifest
+from pipelines.results import Failures, finished, quarantined_ids
 from pipelines.settings import FeatureConfig, IngestConfig
-from pipelines.shard_job import QUARANTINE_FILE, ShardResult
+from pipelines.shard_job import QUARANTINE_FILE
 from shards.progress import format_seconds
 from shards.schema import DatasetInfo
 
@@ -29,23 +29,25 @@ def describe_ingestion(manifest: Path, out: Path, config: IngestConfig, retry: b
         InputError: a wrong manifest, or an ``out`` of another plan.
     """
     manifest, out = Path(manifest).absolute(), Path(out)
-    clips = read_manifest(manifest)
-    labels = label_vocabulary(clips, config, manifest)
-    before = read_plan(out, config)
-    found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
-    done = {name: result for name, result in found.items() if result is not None}
-    failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
-    plan = Growth(before, clips, manifest.parent, failed, retry, config.partial)
-    grown = same_revision(plan.grown(config.samples_per_shard, out / PLAN_FILE), done, out / PLAN_FILE)
-    shards = shard_plans(grown, clips)
-    todo = [len(shard.clips) for shard in shards if shard.name not in done]
-    lines = [*_manifest(manifest, clips, labels), *_shards(out, len(shards), len(todo), sum(todo), "clips")]
-    if quarantined := sum(len(ids) for ids in failed.values()):
+    with TemporaryDirectory() as scratch:  # rows that would be planned
+        rows = Path(scratch)
+        for path in rows_folder(out).glob("rows-*.arrow"):
+            (rows / path.name).symlink_to(path.absolute())
+        before = read_plan(out, config, manifest, rows)
+        done = finished(before.digests, out)
+        growth = Growth(before, manifest, out, rows, Failures(before.digests, out), retry, config.partial)
+        with growth.grown(config.samples_per_shard) as grown:
+            shards = same_revision(grown, done, out / PLAN_FILE).shards
+            labels = growth.vocabulary.checked(config, manifest)
+    todo = [shard.clips for name, shard in shards.items() if name not in done]
+    lines = [*_manifest(manifest, labels), *_shards(out, len(shards), len(todo), sum(todo), "clips")]
+    if quarantined := sum(len(quarantined_ids(out, name, before.shards[name].digest)) for name in done):
         lines.append(f"{quarantined} clips are in {out / QUARANTINE_FILE}")
     return "\n".join([resolved(config), *lines])
 
 
-def _manifest(manifest: Path, clips: Sequence[Clip], labels: Sequence[str]) -> Iterator[str]:
+def _manifest(manifest: Path, labels: Sequence[str]) -> Iterator[str]:
+    clips = read_manifest(manifest)
     splits = ", ".join(f"{count} {split}" for split, count in Counter(clip.split for clip in clips).items())
     yield f"manifest: {manifest} ({len(clips)} clips: {splits}; {len(labels)} labels)"
     paths = dict.fromkeys(p for clip in clips for p in (clip.path, clip.audio_path, clip.image_path) if p)

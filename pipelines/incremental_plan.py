@@ -1,83 +1,149 @@
-"""The plan kept in a folder (``ingest.json``), and how it may grow: shards are added to it, none is changed.
+"""The plan kept in a folder (``ingest.json``, ``plan/``), and how it may grow: shards are added to it, none is changed.
 
 Each clip belongs to the last shard that it was planned into. Rows that the manifest gains are planned into
 further shards; clips in quarantine are planned again on demand. So a shard, once finished, is never written
-again, and what a killed run still had to do is all in the file.
+again, and what a killed run still had to do is all in the file. A manifest that only grew at its end is read from
+there on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import itertools
+import json
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
 import pydantic
 
-from pipelines.manifest import Clip
-from pipelines.plan import ShardPlan, make_plan, rows_digest
+from pipelines.known_rows import KnownRows
+from pipelines.manifest import Clip, Mark, check_together, stream_manifest
+from pipelines.plan import Cutter, ShardPlan, Vocabulary, by_split, row_digest
+from pipelines.results import quarantined_ids
 from pipelines.resume import same_config
+from pipelines.rows import RowsWriter, clips_of, read_batch, writing
 from pipelines.settings import INGESTION_REVISION, IngestConfig, Partial
 from shards.atomic import write_text
 from shards.errors import InputError
-from shards.schema import SCHEMA_VERSION, Frozen
+from shards.schema import Frozen
 
 PLAN_FILE = "ingest.json"
+CHUNK = 1 << 14  # rows that are looked up together
 _REMEDY = "give another --out, or the manifest and config that this folder was begun with"
+
+Failed = Callable[[str], Container[str]]  # a finished shard's name to the ids of it that are in quarantine
 
 
 class KeptShard(Frozen):
-    """A shard that was planned: ``digest`` of its rows, and of each row by the clip's id, in order; and what
-    becomes of clips of which one stream fails."""
+    """A shard that was planned: ``digest`` of its rows, what becomes of clips of which one stream fails, how many
+    clips, and where their rows are kept: the batch of a file in ``plan/``."""
 
     digest: str
-    clips: dict[str, str]
     partial: Partial = "quarantine"
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _digest_alone(cls, value: Any) -> Any:
-        return {"digest": value, "clips": {}} if isinstance(value, str) else value  # version 0.1 kept no rows
+    clips: int
+    file: int
+    batch: int
 
 
 class KeptPlan(Frozen):
     """``ingest.json``: the config, all shards ever planned, how many of them dataset.json accounts for; and the
-    revision of the ingestion that made them (plans without one are of the first)."""
+    revision of the ingestion that made them (plans without one are of the first).
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    Attributes:
+        manifest: how far it was read.
+        gone: clips in quarantine that were taken out of the manifest, by shard.
+    """
+
+    schema_version: Literal[2] = 2
     revision: int = 1
     config: dict[str, Any]
     assembled: int = 0
+    manifest: Mark | None = None
+    gone: dict[str, tuple[str, ...]] = pydantic.Field(default={})
     shards: dict[str, KeptShard]
-
-    @property
-    def owners(self) -> dict[str, str]:
-        """The shard of each clip, by id: the last one that it was planned into."""
-        return {clip: name for name, shard in self.shards.items() for clip in shard.clips}
 
     def save(self, out: Path) -> None:
         """Write ``out/ingest.json``."""
         write_text(out / PLAN_FILE, self.model_dump_json(indent=1) + "\n")
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of the shards' rows, by name."""
+        return {name: shard.digest for name, shard in self.shards.items()}
 
-def read_plan(out: Path, config: IngestConfig) -> KeptPlan:
-    """The plan of ``out``; an empty one for a new folder.
+    def known(self, rows: Path) -> KnownRows:
+        """The rows of all shards, from the folder that has them."""
+        return KnownRows({name: (rows_file(rows, shard.file), shard.batch) for name, shard in self.shards.items()})
+
+
+def rows_folder(out: Path) -> Path:
+    """Where a dataset keeps the rows of its plan."""
+    return out / "plan"
+
+
+def rows_file(rows: Path, number: int) -> Path:
+    """The rows that were planned together."""
+    return rows / f"rows-{number:06d}.arrow"
+
+
+def read_plan(out: Path, config: IngestConfig, manifest: Path, rows: Path | None = None) -> KeptPlan:
+    """The plan of ``out``; an empty one for a new folder. One of schema 1 gets its rows from the manifest.
+
+    Args:
+        rows: where those are written; default: where `out` keeps its own.
 
     Raises:
         InputError: the folder belongs to another config or version, or to something else.
     """
     path = out / PLAN_FILE
     try:
-        kept = KeptPlan.model_validate_json(path.read_bytes())
+        record = json.loads(path.read_bytes())
+        old = record["schema_version"] == 1
+        kept = _converted(record, out, manifest, rows or rows_folder(out)) if old else KeptPlan.model_validate(record)
     except FileNotFoundError:
         if (out / "media").exists() or (out / "dataset.json").exists():
             message, remedy = "holds a dataset that is not this command's", "give another --out"
             raise InputError(message, file=out, remedy=remedy) from None
         return KeptPlan(revision=INGESTION_REVISION, config=config.content(), shards={})
-    except pydantic.ValidationError:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's are ValueErrors
         raise InputError("unreadable, or begun with another version", file=path, remedy=_REMEDY) from None
     same_config(kept.config, config.content(), path, _REMEDY)
     return kept
+
+
+def _converted(record: dict[str, Any], out: Path, manifest: Path, rows: Path) -> KeptPlan:
+    """A plan of schema 1, which kept a digest of each row by the clip's id."""
+    clips = {clip.id: clip for clip in stream_manifest(manifest)}
+    shards: dict[str, KeptShard] = {}
+    gone: dict[str, tuple[str, ...]] = {}
+    with writing(rows_file(rows, 0), manifest.parent) as writer:
+        for name, shard in record["shards"].items():
+            there = {clip: int(digest, 16) for clip, digest in shard["clips"].items() if clip in clips}
+            failed = quarantined_ids(out, name, shard["digest"])
+            if lost := [clip for clip in shard["clips"] if clip not in there]:
+                gone[name] = tuple(lost)
+                if missed := [clip for clip in lost if clip not in failed]:
+                    raise _changed(missed[0], name, out / PLAN_FILE, failed=False, gone=True)
+            shards[name] = KeptShard(
+                digest=shard["digest"],
+                partial=shard.get("partial", "quarantine"),
+                clips=len(shard["clips"]),
+                file=0,
+                batch=writer.write([clips[clip] for clip in there], list(there.values())),
+            )
+    return KeptPlan(
+        revision=record.get("revision", 1),
+        config=record["config"],
+        assembled=record.get("assembled", 0),
+        gone=gone,
+        shards=shards,
+    )
 
 
 @dataclass
@@ -86,72 +152,174 @@ class Growth:
 
     Attributes:
         kept: the plan so far.
-        clips: the manifest's, in order.
-        base: the manifest's folder.
-        failed: ids in quarantine, by finished shard.
+        manifest: its path, absolute.
+        out: the dataset's folder.
+        rows: where the plan's rows are.
+        failed: ids in quarantine, of a finished shard.
         retry: plan those again.
         partial: of the shards that are added.
     """
 
     kept: KeptPlan
-    clips: Sequence[Clip]
-    base: Path
-    failed: Mapping[str, set[str]]
+    manifest: Path
+    out: Path
+    rows: Path
+    failed: Failed
     retry: bool = False
     partial: Partial = "quarantine"
-    _digests: dict[str, str] = field(init=False)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:
-        self._digests = {clip.id: rows_digest([clip], self.base)[:16] for clip in self.clips}
+        self._base = self.manifest.parent
+        self._known = self.kept.known(self.rows)
+        # A retry that was killed goes on; it is not begun anew.
+        self._again = self.retry and self.kept.assembled == len(self.kept.shards)
 
-    def grown(self, samples_per_shard: int, path: Path) -> KeptPlan:
-        """The plan with the shards that are to be added.
+    @contextmanager
+    def grown(self, samples_per_shard: int) -> Iterator[KeptPlan]:
+        """The plan with the shards that are to be added; their rows are kept once the block ends without an error.
 
         Raises:
-            InputError: the row of a clip that is planned or ingested was changed or removed.
+            InputError: a wrong manifest, or the row of a clip that is planned or ingested was changed or removed.
         """
-        self._fill(samples_per_shard, path)
-        owners, numbers = self.kept.owners, {}
-        again = self._again(owners, path)
-        new = [clip for clip in self.clips if clip.id not in owners or clip.id in again]
+        number = max((shard.file for shard in self.kept.shards.values()), default=-1) + 1
+        mark, begin = Mark.end_of(self.manifest), self._begin()
+        with writing(rows_file(self.rows, number), self._base) as writer:
+            added = self._added(samples_per_shard, begin, writer, number)
+            yield self.kept.model_copy(
+                update={
+                    "manifest": mark,
+                    "gone": self.kept.gone if begin else self._gone(),
+                    "shards": {**self.kept.shards, **added},
+                }
+            )
+
+    def _begin(self) -> Mark | None:
+        """Where the manifest has rows that were not read yet; None: it must be read, and compared, from its start."""
+        mark = self.kept.manifest
+        return mark if mark is not None and not self._again and mark.holds(self.manifest) else None
+
+    def _added(
+        self, samples_per_shard: int, begin: Mark | None, writer: RowsWriter, number: int
+    ) -> dict[str, KeptShard]:
+        shards: list[tuple[ShardPlan, KeptShard]] = []
+
+        def keep(shard: ShardPlan) -> None:
+            batch = writer.write(shard.clips, [row_digest(clip, self._base) for clip in shard.clips])
+            kept = KeptShard(
+                digest=shard.digest, partial=self.partial, clips=len(shard.clips), file=number, batch=batch
+            )
+            shards.append((ShardPlan(shard.name, shard.split, (), shard.digest), kept))
+
+        cutter = Cutter(samples_per_shard, self._base, self._numbers(), keep)
+        self._seen = np.zeros(len(self._known), bool)
+        for clip in self._read_before(begin) if begin else self._compared():
+            cutter.add(clip)
+        cutter.finish()
+        kept = {plan.name: shard for plan, shard in shards}
+        return {plan.name: kept[plan.name] for plan in by_split([plan for plan, _ in shards])}
+
+    def _numbers(self) -> dict[str, int]:
+        numbers: dict[str, int] = {}
         for name in self.kept.shards:
             split, number = name.rsplit("-", 1)
             numbers[split] = int(number) + 1
-        added = make_plan(new, samples_per_shard, self.base, numbers)
-        shards = dict(self.kept.shards)
-        shards |= {shard.name: self._kept(shard) for shard in added}
-        return self.kept.model_copy(update={"shards": shards})
+        return numbers
 
-    def _kept(self, shard: ShardPlan) -> KeptShard:
-        rows = {clip.id: self._digests[clip.id] for clip in shard.clips}
-        return KeptShard(digest=shard.digest, clips=rows, partial=self.partial)
+    def _read_before(self, begin: Mark) -> Iterator[Clip]:
+        """What stands behind a mark, of a manifest that is unchanged up to there."""
+        excluded = self.excluded()
+        groups: dict[str, set[str]] = {}
+        for name, _, batch in self._known.batches():
+            _labels(batch, excluded.get(name, ()), self.vocabulary)
+        clips = list[Clip]()
+        for clip in stream_manifest(self.manifest, begin):
+            clips.append(clip)
+            self.vocabulary.add(clip.id, clip.split, clip.labels)
+            if clip.group is not None:
+                groups.setdefault(clip.group, set()).add(clip.split)
+            yield clip
+            if len(clips) == CHUNK:
+                self._none_known(clips)
+        self._none_known(clips)
+        if groups and any(_divided(batch, groups) for _, _, batch in self._known.batches()):
+            check_together(self.manifest)
 
-    def _fill(self, samples_per_shard: int, path: Path) -> None:
-        """Rows of a plan that was kept without them, from a manifest that gives the same shards."""
-        if all(shard.clips for shard in self.kept.shards.values()):
-            return
-        mine = {s.name: self._kept(s) for s in make_plan(self.clips, samples_per_shard, self.base)}
-        for name, shard in self.kept.shards.items():
-            if name not in mine or mine[name].digest != shard.digest:
-                message = f"the manifest is not the one this folder was begun with: shard {name} differs"
-                raise InputError(message, file=path, remedy=_REMEDY)
-        rows = {n: shard.model_copy(update={"partial": "quarantine"}) for n, shard in mine.items()}
-        self.kept = self.kept.model_copy(update={"shards": {n: rows[n] for n in self.kept.shards}})
+    def _none_known(self, clips: list[Clip]) -> None:
+        if (self._known.find(clips) >= 0).any():
+            check_together(self.manifest)
+        clips.clear()
 
-    def _again(self, owners: Mapping[str, str], path: Path) -> set[str]:
-        """Clips in quarantine that are to be planned again; nothing else may have changed."""
-        # A retry that was killed goes on; it is not begun anew.
-        retry = self.retry and self.kept.assembled == len(self.kept.shards)
-        again = set()
-        for clip, name in owners.items():
-            failed, now = clip in self.failed.get(name, ()), self._digests.get(clip)
-            if now == self.kept.shards[name].clips[clip]:
-                again |= {clip} if failed and retry else set()
-            elif failed and now is not None and self.retry:
-                again.add(clip)
-            elif now is not None or not failed:  # who fails may be taken out of the manifest
-                raise _changed(clip, name, path, failed, now is None)
-        return again
+    def _compared(self) -> Iterator[Clip]:
+        """Clips that are to be planned, of the whole manifest; nothing else may have changed."""
+        clips = stream_manifest(self.manifest)
+        while chunk := list(itertools.islice(clips, CHUNK)):
+            for clip, row in zip(chunk, self._known.find(chunk).tolist(), strict=True):
+                self.vocabulary.add(clip.id, clip.split, clip.labels)
+                if row < 0 or self._planned_again(clip, row):
+                    yield clip
+
+    def _planned_again(self, clip: Clip, row: int) -> bool:
+        self._seen[row] = True
+        shard = self._known.shard(row)
+        failed = clip.id in self.failed(shard)
+        if row_digest(clip, self._base) == self._known.digests[row]:
+            return failed and self._again
+        if failed and self.retry:
+            return True
+        raise _changed(clip.id, shard, self.out / PLAN_FILE, failed, gone=False)
+
+    def _gone(self) -> dict[str, tuple[str, ...]]:
+        """Clips that the manifest lost, by shard: who fails may be taken out."""
+        found: dict[str, list[str]] = {}
+        for name, _, batch in self._known.batches():  # those of a plan of schema 1 have no rows
+            there = set(batch["id"].to_pylist()) if name in self.kept.gone else set()
+            found[name] = [clip for clip in self.kept.gone.get(name, ()) if clip not in there]
+        lost = ~self._seen
+        lost[self._known.replaced()] = False
+        for row in np.flatnonzero(lost).tolist():
+            clip, shard = self._known.id(row), self._known.shard(row)
+            if clip not in self.failed(shard):
+                raise _changed(clip, shard, self.out / PLAN_FILE, failed=False, gone=True)
+            found[shard].append(clip)
+        return {name: tuple(clips) for name, clips in found.items() if clips}
+
+    def excluded(self) -> dict[str, frozenset[str]]:
+        """Clips of the kept shards that were planned again later, or taken out, by shard."""
+        return excluded(self.kept, self._known)
+
+
+def excluded(kept: KeptPlan, known: KnownRows) -> dict[str, frozenset[str]]:
+    """Clips that no longer belong to a shard, by its name: planned again later, or taken out of the manifest."""
+    found = {name: set(clips) for name, clips in kept.gone.items()}
+    for row in known.replaced().tolist():
+        found.setdefault(known.shard(row), set()).add(known.id(row))
+    return {name: frozenset(ids) for name, ids in found.items()}
+
+
+def _labels(batch: pa.RecordBatch, without: Container[str], vocabulary: Vocabulary) -> None:
+    """A shard's labels, with the first clip that has each."""
+    if not len(batch):
+        return
+    values = batch["labels"].flatten()
+    parents = pa.compute.list_parent_indices(batch["labels"])
+    ids, split = batch["id"], batch["split"][0].as_py()
+    if without:
+        for at, labels in enumerate(batch["labels"].to_pylist()):
+            if ids[at].as_py() not in without:
+                vocabulary.add(ids[at].as_py(), split, labels)
+        return
+    for label in values.unique():
+        vocabulary.add(ids[parents[values.index(label).as_py()].as_py()].as_py(), split, [label.as_py()])
+
+
+def _divided(batch: pa.RecordBatch, groups: dict[str, set[str]]) -> bool:
+    """Whether one of these groups, by the splits that others of it are in, has a clip of another split here."""
+    if not len(batch):
+        return False
+    split = batch["split"][0].as_py()
+    shared = batch.filter(pa.compute.is_in(batch["group"], pa.array(list(groups), pa.string())))
+    return any(groups[group] != {split} for group in shared["group"].to_pylist())
 
 
 def same_revision(kept: KeptPlan, done: Container[str], path: Path) -> KeptPlan:
@@ -184,16 +352,53 @@ def _changed(clip: str, shard: str, path: Path, failed: bool, gone: bool) -> Inp
     return InputError(f"clip '{clip}' of shard {shard} {what}", file=path, remedy=remedy)
 
 
-def shard_plans(kept: KeptPlan, clips: Sequence[Clip]) -> list[ShardPlan]:
-    """The kept shards as work: each with the clips that belong to it."""
-    rows, owners = {clip.id: clip for clip in clips}, kept.owners
+@dataclass(frozen=True)
+class KeptWork:
+    """A kept shard as work.
+
+    Attributes:
+        clips: how many it has.
+        rows, batch: where they are.
+        base: the manifest's folder.
+        without: ids that no longer belong to it.
+    """
+
+    name: str
+    split: str
+    digest: str
+    partial: Partial
+    clips: int
+    rows: Path
+    batch: int
+    base: Path
+    without: frozenset[str]
+
+    def load(self) -> ShardPlan:
+        """The shard with its clips, read from the plan.
+
+        Raises:
+            InputError: the plan's rows can't be read.
+        """
+        rows = clips_of(read_batch(self.rows, self.batch), self.base)
+        clips = tuple(clip for clip in rows if clip.id not in self.without)
+        return ShardPlan(self.name, self.split, clips, self.digest, self.partial)
+
+
+def kept_work(kept: KeptPlan, out: Path, base: Path) -> list[KeptWork]:
+    """The kept shards as work, each with the clips that belong to it."""
+    rows = rows_folder(out)
+    without = excluded(kept, kept.known(rows)) if kept.gone or len({s.file for s in kept.shards.values()}) > 1 else {}
     return [
-        ShardPlan(
+        KeptWork(
             name,
             name.rsplit("-", 1)[0],
-            tuple(rows[clip] for clip in shard.clips if clip in rows and owners[clip] == name),
             shard.digest,
             shard.partial,
+            shard.clips - len(without.get(name, ())),
+            rows_file(rows, shard.file),
+            shard.batch,
+            base,
+            without.get(name, frozenset()),
         )
         for name, shard in kept.shards.items()
     ]

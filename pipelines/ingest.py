@@ -5,8 +5,9 @@ Run it again after a kill: it goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,16 +15,24 @@ from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.causes import MachineError
 from pipelines.command_line import ingest_parser
-from pipelines.incremental_plan import PLAN_FILE, Growth, KeptPlan, read_plan, same_revision, shard_plans
-from pipelines.manifest import Clip, read_manifest
+from pipelines.incremental_plan import (
+    PLAN_FILE,
+    Growth,
+    KeptPlan,
+    KeptWork,
+    kept_work,
+    read_plan,
+    rows_folder,
+    same_revision,
+)
 from pipelines.on_ray import run_tasks
-from pipelines.plan import ShardPlan, label_vocabulary
 from pipelines.preprocessing import preprocessing
-from pipelines.resume import kept_part, read_ledger, remove_partial_files, split_info
-from pipelines.running_stats import add, statistics
+from pipelines.results import Failures, finished
+from pipelines.resume import Ledger, kept_part, ledger_path, read_ledger, remove_partial_files, split_info
+from pipelines.running_stats import Moments, add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
-from shards.atomic import stamps, write_text
+from shards.atomic import replacing, stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
@@ -56,14 +65,18 @@ def ingest(
         InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
     """
     manifest, out, config = Path(manifest).absolute(), Path(out), config or IngestConfig()
-    clips = read_manifest(manifest)
-    labels = label_vocabulary(clips, config, manifest)
+    fresh = not out.exists()
     try:
         with folder_lock(out, "ingestion"):
-            kept, done = _keep_plan(clips, manifest.parent, config, out, retry_quarantined)
-            plan = shard_plans(kept, clips)
-            results = _work(plan, done, config, out.absolute(), stage)
-            return _assemble(plan, results, config, labels, kept, out)
+            try:
+                kept, done, labels = _keep_plan(manifest, config, out, retry_quarantined)
+            except InputError:
+                if fresh:
+                    shutil.rmtree(out)
+                raise
+            plan = kept_work(kept, out.absolute(), manifest.parent)
+            _work(plan, done, config, out.absolute(), stage)
+            return _assemble(plan, config, labels, kept, out)
     except MachineError as error:
         remedy = "correct the machine (files, processes, room); the same command then goes on"
         raise InputError(f"clips can't be decoded here: {error.strerror}", remedy=remedy) from error
@@ -73,94 +86,99 @@ def ingest(
 
 
 def _keep_plan(
-    clips: Sequence[Clip], base: Path, config: IngestConfig, out: Path, retry: bool
-) -> tuple[KeptPlan, dict[str, ShardResult]]:
-    """The folder's plan, grown by what the manifest has gained, and the results so far."""
-    before = read_plan(out, config)
-    remove_partial_files(out, "media", "ledger", "index")
-    found = {name: read_ledger(ShardResult, out, name, s.digest) for name, s in before.shards.items()}
-    done = {name: result for name, result in found.items() if result is not None}
-    failed = {name: {clip.id for clip in result.quarantined} for name, result in done.items()}
+    manifest: Path, config: IngestConfig, out: Path, retry: bool
+) -> tuple[KeptPlan, dict[str, int], tuple[str, ...]]:
+    """The folder's plan, grown by what the manifest has gained; of each finished shard how many clips failed in whole
+    or in part; the labels."""
+    before = read_plan(out, config, manifest)
+    remove_partial_files(out, "media", "ledger", "index", "plan")
+    done = finished(before.digests, out)
     begun = {shard.partial for name, shard in before.shards.items() if name not in done}
     if other := sorted(begun - {config.partial}):
         message = f"unfinished shards were begun with partial={other[0]}, now it is {config.partial}"
         remedy = f"finish with partial={other[0]}; --retry-quarantined may then change it for what failed"
         raise InputError(message, file=out / PLAN_FILE, field="partial", remedy=remedy)
-    growth = Growth(before, clips, base, failed, retry, config.partial)
-    kept = same_revision(growth.grown(config.samples_per_shard, out / PLAN_FILE), done, out / PLAN_FILE)
+    growth = Growth(before, manifest, out, rows_folder(out), Failures(before.digests, out), retry, config.partial)
+    with growth.grown(config.samples_per_shard) as grown:
+        kept = same_revision(grown, done, out / PLAN_FILE)
+        labels = growth.vocabulary.checked(config, manifest)
     if kept != before or not kept.shards:
         kept.save(out)
-    return kept, done
+    return kept, done, labels
 
 
-def _failures(shard: ShardPlan, result: ShardResult) -> list[Quarantined]:
+def _failures(shard: KeptWork, result: ShardResult) -> list[Quarantined]:
     """The shard's clips in quarantine; not those that were planned again since, nor those taken out."""
-    ids = {clip.id for clip in shard.clips}
-    return [clip for clip in result.quarantined if clip.id in ids]
+    return [clip for clip in result.quarantined if clip.id not in shard.without]
 
 
-def _work(
-    plan: Sequence[ShardPlan],
-    done: Mapping[str, ShardResult],
-    config: IngestConfig,
-    out: Path,
-    stage: str | None,
-) -> dict[str, ShardResult]:
-    """Results of all shards by name: those that are done, and those made now."""
-    done = dict(done)
+def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, out: Path, stage: str | None) -> None:
+    """Make the shards that are not done."""
     todo = {shard.name: shard for shard in plan if shard.name not in done}
     if not todo:
-        return done
-    finished = [(shard, done[shard.name]) for shard in plan if shard.name in done]
-    failures = sum(len(_failures(shard, result)) + result.halves for shard, result in finished)
-    total, left = (sum(len(shard.clips) for shard in shards) for shards in (plan, todo.values()))
+        return
+    failures = sum(done[shard.name] - len(shard.without) for shard in plan if shard.name in done)
+    total, left = (sum(shard.clips for shard in shards) for shards in (plan, todo.values()))
     with Progress("ingest", total, done=total - left, stage=stage) as progress:
-        work = run_tasks(ingest_shard, list(todo.values()), (config, out), config.workers, config.worker_tries, out)
+        work = run_tasks(ingest_kept, list(todo.values()), (config, out), config.workers, config.worker_tries, out)
         for name, result in work:
-            done[name], shard = result, todo.pop(name)
+            shard = todo.pop(name)
             failures += len(_failures(shard, result)) + result.halves
-            progress.advance(len(shard.clips), queue=f"{len(todo)} shards", failed=str(failures))
+            progress.advance(shard.clips, queue=f"{len(todo)} shards", failed=str(failures))
             check_budget(failures, config, result.quarantined)
-    return done
+
+
+def ingest_kept(shard: KeptWork, config: IngestConfig, out: Path) -> ShardResult:
+    """Make one shard of a kept plan, as `pipelines.shard_job.ingest_shard` does."""
+    return ingest_shard(shard.load(), config, out)
 
 
 def _assemble(
-    plan: Sequence[ShardPlan],
-    results: dict[str, ShardResult],
-    config: IngestConfig,
-    labels: tuple[str, ...],
-    kept: KeptPlan,
-    out: Path,
+    plan: Sequence[KeptWork], config: IngestConfig, labels: tuple[str, ...], kept: KeptPlan, out: Path
 ) -> DatasetInfo:
-    """dataset.json and quarantine.jsonl, from the shards' results alone, in the plan's order."""
-    ordered = [results[shard.name] for shard in plan]
-    failures = [clip for shard in plan for clip in _failures(shard, results[shard.name])]
-    write_text(out / QUARANTINE_FILE, "".join(clip.model_dump_json() + "\n" for clip in failures))
+    """dataset.json, quarantine.jsonl and the tables of ``index``, from the shards' results alone, in the plan's
+    order."""
+    splits: dict[str, list[Ledger]] = {}
+    moments: dict[str, list[Moments]] = {"audio": [], "visual": []}
+    first: Quarantined | None = None
+    with replacing(out / QUARANTINE_FILE) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for shard in plan:
+            result = _result(shard, out)
+            failures = _failures(shard, result)
+            file.writelines(clip.model_dump_json() + "\n" for clip in failures)
+            first = first or next(iter(failures), None)
+            splits.setdefault(shard.split, []).append(result.without_clips())
+            for modality, parts in moments.items():
+                parts.append(getattr(result, modality))
     complete = kept.model_copy(update={"assembled": len(plan)})
-    if not any(result.shard.samples for result in ordered):
+    if first is not None and not any(result.shard.samples for parts in splits.values() for result in parts):
         complete.save(out)
-        first = failures[0]
         message = f"no clip could be ingested; the first, '{first.id}': {first.error}: {first.message}"
         raise InputError(message, file=out / QUARANTINE_FILE, remedy=first.remedy)
-    splits: dict[str, list[ShardResult]] = {}
-    for shard, result in zip(plan, ordered, strict=True):
-        splits.setdefault(shard.split, []).append(result)
     info = DatasetInfo(
         kind="media",
         preprocessing=preprocessing(config, kept.revision),
         labels=labels,
         splits={split: split_info(parts) for split, parts in splits.items()},
         normalisation=Normalisation(
-            audio=statistics(add([result.audio for result in ordered])),
-            visual=statistics(add([result.visual for result in ordered]), unit=255.0),
+            audio=statistics(add(moments["audio"])),
+            visual=statistics(add(moments["visual"]), unit=255.0),
         ),
     )
     write_tables(out, info, kept_part)
     info.save(out)
     if complete != kept:
         complete.save(out)
-    remove_partial_files(out, "media", "ledger", "index")  # of workers that outlived the driver that was killed
+    remove_partial_files(out, "media", "ledger", "index", "plan")  # of workers that outlived the killed driver
     return info
+
+
+def _result(shard: KeptWork, out: Path) -> ShardResult:
+    result = read_ledger(ShardResult, out, shard.name, shard.digest)
+    if result is None:
+        message, remedy = "the result of a finished shard is gone", "the same command makes it again"
+        raise InputError(message, file=ledger_path(out, shard.name), remedy=remedy)
+    return result
 
 
 @command(resumes=True)
@@ -204,22 +222,37 @@ def _summarise(info: DatasetInfo, out: Path) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
-    failures = [Quarantined.model_validate_json(line) for line in (out / QUARANTINE_FILE).open(encoding="utf-8")]
-    print(f"{out / 'dataset.json'}; {len(failures)} clips in {out / QUARANTINE_FILE}")
-    print(*(f"  {line}\n" for line in first_causes(failures)), sep="", end="")
+    with (out / QUARANTINE_FILE).open(encoding="utf-8") as file:
+        causes = Causes(Quarantined.model_validate_json(line) for line in file)
+    print(f"{out / 'dataset.json'}; {causes.total} clips in {out / QUARANTINE_FILE}")
+    print(*(f"  {line}\n" for line in causes.lines()), sep="", end="")
     print(f"which of them are silent, black, frozen, blurred, in two splits: avmend audit {out}")
 
 
-def first_causes(failures: Sequence[Quarantined]) -> list[str]:
-    """The causes of a quarantine, the most frequent first: how many clips, the first of them, what to do."""
-    counts = Counter(clip.error for clip in failures)
-    lines = []
-    for error, count in counts.most_common(CAUSES):
-        first = next(clip for clip in failures if clip.error == error)
-        lines.append(f"{count} {error}; the first, '{plain(first.id)}': {plain(first.message)}")
-        lines.append(f"  remedy: {first.remedy}")
-    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(CAUSES))
-    return [*lines, f"{rest} of other causes"] if rest else lines
+class Causes:
+    """Why clips were not ingested: how many by cause, and the first of each."""
+
+    def __init__(self, failures: Iterable[Quarantined]):
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, Quarantined] = {}
+        for clip in failures:
+            self._counts[clip.error] += 1
+            self._first.setdefault(clip.error, clip)
+
+    @property
+    def total(self) -> int:
+        """Clips in quarantine."""
+        return self._counts.total()
+
+    def lines(self) -> list[str]:
+        """The most frequent causes: how many clips, the first of them, what to do."""
+        lines, told = [], self._counts.most_common(CAUSES)
+        for error, count in told:
+            first = self._first[error]
+            lines.append(f"{count} {error}; the first, '{plain(first.id)}': {plain(first.message)}")
+            lines.append(f"  remedy: {first.remedy}")
+        rest = self.total - sum(count for _, count in told)
+        return [*lines, f"{rest} of other causes"] if rest else lines
 
 
 if __name__ == "__main__":

@@ -103,7 +103,16 @@ def stream_manifest(path: str | Path, begin: Mark | None = None) -> Iterator[Cli
     if not len(seen) and begin is None:
         raise InputError("the manifest has no clips", file=path, remedy="add at least one row")
     if seen.suspicious():
-        _contradictions(path, _numbered_clips(path, begin))
+        check_together(path)
+
+
+def check_together(path: Path) -> None:
+    """Compare all rows with each other.
+
+    Raises:
+        InputError: for the first id that is there twice, or group that is in two splits.
+    """
+    _contradictions(path, _numbered_clips(path))
 
 
 def line_of(path: Path, clip_id: str) -> int:
@@ -113,30 +122,37 @@ def line_of(path: Path, clip_id: str) -> int:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a manifest behind a whole row: bytes and lines before it, and the sha256 of those bytes."""
+    """A place in a manifest behind a row: bytes and lines before it, the sha256 of those bytes, and whether the row
+    ends with a line end, so that nothing can be added to it."""
 
     bytes: int
     lines: int
     sha256: str
+    ended: bool
 
     @classmethod
-    def end_of(cls, path: Path) -> Mark | None:
-        """The file's end; None if its last line has none, so that what is added could change it."""
+    def end_of(cls, path: Path) -> Mark:
+        """The file's end.
+
+        Raises:
+            InputError: the file can't be read.
+        """
         digest, size, lines, last = hashlib.sha256(), 0, 0, b""
-        with path.open("rb") as file:
+        with _read_errors(path), path.open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block
-        return cls(size, lines, digest.hexdigest()) if last.endswith(b"\n") else None
+        return cls(size, lines, digest.hexdigest(), last.endswith(b"\n"))
 
     def holds(self, path: Path) -> bool:
-        """Whether the file begins with these bytes."""
+        """Whether the file begins with these bytes, and goes on with another row if at all."""
         digest, left = hashlib.sha256(), self.bytes
         with path.open("rb") as file:
             while left and (block := file.read(min(BLOCK, left))):
                 digest.update(block)
                 left -= len(block)
-        return not left and digest.hexdigest() == self.sha256
+            goes_on = bool(file.read(1))
+        return not left and digest.hexdigest() == self.sha256 and (self.ended or not goes_on)
 
 
 class _Seen:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.manifest import Clip, line_of
+from pipelines.manifest import MEDIA, Clip, line_of
 from pipelines.settings import IngestConfig, Partial
 from shards.errors import InputError
 from shards.schema import canonical_json
@@ -28,57 +26,107 @@ class ShardPlan:
     partial: Partial = "quarantine"
 
 
-def make_plan(
-    clips: Sequence[Clip], samples_per_shard: int, base: Path, first: Mapping[str, int] | None = None
-) -> list[ShardPlan]:
-    """Cut every split, in manifest order, into shards.
+@dataclass
+class Cutter:
+    """Cuts every split, in manifest order, into shards, and holds no more than one unfinished shard of each.
 
     Args:
+        samples_per_shard: clips of a shard; the last one of a split has what is left.
         base: the manifest's folder; only paths relative to it enter the digests, so corpus and dataset may
             move together.
-        first: number of the first shard, by split, where it is not 0.
+        numbers: of the first shard, by split, where it is not 0.
+        keep: takes every shard as soon as its clips are there.
     """
-    splits: dict[str, list[Clip]] = {}
+
+    samples_per_shard: int
+    base: Path
+    numbers: Mapping[str, int]
+    keep: Callable[[ShardPlan], None]
+    _open: dict[str, list[Clip]] = field(default_factory=dict)
+    _next: dict[str, int] = field(default_factory=dict)
+
+    def add(self, clip: Clip) -> None:
+        """The next clip of the manifest."""
+        waiting = self._open.setdefault(clip.split, [])
+        waiting.append(clip)
+        if len(waiting) == self.samples_per_shard:
+            self._cut(clip.split)
+
+    def finish(self) -> None:
+        """No more clips come."""
+        for split, waiting in self._open.items():
+            if waiting:
+                self._cut(split)
+
+    def _cut(self, split: str) -> None:
+        number = self._next.get(split, self.numbers.get(split, 0))
+        clips, self._open[split], self._next[split] = tuple(self._open[split]), [], number + 1
+        self.keep(ShardPlan(f"{split}-{number:06d}", split, clips, rows_digest(clips, self.base)))
+
+
+def make_plan(clips: Iterable[Clip], samples_per_shard: int, base: Path) -> list[ShardPlan]:
+    """All shards of a manifest's clips, split by split in the order in which the splits come."""
+    plan: list[ShardPlan] = []
+    cutter = Cutter(samples_per_shard, base, {}, plan.append)
     for clip in clips:
-        splits.setdefault(clip.split, []).append(clip)
-    plan = []
-    for split, members in splits.items():
-        begin = (first or {}).get(split, 0)
-        for number, at in enumerate(range(0, len(members), samples_per_shard), begin):
-            part = tuple(members[at : at + samples_per_shard])
-            plan.append(ShardPlan(f"{split}-{number:06d}", split, part, rows_digest(part, base)))
-    return plan
+        cutter.add(clip)
+    cutter.finish()
+    return by_split(plan)
+
+
+def by_split(plan: Sequence[ShardPlan]) -> list[ShardPlan]:
+    """Shards split by split, in the order in which the splits have their first one."""
+    order = list(dict.fromkeys(shard.split for shard in plan))
+    return sorted(plan, key=lambda shard: order.index(shard.split))
 
 
 def rows_digest(clips: Sequence[Clip], base: Path) -> str:
     """sha256 (hex) of rows of the manifest."""
     rows = [dict(vars(clip)) for clip in clips]
     for row in rows:
-        for name in ("path", "audio_path", "image_path"):
+        for name in MEDIA:
             row[name] = row[name] and os.path.relpath(row[name], base)
     return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
 
-def label_vocabulary(clips: Sequence[Clip], config: IngestConfig, manifest: Path) -> tuple[str, ...]:
-    """The config's labels, else the train split's, sorted.
+def row_digest(clip: Clip, base: Path) -> int:
+    """The first 64 bits of the digest of one row."""
+    return int(rows_digest([clip], base)[:16], 16)
 
-    Raises:
-        InputError: a clip has another label; file, line and label are named.
-    """
-    known = set(config.labels) or {label for c in clips if c.split == "train" for label in c.labels}
-    for clip in clips:
-        for label in clip.labels:
+
+class Vocabulary:
+    """The labels of a manifest's clips, with the first clip that has each."""
+
+    def __init__(self) -> None:
+        self._train: set[str] = set()
+        self._first: dict[str, tuple[str, str]] = {}
+
+    def add(self, clip_id: str, split: str, labels: Iterable[str]) -> None:
+        """One clip's labels."""
+        for label in labels:
+            self._first.setdefault(label, (clip_id, split))
+            if split == "train":
+                self._train.add(label)
+
+    def checked(self, config: IngestConfig, manifest: Path) -> tuple[str, ...]:
+        """The config's labels, else the train split's, sorted.
+
+        Raises:
+            InputError: a clip has another label; file, line and label are named.
+        """
+        known = set(config.labels) or self._train
+        for label, (clip_id, split) in self._first.items():
             if label not in known:
-                where = f"{manifest}:{line_of(manifest, clip.id)}"
+                where = f"{manifest}:{line_of(manifest, clip_id)}"
                 source = "the config's labels" if config.labels else "the train split"
                 remedy = f"correct it, add train clips of it, or give labels=[...]; known: {_some(known)}"
                 raise InputError(
-                    f"label '{label}' of clip '{clip.id}' (split {clip.split}) is not in {source}",
+                    f"label '{label}' of clip '{clip_id}' (split {split}) is not in {source}",
                     file=where,
                     field="label",
                     remedy=remedy,
                 )
-    return config.labels or tuple(sorted(known))
+        return config.labels or tuple(sorted(known))
 
 
 def _some(names: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of a manifest as they were planned into shards: Arrow files, one record batch a shard, mapped and never changed."""
+"""Rows of a manifest as they were planned into shards: Arrow files, one record batch a shard, mapped, never changed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_batch(path: Path, number: int) -> pa.RecordBatch:
     try:
         batch = _opened(str(path), path.stat().st_mtime_ns).get_batch(number)
         batch.validate()
-    except (OSError, pa.ArrowInvalid, IndexError, ValueError) as error:
+    except (OSError, pa.ArrowException, IndexError, ValueError) as error:
         remedy = "put it back, or ingest into another folder"
         raise InputError(f"the plan's rows can't be read: {error}", file=path, remedy=remedy) from None
     return batch

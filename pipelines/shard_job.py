@@ -45,6 +45,10 @@ class ShardResult(Ledger):
     audio: Moments = Moments()
     visual: Moments = Moments()
 
+    def without_clips(self) -> Ledger:
+        """What a split of dataset.json needs of it."""
+        return Ledger(digest=self.digest, shard=self.shard, present=self.present, absent=self.absent)
+
     @property
     def halves(self) -> int:
         """Clips that are there with one stream while the other failed."""

@@ -250,13 +250,26 @@ class ShardDataset:
             raise InputError(f"no member '{name}'", file=where, field="member", remedy=remedy)
         return self._bytes(i, *there[name]).tobytes()
 
+    def _place(self, i: int) -> tuple[ShardInfo, int, int]:
+        """Shard, first byte and end of sample ``i``.
+
+        Raises:
+            InputError: the table names no place in a shard.
+        """
+        number, begin, size = self._shard[i], self._begin[i], self._size[i]
+        shard = self._shards[number] if 0 <= number < len(self._shards) else None
+        if shard is None or not BLOCK <= begin < begin + size <= shard.bytes:
+            file = index_path(self.folder, self.split)
+            raise InputError(f"names no place in a shard for sample {i}", file=file, remedy=INDEX)
+        return shard, begin, begin + size
+
     def _learn(self, i: int) -> Layout:
         """Where a sample's arrays lie and what they are, from their headers; its flags are checked."""
         i = range(len(self))[i]
         fields, meta = [], self._meta(i)
         members = [member for member in self._members(i) if member[0] != "json"]
         stems = [name.removesuffix(".npy") for name, *_ in members]
-        check_presence(self._shards[self._shard[i]].name, meta, set(stems))
+        check_presence(self._place(i)[0].name, meta, set(stems))
         for stem, (_, at, size, head) in zip(stems, members, strict=True):
             dtype, shape, start = self._header(i, at, size, head)
             fields.append(Field(stem, dtype, shape, at + start - self._begin[i]))
@@ -274,7 +287,7 @@ class ShardDataset:
         Raises:
             InputError: the shard holds something else where the table has this sample.
         """
-        key, begin, end = self.keys[i], self._begin[i], self._begin[i] + self._size[i]
+        key, (_, begin, end) = self.keys[i], self._place(i)
         at, seen = begin - BLOCK, set[str]()
         while at < end:
             block = self._bytes(i, at, min(BLOCK + HEADER, end - at) if seen else BLOCK)
@@ -303,7 +316,8 @@ class ShardDataset:
 
     def _meta(self, i: int) -> SampleMeta:
         """The json of a sample."""
-        begin, size = self._begin[i], self._size[i]
+        shard, begin, end = self._place(i)
+        size = end - begin
         block = self._bytes(i, begin - BLOCK, BLOCK + min(size, JSON))
         try:
             name, length = parse_header(block[:BLOCK].tobytes(), begin - BLOCK)
@@ -312,7 +326,7 @@ class ShardDataset:
         if name != f"{self.keys[i]}.json" or length > min(size, MAX_JSON):
             raise self.bad(i, f"begins with '{name}' of {length} bytes, not with its json")
         data = block[BLOCK : BLOCK + length] if length <= JSON else self._bytes(i, begin, length)
-        return parse_meta(self._shards[self._shard[i]].name, self.keys[i], data.tobytes())
+        return parse_meta(shard.name, self.keys[i], data.tobytes())
 
     def _bytes(self, i: int, at: int, size: int) -> ndarray:
         """So many bytes of the shard of a sample."""

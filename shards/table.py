@@ -36,12 +36,16 @@ MARK = b"avmend.shards"  # of the file's metadata: digest of the shards that it 
 
 
 class Strings(Sequence[str]):
-    """A column of text; an element is made when it is asked for."""
+    """A column of text; an element is made when it is asked for.
+
+    What a damaged file holds gives some text by position, and is refused (pyarrow.ArrowInvalid) when all of it is
+    looked through.
+    """
 
     def __init__(self, batches: Sequence[pa.Array]):
         self._batches = batches
         self._parts = [_text(batch) for batch in batches]
-        self._size = sum(map(len, batches))
+        self._size, self._checked = sum(map(len, batches)), False
 
     def __len__(self) -> int:
         return self._size
@@ -57,18 +61,25 @@ class Strings(Sequence[str]):
             i = range(self._size)[i]
         ends, data = self._parts[i >> BITS]
         at = i & LOW
-        return str(data[ends[at] : ends[at + 1]], "utf-8")
+        return str(data[ends[at] : ends[at + 1]], "utf-8", "replace")
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self._batches:
+        for batch in self._whole():
             yield from batch.to_pylist()
+
+    def _whole(self) -> Sequence[pa.Array]:
+        if not self._checked:
+            for batch in self._batches:
+                batch.validate(full=True)
+            self._checked = True
+        return self._batches
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and self.position(value) is not None
 
     def position(self, value: str) -> int | None:
         """Where a text stands first; None if nowhere."""
-        for number, batch in enumerate(self._batches):
+        for number, batch in enumerate(self._whole()):
             if (at := batch.index(value).as_py()) >= 0:
                 return number * BATCH + at
         return None
@@ -229,11 +240,13 @@ def read_table(path: Path, split: SplitInfo) -> SplitTable | None:
     """The columns of a split; None if they aren't there, are of other shards, or of another version."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    except (OSError, pa.ArrowInvalid):
+        if (reader.schema.metadata or {}).get(MARK) != _digest(split).encode() or not reader.schema.equals(SCHEMA):
+            return None
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate()
+    except (OSError, pa.ArrowException, KeyError, MemoryError):
         return None
-    if (reader.schema.metadata or {}).get(MARK) != _digest(split).encode() or not reader.schema.equals(SCHEMA):
-        return None
-    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
     sizes = [len(batch) for batch in batches]
     if sum(sizes) != split.samples or any(size != BATCH for size in sizes[:-1]):
         return None
@@ -252,7 +265,7 @@ def read_part(path: Path, samples: int) -> pa.RecordBatch | None:
         with pa.OSFile(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
         table.validate(full=True)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException, KeyError, MemoryError):
         return None
     return _one(table) if table.schema.equals(SCHEMA) and len(table) == samples else None
 

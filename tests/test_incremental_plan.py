@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipelines import ingest as ingestion
+from pipelines import manifest
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import ingest_shard
@@ -90,7 +92,7 @@ def test_a_folder_begun_by_an_earlier_ingestion_is_not_continued_and_can_be_read
         again(folder, *FIRST, "new,a.wav,x,train")
     assert "ingest all clips into another --out" in str(error.value)
     assert digests(folder / "out") == before
-    next((folder / "out/ledger").glob("test-*")).unlink()  # a shard that was not finished
+    next((folder / "out/ledger").glob("test-*.json")).unlink()  # a shard that was not finished
     with pytest.raises(InputError, match="revision 1 of the ingestion"):
         again(folder, *FIRST)
     assert len(ShardDataset(folder / "out", "train")) == 2
@@ -169,13 +171,86 @@ def test_a_retry_that_died_goes_on(folder, monkeypatch, stop_after):
     assert not json.loads((folder / "out/ingest.json").read_text())["shards"].get("train-000006")
 
 
-def test_a_plan_that_was_kept_without_rows_goes_on(folder):
+SCHEMA_1 = {  # as version 0.1 wrote it for FIRST
+    "train-000000": {
+        "digest": "5d12b72210864d0918324a3712816b4eb9071a920a338c4ab94744610b69abb8",
+        "clips": {"a": "1ea2c964e59dccec", "bad": "c5df6692817b21d2"},
+        "partial": "quarantine",
+    },
+    "train-000001": {
+        "digest": "1723d35006df1bacefe8ffa8931b386207b16a5f55c58427ab23ac7b48183e6f",
+        "clips": {"c": "1723d35006df1bac"},
+        "partial": "quarantine",
+    },
+    "test-000000": {
+        "digest": "aef8bae991d2ebe960dcbf506080fbb43b9dbf90f575ad0f53eb69a5be1a4332",
+        "clips": {"t": "aef8bae991d2ebe9"},
+        "partial": "quarantine",
+    },
+}
+
+
+def of_schema_1(folder: Path) -> None:
     path = folder / "out/ingest.json"
     plan = json.loads(path.read_text())
-    del plan["assembled"]
-    plan["shards"] = {name: shard["digest"] for name, shard in plan["shards"].items()}
-    path.write_text(json.dumps(plan))
-    with pytest.raises(InputError, match="shard train-000000 differs"):
+    assert {name: shard["digest"] for name, shard in plan["shards"].items()} == {
+        name: shard["digest"] for name, shard in SCHEMA_1.items()
+    }
+    kept = {name: plan[name] for name in ("config", "assembled", "revision")}
+    path.write_text(json.dumps({"schema_version": 1, **kept, "shards": SCHEMA_1}))
+    shutil.rmtree(folder / "out/plan")
+
+
+def test_a_plan_of_schema_1_goes_on(folder):
+    of_schema_1(folder)
+    with pytest.raises(InputError, match="clip 'a' of shard train-000000 has another row"):
         again(folder, "a,a.wav,y,train", *FIRST[1:])
+    with pytest.raises(InputError, match="clip 'c' of shard train-000001 is gone"):
+        again(folder, *FIRST[:2], FIRST[3])
+    before = tars(folder)
     assert again(folder, *FIRST)["train"] == ["a", "c"]
+    assert tars(folder) == before
     assert again(folder, *FIRST, "d,a.wav,x,train")["train"] == ["a", "c", "d"]
+
+
+def test_a_plan_of_schema_1_whose_failed_clip_was_taken_out(folder):
+    of_schema_1(folder)
+    assert again(folder, FIRST[0], *FIRST[2:], "d,a.wav,x,train")["train"] == ["a", "c", "d"]
+    assert quarantined(folder) == []
+
+
+def test_a_manifest_that_grew_at_its_end_is_read_from_there(folder, monkeypatch):
+    read = []
+    checked = manifest._clip
+    monkeypatch.setattr(manifest, "_clip", lambda where, *rest: read.append(where) or checked(where, *rest))
+    again(folder, *FIRST)
+    assert read == []
+    assert again(folder, *FIRST, "d,a.wav,x,train", "e,a.wav,y,test")["test"] == ["t", "e"]
+    assert [where.rsplit(":")[-1] for where in read] == ["6", "7"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,a.wav,x,train,", "'a' is the id of lines 2 and 4"),
+        ("d,a.wav,x,test,g", "group 'g' is in 'train' \\(line 3\\) and 'test' \\(line 4\\)"),
+        ("d,a.wav,z,test,", "label 'z' of clip 'd'"),
+    ],
+)
+def test_what_is_added_is_checked_against_what_was_there(folder, row, message):
+    path = folder / "grouped.csv"
+    path.write_text("id,path,label,split,group\na,a.wav,x,train,\nb,a.wav,x,train,g\n")
+    ingest(path, folder / "grouped", CONFIG)
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(InputError, match=message):
+        ingest(path, folder / "grouped", CONFIG)
+
+
+def test_a_last_row_without_a_line_end_may_not_change(folder):
+    path = folder / "open.csv"
+    path.write_text("id,path,label,split\na,a.wav,x,train")
+    ingest(path, folder / "open", CONFIG)
+    ingest(path, folder / "open", CONFIG)
+    path.write_text(path.read_text() + "ing\n")
+    with pytest.raises(InputError, match="clip 'a' of shard train-000000 has another row"):
+        ingest(path, folder / "open", CONFIG)

@@ -248,10 +248,10 @@ def check_inputs(config: SweepConfig) -> None:
         if not asks:
             check_validation(config, info.splits, media)
     if corpus is not None and corpus.kind == "manifest":
-        from pipelines.manifest import read_manifest
+        from pipelines.manifest import stream_manifest
 
         source = Path(corpus.settings.model_dump()["source"])
-        check_validation(config, sorted({clip.split for clip in read_manifest(source)}), source)
+        check_validation(config, sorted({clip.split for clip in stream_manifest(source)}), source)
 
 
 def check_validation(config: SweepConfig, splits: Collection[str], source: Path) -> None:
