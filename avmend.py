@@ -44,6 +44,11 @@ COMMANDS = {
         "manifest and clips to media shards, dataset.json, quarantine.jsonl",
         "pipelines.command_line:ingest_parser",
     ),
+    "merge": Command(
+        "pipelines.merge",
+        "the same samples in fewer shards, after many small additions",
+        "pipelines.command_line:merge_parser",
+    ),
     "audit": Command(
         "pipelines.audit.command",
         "what is wrong with the clips of a corpus, and which are the same",

@@ -11,6 +11,9 @@ from pipelines.settings import FeatureConfig, IngestConfig
 INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
 
 Run it again after a kill: it goes on where it was, and ends in the same bytes."""
+MERGE = """The same samples in fewer shards, after many small additions.
+
+DIR stays as it is. Ingestion goes on in NEW, where features are to be extracted anew."""
 FEATURES = """Media shards to feature shards, by frozen networks.
 
 Run it again after a kill, or after the media have grown: it makes what is not there."""
@@ -29,6 +32,15 @@ def ingest_parser() -> CommandParser:
     parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    return parser
+
+
+def merge_parser() -> CommandParser:
+    """``avmend merge DIR --out NEW``."""
+    parser = CommandParser("avmend merge", MERGE)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a dataset that 'avmend ingest' has made")
+    parser.add_argument("--out", required=True, type=Path, metavar="NEW", help="folder of the merged one")
+    parser.add_argument("--samples-per-shard", type=int, metavar="N", help="default: as DIR was begun")
     return parser
 
 

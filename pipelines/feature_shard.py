@@ -21,7 +21,7 @@ from pipelines.running_stats import Moments, add, channel_moments
 from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
-from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, ShardInfo, SplitInfo, count_absent
+from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, ShardInfo, count_absent
 from shards.writer import Member, Record, write_shard
 
 LARGEST = float(torch.finfo(torch.float16).max)
@@ -101,15 +101,10 @@ class FeatureShard:
 def feature_plan(info: DatasetInfo, splits: Sequence[str] | None = None) -> list[FeatureShard]:
     """One feature shard per media shard of these splits (default: all), of the same name, in order."""
     return [
-        FeatureShard(Path(shard.name).stem, split, shard, _only(info, split, shard))
+        FeatureShard(Path(shard.name).stem, split, shard, info.only(split, shard))
         for split in dict.fromkeys(splits or info.splits)
         for shard in info.splits[split].shards
     ]
-
-
-def _only(info: DatasetInfo, split: str, shard: ShardInfo) -> DatasetInfo:
-    one = SplitInfo(samples=shard.samples, present={}, shards=(shard,))
-    return info.model_copy(update={"splits": {split: one}})
 
 
 def read_features_ledger(out: Path, shard: FeatureShard) -> FeatureLedger | None:

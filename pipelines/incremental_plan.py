@@ -25,7 +25,7 @@ from pipelines.manifest import Clip, Mark, check_together, stream_manifest
 from pipelines.plan import Cutter, ShardPlan, Vocabulary, by_split, row_digest
 from pipelines.results import quarantined_ids
 from pipelines.resume import same_config
-from pipelines.rows import RowsWriter, clips_of, read_batch, writing
+from pipelines.rows import RowsWriter, clips_of, digests_of, read_batch, writing
 from pipelines.settings import INGESTION_REVISION, IngestConfig, Partial
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -379,9 +379,18 @@ class KeptWork:
         Raises:
             InputError: the plan's rows can't be read.
         """
-        rows = clips_of(read_batch(self.rows, self.batch), self.base)
-        clips = tuple(clip for clip in rows if clip.id not in self.without)
+        clips = tuple(clip for clip, _ in self.read())
         return ShardPlan(self.name, self.split, clips, self.digest, self.partial)
+
+    def read(self) -> list[tuple[Clip, int]]:
+        """Its clips, with the digests of their rows.
+
+        Raises:
+            InputError: as `load`.
+        """
+        batch = read_batch(self.rows, self.batch)
+        rows = zip(clips_of(batch, self.base), digests_of(batch).tolist(), strict=True)
+        return [(clip, digest) for clip, digest in rows if clip.id not in self.without]
 
 
 def kept_work(kept: KeptPlan, out: Path, base: Path) -> list[KeptWork]:

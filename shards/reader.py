@@ -235,6 +235,15 @@ class ShardDataset:
         """What to raise about sample ``i``."""
         return InputError(message, file=f"{self._shards[self._shard[i]].name}: {self.keys[i]}", remedy=DAMAGED)
 
+    def members(self, i: int) -> dict[str, bytes]:
+        """All members of sample ``i`` by name, as they are in the tar.
+
+        Raises:
+            IndexError, InputError: as above.
+        """
+        i = range(len(self))[i]
+        return {name: self._bytes(i, at, size).tobytes() for name, at, size, _ in self._members(i)}
+
     def member(self, i: int, name: str) -> bytes:
         """The bytes of one member of sample ``i``, as they are in the tar.
 

@@ -215,6 +215,11 @@ class DatasetInfo(Frozen):
         write_text(path, json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
         return path
 
+    def only(self, split: str, shard: ShardInfo) -> DatasetInfo:
+        """The same of one shard alone."""
+        one = SplitInfo(samples=shard.samples, present={}, shards=(shard,))
+        return self.model_copy(update={"splits": {split: one}})
+
     def fingerprint(self) -> str:
         """sha256 (hex) of the canonical json: equal for equal data and preprocessing."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()

@@ -101,8 +101,7 @@ def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: l
 
 def _samples(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> Iterator[tuple[str, SampleMeta | str]]:
     """(key, its meta or what is wrong with it) of one shard."""
-    alone = SplitInfo(samples=shard.samples, present={}, shards=(shard,))
-    data = ShardDataset(folder, split, info=info.model_copy(update={"splits": {split: alone}}))
+    data = ShardDataset(folder, split, info=info.only(split, shard))
     for i, key in enumerate(data.keys):
         try:
             yield key, data[i].meta

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import ingest as ingestion
-from pipelines import manifest
+from pipelines import manifest, merge
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import ingest_shard
@@ -41,13 +41,13 @@ def again(folder: Path, *rows: str, out: str = "out", retry: bool = False) -> di
     return {split: [meta.id for meta in ShardDataset(folder / out, split).metas] for split in info.splits}
 
 
-def quarantined(folder: Path) -> list[tuple[str, str]]:
-    lines = (folder / "out/quarantine.jsonl").read_text().splitlines()
+def quarantined(folder: Path, out: str = "out") -> list[tuple[str, str]]:
+    lines = (folder / out / "quarantine.jsonl").read_text().splitlines()
     return [(line["id"], line["error"]) for line in map(json.loads, lines)]
 
 
-def tars(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (folder / "out/media").iterdir()}
+def tars(folder: Path, out: str = "out") -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / out / "media").iterdir()}
 
 
 def test_rows_that_are_added_make_further_shards(folder):
@@ -254,3 +254,64 @@ def test_a_last_row_without_a_line_end_may_not_change(folder):
     path.write_text(path.read_text() + "ing\n")
     with pytest.raises(InputError, match="clip 'a' of shard train-000000 has another row"):
         ingest(path, folder / "open", CONFIG)
+
+
+def test_many_small_additions_are_merged_and_ingestion_goes_on(folder):
+    rows = list(FIRST)
+    for i in range(5):
+        rows.append(f"new{i},a.wav,{'xy'[i % 2]},{'train' if i < 4 else 'test'}")
+        again(folder, *rows)
+    before = samples(folder / "out")
+    assert merge.main([str(folder / "out"), "--out", str(folder / "fewer"), "--samples-per-shard", "4"]) == 0
+    assert verify(folder / "fewer") == []
+    assert samples(folder / "fewer") == before
+    names = sorted(path.name for path in (folder / "fewer/media").iterdir())
+    assert names == ["test-000000.tar", "train-000000.tar", "train-000001.tar"]  # of a, bad, c, new0; new1 to new3
+    assert (folder / "fewer/quarantine.jsonl").read_bytes() == (folder / "out/quarantine.jsonl").read_bytes()
+    grown = IngestConfig(samples_per_shard=4, workers=0)
+    done = tars(folder, "fewer")
+    ingest(write_manifest(folder, *rows), folder / "fewer", grown)
+    assert tars(folder, "fewer") == done
+    make_clip(folder / "bad.wav", video=False, seconds=0.1)
+    ingest(write_manifest(folder, *rows, "z,a.wav,x,train"), folder / "fewer", grown, retry_quarantined=True)
+    assert [name for name, *_ in samples(folder / "fewer") if name in ("bad", "z")] == ["bad", "z"]
+    assert quarantined(folder, "fewer") == []
+
+
+def samples(out: Path) -> list[tuple]:
+    """Id, json and bytes of every sample, split by split in order."""
+    found = []
+    for split in ("train", "test"):
+        data = ShardDataset(out, split)
+        found += [(data.ids[i], split, data.members(i)) for i in range(len(data))]
+    return found
+
+
+@pytest.mark.parametrize("stop_after", range(3))
+def test_a_merge_that_died_goes_on(folder, monkeypatch, stop_after):
+    again(folder, *FIRST, "d,a.wav,x,train")
+    merge.merge(folder / "out", folder / "calm")
+    made, left = merge._make, [stop_after]
+
+    def dying(*arguments):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return made(*arguments)
+
+    monkeypatch.setattr(merge, "_make", dying)
+    with pytest.raises(KeyboardInterrupt):
+        merge.merge(folder / "out", folder / "killed")
+    monkeypatch.undo()
+    merge.merge(folder / "out", folder / "killed")
+    assert digests(folder / "killed") == digests(folder / "calm")
+
+
+def test_what_can_not_be_merged_is_refused(folder, capsys):
+    assert merge.main([str(folder), "--out", str(folder / "x")]) == 2
+    merge.merge(folder / "out", folder / "once")
+    with pytest.raises(InputError, match="holds a dataset already"):
+        merge.merge(folder / "out", folder / "once")
+    (folder / "out/ledger/test-000000.json").unlink()
+    with pytest.raises(InputError, match="shard test-000000 is not finished"):
+        merge.merge(folder / "out", folder / "y")
