@@ -44,6 +44,11 @@ COMMANDS = {
         "manifest and clips to media shards, dataset.json, quarantine.jsonl",
         "pipelines.command_line:ingest_parser",
     ),
+    "plan": Command(
+        "pipelines.estimate",
+        "what ingesting a manifest will take: shards, bytes, core-hours, price",
+        "pipelines.command_line:plan_parser",
+    ),
     "merge": Command(
         "pipelines.merge",
         "the same samples in fewer shards, after many small additions",

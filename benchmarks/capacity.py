@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from pipelines.estimate import FILES, INDEX, few, shards_of
 from pipelines.settings import IngestConfig
 
 PAGE = Path(__file__).resolve().parent / "capacity.md"
-FILE_LIMIT = 100_000  # shards in a folder, beyond which listing and opening them all gets slow
-META_BYTES = 3_000  # of one sample's metadata and index in a reading process
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,6 @@ def clip_bytes(seconds: float, config: IngestConfig) -> int:
     return sum(512 + -(-size // 512) * 512 for size in members)
 
 
-def few(value: float) -> str:
-    """Whole numbers, two digits of what is below 10."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
 def core_hours(corpus: Corpus, decode: dict[str, Any], way: str) -> float:
     """Hours of one core; time is taken to grow with the length of a clip."""
     row = next(row for row in decode["rows"] if row["height"] == corpus.height)
@@ -125,27 +119,24 @@ def needs(corpus: Corpus, decode: dict[str, Any], reading: dict[str, Any]) -> di
         if row["samples"] == "1.9 MB" and row["way"] == "our reader"
     )
     return {
-        "shards": math.ceil(corpus.clips / config.samples_per_shard),
+        "shards": shards_of({"train": corpus.clips}, config.samples_per_shard),
         "bytes": size,
         "exact": core_hours(corpus, decode, "ingest"),
         "approximate": core_hours(corpus, decode, "approximate"),
         "epoch_hours": size / rate / 3600,
-        "metadata": corpus.clips * META_BYTES,
     }
 
 
 def changes(found: dict[str, float], days: float = 2.0) -> str:
     """Where the plan changes: what the default settings no longer do well."""
     told = []
-    if found["shards"] > FILE_LIMIT:
-        per = math.ceil(found["bytes"] / FILE_LIMIT / (found["bytes"] / found["shards"]) * 64)
+    if found["shards"] > FILES:
+        per = math.ceil(found["bytes"] / FILES / (found["bytes"] / found["shards"]) * 64)
         told.append(f"samples_per_shard={2 ** math.ceil(math.log2(per))}")
     if found["exact"] > 24 * days * 8:
         told.append(f"{math.ceil(found['exact'] / 24 / days):,} cores for {days:g} days: several nodes")
     if found["bytes"] > 2e12:
         told.append("object storage, and fetching through the cache by split")
-    if found["metadata"] > 8e9:
-        told.append(f"metadata of {found['metadata'] / 1e9:,.0f} GB: one dataset per part, read one by one")
     return "; ".join(told) or "one machine, default settings"
 
 
@@ -191,8 +182,8 @@ shard. A core-hour costs {price:g}, a GB and month {storage:g}.
 - *core-hours*: ingestion with exact frames; *approximate*: `frame_mode=approximate`; *epoch*: hours to read
   all media shards once, one process, page cache warm: a disk's own rate counts where it is less.
 - Time is taken as proportional to the clips' length, and sources to have the height given; higher ones cost
-  more. A reading process holds about {META_BYTES:,} bytes of metadata and index per sample, and keeps 256
-  shards open.
+  more. Plan and index take about {INDEX} bytes a sample on disk; a reading process maps the index, holds 2
+  bytes of its own a sample, and keeps 256 shards open. What your own clips take: `avmend plan MANIFEST`.
 """
 
 

@@ -109,7 +109,7 @@ def epoch(folder: Path, rows: int) -> None:
     try:
         from trainers.draws import hashed
     except ImportError:
-        KEPT.append(epoch_order(rows, 0, 1))
+        KEPT.append(epoch_order(rows, 0, 1))  # type: ignore[arg-type]
     else:
         ids = hashed(f"clip{i:08d}" for i in range(rows))
         KEPT.extend([ids, epoch_order(ids, 0, 1)])

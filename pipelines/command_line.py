@@ -11,6 +11,9 @@ from pipelines.settings import FeatureConfig, IngestConfig
 INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
 
 Run it again after a kill: it goes on where it was, and ends in the same bytes."""
+PLAN = """What ingesting a corpus will take, before it is paid for: shards, bytes, core-hours, price.
+
+Some clips are drawn and ingested here, one after the other; intervals are over these, 95 %."""
 MERGE = """The same samples in fewer shards, after many small additions.
 
 DIR stays as it is. Ingestion goes on in NEW, where features are to be extracted anew."""
@@ -32,6 +35,23 @@ def ingest_parser() -> CommandParser:
     parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
+    return parser
+
+
+def plan_parser() -> CommandParser:
+    """``avmend plan MANIFEST key=value ...``."""
+    parser = CommandParser("avmend plan", PLAN, lambda words: {"ingestion": IngestConfig})
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .jsonl, a row per clip")
+    parser.add_argument("--clips", type=int, default=32, metavar="N", help="that are drawn and ingested (default: 32)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
+    parser.add_argument("--backbone", type=Path, metavar="RUN", help="then extract features by this finetune run")
+    parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default: 0)")
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="of Ray's launcher: its workers' time and price")
+    parser.add_argument("--price", type=float, metavar="X", help="of an hour of one worker")
+    parser.add_argument("--storage-price", type=float, metavar="X", help="of a GB for a month")
+    parser.add_argument("--transfer-price", type=float, metavar="X", help="of reading a GB of the sources")
+    parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the ingestion's config")
     return parser
 
 
