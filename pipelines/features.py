@@ -26,7 +26,7 @@ from pipelines.feature_shard import (
     read_features_ledger,
 )
 from pipelines.on_ray import run_in_slots
-from pipelines.resume import keep_plan, kept_part, remove_partial_files, split_info
+from pipelines.resume import finish, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
 from shards.atomic import stamps
@@ -34,7 +34,6 @@ from shards.command import command
 from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.progress import Progress
-from shards.scan import write_tables
 from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
 
 PLAN_FILE = "features.json"
@@ -74,9 +73,7 @@ def extract(
             _keep(out, plan, info, extractor, config)
             remove_partial_files(out, "ledger", "index")
             results = _work(plan, extractor, config, data, out, stage)
-            made = _assemble(plan, results, info, extractor, config)
-            write_tables(out, made, kept_part)
-            made.save(out)
+            finish(_assemble(plan, results, info, extractor, config), out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
         raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error

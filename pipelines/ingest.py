@@ -28,7 +28,7 @@ from pipelines.incremental_plan import (
 from pipelines.on_ray import run_tasks
 from pipelines.preprocessing import preprocessing
 from pipelines.results import Failures, finished
-from pipelines.resume import Ledger, kept_part, ledger_path, read_ledger, remove_partial_files, split_info
+from pipelines.resume import Ledger, finish, ledger_path, read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import Moments, add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
@@ -38,7 +38,6 @@ from shards.errors import InputError
 from shards.inspect import absences
 from shards.lock import folder_lock
 from shards.progress import Progress
-from shards.scan import write_tables
 from shards.schema import DatasetInfo, Normalisation
 from shards.verify import plain
 
@@ -165,8 +164,7 @@ def _assemble(
             visual=statistics(add(moments["visual"]), unit=255.0),
         ),
     )
-    write_tables(out, info, kept_part)
-    info.save(out)
+    finish(info, out)
     if complete != kept:
         complete.save(out)
     remove_partial_files(out, "media", "ledger", "index", "plan")  # of workers that outlived the killed driver

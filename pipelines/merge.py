@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.command_line import merge_parser
 from pipelines.incremental_plan import PLAN_FILE, KeptPlan, KeptShard, KeptWork, kept_work, rows_file, rows_folder
 from pipelines.plan import rows_digest
-from pipelines.resume import keep_part, kept_part, read_ledger, remove_partial_files, split_info, write_ledger
+from pipelines.resume import finish, keep_part, read_ledger, remove_partial_files, split_info, write_ledger
 from pipelines.rows import writing
 from pipelines.running_stats import add
 from pipelines.shard_job import QUARANTINE_FILE, ShardResult
@@ -23,7 +23,6 @@ from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.reader import ShardDataset
-from shards.scan import write_tables
 from shards.schema import MODALITIES, DatasetInfo, add_absent
 from shards.writer import Record, write_shard
 
@@ -67,8 +66,7 @@ def merge(folder: Path, out: Path, samples_per_shard: int | None = None) -> Data
         made = info.model_copy(update={"splits": splits})
         failures = (clip for shard in shards for clip in results[shard.name].quarantined)
         write_text(out / QUARANTINE_FILE, "".join(clip.model_dump_json() + "\n" for clip in failures))
-        write_tables(out, made, kept_part)
-        made.save(out)
+        finish(made, out)
         plan.save(out)
     return made
 

@@ -17,8 +17,8 @@ import pydantic
 from shards.atomic import write_text
 from shards.causes import Cause
 from shards.errors import InputError
-from shards.scan import shard_part
-from shards.schema import MODALITIES, Frozen, ShardInfo, SplitInfo, add_absent
+from shards.scan import shard_part, write_tables
+from shards.schema import MODALITIES, DatasetInfo, Frozen, ShardInfo, SplitInfo, add_absent
 from shards.table import read_part, write_part
 
 
@@ -81,6 +81,12 @@ def kept_part(path: Path, shard: ShardInfo) -> pa.RecordBatch:
     """
     out = path.parents[len(Path(shard.name).parts) - 1]
     return read_part(part_path(out, path.stem), shard.samples) or shard_part(path, shard)
+
+
+def finish(info: DatasetInfo, out: Path) -> None:
+    """Declare a dataset finished: the tables of its splits, then dataset.json."""
+    write_tables(out, info, kept_part)
+    info.save(out)
 
 
 def split_info(results: Sequence[Ledger]) -> SplitInfo:

@@ -128,12 +128,12 @@ def _pairs(
     place: dict[str, tuple[ShardDataset, int]] = {}
     for split in infos[1].splits:
         ours = ShardDataset(own, split, info=infos[1])
-        place |= {meta.id: (ours, i) for i, meta in enumerate(ours.metas)}
+        place |= {clip: (ours, i) for i, clip in enumerate(ours.ids)}
     for split in infos[0].splits:
         theirs = ShardDataset(imported, split, info=infos[0])
-        for i, meta in enumerate(theirs.metas):
-            if meta.id in place:
-                data, j = place[meta.id]
+        for i, clip in enumerate(theirs.ids):
+            if clip in place:
+                data, j = place[clip]
                 yield theirs[i].arrays, data[j].arrays
 
 

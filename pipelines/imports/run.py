@@ -15,7 +15,7 @@ from pipelines.imports.plan import ImportShard, asked_clips, asked_questions, sh
 from pipelines.imports.settings import ImportConfig
 from pipelines.imports.shard import ImportLedger, Making, import_shard, lost_items, read_import_ledger
 from pipelines.on_ray import run_tasks
-from pipelines.resume import keep_plan, remove_partial_files, split_info
+from pipelines.resume import finish, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from shards.atomic import write_text
 from shards.errors import InputError
@@ -131,13 +131,13 @@ def import_features(
     try:
         with folder_lock(out, "import"):
             _keep(out, plan, plan.shards)
-            remove_partial_files(out, "ledger")
+            remove_partial_files(out, "ledger", "index")
             results = _work(plan.shards, plan.making, out, "import", "clips", stage)
             asked = _import_questions(plan, out, stage)
             notes = _account(plan, results, asked)
             write_text(out / IMPORT_FILE, "".join(note.line() for note in notes))
             _refuse_nothing(plan, results, out)
-            _assemble(plan, results).save(out)
+            finish(_assemble(plan, results), out)
     except OSError as error:
         remedy = "make room, or correct the rights or the disk; the same command then goes on"
         raise InputError(f"{error.strerror or error}", file=error.filename or out, remedy=remedy) from error
@@ -185,12 +185,12 @@ def _import_questions(plan: Import, out: Path, stage: str | None) -> dict[str, I
     folder = out / QUESTIONS
     folder.mkdir(parents=True, exist_ok=True)
     _keep(folder, plan, plan.question_shards)
-    remove_partial_files(folder, "ledger")
+    remove_partial_files(folder, "ledger", "index")
     results = _work(plan.question_shards, plan.question_making, folder, "import", "questions", stage)
     if any(result.shard.samples for result in results.values()):
         said = {"features": QUESTIONS, "layout": plan.layout, "members": _said(plan.found.question_members)}
         said |= {"dtype": plan.config.dtype}
-        _dataset(plan, plan.question_shards, results, said, Normalisation()).save(folder)
+        finish(_dataset(plan, plan.question_shards, results, said, Normalisation()), folder)
     return results
 
 

@@ -17,7 +17,7 @@ from pipelines.imports.notes import Note, What
 from pipelines.imports.plan import ImportItem, ImportShard, ahead
 from pipelines.imports.reading import ArrayReader
 from pipelines.imports.settings import ImportConfig
-from pipelines.resume import Ledger, ledger_path, read_ledger, write_ledger
+from pipelines.resume import Ledger, keep_part, ledger_path, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add
 from shards.causes import Cause
 from shards.schema import ABSENT, MODALITIES, SampleMeta, StreamInfo, count_absent
@@ -96,6 +96,7 @@ def import_shard(shard: ImportShard, making: Making, out: Path) -> ImportLedger:
         audio=add(work.moments.get("audio", [])),
         visual=add(work.moments.get("visual", [])),
     )
+    keep_part(written, out, shard.name)
     write_ledger(result, out, shard.name)
     return result
 

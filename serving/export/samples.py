@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from shards.atomic import replacing
 from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo
+from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 
 INDEX = "samples.parquet"
 TEXT = pyarrow.string()
@@ -80,10 +80,11 @@ def survey(folder: Path, info: DatasetInfo, out: Path) -> Survey:
     with replacing(out) as temporary, parquet.ParquetWriter(temporary, SCHEMA) as writer:
         for name, shard in ((name, shard) for name, split in info.splits.items() for shard in split.shards):
             data = one_shard(folder, info, name, shard)
-            for meta in data.metas:
+            metas = list(data.metas)
+            for meta in metas:
                 found.count(meta)
-            _learn_arrays(data, found)
-            writer.write_table(pyarrow.Table.from_pylist([_row(m, shard) for m in data.metas], SCHEMA))
+            _learn_arrays(data, metas, found)
+            writer.write_table(pyarrow.Table.from_pylist([_row(meta, shard) for meta in metas], SCHEMA))
             data.close()
     found.arrays = dict(sorted(found.arrays.items()))
     return found
@@ -91,14 +92,13 @@ def survey(folder: Path, info: DatasetInfo, out: Path) -> Survey:
 
 def one_shard(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> ShardDataset:
     """The samples of one shard; no other's index is in memory."""
-    alone = SplitInfo(samples=shard.samples, present={}, shards=(shard,))
-    return ShardDataset(folder, split, info=info.model_copy(update={"splits": {split: alone}}))
+    return ShardDataset(folder, split, info=info.only(split, shard))
 
 
-def _learn_arrays(data: ShardDataset, found: Survey) -> None:
+def _learn_arrays(data: ShardDataset, metas: Sequence[SampleMeta], found: Survey) -> None:
     """The layout of arrays that no shard before had; a few samples tell, whatever is absent of them."""
     seen: set[tuple[bool, bool]] = set()
-    for i, meta in enumerate(data.metas):
+    for i, meta in enumerate(metas):
         there = (meta.audio.present, meta.visual.present)
         if there not in seen:
             seen.add(there)

@@ -13,6 +13,7 @@ from shards.atomic import sync
 from shards.checkpoint import file_sha256, has_checkpoint, load_checkpoint
 from shards.errors import InputError
 from shards.lock import folder_lock
+from shards.scan import write_tables
 from shards.schema import DatasetInfo
 from shards.shared import AGAIN, RECORD, SharedRecord, take
 from trainers.identity import run_identity
@@ -58,6 +59,7 @@ def _take_shards(source: Path, record: SharedRecord, out: Path) -> Path:
             if file is None or (file.bytes, file.sha256) != (shard.bytes, shard.sha256):
                 message = "dataset.json and avmend.json do not say the same about this shard"
                 raise InputError(message, file=Path(source) / folder / shard.name, remedy=AGAIN)
+        write_tables(partial, info)
     return out
 
 
