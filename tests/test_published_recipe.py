@@ -84,7 +84,7 @@ def test_a_mixed_sample_is_sound_picture_and_labels_by_one_share(waves):
         audio, visual, present, label, _ = mixing[i]
         drawn = partner(3, 0, data.keys[i], 1.0, len(data))
         assert drawn is not None
-        other, share = drawn
+        other, share = int(np.argsort(plain.ids)[drawn[0]]), drawn[1]
         both = [data.metas[j].audio.present and data.metas[j].visual.present for j in (i, other)]
         if not all(both):
             if both[0] != both[1]:

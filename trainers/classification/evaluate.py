@@ -103,8 +103,7 @@ class ConditionEvaluation:
         texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
         if self.judged:  # of clips with one label
             texts += write_confidence(out, self.judged, self.config.abstain_below)
-            ids = [meta.id for meta in self.data.metas]
-            texts += write_by_audit(out, self.judged, ids, self.config.audit)
+            texts += write_by_audit(out, self.judged, list(self.data.ids), self.config.audit)
         (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         for ladder in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
-from trainers.classification.mixup import alike, mixed_sound, partner
+from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
 from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
 from trainers.data import Item, Items
@@ -186,9 +187,18 @@ class MediaItems(LabelledItems):
         return self.targets[i] if mixed is None else self.targets.mixture(i, *mixed)
 
     def _partner(self, i: int) -> tuple[int, float] | None:
-        """The sample that one is mixed with in this epoch, and the one's own share."""
+        """The sample that one is mixed with in this epoch, and the one's own share; others than of the same modalities
+        are not mixed: nothing stands in for what is absent."""
         found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self))
-        return found if found is not None and alike(self.data.metas[i], self.data.metas[found[0]]) else None
+        if found is None:
+            return None
+        other = int(self._by_hash[found[0]])
+        return (other, found[1]) if (self.data.present[i] == self.data.present[other]).all() else None
+
+    @cached_property
+    def _by_hash(self) -> np.ndarray:
+        """Positions in an order that does not depend on the shards."""
+        return np.argsort(self.ids, kind="stable")
 
     def _clean(self, i: int, sample: Sample, condition: Condition) -> dict[str, Tensor | None]:
         """Normalised inputs, of mixtures those of the mixture, before noise of the condition."""
@@ -212,7 +222,7 @@ class MediaItems(LabelledItems):
 
     def frames(self, i: int) -> int:
         """Pictures that a sample has, at least one: without any it is looked at once."""
-        return len(self.data.view(i, "frames")) if self.data.metas[i].visual.present else 1
+        return len(self.data.view(i, "frames")) if self.data.present[i, MODALITIES.index("visual")] else 1
 
     def _corrupted(self, i: int, sample: Sample, condition: Condition) -> Sample:
         assert condition.corruption is not None

@@ -11,25 +11,19 @@ import torch
 
 from models.fbank import filter_bank
 from models.noise import generator
-from models.settings import MODALITIES
-from shards.schema import SampleMeta
 
 ALPHA = 10.0  # of the Beta distribution that shares are drawn from
 
 
 def partner(seed: int, epoch: int, key: str, rate: float, count: int) -> tuple[int, float] | None:
-    """Which of `count` clips one is mixed with in an epoch, and its own share; None: it stays alone."""
+    """Which of `count` clips, in the order of their ids' hashes, one is mixed with in an epoch, and its own share;
+    None: it stays alone."""
     if not rate:
         return None
     rng = generator("mixup", seed, epoch, key)
     if rng.random() >= rate:
         return None
     return int(rng.integers(count)), float(rng.beta(ALPHA, ALPHA))
-
-
-def alike(first: SampleMeta, second: SampleMeta) -> bool:
-    """Both clips have the same modalities: others are not mixed, nothing stands in for what is absent."""
-    return all(getattr(first, m).present == getattr(second, m).present for m in MODALITIES)
 
 
 def mixed_sound(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -56,22 +58,19 @@ class Targets:
 
     def __init__(self, data: ShardDataset, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
         self.form, self.classes = form, len(vocabulary)
-        index = {label: i for i, label in enumerate(vocabulary)}
-        starts, places = np.zeros(len(data) + 1, np.int64), []
-        for i, meta in enumerate(data.metas):
-            if len(meta.labels) != 1 and not form.several:
-                remedy = "give each clip one label, or train with loss=bce"
-                message = f"sample '{meta.id}' has {len(meta.labels)} labels"
-                raise InputError(message, file=data.folder, field="label", remedy=remedy)
-            if unknown := [label for label in meta.labels if label not in index]:
-                message, remedy = (
-                    f"sample '{meta.id}': unknown label '{unknown[0]}'",
-                    f"known labels: {_few(vocabulary)}",
-                )
-                raise InputError(message, file=data.folder, field="label", remedy=remedy)
-            places += [index[label] for label in meta.labels]
-            starts[i + 1] = len(places)
-        self._starts, self._places = starts, np.array(places, np.int32)
+        labels = data.column("labels").combine_chunks()
+        counts, names = pc.list_value_length(labels).to_numpy(zero_copy_only=False), labels.flatten()
+        if not form.several and len(odd := np.flatnonzero(counts != 1)):
+            remedy = "give each clip one label, or train with loss=bce"
+            message = f"sample '{data.ids[int(odd[0])]}' has {counts[odd[0]]} labels"
+            raise InputError(message, file=data.folder, field="label", remedy=remedy)
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        places = pc.index_in(names, pa.array(vocabulary, pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
+        if len(unknown := np.flatnonzero(places < 0)):
+            first = int(np.searchsorted(self._starts, unknown[0], side="right")) - 1
+            message = f"sample '{data.ids[first]}': unknown label '{names[int(unknown[0])]}'"
+            raise InputError(message, file=data.folder, field="label", remedy=f"known labels: {_few(vocabulary)}")
+        self._places = places.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -113,7 +112,7 @@ class Targets:
 
 def several_labels(data: ShardDataset) -> bool:
     """Whether some sample has more than one label."""
-    return any(len(meta.labels) > 1 for meta in data.metas)
+    return bool(pc.any(pc.greater(pc.list_value_length(data.column("labels")), 1)).as_py())
 
 
 def _few(names: Sequence[str], most: int = 20) -> str:
