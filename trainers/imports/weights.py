@@ -51,11 +51,10 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError:
         message = "holds Python objects, which only its own code can restore; it is not run here"
         remedy = (
-            "where you trust it: torch.save(torch.load(FILE, weights_only=False)['KEY OF ITS WEIGHTS'], 'weights.pt')"
+            "where you trust it, load it with its own code and save its tensors alone:"
+            " torch.save(module.state_dict(), 'weights.pt'); then import weights.pt"
         )
-        raise InputError(
-            message, file=path, remedy=f"{remedy} (or module.state_dict()), then import weights.pt"
-        ) from None
+        raise InputError(message, file=path, remedy=remedy) from None
     except (RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         message = f"is no file of weights, or damaged: {reason}"
