@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipelines.manifest import MEDIA, Clip
 from shards.atomic import replacing
 from shards.errors import InputError
+from shards.redaction import redacted_values
 
 SCHEMA = pa.schema(
     [
@@ -26,8 +27,12 @@ SCHEMA = pa.schema(
 
 
 def inside(path: str | None, base: Path) -> str | None:
-    """A path of the manifest's as it stands there: relative to the manifest's folder if it lies in it."""
-    return None if path is None else path.removeprefix(f"{base}/")
+    """A path of the manifest's as it stands there: relative to the manifest's folder if it lies in it. An address is
+    kept without its password, which is not meant to stand in a manifest."""
+    if path is None:
+        return None
+    kept = redacted_values(path) if "@" in path or "?" in path else path
+    return kept.removeprefix(f"{base}/")
 
 
 class RowsWriter:
