@@ -133,21 +133,21 @@ def test_killed_and_resumed_gives_the_bytes_of_an_undisturbed_run(small, tmp_pat
 def test_a_killed_worker_costs_only_time(small, tmp_path, ray_cluster):
     import ray
 
-    from pipelines.shard_job import ingest_shard
+    from pipelines.ingest import ingest_kept
 
     config = IngestConfig(frames=2, image_size=32, samples_per_shard=3)
     marker = tmp_path / "died"
 
-    def dies_once(plan, config, out):
-        if plan.name == "train-000004" and not marker.exists():
+    def dies_once(shard, config, out):
+        if shard.name == "train-000004" and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return ingest_shard(plan, config, out)
+        return ingest_kept(shard, config, out)
 
     from pipelines import ingest as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ingest_shard", dies_once)
+        patch.setattr(module, "ingest_kept", dies_once)
         ingest(small, tmp_path / "out", config)
     assert marker.exists()
     assert ray.is_initialized()
