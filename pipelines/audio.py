@@ -12,7 +12,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from pipelines.byte_counts import lacks_samples
-from pipelines.causes import NOT_IN_CLIP, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, from_messages
+from pipelines.causes import NOT_FINITE, NOT_IN_CLIP, TOO_LARGE, TRUNCATED, UNSUPPORTED, DecodeError, from_messages
 from pipelines.container import Media, Stream
 
 SAMPLE_RATE = 16000  # Hz
@@ -162,6 +162,20 @@ def _runs(media: Media, stream: Stream, span: Span, way: str, max_seconds: float
             part = frame if (first, last) == (0, length) else _cut(frame, first, last)
             yield from resampler.add(part, time + first / rate, _mix_levels(frame))
     yield from resampler.close()
+
+
+def check_finite(media: Media, stream: Stream, span: Span, max_seconds: float) -> None:
+    """Look for NaN and infinity in samples that are stored as floats, of which FFmpeg would make full swings.
+
+    Raises:
+        DecodeError: there are some in the clip's time.
+    """
+    if not (stream.codec or "").startswith("pcm_f"):
+        return
+    end = span.start + min(span.duration or np.inf, max_seconds + 1)
+    for time, _, frame in _decoded(media, stream, span.start, end):
+        if not np.isfinite(frame.to_ndarray()).all():
+            raise DecodeError(NOT_FINITE, f"samples that are no numbers, about {max(time, 0):.1f} s into the file")
 
 
 def _decoded(media: Media, stream: Stream, begin: float, end: float) -> Iterator[tuple[float, float, Any]]:

@@ -12,6 +12,7 @@ from shards.redaction import redacted
 ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
 UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
 MISSING_FILE, TOO_SHORT, NOT_IN_CLIP = Cause.MISSING_FILE, Cause.TOO_SHORT, Cause.NOT_IN_CLIP
+NOT_FINITE = Cause.NOT_FINITE
 NO_FAILURE = {ABSENT, NOT_IN_CLIP}  # a stream that rightly is not there
 
 REMEDIES = {
@@ -23,6 +24,7 @@ REMEDIES = {
     TOO_LARGE: "raise max_pixels, max_seconds or memory_mb, or scale the clip down",
     MISSING_FILE: "correct the path in the manifest (paths are relative to it), or fetch the file",
     TOO_SHORT: "give a clip of at least 25 ms of sound",
+    NOT_FINITE: "write the sound again from where it came; NaN and infinity are no sound",
     NOT_IN_CLIP: "give a start and duration in which the file has sound or picture",
 }
 # The machine is at fault, not the clip: no room, no rights, no more files or processes.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.audio import SAMPLE_RATE, Channel, Span, check_extent
+from pipelines.audio import SAMPLE_RATE, Channel, Span, check_extent, check_finite
 from pipelines.causes import (
     ABSENT,
     MISSING_FILE,
@@ -240,6 +240,7 @@ def _sound(request: Request, media: Media, stream: Stream) -> tuple[np.ndarray, 
     """
     span, piece = request.span, bool(request.start or request.duration)
     try:
+        check_finite(media, stream, span, request.max_seconds)
         sound = read_one_channel(request.way, media, stream, span, request.channel, request.limits)
     except DecodeError as error:
         if error.cause == NOT_IN_CLIP and not (piece and media.tracks[stream.index].pts):

@@ -291,3 +291,28 @@ def test_pictures_are_turned_as_their_tag_says_in_every_format(tmp_path, turn, s
     )
     rows, columns = slice(0, 8) if top else slice(8, 16), slice(0, 8) if left else slice(8, 16)
     assert np.abs(picture[rows, columns].mean((0, 1)) - (255, 0, 0)).max() < 40
+
+
+def float_wav(path: Path, samples: np.ndarray, width: str = "f4") -> Path:
+    """A mono WAV at 16 kHz of IEEE floats, made by hand."""
+    data = samples.astype(f"<{width}").tobytes()
+    size = int(width[1])
+    form = struct.pack("<HHIIHH", 3, 1, 16000, 16000 * size, size, 8 * size)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return path
+
+
+@BOTH
+@pytest.mark.parametrize("width", ["f4", "f8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_no_sound(tmp_path, value, width, in_process):
+    """FFmpeg makes constant full swings of them."""
+    samples = 0.4 * np.sin(np.arange(48_000) * 0.2)
+    samples[30_000:30_010] = value
+    path = float_wav(tmp_path / "a.wav", samples, width)
+    with pytest.raises(DecodeError, match="no numbers") as caught:
+        taken(path, in_process=in_process)
+    assert caught.value.cause == "not finite"
+    before = taken(path, duration=1.5, in_process=in_process).audio  # all of it before them
+    assert np.abs(before).max() == pytest.approx(0.4 * 32768, rel=0.01)
