@@ -122,6 +122,7 @@ def test_clips_that_fail_are_told_one_by_one_and_the_others_answered(world: Worl
     assert "2 of 3 clips failed" in err
 
 
+@pytest.mark.filterwarnings("ignore")  # a warning that tells of such a name can't be sent between test processes
 def test_a_name_that_is_no_utf8_is_a_name(world: World, corpus, tmp_path, capsys):
     odd = os.fsencode(tmp_path) + b"/caf\xe9 #1.mp4"
     shutil.copy(corpus / "both.mp4", odd)
