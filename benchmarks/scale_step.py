@@ -6,6 +6,7 @@ Only what both versions of the code have is called here.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import resource
 import sys
@@ -106,13 +107,13 @@ def epoch(folder: Path, rows: int) -> None:
     """The order of one epoch."""
     from trainers.data import epoch_order
 
-    try:
-        from trainers.draws import hashed
-    except ImportError:
+    if "ids" not in inspect.signature(epoch_order).parameters:
         KEPT.append(epoch_order(rows, 0, 1))  # type: ignore[arg-type]
-    else:
-        ids = hashed(f"clip{i:08d}" for i in range(rows))
-        KEPT.extend([ids, epoch_order(ids, 0, 1)])
+        return
+    from trainers.draws import hashed
+
+    ids = hashed(f"clip{i:08d}" for i in range(rows))
+    KEPT.extend([ids, epoch_order(ids, 0, 1)])
 
 
 KEPT: list[object] = []  # what stays in memory until it is measured
