@@ -27,7 +27,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 
 DRAWS, SHARE = 2000, 0.95  # of the bootstrap; what its intervals hold
-INDEX = 350  # bytes of a sample on disk, with ids of usual length: 150 in the plan, 80 in the table of its split, and the parts of that
+INDEX = 350  # bytes of a sample on disk: 150 in the plan, 80 in the table of its split, and the parts of that
 FILES = 100_000  # shards, beyond which listing them gets slow
 
 
