@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -60,11 +61,11 @@ class Marked:
         return count
 
     def left(self, seconds: float) -> list[str]:
-        """Command lines of what still lives ``seconds`` after the command's end; then it is killed."""
+        """Command lines, without folders, of what lives ``seconds`` after the command's end; then it is killed."""
         end = time.monotonic() + seconds
         while (pids := self.pids()) and time.monotonic() < end:
             time.sleep(0.1)
-        lines = [_command(pid)[:120] for pid in pids]
+        lines = [re.sub(r"\S*/", "", _command(pid)).strip()[:120] for pid in pids]
         self.kill(pids)
         return lines
 
