@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,7 +29,7 @@ def redacted(text: str) -> str:
     environment keeps secret replaced by ``***``. Redacted addresses of one store stay equal: they can be compared."""
     text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", _ALONE.sub(rf"\1{HIDDEN}@", text))
-    for secret in sorted(set(_secrets()), key=len, reverse=True):
+    for secret in _secrets(tuple(os.environ.items())):
         text = text.replace(secret, HIDDEN)
     return text
 
@@ -52,9 +53,14 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _secrets() -> Iterator[str]:
-    """Values of this process's environment that must not be written down."""
-    for name, value in os.environ.items():
+@lru_cache(maxsize=4)
+def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Values of an environment that must not be written down, the longest first."""
+    return tuple(sorted(set(_secrets_of(environment)), key=len, reverse=True))
+
+
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    for name, value in environment:
         found = [value] if _VARIABLE.search(name) and name not in FOLDERS else []
         found += [password for _, password in _USER.findall(value)]
         for secret in found:
