@@ -15,31 +15,30 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from pipelines.corpora.corpus import EncodedConfig, StartProgress, Summary
+from pipelines.corpora.corpus import StartProgress, Summary
 from pipelines.corpora.synthetic.design import CLASSES
 from pipelines.corpora.synthetic.ensembles import random_noise
-from pipelines.corpora.synthetic.scenes import random_background, random_object, random_sound, rng_of, write_scenes
+from pipelines.corpora.synthetic.scenes import (
+    SPLITS,
+    ScenesConfig,
+    random_background,
+    random_object,
+    random_sound,
+    rng_of,
+    write_scenes,
+)
 
 GENERATOR = "scenes-multi/1"  # change it with anything that changes the clips
-SPLITS = ("train", "test", "train", "train", "val", "train", "train", "test", "train", "train")
 SIZES = (0.4, 0.45, 0.15)  # probability of one, two, three performers
 SENSES = {"both": 0.6, "seen": 0.2, "heard": 0.2}  # of each
 PLACES = ((0.27, 0.28), (0.73, 0.28), (0.27, 0.72), (0.73, 0.72))  # x, y
 
 
-class ScenesMultiConfig(EncodedConfig):
+class ScenesMultiConfig(ScenesConfig):
     """Clips of one to three drawn performers, each seen, heard or both: several labels a clip."""
 
     clips: int = pydantic.Field(ge=1)
     """How many; multiples of 10 give splits of exactly 70 / 10 / 20 %."""
-    seed: int = pydantic.Field(default=0, ge=0)
-    """Of everything that is drawn."""
-    seconds: float = pydantic.Field(default=2.0, ge=1, le=600)
-    """Length of a clip in seconds."""
-    size: int = pydantic.Field(default=96, ge=32, multiple_of=2)
-    """Width and height in pixels."""
-    fps: int = pydantic.Field(default=8, ge=1, le=60)
-    """Frames per second."""
 
 
 def build(config: ScenesMultiConfig, out: str | Path, progress: StartProgress) -> Summary:
