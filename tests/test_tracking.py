@@ -59,6 +59,14 @@ def test_parent_and_child_with_params_metrics_summary_and_artifact(store, tmp_pa
     assert list((store.root / "artifacts").rglob("table.md"))
 
 
+def test_a_summarys_names_that_mlflow_refuses_arrive_with_underscores(store, tmp_path, caplog):
+    told = {"accuracy/Comparative (yes/no)": "accuracy/Comparative _yes/no_", "dB<5%": "dB_5_", "grün: 1": "grün: 1"}
+    with store.run("r", "demo", folder=tmp_path / "r") as run:
+        run.summary(dict.fromkeys(told, 2.0))
+    assert store.client.get_run(run.run_id).data.metrics == dict.fromkeys(told.values(), 2.0)
+    assert not caplog.records
+
+
 def test_lines_of_another_process_arrive_while_the_run_is_open(store, tmp_path):
     code = "import sys; from trainers.journal import append_metrics as a; a(sys.argv[1], 4, {'loss': 0.25})"
     with store.run("r", "demo", folder=tmp_path / "r", sync_seconds=0.05) as run:

@@ -14,6 +14,7 @@ from shards.checkpoint import has_checkpoint
 from shards.redaction import redacted_values
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
+from trainers.journal import logs
 from trainers.recipe import Fingerprints, Recipe
 from trainers.recipes import recipe_of
 from trainers.runs import CONFIG_FILE
@@ -52,6 +53,12 @@ class Job:
             "commit": self.commit,
             "revision": str(self.recipe.revision),
         }
+
+    @property
+    def mirrored(self) -> Path:
+        """The folder that its run in MLflow mirrors: of a recipe of one stage that stage's, whose curves it has."""
+        names = self.recipe.stage_names(self.config)
+        return self.folder if len(names) > 1 else logs(self.folder, names[0])
 
     @property
     def finished(self) -> bool:

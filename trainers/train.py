@@ -57,9 +57,7 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     job = prepare(config, runs)
     config, folder, recipe = job.config, job.folder, job.recipe
     names = recipe.stage_names(config)
-    several = len(names) > 1  # a recipe of one stage is one run in MLflow, with that stage's curves
-    mirrored = folder if several else logs(folder, names[0])
-    if job.finished and is_closed(mirrored):
+    if job.finished and is_closed(job.mirrored):
         return folder
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -67,9 +65,9 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     store, experiment = Store(runs), recipe.task.experiment(config)
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(job.name, experiment, config.resolved(), job.tags, parent, folder=mirrored)
+            store.run(job.name, experiment, config.resolved(), job.tags, parent, folder=job.mirrored)
         )
-        for name in names if several else ():
+        for name in names if len(names) > 1 else ():
             params = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
             place = logs(folder, name)
             stack.enter_context(store.run(f"{job.name}/{name}", experiment, params, None, main_run, folder=place))

@@ -14,8 +14,8 @@ from configs.cluster import ray_session
 from trainers.avqa.config import QuestionEvaluation
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
-from trainers.train import train
 from tuning.question_data import check_data, make_sequences
+from tuning.several import train_several
 from tuning.steps import Stages, config_at
 from tuning.study_config import QuestionStudyConfig
 
@@ -38,15 +38,12 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
     check(config)
     runs = runs.absolute()
     out = runs / f"{name}-{config_identity(config)}"
-    total = sum(1 for _ in config.runs(data=".", questions="."))
-    stages = Stages(config.stages + total + 1)
+    stages = Stages(config.stages + 2)
     params = {"study": name, **config_to_dict(config.corpus)}
     with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
         features, questions = make_sequences(config, data, runs, stages, parent)
-        trained = [
-            train(run, runs, stages.next(), parent)
-            for run in config.runs(data=features.absolute(), questions=questions.absolute())
-        ]
+        configs = list(config.runs(data=features.absolute(), questions=questions.absolute()))
+        trained = train_several(configs, runs, stages.next(), parent)
         settings = config_at("evaluate", QuestionEvaluation, config.evaluate)
         evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))

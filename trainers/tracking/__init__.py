@@ -14,7 +14,7 @@ from trainers.tracking.address import is_server, sqlite_uri, store_uri
 from trainers.tracking.models import RunModel, register
 from trainers.tracking.probe import probe_store
 from trainers.tracking.reading import Recorded, read_artifact, read_runs, tag_experiments
-from trainers.tracking.record import is_closed
+from trainers.tracking.record import is_closed, is_open
 from trainers.tracking.schema import known_store
 from trainers.tracking.store import Store, flatten
 from trainers.tracking.tags import COMMAND, ERROR, NOTE, PARENT, VERSIONS
@@ -46,6 +46,7 @@ __all__ = [
     "Store",
     "flatten",
     "is_closed",
+    "is_open",
     "is_server",
     "known_store",
     "probe_store",

@@ -30,6 +30,12 @@ def is_closed(folder: Path) -> bool:
     return _read(folder).get("status") == "FINISHED"
 
 
+def is_open(folder: Path) -> bool:
+    """Whether the MLflow run of `folder` was begun and not ended since; asks the disk alone."""
+    found = _read(folder)
+    return "run_id" in found and "status" not in found
+
+
 def _read(folder: Path) -> dict[str, str]:
     try:
         return json.loads((Path(folder) / FILE).read_text())

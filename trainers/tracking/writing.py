@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 BATCH = 1000  # metrics per request, MLflow's limit
 CLOSE_SECONDS, KILLED_SECONDS = 10.0, 5.0  # for a server to take what is left when a command ends
 CLOSE_SHARE, CLOSE_MOST = 0.05, 120.0  # of the time that the run was open it may take, too; up to so many seconds
+REFUSED = re.compile(r"[^\w .:/-]")  # what MLflow takes in no metric's name
 Pushed = set[tuple[str, int, str]]  # what MLflow has: a metric's name, step, and value as text
 
 
@@ -102,7 +104,7 @@ class Run:
         with write_errors(path):
             write_text(path, json.dumps({**before, **values}, indent=1) + "\n")
         now = time.time_ns() // 1_000_000
-        metrics = [Metric(name, value, now, 0) for name, value in values.items()]
+        metrics = [Metric(metric_name(name), value, now, 0) for name, value in values.items()]
         self._send(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def note(self, markdown: str) -> None:
@@ -195,3 +197,8 @@ class Run:
         if error is not None and not self._warned:
             logger.warning("MLflow store failed (%s); the results are in %s", redacted(str(error)), self.folder)
             self._warned = True
+
+
+def metric_name(name: str) -> str:
+    """A metric's name as MLflow takes it: letters, digits and ``_ - . : /`` and blanks; anything else becomes ``_``."""
+    return REFUSED.sub("_", name)

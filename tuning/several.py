@@ -1,0 +1,104 @@
+"""Trainings that do not wait for each other: as many at a time as the cluster has processors for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.progress import Progress
+from trainers.config import TrainConfig
+from trainers.job import Job, prepare
+from trainers.train import train
+
+GRACE_SECONDS = 20.0  # for trainings that are told to stop
+
+
+@dataclass(frozen=True)
+class ParentRun:
+    """What a run that is opened elsewhere needs of its parent in MLflow."""
+
+    run_id: str
+    experiment_id: str
+
+
+def train_several(configs: Sequence[TrainConfig], runs: Path, stage: str, parent: Any) -> list[Path]:
+    """Train all of them on the Ray that this process runs, those with `workers: 0` side by side.
+
+    Args:
+        runs: folder of all runs, which every node mounts.
+        stage: position in a longer job, for the progress line.
+        parent: the open MLflow run of the command.
+
+    Returns:
+        the runs' folders, in the order of `configs`.
+
+    Raises:
+        InputError: as `trainers.train.train`, of the first that fails; the others are stopped, and go on with the same
+            command.
+    """
+    left: dict[Path, Job] = {}
+    jobs = [prepare(config, runs) for config in configs]
+    for job in jobs:
+        if job.finished or job.config.workers > 0:
+            train(job.config, runs, stage, parent)
+        else:
+            left.setdefault(job.folder, job)
+    if left:
+        with Progress("train", len(jobs), "runs", stage=stage, done=len(jobs) - len(left)) as progress:
+            _side_by_side(list(left.values()), runs, ParentRun(parent.run_id, parent.experiment_id), progress)
+    return [job.folder for job in jobs]
+
+
+def _side_by_side(jobs: Sequence[Job], runs: Path, parent: ParentRun, progress: Progress) -> None:
+    import ray
+
+    task = ray.remote(max_retries=0)(_work)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    waiting = [
+        task.options(num_cpus=_cpus(job.config), num_gpus=_gpus(job.config, gpus)).remote(job.config, runs, parent)
+        for job in jobs
+    ]
+    try:
+        while waiting:
+            (ready, *_), waiting = ray.wait(waiting)
+            try:
+                progress.advance(run=ray.get(ready).name)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+    finally:
+        for one in waiting:
+            ray.cancel(one)  # which is as KeyboardInterrupt there; what was cancelled can't be waited for
+        _wait_until_closed(jobs, GRACE_SECONDS)
+
+
+def _work(config: TrainConfig, runs: Path, parent: ParentRun) -> Path:
+    """What a worker of Ray's does; it is told to stop by SIGINT, which the driver's shell may have it ignore."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return train(config, runs, None, parent)
+
+
+def _wait_until_closed(jobs: Sequence[Job], seconds: float) -> None:
+    """Wait for trainings that were told to stop to end their runs in MLflow, but no longer than this."""
+    from trainers.tracking import is_open
+
+    end = time.monotonic() + seconds
+    while any(is_open(job.mirrored) for job in jobs) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _cpus(config: TrainConfig) -> float:
+    """Processors of a training: without a number all of a node's, as in a process of its own."""
+    import ray
+
+    return config.cpus or min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+
+
+def _gpus(config: TrainConfig, there: float) -> float:
+    """A training takes a GPU where there is one, unless it says otherwise."""
+    return float(config.gpu if config.gpu is not None else there > 0)
