@@ -11,6 +11,7 @@ COMMON = {"base": FeatureSpec(128, 512, 10, 196), "tiny": FeatureSpec(96, 96, 10
 PUBLISHED = {
     "avst": COMMON["base"],
     "avst_prompts": COMMON["base"],
+    "avst_drfuse": COMMON["base"],
     "missing_avqa": COMMON["base"],
     "avsd": FeatureSpec(128, 512, 10, 49),
     "lavit": FeatureSpec(2048, 2048, 9, 4),  # 36 regions; 9 of its 18 sounds, since steps serve both

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lavit": {"dim": 96, "heads": 4, "language": 2, "visual": 1, "audio": 1, "cross": 2},
     "pstp": {"dim": 96},
     "avst_prompts": {"dim": 96},
+    "avst_drfuse": {"dim": 96},
 }
 
 

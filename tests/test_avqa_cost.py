@@ -22,7 +22,7 @@ def test_networks_are_measured_on_common_inputs_and_on_their_own():
 
     assert planned() == planned("--preset", "base", "--quick") == [(n, "common") for n in NETWORKS]
     own = [(n, inputs) for n in NETWORKS for inputs in ("common", "published")]
-    for name in ("avst", "avst_prompts", "missing_avqa"):
+    for name in ("avst", "avst_prompts", "avst_drfuse", "missing_avqa"):
         own.remove((name, "published"))  # the common ones
     assert planned("--preset", "base") == own
 

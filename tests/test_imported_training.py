@@ -104,6 +104,7 @@ def test_the_new_settings_change_no_run_that_does_not_use_them():
         ("avsd", (8, 2, 2), {}),
         ("lavit", (8, 2, 2), {"steps": 2}),
         ("avst_prompts", (8, 2, 2), {"steps": 2}),
+        ("avst_drfuse", (8, 2, 2), {"steps": 2}),
     ],
 )
 def test_every_network_learns_from_imported_features(network, visual, more, tmp_path):

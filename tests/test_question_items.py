@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.avqa.batch import AVQABatch
+from models.avqa.batch import NO_ANSWER, AVQABatch
 from models.avqa.scale import Scale, Standardise
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, load_questions
@@ -26,7 +26,7 @@ from tests.fixtures.asking import (
 )
 from tests.fixtures.builders import LABELS
 from trainers.avqa.clips import Clips, scale_of
-from trainers.avqa.items import NO_ANSWER, AnswerableQuestions, QuestionItems, longest
+from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
 from trainers.data import batches
 
 pytestmark = pytest.mark.unit

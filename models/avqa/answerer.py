@@ -94,7 +94,9 @@ class Answerer(nn.Module):
         """The same of a batch that is standardised already."""
         assert self.network is not None, "a recovery method alone has no answers"
         found: Recovered = self.recovery(batch.audio, batch.visual, batch.present, batch.question)
-        logits, losses = self.network(found.audio, found.visual, found.present, batch.question, batch.negative)
+        seen = (found.audio, found.visual, found.present, batch.question, batch.negative)
+        taught = self.network.training and getattr(self.network, "takes_answers", False)
+        logits, losses = self.network(*seen, **({"answer": batch.label} if taught else {}))
         if batch.allowed is not None:
             logits = logits.masked_fill(~batch.allowed, float("-inf"))
         return Answered(logits, losses, found)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from models.batch import AVBatch
 
+NO_ANSWER = -1  # label of an answer that training never gave: always wrong, and outside the loss
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -50,7 +52,7 @@ class FeatureSpec:
 @dataclass(frozen=True)
 class AVQABatch(AVBatch):
     """B questions, each with its clip's features: `audio` [B, T, Da], `visual` [B, T, rows, Dv], NaN where
-    absent; `label` is the answer.
+    absent; `label` is the answer, or `NO_ANSWER`.
 
     Attributes:
         question: int64 [B, L], word ids; 0 pads.

@@ -88,6 +88,9 @@ class Network(Protocol):
     Attributes:
         loss_names: its losses with their default weights.
         takes_negatives: it has a use for frames of other clips, `negative` [B, T, rows, Dv], in training.
+        takes_answers: (False where it is left out) its losses need the right answers: in training it is called with
+            `answer`, int64 [B], `NO_ANSWER` where there is none. Its logits do not depend on them.
+        incomplete_losses: (none where it is left out) which of its losses count for incomplete samples, too.
     """
 
     loss_names: ClassVar[Mapping[str, float]]
@@ -98,5 +101,5 @@ class Network(Protocol):
     def __call__(
         self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor, negative: Tensor | None = None
     ) -> tuple[Tensor, Losses]:
-        """logits [B, A] and its own losses [B], which count for complete samples alone."""
+        """logits [B, A] and its own losses [B], which count for complete samples alone (but see above)."""
         ...

@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.avqa.batch import AVQABatch
+from models.avqa.batch import NO_ANSWER, AVQABatch
 from models.noise import generator
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips
 from trainers.data import Items
-
-NO_ANSWER = -1  # label of an answer that training never gave: always wrong, and outside the loss
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.avqa.answerer import Answered, Answerer
-from models.avqa.batch import AVQABatch
+from models.avqa.batch import NO_ANSWER, AVQABatch
 from models.avqa.contract import Losses
 from models.batch import take_away
 from models.host import take
 from models.modality import complete
 from models.settings import Modality
-from trainers.avqa.items import NO_ANSWER
 from trainers.metrics import StepOutput, sum_and_count
 
 Metrics = dict[str, Tensor]  # by name a sum and the count that it is over, [2]
@@ -32,6 +31,11 @@ def weighted(losses: Losses, weights: Mapping[str, float], like: Tensor) -> tupl
     for name, loss in losses.items():
         total = total + weights[name] * loss.float().mean()
     return total, {name: sum_and_count(loss) for name, loss in losses.items()}
+
+
+def added(metrics: Metrics, more: Metrics) -> Metrics:
+    """Metrics of both, those of one name as one."""
+    return metrics | {name: metrics[name] + x if name in metrics else x for name, x in more.items()}
 
 
 class OwnLosses(nn.Module):
@@ -90,7 +94,7 @@ class AnswerLoss(nn.Module):
         for modality, rows in self._lacking(batch):
             less = replace(take_away(batch.select(rows), modality), negative=None)
             loss, more, _ = self._answer(less, f"{modality}_missing")
-            total, metrics = total + loss, metrics | more
+            total, metrics = total + loss, added(metrics, more)
         if "recovery" not in self.frozen:
             loss, more = weighted(there.recovered.losses(), self.weights, batch.label)
             total, metrics = total + loss, metrics | more
@@ -113,8 +117,10 @@ class AnswerLoss(nn.Module):
         if name != "complete":
             metrics[f"accuracy_{name}"] = sum_and_count(logits.argmax(dim=1) == batch.label)
         both = np.intersect1d(complete(batch.present), complete(answered.recovered.present))
-        for kind, loss in answered.losses.items() if len(both) else ():
-            own = take(loss, both)
-            metrics[kind] = sum_and_count(own)
-            total = total + self.weights[kind] * own.float().mean()
+        of_all = getattr(self.answerer.network, "incomplete_losses", ())
+        for kind, loss in answered.losses.items():
+            own = loss if kind in of_all else take(loss, both)
+            if len(own):
+                metrics[kind] = sum_and_count(own)
+                total = total + self.weights[kind] * own.float().mean()
         return total, metrics, answered

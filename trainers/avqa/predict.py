@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.avqa.answerer import Answerer, Design
-from models.avqa.batch import AVQABatch
+from models.avqa.batch import NO_ANSWER, AVQABatch
 from models.avqa.recovery.avr import AVR
 from models.avqa.scale import Scale
 from models.batch import take_away
@@ -22,7 +22,6 @@ from shards.questions import Vocabulary
 from shards.reader import Sample
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.avqa.items import NO_ANSWER
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.recipe import ClipAnswer, FinishedRun
 

@@ -1,4 +1,5 @@
-"""The networks: AVST (with prompts, with released RMM and AVR), AVSD, Pano-AVQA (LAViT), PSTP-Net; one file each."""
+"""The networks: AVST (with prompts, with DrFuse, with released RMM and AVR), AVSD, Pano-AVQA (LAViT), PSTP-Net; a file
+each."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ NETWORKS: Registry[type[Network]] = Registry(
         "lavit": "models.avqa.networks.lavit:LAViT",
         "pstp": "models.avqa.networks.pstp:PSTPNet",
         "avst_prompts": "models.avqa.networks.avst_prompts:PromptedAVST",
+        "avst_drfuse": "models.avqa.networks.avst_drfuse:DrFuseAVST",
         "missing_avqa": "models.avqa.networks.missing_avqa:MissingAVQA",
     },
 )

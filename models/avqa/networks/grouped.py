@@ -24,7 +24,13 @@ class GroupedNetwork(nn.Module):
     takes_negatives: ClassVar[bool] = False
 
     def forward(
-        self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor, negative: Tensor | None = None
+        self,
+        audio: Tensor,
+        visual: Tensor,
+        present: Tensor,
+        question: Tensor,
+        negative: Tensor | None = None,
+        **taught: Tensor,
     ) -> tuple[Tensor, Losses]:
         """Logits [B, A] and the network's own losses [B], 0 for samples that have none.
 
@@ -33,6 +39,7 @@ class GroupedNetwork(nn.Module):
             visual, negative: [B, T, rows, Dv].
             present: bool [B, 2]; rows of an absent modality are not read.
             question: int64 [B, L], 0 pads.
+            taught: `answer` [B], for a network that takes it.
 
         Raises:
             ValueError: a sample has neither modality.
@@ -43,7 +50,8 @@ class GroupedNetwork(nn.Module):
                 take(x, rows) if m in there else None for m, x in zip(MODALITIES, (audio, visual), strict=True)
             )
             drawn = None if negative is None else take(negative, rows)
-            logits, losses = self.respond(heard, seen, take(question, rows), drawn)
+            more = {name: take(x, rows) for name, x in taught.items()}
+            logits, losses = self.respond(heard, seen, take(question, rows), drawn, **more)
             if len(rows) == len(present):
                 return logits, losses
             for name, part in {"": logits, **losses}.items():
