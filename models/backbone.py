@@ -12,7 +12,10 @@ from torch import Tensor
 
 from models.cavmae import CAVMAE
 from models.inputs import Normalisation
+from models.sequence import Sound
 from models.settings import BackboneConfig
+
+DENSE_HEADS = "dense."  # weights that a dense checkpoint holds besides the network's
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Backbone:
         normalisation: of its inputs.
         fingerprint: sha256 of weights and sizes, "" for a fresh one.
         loss: "ce", or "bce" of a head whose logits are independent (clips with several labels).
+        sound: what sequence features take of a step's sound tokens, see `models.sequence`.
+        dense: it learnt densely, for sequence features; its joint encoder and head did not.
     """
 
     net: CAVMAE
@@ -32,15 +37,18 @@ class Backbone:
     normalisation: Normalisation
     fingerprint: str = ""
     loss: Literal["ce", "bce"] = "ce"
+    sound: Sound = "mean"
+    dense: bool = False
 
     def meta(self) -> dict:
         """What a checkpoint must say besides the weights; `from_checkpoint` reads it."""
+        usual = {"loss": "ce", "sound": "mean", "dense": False}
         return {
             "kind": "backbone",
             "backbone": self.net.config.as_dict(),
             "labels": list(self.labels),
             "normalisation": self.normalisation.as_dict(),
-        } | ({"loss": self.loss} if self.loss != "ce" else {})
+        } | {name: value for name in usual if (value := getattr(self, name)) != usual[name]}
 
     @classmethod
     def from_checkpoint(cls, weights: dict[str, Tensor], meta: dict) -> Backbone:
@@ -50,13 +58,17 @@ class Backbone:
             ValueError: the weights do not fit the sizes in `meta`.
         """
         net = CAVMAE(BackboneConfig(**meta["backbone"]), len(meta["labels"]))
+        weights = {name: x for name, x in weights.items() if not name.startswith(DENSE_HEADS)}
         try:
             net.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"weights do not fit the backbone's sizes: {error}") from None
         normalisation = Normalisation.from_dict(meta["normalisation"])
-        fingerprint = weights_fingerprint(weights, meta["backbone"])
-        return cls(net, tuple(meta["labels"]), normalisation, fingerprint, meta.get("loss", "ce"))
+        sound = meta.get("sound", "mean")
+        layout = {"sound": sound} if sound != "mean" else {}
+        fingerprint = weights_fingerprint(weights, meta["backbone"] | layout)
+        loss, dense = meta.get("loss", "ce"), meta.get("dense", False)
+        return cls(net, tuple(meta["labels"]), normalisation, fingerprint, loss, sound, dense)
 
 
 def weights_fingerprint(weights: dict[str, Tensor], config: dict) -> str:
