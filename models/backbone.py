@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.cavmae import CAVMAE
 from models.inputs import Normalisation
-from models.sequence import Sound
+from models.sequence import band_mixture
 from models.settings import BackboneConfig
 
-DENSE_HEADS = "dense."  # weights that a dense checkpoint holds besides the network's
+DENSE = "dense."  # weights of a dense checkpoint beside the network's: its mixture of bands, and its heads
+BANDS = f"{DENSE}bands."
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Backbone:
         normalisation: of its inputs.
         fingerprint: sha256 of weights and sizes, "" for a fresh one.
         loss: "ce", or "bce" of a head whose logits are independent (clips with several labels).
-        sound: what sequence features take of a step's sound tokens, see `models.sequence`.
-        dense: it learnt densely, for sequence features; its joint encoder and head did not.
+        bands: of one that learnt densely, for sequence features: its mixture of bands, see `models.sequence`. Its joint
+            encoder and head did not learn with it.
     """
 
     net: CAVMAE
@@ -37,12 +38,16 @@ class Backbone:
     normalisation: Normalisation
     fingerprint: str = ""
     loss: Literal["ce", "bce"] = "ce"
-    sound: Sound = "mean"
-    dense: bool = False
+    bands: nn.Linear | None = None
+
+    @property
+    def dense(self) -> bool:
+        """It learnt densely."""
+        return self.bands is not None
 
     def meta(self) -> dict:
         """What a checkpoint must say besides the weights; `from_checkpoint` reads it."""
-        usual = {"loss": "ce", "sound": "mean", "dense": False}
+        usual = {"loss": "ce", "dense": False}
         return {
             "kind": "backbone",
             "backbone": self.net.config.as_dict(),
@@ -58,17 +63,18 @@ class Backbone:
             ValueError: the weights do not fit the sizes in `meta`.
         """
         net = CAVMAE(BackboneConfig(**meta["backbone"]), len(meta["labels"]))
-        weights = {name: x for name, x in weights.items() if not name.startswith(DENSE_HEADS)}
+        bands = band_mixture(net.config.dim) if meta.get("dense") else None
+        own = {name: x for name, x in weights.items() if not name.startswith(DENSE)}
+        mixture = {name: x for name, x in weights.items() if name.startswith(BANDS)}
         try:
-            net.load_state_dict(weights)
+            net.load_state_dict(own)
+            if bands is not None:
+                bands.load_state_dict({name.removeprefix(BANDS): x for name, x in mixture.items()})
         except RuntimeError as error:
             raise ValueError(f"weights do not fit the backbone's sizes: {error}") from None
         normalisation = Normalisation.from_dict(meta["normalisation"])
-        sound = meta.get("sound", "mean")
-        layout = {"sound": sound} if sound != "mean" else {}
-        fingerprint = weights_fingerprint(weights, meta["backbone"] | layout)
-        loss, dense = meta.get("loss", "ce"), meta.get("dense", False)
-        return cls(net, tuple(meta["labels"]), normalisation, fingerprint, loss, sound, dense)
+        fingerprint = weights_fingerprint(own | mixture, meta["backbone"])
+        return cls(net, tuple(meta["labels"]), normalisation, fingerprint, meta.get("loss", "ce"), bands)
 
 
 def weights_fingerprint(weights: dict[str, Tensor], config: dict) -> str:

@@ -6,32 +6,47 @@ Shapes: N steps, F fbank frames, P places, D width.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.cavmae import CAVMAE
-from models.settings import MEL_BINS, PATCH, BackboneConfig
+from models.settings import MEL_BINS, PATCH
 
-Sound = Literal["mean", "bands", "levels"]
 BANDS = MEL_BINS // PATCH
 
 
-def sound_width(config: BackboneConfig, sound: Sound) -> int:
-    """Width of a step's row."""
-    return {"mean": config.dim, "bands": BANDS * config.dim, "levels": config.dim + BANDS}[sound]
+class SoundRows(nn.Module):
+    """Windows of normalised fbank [N, F, 128] to rows [N, D].
+
+    A row is the mean of the audio encoder's tokens; or, of a backbone that learnt densely, a learnt mixture of each mel
+    band's mean over time: to average bands away loses who sounds beside whom.
+
+    Args:
+        net: the network.
+        bands: see `band_mixture`; None: their mean.
+    """
+
+    def __init__(self, net: CAVMAE, bands: nn.Linear | None = None):
+        super().__init__()
+        self.net, self.bands = net, bands
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """[N, F, 128] to [N, D]."""
+        tokens = self.net.encode("audio", self.net.embed("audio", fbank))
+        if self.bands is None:
+            return tokens.mean(dim=1)
+        return self.bands(tokens.unflatten(1, (BANDS, -1)).mean(dim=2).flatten(1))
 
 
-def sound_rows(net: CAVMAE, fbank: Tensor, sound: Sound = "mean") -> Tensor:
-    """Windows of normalised fbank [N, F, 128] to rows [N, width]."""
-    tokens = net.encode("audio", net.embed("audio", fbank))
-    if sound == "bands":
-        return tokens.unflatten(1, (BANDS, -1)).mean(dim=2).flatten(1)
-    if sound == "levels":
-        return torch.cat([tokens.mean(dim=1), fbank.unflatten(2, (BANDS, -1)).mean(dim=(1, 3))], dim=1)
-    return tokens.mean(dim=1)
+def band_mixture(dim: int) -> nn.Linear:
+    """From the means of eight mel bands side by side, [N, 8 D], to rows [N, D]; it begins as their mean."""
+    mixture = nn.Linear(BANDS * dim, dim)
+    with torch.no_grad():
+        mixture.weight.copy_(torch.eye(dim).repeat(1, BANDS) / BANDS)
+        mixture.bias.zero_()
+    return mixture
 
 
 def picture_rows(net: CAVMAE, pictures: Tensor) -> Tensor:

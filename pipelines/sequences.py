@@ -21,7 +21,7 @@ from configs.steps import middles, pictures, sounds
 from models import clip, resnet, vggish
 from models.backbone import Backbone, weights_fingerprint
 from models.inputs import Normalisation
-from models.sequence import picture_rows, pooled, sound_rows, sound_width
+from models.sequence import SoundRows, picture_rows, pooled
 from models.settings import Modality
 from shards.errors import InputError
 from shards.reader import Sample
@@ -57,15 +57,14 @@ class CavmaeAudio:
     """The audio encoder's tokens of the fbank frames around each step's middle, as the backbone has it: [T, D]."""
 
     def __init__(self, backbone: Backbone):
-        self.net, self.normalisation = backbone.net, backbone.normalisation
-        self.fingerprint, self.sound = backbone.fingerprint, backbone.sound
-        self.dim = sound_width(backbone.net.config, backbone.sound)
+        self.net, self.normalisation = SoundRows(backbone.net, backbone.bands), backbone.normalisation
+        self.fingerprint, self.dim = backbone.fingerprint, backbone.net.config.dim
         self.length = backbone.net.config.target_length
         self.says = {
             "network": "cavmae",
             "window": self.length,
             "normalisation": backbone.normalisation.as_dict(),
-        } | ({"sound": self.sound} if self.sound != "mean" else {})
+        } | ({"sound": "bands"} if backbone.dense else {})
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
         """[T, F, 128], padded beyond the clip's ends."""
@@ -73,7 +72,7 @@ class CavmaeAudio:
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows of fbank [N, F, 128] to rows [N, D]."""
-        return sound_rows(self.net, rows, self.sound)
+        return self.net(rows)
 
 
 class CavmaeVisual:

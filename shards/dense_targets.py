@@ -71,9 +71,7 @@ class DenseTarget(Frozen):
         assert self.seconds is not None
         numbers = np.floor(times).astype(int)
         if numbers.max() >= len(self.seconds):
-            message = (
-                f"the clip '{self.clip}' has {len(self.seconds)} seconds here, second {numbers.max()} is asked for"
-            )
+            message = f"the clip '{self.clip}' ends after {len(self.seconds)} seconds here, and is longer"
             raise InputError(message, field="seconds", remedy="give one entry per second of the clip")
         rows = [[self.seconds[n].get(name, np.nan) for name in classes] for n in numbers.tolist()]
         return np.array(rows, np.float32).reshape(len(times), len(classes))

@@ -153,7 +153,6 @@ class DenseConfig(TrainConfig):
     targets: Path
     side: int | None = pydantic.Field(default=3, ge=1)
     level: float = pydantic.Field(default=1.0, ge=0)
-    sound: Literal["mean", "bands", "levels"] = "mean"
     epochs: int = pydantic.Field(default=3, ge=1)
     batch_size: int = pydantic.Field(default=16, ge=1)
     lr: float = pydantic.Field(default=1e-3, gt=0)

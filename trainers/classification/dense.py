@@ -9,6 +9,7 @@ Shapes: B clips, T steps, C classes, P cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,9 +21,9 @@ from torch.nn import functional as F
 
 from configs.backbone import load_backbone
 from configs.steps import middles, pictures, sounds
-from models.backbone import DENSE_HEADS, Backbone
+from models.backbone import DENSE, Backbone
 from models.batch import AVBatch
-from models.sequence import picture_rows, pooled, sound_rows, sound_width
+from models.sequence import SoundRows, band_mixture, picture_rows, pooled
 from models.settings import MODALITIES
 from shards.checkpoint import file_sha256
 from shards.dense_targets import DenseTarget, classes_of, load_targets
@@ -128,9 +129,8 @@ class DenseLoss(nn.Module):
 
     def __init__(self, backbone: Backbone, classes: int, side: int, level: float):
         super().__init__()
-        self.net, self.sound, self.side, self.level = backbone.net, backbone.sound, side, level
-        self.hear = nn.Linear(sound_width(backbone.net.config, backbone.sound), 2 * classes)
-        self.see = nn.Linear(backbone.net.config.dim, classes)
+        self.rows, self.side, self.level = SoundRows(backbone.net, backbone.bands), side, level
+        self.hear, self.see = (nn.Linear(backbone.net.config.dim, width) for width in (2 * classes, classes))
 
     def forward(self, batch: DenseBatch) -> StepOutput:
         """The loss of what each clip has and a target tells of."""
@@ -151,7 +151,7 @@ class DenseLoss(nn.Module):
     def _heard(self, fbank: Tensor, batch: DenseBatch, rows: slice | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         levels = batch.label[rows]  # [b, T, C]
         sounding = ~levels.isnan()
-        out = self.hear(sound_rows(self.net, fbank.flatten(0, 1), self.sound)).float().view(*levels.shape[:2], 2, -1)
+        out = self.hear(self.rows(fbank.flatten(0, 1))).float().view(*levels.shape[:2], 2, -1)
         logits, guess = out[:, :, 0], out[:, :, 1]
         wanted = ((levels - MIDDLE_DB) / SCALE_DB).nan_to_num()
         error = (guess - wanted).square() * sounding
@@ -165,7 +165,7 @@ class DenseLoss(nn.Module):
 
     def _seen(self, frames: Tensor, batch: DenseBatch, rows: slice | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted = batch.cells[rows][:, None].expand(-1, frames.shape[1], -1, -1)  # [b, T, P, C]
-        tokens = pooled(picture_rows(self.net, frames.flatten(0, 1)), self.side)
+        tokens = pooled(picture_rows(self.rows.net, frames.flatten(0, 1)), self.side)
         logits = self.see(tokens).float().view(wanted.shape)
         bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         right = ((logits > 0) == (wanted > 0)).all(dim=-1)
@@ -181,12 +181,9 @@ def stages(config: DenseConfig) -> list[Stage]:
     info, targets = media_info(config.data), load_targets(config.targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = replace(load_backbone(config.backbone), sound=config.sound, dense=True)
-        own = int(backbone.net.config.tokens["visual"] ** 0.5)
-        side = config.side or own
-        if side > own:
-            remedy = f"choose 1 to {own}, or leave it out"
-            raise InputError(f"{side} is beyond the network's grid of {own}", field="side", remedy=remedy)
+        backbone = load_backbone(config.backbone)
+        backbone = replace(backbone, bands=backbone.bands or band_mixture(backbone.net.config.dim))
+        side = _side(config, backbone)
         train = ShardDataset(config.data, "train", info=info)
         learnt = train_targets(config, train, targets)
         classes = classes_of(learnt.values())
@@ -236,6 +233,7 @@ def fingerprints(config: DenseConfig) -> Fingerprints:
     train = ShardDataset(config.data, "train", info=info)
     learnt = train_targets(config, train, targets)
     _steps(info, config)
+    _side(config, backbone)
     less = len(train) - len(learnt)
     notes = (f"{less} of {len(train)} train clips have no targets and are left out",) if less else ()
     return Fingerprints(digest([info.fingerprint(), file_sha256(config.targets)]), backbone.fingerprint, notes)
@@ -251,14 +249,23 @@ def _steps(info: DatasetInfo, config: DenseConfig) -> int:
     return steps
 
 
+def _side(config: DenseConfig, backbone: Backbone) -> int:
+    own = math.isqrt(backbone.net.config.tokens["visual"])
+    if config.side is not None and config.side > own:
+        remedy = f"choose 1 to {own}, or side=null for all"
+        raise InputError(f"{config.side} is beyond the network's grid of {own}", field="side", remedy=remedy)
+    return config.side or own
+
+
 def _weights(objective: DenseLoss) -> dict[str, Tensor]:
-    heads = {name: x for name, x in objective.state_dict().items() if not name.startswith("net.")}
-    return objective.net.state_dict() | {f"{DENSE_HEADS}{name}": x for name, x in heads.items()}
+    return {_stored(name): x for name, x in objective.state_dict().items()}
 
 
 def _load(objective: DenseLoss, weights: dict[str, Tensor]) -> None:
-    heads, rest = dict[str, Tensor](), dict[str, Tensor]()
-    for name, x in weights.items():
-        own = name.startswith(DENSE_HEADS)
-        (heads if own else rest)[name.removeprefix(DENSE_HEADS) if own else f"net.{name}"] = x
-    objective.load_state_dict({**rest, **heads})
+    objective.load_state_dict({name: weights[_stored(name)] for name in objective.state_dict()})
+
+
+def _stored(name: str) -> str:
+    """The network's weights under their own names, as `finetune` has them, the others behind `DENSE`."""
+    own = name.removeprefix("rows.")
+    return own.removeprefix("net.") if own.startswith("net.") else f"{DENSE}{own}"
