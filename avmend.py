@@ -74,7 +74,7 @@ COMMANDS = {
     "shards": Command("shards.inspect", "look into shards, verify them against dataset.json", "shards.inspect:parser"),
     "train": Command(
         "trainers.train",
-        "train a recipe: finetune, prompt, lora, adapter; avqa, rmm, avr",
+        "train a recipe: finetune, dense, prompt, lora, adapter; avqa, rmm, avr",
         "trainers.command_line:train_parser",
     ),
     "export": Command(
@@ -86,6 +86,11 @@ COMMANDS = {
         "trainers.imports.command",
         "take in what others trained or shared: released checkpoints, exported runs and shards",
         "trainers.imports.command_line:import_parser",
+    ),
+    "probe": Command(
+        "trainers.probe",
+        "what sequence features hold: who sounds when and how loud, who is seen where",
+        "trainers.command_line:probe_parser",
     ),
     "evaluate": Command(
         "trainers.evaluate",

@@ -5,17 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.backbone import Backbone
-from shards.checkpoint import checkpoint_in, load_checkpoint
+from shards.checkpoint import checkpoint_in, has_checkpoint, load_checkpoint
 from shards.errors import InputError
+
+STAGES = ("finetune", "dense")  # of the recipes whose checkpoint is a backbone
+
+
+def has_backbone(folder: Path) -> bool:
+    """Whether a run's folder holds a backbone."""
+    return any(has_checkpoint(Path(folder) / stage) for stage in STAGES)
 
 
 def load_backbone(folder: Path) -> Backbone:
-    """The backbone of a `finetune` run, on the CPU: `folder` is the run's, or the checkpoint's own.
+    """The backbone of a `finetune` or `dense` run, on the CPU: `folder` is the run's, or the checkpoint's own.
 
     Raises:
         InputError: nothing there, a damaged one, or a checkpoint of something else; names the folder.
     """
-    checkpoint = load_checkpoint(checkpoint_in(folder, "finetune"), kind="backbone")
+    own = next((stage for stage in STAGES if has_checkpoint(Path(folder) / stage)), STAGES[0])
+    checkpoint = load_checkpoint(checkpoint_in(folder, own), kind="backbone")
     try:
         return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
     except (ValueError, KeyError, TypeError) as error:

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.steps import middles, pictures, sounds
 from models import clip, resnet, vggish
 from models.backbone import Backbone, weights_fingerprint
-from models.fbank import FRAME_RATE
 from models.inputs import Normalisation
+from models.sequence import SoundRows, picture_rows, pooled
 from models.settings import Modality
 from shards.errors import InputError
 from shards.reader import Sample
-from shards.schema import BackboneInfo, SampleMeta
+from shards.schema import BackboneInfo
 from shards.sequence import SEQUENCE, SequenceSpec, sequence_folder
 
 
@@ -52,48 +53,26 @@ class Encoder(Protocol):
         ...
 
 
-def middles(meta: SampleMeta, steps: int) -> np.ndarray:
-    """Seconds from the clip's start of the steps' middles, [T]: where `pipelines.frames.uniform` took the
-    frames; equal parts of the sound where there is no moving picture."""
-    return (np.arange(steps) + 0.5) * (meta.visual.duration or meta.duration) / steps
-
-
-def pictures(sample: Sample, steps: int, size: int, normalisation: Normalisation) -> Tensor:
-    """One normalised frame per step, [T, 3, size, size]; a still picture stands for all.
-
-    Raises:
-        InputError: neither one frame nor one per step.
-    """
-    frames = sample.arrays["frames"]
-    if len(frames) not in (1, steps):
-        message = f"sample '{sample.meta.id}': {len(frames)} frames, the dataset has {steps} per clip"
-        raise InputError(message, field="frames", remedy="ingest the clips again with one setting of frames")
-    rows = [normalisation.picture(frames, i, size) for i in range(len(frames))]
-    return torch.stack(rows).expand(steps, -1, -1, -1).contiguous()
-
-
 class CavmaeAudio:
-    """Mean of the audio encoder's tokens of the fbank frames around each step's middle: [T, D]."""
+    """The audio encoder's tokens of the fbank frames around each step's middle, as the backbone has it: [T, D]."""
 
     def __init__(self, backbone: Backbone):
-        self.net, self.normalisation = backbone.net, backbone.normalisation
+        self.net, self.normalisation = SoundRows(backbone.net, backbone.bands), backbone.normalisation
         self.fingerprint, self.dim = backbone.fingerprint, backbone.net.config.dim
         self.length = backbone.net.config.target_length
         self.says = {
             "network": "cavmae",
             "window": self.length,
             "normalisation": backbone.normalisation.as_dict(),
-        }
+        } | ({"sound": "bands"} if backbone.dense else {})
 
     def inputs(self, sample: Sample, steps: int) -> Tensor:
         """[T, F, 128], padded beyond the clip's ends."""
-        values = sample.arrays["audio"]
-        starts = [round(m * FRAME_RATE) - self.length // 2 for m in middles(sample.meta, steps)]
-        return torch.stack([self.normalisation.fbank(values, self.length, start) for start in starts])
+        return sounds(sample, steps, self.length, self.normalisation)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows of fbank [N, F, 128] to their mean tokens [N, D]."""
-        return self.net.encode("audio", self.net.embed("audio", rows)).mean(dim=1)
+        """Rows of fbank [N, F, 128] to rows [N, D]."""
+        return self.net(rows)
 
 
 class CavmaeVisual:
@@ -113,7 +92,7 @@ class CavmaeVisual:
 
     def forward(self, rows: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] to tokens [N, P, D]."""
-        return self.net.encode("visual", self.net.embed("visual", rows))
+        return picture_rows(self.net, rows)
 
 
 class VGGishAudio:
@@ -184,17 +163,6 @@ class ClipVisual:
 
 def _fingerprint(net: nn.Module, says: dict[str, Any]) -> str:
     return weights_fingerprint(dict(net.state_dict()), says)
-
-
-def pooled(rows: Tensor, side: int, frame_token: bool) -> Tensor:
-    """Places of [T, rows, D], row by row, averaged to a grid of `side`; a frame token stays as it is."""
-    places = rows[:, int(frame_token) :]
-    own = math.isqrt(places.shape[1])
-    if own == side:
-        return rows
-    grid = places.transpose(1, 2).unflatten(2, (own, own))
-    places = F.adaptive_avg_pool2d(grid, side).flatten(2).transpose(1, 2)
-    return torch.cat([rows[:, : int(frame_token)], places], dim=1)
 
 
 class SequenceExtractor:

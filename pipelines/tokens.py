@@ -101,4 +101,6 @@ def frozen_backbone(folder: Path, depth: int = 0) -> Backbone:
         message = f"depth {depth} is beyond the {blocks} blocks of its encoders"
         raise InputError(message, file=folder, field="depth", remedy=f"choose 0 to {blocks}")
     backbone.net.eval().requires_grad_(False)
+    if backbone.bands is not None:
+        backbone.bands.requires_grad_(False)
     return backbone

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from configs.backbone import has_backbone
 from models.settings import MODALITIES
 from pipelines.extractors import build_extractor
 from pipelines.feature_shard import Extractor, features_of, reproducible
 from pipelines.preprocessing import recorded_extraction
 from pipelines.settings import FeatureConfig
-from shards.checkpoint import has_checkpoint
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DATASET_FILE, DatasetInfo
@@ -104,7 +104,7 @@ def refuse_imported(run: FinishedRun, features: Path) -> None:
 
 
 def _backbones(run: FinishedRun) -> Iterator[Path]:
-    """Finished `finetune` runs beside a run."""
+    """Finished runs beside a run that hold a backbone."""
     for folder in sorted(run.folder.absolute().parent.iterdir()):
-        if has_checkpoint(folder / "finetune"):
+        if has_backbone(folder):
             yield folder

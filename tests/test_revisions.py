@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.asking import AVR, RMM, asking_world, settings
+from tests.fixtures.dense import dense_world
 from tests.test_loop import STEPS, Log, case_wise, finetune
 from tests.test_loop import world as world
 from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, RMMConfig
-from trainers.classification.config import AdapterConfig, LoraConfig, PromptConfig
+from trainers.classification.config import AdapterConfig, DenseConfig, LoraConfig, PromptConfig
 from trainers.config import TrainConfig
 from trainers.loop import Rank, train_stage
 from trainers.recipes import RECIPES, recipe_of
@@ -22,6 +23,7 @@ from trainers.recipes import RECIPES, recipe_of
 pytestmark = pytest.mark.unit
 PINNED: dict[str, tuple[int, list[float]]] = {  # recipe -> revision, training losses of two epochs
     "finetune": (2, [2.381488681, 1.51037995]),
+    "dense": (1, [9.749439478, 4.586146355]),
     "prompt": (2, [1.05826954, 1.01084427]),
     "lora": (2, [1.277270794, 1.247767051]),
     "adapter": (2, [1.27682515, 1.248194416]),
@@ -39,11 +41,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(recipe: str, world: Path, root: Path) -> TrainConfig:
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dense_world(tmp_path_factory.mktemp("dense"), {"train": 16})
+
+
+def config(recipe: str, world: Path, root: Path, dense: Path) -> TrainConfig:
     """A small run of a recipe, every part of it at work."""
     shared = {k: v for k, v in settings(root).items() if k in ("data", "questions", "batch_size", "workers", "cpus")}
     makers = {
         "finetune": lambda: finetune(world, epochs=2),
+        "dense": lambda: DenseConfig(
+            data=dense / "media",
+            backbone=dense / "run",
+            targets=dense / "targets.jsonl",
+            side=2,
+            epochs=2,
+            batch_size=8,
+        ),
         "prompt": lambda: case_wise(PromptConfig, world, epochs=2, deep=True),
         "lora": lambda: case_wise(LoraConfig, world, epochs=2),
         "adapter": lambda: case_wise(AdapterConfig, world, epochs=2),
@@ -56,8 +71,8 @@ def config(recipe: str, world: Path, root: Path) -> TrainConfig:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_change_of_what_is_computed_raises_the_revision(recipe, world, root, tmp_path):
-    run, log = config(recipe, world, root), Log()
+def test_a_change_of_what_is_computed_raises_the_revision(recipe, world, root, dense, tmp_path):
+    run, log = config(recipe, world, root, dense), Log()
     (stage,) = recipe_of(run).stages(run)
     train_stage(stage, run, Rank(), tmp_path, log)
     found = (RECIPES[recipe].revision, [metrics["loss"] for _, _, metrics in log])

@@ -19,6 +19,8 @@ TRAIN = """Train a recipe; the same command again goes on where it stopped, or r
 CALIBRATE = """Fit temperatures of finished runs to validation data, so that a probability is a share of right answers.
 
 They are kept in each run's calibration.json; predict and evaluate use them. No answer changes."""
+PROBE = """What sequence features hold, before any network trains on them, by linear probes: who sounds in which second
+and how loud, who comes first, who is seen in which cell, how many there are. Fitted on the train split's clips."""
 EVALUATE = "Evaluate finished runs: conditions x methods on the test split, every method on the same ruined input."
 
 
@@ -81,6 +83,17 @@ def evaluate_parser() -> CommandParser:
     parser.add_argument("--by", choices=["audit"], help="accuracy with and without what 'avmend audit' flagged")
     parser.add_argument("--audit", type=Path, metavar="DIR", help="its folder (default: audit, beside the shards)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="fields of the config")
+    return parser
+
+
+def probe_parser() -> CommandParser:
+    """``avmend probe FEATURES --targets FILE``."""
+    parser = CommandParser("avmend probe", PROBE)
+    parser.add_argument("features", type=Path, metavar="FEATURES", help="folder of sequence features")
+    parser.add_argument("--targets", required=True, type=Path, metavar="FILE", help="targets.jsonl of these clips")
+    parser.add_argument("--split", default="test", metavar="NAME", help="whose clips are asked about (default: test)")
+    parser.add_argument("--side", type=int, default=3, metavar="N", help="of the grid of cells (default: 3)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of probe.csv, probe.md (default: probe in FEATURES)")
     return parser
 
 

@@ -51,6 +51,18 @@ FINETUNE = Recipe(
 )
 
 
+DENSE = Recipe(
+    name="dense",
+    config=classification_config.DenseConfig,
+    task=CLASSIFICATION,
+    revision=1,
+    stages=deferred("trainers.classification.dense:stages"),
+    stage_names=single_stage("dense"),
+    fingerprints=deferred("trainers.classification.dense:fingerprints"),
+    base="backbone",
+)
+
+
 def case_wise(name: str, config: type[classification_config.CaseConfig], revision: int = 2) -> Recipe:
     """A recipe of small modules beside a frozen backbone, one per case, on cached features."""
     return Recipe(
@@ -89,6 +101,7 @@ RECIPES: Registry[Recipe] = Registry(
     "recipe",
     {
         "finetune": FINETUNE,
+        "dense": DENSE,
         "prompt": case_wise("prompt", classification_config.PromptConfig),
         "lora": case_wise("lora", classification_config.LoraConfig),
         "adapter": case_wise("adapter", classification_config.AdapterConfig),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 from pydantic_core import InitErrorDetails
@@ -77,6 +77,19 @@ class Corpus(Config):
                 raise InputError("there is nothing here", file=path, field=f"{field}.{name}", remedy=remedy)
 
 
+class Files(NamedTuple):
+    """What a corpus is on disk; None: it has none.
+
+    Attributes:
+        manifest, questions: of the clips.
+        targets: dense ones, of all clips.
+    """
+
+    manifest: Path
+    questions: Path | None = None
+    targets: Path | None = None
+
+
 class ManifestConfig(CorpusConfig):
     """Clips of your own."""
 
@@ -134,12 +147,11 @@ def make_corpus(config: Corpus, data: Path, stage: str | None = None) -> Path:
     Raises:
         InputError: no such source; the clips' media are not here.
     """
-    manifest, _ = make_files(config, data, stage)
-    return manifest
+    return make_files(config, data, stage).manifest
 
 
-def make_files(config: Corpus, data: Path, stage: str | None = None) -> tuple[Path, Path | None]:
-    """Manifest and questions (None: it has none) of a corpus, which are made if they are not there.
+def make_files(config: Corpus, data: Path, stage: str | None = None) -> Files:
+    """The files of a corpus, which are made if they are not there.
 
     Raises:
         InputError: no such source; the clips' media are not here.
@@ -151,7 +163,7 @@ def make_files(config: Corpus, data: Path, stage: str | None = None) -> tuple[Pa
     if split not in summary.manifests:
         message = f"the corpus {config.kind} has no manifest: it was made without media"
         raise InputError(message, field="corpus", remedy="give the folder of its videos, as videos=FOLDER")
-    return summary.manifests[split], summary.questions.get(split)
+    return Files(summary.manifests[split], summary.questions.get(split), summary.targets)
 
 
 def build_recipe(field: str, settings: dict[str, Any], name: str = "") -> TrainConfig:

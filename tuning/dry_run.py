@@ -110,6 +110,9 @@ def _questions(config: QuestionData, data: Path) -> Iterator[str]:
     clips, shards = _clips(config.corpus, data), shards_folder(config.corpus, config.ingest, data)
     yield f"clips and questions: {clips} ({_state(clips)})"
     yield f"media shards: {shards} ({_state(shards / DATASET_FILE)})"
+    if config.solos is not None:
+        learnt = "solos" if config.dense is None else "solos, then dense on the train clips"
+        yield f"backbone: finetune on {config.solos.clips} {learnt}; {NEEDS}"
     features = sorted((shards / "features").glob(f"*/{DATASET_FILE}"))
     yield f"features of {config.features.extractor}: {features[-1].parent if features else 'would be made'}"
 

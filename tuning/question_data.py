@@ -11,8 +11,9 @@ import pydantic
 from configs import Config, config_hash
 from pipelines.corpora.synthetic.solos import SolosConfig, build
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
+from shards.errors import InputError
 from shards.progress import Progress
-from trainers.classification.config import FinetuneConfig
+from trainers.classification.config import DenseConfig, FinetuneConfig
 from tuning.data import Corpus, make_files, shards_folder
 from tuning.steps import Stages, config_at
 
@@ -61,6 +62,8 @@ class QuestionData(Config):
     Attributes:
         corpus, ingest, features: data.
         solos: what makes the backbone of the features; None where they need none.
+        dense: the backbone then learns densely from the train clips: settings over the defaults of the recipe `dense`,
+            of which `side` is that of the features and `targets` the corpus's own; None: it does not.
         weights: folder of public weights, for features of those.
     """
 
@@ -68,6 +71,7 @@ class QuestionData(Config):
     ingest: IngestConfig = IngestConfig(frames=5)
     features: FeatureConfig = FeatureConfig(extractor="cavmae")
     solos: Solos | None = None
+    dense: dict[str, Any] | None = None
     weights: Path | None = None
 
     @pydantic.model_validator(mode="after")
@@ -76,12 +80,25 @@ class QuestionData(Config):
             raise ValueError("questions are asked about sequence features: set features.extractor=cavmae")
         if self.features.needs_backbone and self.solos is None:
             raise ValueError(f"the features of {self.features.extractor} need solos, which make the backbone")
+        if self.dense is not None and not self.features.needs_backbone:
+            raise ValueError(f"dense is for a backbone, the extractor {self.features.extractor} has none")
+        if self.dense is not None and not self.corpus.record.dense and "targets" not in self.dense:
+            raise ValueError(f"the corpus {self.corpus.kind} has no dense targets: set dense.targets to a file of them")
         return self
 
     @property
     def stages(self) -> int:
         """How many steps `make_sequences` has."""
-        return 3 + 3 * (self.solos is not None)
+        return 3 + 3 * (self.solos is not None) + (self.dense is not None)
+
+    def dense_recipe(self, field: str, **given: Any) -> DenseConfig:
+        """The config of the dense training; `field` is where this one is held.
+
+        Raises:
+            InputError: a setting that it has not.
+        """
+        side = {} if self.features.side is None else {"side": self.features.side}
+        return config_at(f"{field}dense", DenseConfig, {**side, **given, **(self.dense or {})})
 
 
 def check_data(config: QuestionData, field: str = "") -> None:
@@ -92,6 +109,11 @@ def check_data(config: QuestionData, field: str = "") -> None:
     """
     if config.solos is not None:
         config_at(f"{field}solos.finetune", FinetuneConfig, {**config.solos.finetune, "data": "."})
+    if config.dense is not None:
+        found = config.dense_recipe(field, data=".", backbone=".", targets=".")
+        if not found.targets.exists():
+            remedy = "correct the path, or leave it out where the corpus has its own"
+            raise InputError("there is nothing here", file=found.targets, field=f"{field}dense.targets", remedy=remedy)
     config.corpus.check_source(f"{field}corpus")
 
 
@@ -99,13 +121,18 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
     """Sequence features of the clips, and their questions; all made if they are not there."""
     from pipelines.features import extract  # here, for help without torch
     from pipelines.ingest import ingest
+    from trainers.train import train
 
     backbone = _backbone(config.solos, config.corpus.size, data, runs, stages, parent) if config.solos else None
-    manifest, questions = make_questions(config.corpus, data, stages.next())
+    files = make_files(config.corpus, data, stages.next())
+    assert files.questions is not None, f"{config.corpus.kind} is registered as a corpus with questions, but made none"
     shards = shards_folder(config.corpus, config.ingest, data)
-    ingest(manifest, shards, config.ingest, stage=stages.next())
+    ingest(files.manifest, shards, config.ingest, stage=stages.next())
+    if config.dense is not None:
+        given = {"data": shards.absolute(), "backbone": backbone, "targets": files.targets}
+        backbone = train(config.dense_recipe("", **given), runs, stages.next(), parent)
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
-    return folder, questions
+    return folder, files.questions
 
 
 def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, parent: Any) -> Path:
@@ -120,10 +147,3 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
     ingest(out / "manifest.csv", shards, config.ingest, stage=stages.next())
     settings = {**config.finetune, "data": shards.absolute()}
     return train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)
-
-
-def make_questions(config: QuestionCorpus, data: Path, stage: str | None = None) -> tuple[Path, Path]:
-    """Manifest and questions, which are made if they are not there."""
-    manifest, questions = make_files(config, data, stage)
-    assert questions is not None, f"{config.kind} is registered as a corpus with questions, but made none"
-    return manifest, questions

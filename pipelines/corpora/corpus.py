@@ -43,12 +43,14 @@ class Summary:
         manifests: split (of `Corpus.splits`) -> manifest; empty where the media are not here.
         questions: split -> file of questions.
         lines: what to print about it.
+        targets: file of dense targets of all clips, see `shards.dense_targets`.
     """
 
     clips: int
     manifests: Mapping[str, Path] = field(default_factory=dict)
     questions: Mapping[str, Path] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    targets: Path | None = None
 
 
 ConfigT = TypeVar("ConfigT", bound=CorpusConfig)
@@ -64,12 +66,14 @@ class Corpus(Generic[ConfigT]):
             finished, and raises `shards.errors.InputError` for a source that is none.
         splits: the ways in which its clips are split, the usual one first; each has a manifest.
         asks: it has questions about the clips, split likewise.
+        dense: it has dense targets of the clips.
     """
 
     config: type[ConfigT]
     build: Callable[[ConfigT, Path, StartProgress], Summary]
     splits: tuple[str, ...] = ("default",)
     asks: bool = False
+    dense: bool = False
 
     @property
     def about(self) -> str:

@@ -25,8 +25,8 @@ CORPORA: Registry[Corpus[Any]] = Registry(
     {
         "scenes": Corpus(scenes.ScenesConfig, scenes.build),
         "scenes-multi": Corpus(scenes_multi.ScenesMultiConfig, scenes_multi.build),
-        "ensembles": Corpus(ensembles.EnsemblesConfig, ensemble_corpus.build, asks=True),
-        "ensembles-2": Corpus(ensembles_2.Ensembles2Config, ensembles_2.build, asks=True),
+        "ensembles": Corpus(ensembles.EnsemblesConfig, ensemble_corpus.build, asks=True, dense=True),
+        "ensembles-2": Corpus(ensembles_2.Ensembles2Config, ensembles_2.build, asks=True, dense=True),
         "solos": Corpus(solos.SolosConfig, solos.build),
         "music_avqa": Corpus(music_avqa.MusicAvqaConfig, music_avqa.build, ("official", "disjoint"), asks=True),
         "music_avqa_v2": Corpus(

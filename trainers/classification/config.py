@@ -137,6 +137,27 @@ class FinetuneConfig(TrainConfig):
         return self
 
 
+class DenseConfig(TrainConfig):
+    """Dense training of a fine-tuned backbone: what each second and each place of ensembles holds.
+
+    Attributes:
+        backbone: folder of the fine-tuned run that it starts from.
+        targets: JSON Lines by clip, `targets.jsonl` of a corpus: who sounds in which second and how loud, who is seen
+            where. Only clips of the train split are learnt from.
+        side: of the grid of cells that the picture is told in; None: the network's own.
+        level: weight of the levels beside who sounds.
+    """
+
+    recipe: Literal["dense"] = "dense"
+    backbone: Path
+    targets: Path
+    side: int | None = pydantic.Field(default=3, ge=1)
+    level: float = pydantic.Field(default=1.0, ge=0)
+    epochs: int = pydantic.Field(default=3, ge=1)
+    batch_size: int = pydantic.Field(default=16, ge=1)
+    lr: float = pydantic.Field(default=1e-3, gt=0)
+
+
 class CaseConfig(TrainConfig):
     """What the case-wise recipes share: a frozen backbone, one small module per case, cached features.
 

@@ -283,6 +283,9 @@ def case_fingerprints(config: CaseConfig) -> Fingerprints:
         InputError: either is missing, or the features are, or the module has sizes that the backbone has not.
     """
     info, backbone = media_info(config.data), load_backbone(config.backbone)
+    if backbone.dense:
+        message, remedy = "learnt densely, for sequence features; its joint encoder did not", "give a 'finetune' run"
+        raise InputError(message, file=config.backbone, field="backbone", remedy=remedy)
     build_case_module(config, backbone.net)  # refuses a depth beyond the backbone before anything is made
     find_features(config, backbone)
     return Fingerprints(info.fingerprint(), backbone.fingerprint)

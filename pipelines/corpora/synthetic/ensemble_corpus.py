@@ -13,11 +13,12 @@ from pipelines.corpora.synthetic.balance import ask_all
 from pipelines.corpora.synthetic.design import CLASSES
 from pipelines.corpora.synthetic.ensembles import EnsemblesConfig, describe_ensemble
 from pipelines.corpora.synthetic.scenes import write_scenes
+from shards.dense_targets import TARGETS_FILE, DenseTarget, Place, save_targets
 from shards.questions import QUESTIONS_FILE, save_questions
 
 
 def build(config: EnsemblesConfig, out: str | Path, progress: StartProgress) -> Summary:
-    """Make ``clips/``, ``questions.jsonl``, ``corpus.json`` and ``manifest.csv`` in ``out``.
+    """Make ``clips/``, ``questions.jsonl``, ``targets.jsonl``, ``corpus.json`` and ``manifest.csv`` in ``out``.
 
     ``corpus.json`` holds the settings, how sound and picture inform each other in the clips drawn, and the
     questions' counts and question-only accuracies. Finished clips of the same description are kept, so a killed
@@ -37,9 +38,30 @@ def build(config: EnsemblesConfig, out: str | Path, progress: StartProgress) -> 
     }
     manifest = write_scenes(out, scenes, splits, facts, config.jobs, progress)
     path = save_questions(Path(out) / QUESTIONS_FILE, questions)
+    targets = save_targets(Path(out) / TARGETS_FILE, map(target_of, scenes))
     lines = [f"{config.clips} clips: {manifest}", f"{len(questions)} questions: {path}"]
+    lines += [f"dense targets: {targets}"]
     lines += [table(found)] if found else []
-    return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines))
+    return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines), targets)
+
+
+def target_of(scene: Mapping[str, Any]) -> DenseTarget:
+    """The dense target of an ensemble: of each second who plays, at their loudness while they play, and where
+    everybody is seen in the middle of the clip."""
+    seconds: list[dict[str, float]] = [{} for _ in range(round(scene["seconds"]))]
+    for sound in scene["sounds"]:
+        for second in range(sound["start_s"], sound["end_s"]):
+            seconds[second][sound["class"]] = sound["playing_db"]
+    return DenseTarget(
+        clip=scene["id"],
+        seconds=tuple(seconds),
+        places=tuple(_place(item, scene["seconds"] / 2) for item in scene["objects"]),
+    )
+
+
+def _place(item: Mapping[str, Any], time: float) -> Place:
+    x, y = (min(max(item[at] + time * item[f"drift_{at}"], 0.0), 1.0) for at in ("x", "y"))
+    return Place.model_validate({"class": item["class"], "x": round(x, 4), "y": round(y, 4)})
 
 
 def informed(scenes: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -21,11 +21,12 @@ from pipelines.corpora.corpus import EncodedConfig, StartProgress, Summary
 from pipelines.corpora.question_report import report, table
 from pipelines.corpora.synthetic.balance import ask_with_fillings
 from pipelines.corpora.synthetic.design import CLASSES
-from pipelines.corpora.synthetic.ensemble_corpus import informed
+from pipelines.corpora.synthetic.ensemble_corpus import informed, target_of
 from pipelines.corpora.synthetic.ensembles import scene_of, split_of
 from pipelines.corpora.synthetic.observers import TemplatedQuestion, accuracies_of_observers
 from pipelines.corpora.synthetic.question_templates_2 import KINDS_2, TEMPLATES_2
 from pipelines.corpora.synthetic.scenes import rng_of, write_scenes
+from shards.dense_targets import TARGETS_FILE, save_targets
 from shards.questions import QUESTIONS_FILE, save_questions
 
 GENERATOR = "ensembles/2"  # change it with anything that changes the clips
@@ -108,7 +109,7 @@ def ask(config: Ensembles2Config, earlier: Callable[[dict[str, Any]], Any] = lam
 
 
 def build(config: Ensembles2Config, out: str | Path, progress: StartProgress) -> Summary:
-    """Make ``clips/``, ``questions.jsonl``, ``corpus.json`` and ``manifest.csv`` in ``out``.
+    """Make ``clips/``, ``questions.jsonl``, ``targets.jsonl``, ``corpus.json`` and ``manifest.csv`` in ``out``.
 
     ``corpus.json`` holds the settings, how sound and picture inform each other in the clips drawn, the questions'
     counts, and accuracies by kind: of the question alone, and of Bayes-optimal observers that know a part of the
@@ -119,9 +120,11 @@ def build(config: Ensembles2Config, out: str | Path, progress: StartProgress) ->
     facts = {**header, **made.informed, **made.report}
     manifest = write_scenes(out, made.scenes, made.splits, facts, config.jobs, progress)
     path = save_questions(Path(out) / QUESTIONS_FILE, [question for question, _ in made.questions])
+    targets = save_targets(Path(out) / TARGETS_FILE, map(target_of, made.scenes))
     lines = [f"{config.clips} clips: {manifest}", f"{len(made.questions)} questions: {path}"]
+    lines += [f"dense targets: {targets}"]
     lines += [table(made.report)] if made.report else []
-    return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines))
+    return Summary(config.clips, {"default": manifest}, {"default": path}, tuple(lines), targets)
 
 
 def _observers(path: Path, facts: dict[str, Any]) -> dict[str, dict[str, float]] | None:
