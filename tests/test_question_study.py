@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from configs import load_config
+from shards.errors import InputError
 from tests.test_study import made, of_kind
 from trainers.avqa.config import AVQAConfig
 from trainers.tracking import Store
@@ -35,7 +36,7 @@ def preset(folder: Path, **changes: object) -> str:
 @unit
 def test_runs_are_networks_times_seeds_times_rows_each_laid_over_the_other(tmp_path):
     config = load_config(QuestionStudyConfig, preset(tmp_path))
-    runs = list(config.runs(data="d", questions="q"))
+    runs = [run.config for run in config.runs(data="d", questions="q")]
     assert all(isinstance(run, AVQAConfig) for run in runs)
     assert [(r.network, r.seed, r.method, r.absent, r.lr, r.sizes.get("dim")) for r in runs] == [
         ("avst", 3, "zero", None, 1e-3, 16),
@@ -81,11 +82,30 @@ def test_a_typo_is_refused_before_any_work(tmp_path, capsys, changes, parts):
 
 
 @unit
+def test_a_row_starts_from_another_rows_run_of_its_network_and_seed(tmp_path):
+    rows = {**ROWS, "frozen": {"start": "zero", "freeze": ["network"], "recovery": "rmm"}}
+    runs = {
+        run.name: run
+        for run in load_config(QuestionStudyConfig, preset(tmp_path, rows=rows)).runs(data="d", questions="q")
+    }
+    starts = {name: run.start for name, run in runs.items() if run.start is not None}
+    assert starts == {
+        (network, seed, "frozen"): (network, seed, "zero") for network, seed in (("avst", 3), ("avst", 4), ("avsd", 0))
+    }
+    assert {*starts.values()} <= {*runs}
+    assert all(runs[name].config.freeze == ("network",) for name in starts)
+    for start in ("zeroo", "frozen"):
+        rows["frozen"]["start"] = start
+        with pytest.raises(InputError, match=f"no row '{start}' to start from"):
+            load_config(QuestionStudyConfig, preset(tmp_path, rows=rows))
+
+
+@unit
 @pytest.mark.parametrize("name", of_kind("avqa"))
 def test_every_preset_is_sound_and_has_the_rows_of_the_table(name):
     config = load_config(QuestionStudyConfig, name)
     check(config)
-    rows = {(run.method, run.absent) for run in config.runs(data=".", questions=".")}
+    rows = {(run.method, run.absent) for run, *_ in config.runs(data=".", questions=".")}
     assert {("zero", None), ("rmm_avr", None), ("specialist", "audio"), ("specialist", "visual")} <= rows
     solos = config.solos
     assert solos is not None

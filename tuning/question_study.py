@@ -7,7 +7,9 @@ call finished.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from configs import config_to_dict
 from configs.cluster import ray_session
@@ -17,7 +19,7 @@ from trainers.identity import config_identity
 from tuning.question_data import check_data, make_sequences
 from tuning.several import train_several
 from tuning.steps import Stages, config_at
-from tuning.study_config import QuestionStudyConfig
+from tuning.study_config import QuestionStudyConfig, RunName, StudyRun
 
 
 def check(config: QuestionStudyConfig) -> None:
@@ -38,13 +40,33 @@ def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Pat
     check(config)
     runs = runs.absolute()
     out = runs / f"{name}-{config_identity(config)}"
-    stages = Stages(config.stages + 2)
+    stages = Stages(config.stages + 3)
     params = {"study": name, **config_to_dict(config.corpus)}
     with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
         features, questions = make_sequences(config, data, runs, stages, parent)
-        configs = list(config.runs(data=features.absolute(), questions=questions.absolute()))
-        trained = train_several(configs, runs, stages.next(), parent)
+        trained = _train_all(config, runs, stages, parent, data=features.absolute(), questions=questions.absolute())
         settings = config_at("evaluate", QuestionEvaluation, config.evaluate)
         evaluate(trained, settings, out, runs, stages.next(), parent)
         parent.note((out / "results.md").read_text(encoding="utf-8"))
     return out
+
+
+def _train_all(config: QuestionStudyConfig, runs: Path, stages: Stages, parent: Any, **given: Path) -> list[Path]:
+    """The folders of all runs in the study's order: first those that start from nothing, then those that start from
+    one of them."""
+    planned = list(config.runs(**given))
+    first = [run for run in planned if run.start is None]
+    folders = dict(zip([run.name for run in first], _train(first, {}, runs, stages, parent), strict=True))
+    second = [run for run in planned if run.start is not None]
+    folders |= zip([run.name for run in second], _train(second, folders, runs, stages, parent), strict=True)
+    return [folders[run.name] for run in planned]
+
+
+def _train(
+    planned: Sequence[StudyRun], folders: Mapping[RunName, Path], runs: Path, stages: Stages, parent: Any
+) -> list[Path]:
+    configs = [
+        run.config if run.start is None else run.config.model_copy(update={"network_from": folders[run.start]})
+        for run in planned
+    ]
+    return train_several(configs, runs, stages.next(), parent)

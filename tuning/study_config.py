@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pydantic
 
 from configs import Config
 from pipelines.settings import FeatureConfig, IngestConfig
+from shards.errors import nearest
 from trainers.avqa.config import AVQAConfig
 from trainers.config import TrainConfig
 from tuning.data import Corpus, build_recipe
@@ -45,6 +46,23 @@ class ClassificationStudyConfig(Config):
         return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
 
 
+RunName = tuple[str, int, str]  # network, seed, row
+
+
+class StudyRun(NamedTuple):
+    """One training of a study.
+
+    Attributes:
+        config: of the run; `network_from` is left to be set where it starts from another one.
+        name: network, seed and row of the study.
+        start: name of the run that it starts from, if any.
+    """
+
+    config: AVQAConfig
+    name: RunName
+    start: RunName | None = None
+
+
 class QuestionStudyConfig(QuestionData):
     """All of a study of question answering: its data, and what is trained on them.
 
@@ -53,7 +71,8 @@ class QuestionStudyConfig(QuestionData):
         seeds: every row is trained once per seed.
         training: settings that all runs share, over the defaults of `avqa`.
         networks: by name of the network, settings over `training`; `seeds` there replaces the seeds.
-        rows: by name in the tables, settings over those of the network; `label` there is another name.
+        rows: by name in the tables, settings over those of the network; `label` there is another name, `start` the
+            row from whose run, of the same network and seed, this one's network starts (`network_from`).
         evaluate: settings over the defaults of `trainers.avqa.config.QuestionEvaluation`.
     """
 
@@ -64,8 +83,18 @@ class QuestionStudyConfig(QuestionData):
     rows: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
     evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
 
-    def runs(self, **given: Any) -> Iterator[AVQAConfig]:
-        """Every run's config: network by network, seed by seed, row by row.
+    @pydantic.model_validator(mode="after")
+    def _starts_are_rows(self) -> QuestionStudyConfig:
+        for name, settings in self.rows.items():
+            start = settings.get("start")
+            if start is not None and (start not in self.rows or "start" in self.rows[start]):
+                others = [row for row, own in self.rows.items() if "start" not in own]
+                hint = nearest(str(start), others)
+                raise ValueError(f"rows.{name}.start: no row '{start}' to start from; {hint}known: {', '.join(others)}")
+        return self
+
+    def runs(self, **given: Any) -> Iterator[StudyRun]:
+        """Every run: network by network, seed by seed, row by row.
 
         Raises:
             InputError: a setting that `avqa` has not, naming its place in the study.
@@ -75,10 +104,12 @@ class QuestionStudyConfig(QuestionData):
             shared = laid_over(self.training, {k: v for k, v in own.items() if k != "seeds"})
             for seed in seeds:
                 for row, settings in self.rows.items():
+                    settings = dict(settings)
+                    start = settings.pop("start", None)
                     values = laid_over({"network": network, "label": row, **shared}, settings)
-                    yield config_at(
-                        f"networks.{network} with rows.{row}", AVQAConfig, {**values, **given, "seed": seed}
-                    )
+                    where = f"networks.{network} with rows.{row}"
+                    config = config_at(where, AVQAConfig, {**values, **given, "seed": seed})
+                    yield StudyRun(config, (network, seed, row), None if start is None else (network, seed, start))
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
