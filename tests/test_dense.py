@@ -12,6 +12,10 @@ import torch
 
 from configs.backbone import load_backbone
 from models.backbone import weights_fingerprint
+from pipelines.corpora.synthetic.drawing import draw
+from pipelines.corpora.synthetic.ensemble_corpus import target_of
+from pipelines.corpora.synthetic.ensembles_2 import Ensembles2Config, describe
+from pipelines.corpora.synthetic.sound import synthesise
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from shards.checkpoint import load_checkpoint
@@ -67,6 +71,26 @@ def test_levels_and_cells_are_those_of_the_moments_and_places_asked_for():
     assert np.argwhere(grid).tolist() == [[5, 1], [6, 0]]  # row 1 column 2, row 2 column 0
     with pytest.raises(InputError, match="ends after 3 seconds"):
         target.levels(("a",), np.array([3.2]))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_targets_of_ensembles_are_what_is_drawn_and_synthesised(number):
+    """Measured in the sound and the pictures themselves, one performer at a time."""
+    scene = describe(Ensembles2Config(clips=10, seconds=5, size=96, fps=2), number)
+    target = target_of(scene)
+    for sound in scene["sounds"]:
+        alone = synthesise({**scene, "sounds": [sound], "noise": {**scene["noise"], "loudness_db": -120.0}})
+        power = (alone**2).reshape(5, -1).mean(axis=1)
+        plays = [sound["class"] in second for second in target.seconds]
+        levels = {second[sound["class"]] for second, there in zip(target.seconds, plays, strict=True) if there}
+        assert 10 * np.log10(power[plays].mean()) == pytest.approx(*levels, abs=0.5)
+        assert power[plays].sum() > 0.95 * power.sum()
+    assert {name for second in target.seconds for name in second} == {sound["class"] for sound in scene["sounds"]}
+    empty = draw({**scene, "objects": []}).astype(int)
+    for item, place in zip(scene["objects"], target.places, strict=True):
+        differs = np.abs(draw({**scene, "objects": [item]}) - empty).sum(axis=-1)[5] > 30  # at the middle of the clip
+        y, x = ((np.flatnonzero(differs.any(axis=axis)).mean() + 0.5) / 96 for axis in (1, 0))
+        assert (place.name, place.x, place.y) == (item["class"], pytest.approx(x, abs=0.06), pytest.approx(y, abs=0.06))
 
 
 def test_targets_are_read_as_they_were_written(tmp_path):

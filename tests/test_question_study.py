@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from configs import load_config
+from configs.backbone import load_backbone
 from shards.errors import InputError
+from shards.schema import DatasetInfo
 from tests.test_study import made, of_kind
 from trainers.avqa.config import AVQAConfig
 from trainers.tracking import Store
@@ -62,6 +64,13 @@ def test_runs_are_networks_times_seeds_times_rows_each_laid_over_the_other(tmp_p
         ({"training": {"epochs": 0}}, ["epochs", "0 does not fit"]),
         ({"solos": None}, ["need solos"]),
         ({"solos": {"clips": 8, "finetune": {"epoch": 3}}}, ["solos.finetune.epoch", "mean 'epochs'"]),
+        ({"dense": {"epoch": 3}}, ["dense.epoch", "mean 'epochs'"]),
+        ({"dense": {"targets": "none.jsonl"}}, ["none.jsonl", "dense.targets"]),
+        ({"dense": {}, "features": {"extractor": "vggish+resnet18"}}, ["dense is for a backbone"]),
+        (
+            {"dense": {}, "corpus": {"kind": "manifest", "source": "a.csv", "questions": "q.jsonl"}},
+            ["no dense targets", "set dense.targets"],
+        ),
         ({"corpus": {"kind": "ensembles"}}, ["is required"]),
         ({"corpus": {"kind": "manifest", "source": "a.csv"}}, ["needs source and questions"]),
         (
@@ -124,6 +133,9 @@ def test_the_demo_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_roo
     for method in ("avst | zero", "avst | rmm_avr", "avst | specialist", " | question look-up"):
         assert f"| {method} |" in printed
     (out,) = mlflow_root.glob("avqa_demo-*")
+    (dense,) = mlflow_root.glob("dense-*")
+    (features,) = (tmp_path / "data").glob("shards-*/features/*/dataset.json")
+    assert DatasetInfo.load(features.parent).backbone.fingerprint == load_backbone(dense).fingerprint
     assert {"results.csv", "results.md", "results.png", "masks.csv"} <= {p.name for p in out.iterdir()}
     client = Store(mlflow_root).client
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -5,7 +5,8 @@ Everything is fitted on train clips and asked of others. Shapes: N clips, T step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainers.multilabel_metrics import mean_average_precision
 
 DECAY = 1e-4  # of the probes' weights, over a mean loss of standardised features
 STEPS = 60  # of LBFGS
+MIDDLE_DB, SCALE_DB = -30.0, 10.0  # of levels, as they are fitted
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Probed:
     heard: np.ndarray
     looked: np.ndarray
 
+    def of(self, chosen: np.ndarray) -> Probed:
+        """Those clips alone, bool [N]."""
+        return Probed(**{name: x[chosen] for name, x in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -48,16 +54,21 @@ class Figure:
     Attributes:
         modality: whose features.
         what: in words.
-        right: bool, one per item that was asked; of figures that are no share [0].
-        floor: share right without looking: the most frequent train answer, or a coin.
-        value: the figure, if it is no share of items.
+        value: share right, mAP, or dB.
+        floor: the same without looking: of the most frequent train answer, a coin, a random order, the mean level.
+        right: bool, one per item that was asked; None where the value is no share of items.
     """
 
     modality: str
     what: str
-    right: np.ndarray
+    value: float
     floor: float
-    value: float = float("nan")
+    right: np.ndarray | None = None
+
+    @classmethod
+    def share(cls, modality: str, what: str, right: np.ndarray, floor: float) -> Figure:
+        """Of items that are right or wrong."""
+        return cls(modality, what, _mean(right), floor, right)
 
 
 class Linear:
@@ -69,7 +80,7 @@ class Linear:
         outputs: K.
     """
 
-    def __init__(self, rows: np.ndarray, loss, outputs: int):
+    def __init__(self, rows: np.ndarray, loss: Callable[[Tensor], Tensor], outputs: int):
         x = torch.from_numpy(rows).float()
         self.mean, self.std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
         self.weight = torch.zeros(x.shape[1] + 1, outputs, requires_grad=True)
@@ -119,107 +130,77 @@ def known_values(rows: np.ndarray, wanted: np.ndarray) -> Linear:
 def figures(train: Probed, test: Probed) -> Iterator[Figure]:
     """All figures of a set of features."""
     if train.heard.any() and test.heard.any():
-        yield from _of_sound(train, test)
+        yield from _of_sound(*(clips.of(clips.heard) for clips in (train, test)))
     if train.looked.any() and test.looked.any():
-        yield from _of_pictures(train, test)
+        yield from _of_pictures(*(clips.of(clips.looked) for clips in (train, test)))
 
 
 def _of_sound(train: Probed, test: Probed) -> Iterator[Figure]:
-    rows, levels = _steps(train)
-    others, truth = _steps(test)
-    sounding, sounds = ~np.isnan(levels), ~np.isnan(truth)
-    logits = several(rows, sounding)(others)
-    yield Figure(
-        "audio",
-        "who sounds in a second, mAP",
-        np.zeros(0, bool),
-        float(sounds.mean(axis=0)[sounds.any(axis=0)].mean()),
-        mean_average_precision(sounds, logits)[0],
-    )
-    yield Figure(
-        "audio",
-        "who sounds in a second, all right",
-        ((logits > 0) == sounds).all(axis=1),
-        _share((sounds == _most_frequent(sounding)).all(axis=1)),
-    )
-    guess = known_values(rows, (levels + 30) / 10)(others)
-    off = 10 * np.abs(guess - (truth + 30) / 10)[sounds]
-    mean = np.nanmean(levels)
-    yield Figure(
-        "audio",
-        "loudness, mean error in dB",
-        np.zeros(0, bool),
-        float(np.abs(truth - mean)[sounds].mean()),
-        float(off.mean()),
-    )
-    shape = test.levels[test.heard].shape
-    probable = (1 / (1 + np.exp(-logits.astype(np.float64)))).reshape(shape)
-    guess = guess.reshape(shape)
-    true = test.levels[test.heard]
-    yield Figure("audio", "louder of two", np.array(list(_louder(true, probable, guess)), bool), 0.5)
-    yield Figure("audio", "first of two", np.array(list(_first(true, probable)), bool), 0.5)
-    yield _count("audio", "how many are heard", train, test)
+    rows, others = _flat(train.audio), _flat(test.audio)
+    levels, truth = _flat(train.levels), _flat(test.levels)
+    logits = several(rows, ~np.isnan(levels))(others)
+    guess = MIDDLE_DB + SCALE_DB * known_values(rows, (levels - MIDDLE_DB) / SCALE_DB)(others)
+    yield from _sets("audio", "who sounds in a second", ~np.isnan(levels), ~np.isnan(truth), logits)
+    errors = (np.abs(values - truth)[~np.isnan(truth)] for values in (guess, np.nanmean(levels)))
+    yield Figure("audio", "how loud, mean error in dB", *map(_mean, errors))
+    probable = (1 / (1 + np.exp(-logits.astype(np.float64)))).reshape(test.levels.shape)
+    louder = list(_louder(test.levels, probable, guess.reshape(test.levels.shape)))
+    yield Figure.share("audio", "louder of two", np.array(louder, bool), 0.5)
+    yield Figure.share("audio", "first of two", np.array(list(_first(test.levels, probable)), bool), 0.5)
+    heard = [(~np.isnan(clips.levels)).any(axis=1).sum(axis=1) for clips in (train, test)]
+    yield _count("audio", "how many are heard", train.audio, test.audio, *heard)
 
 
 def _of_pictures(train: Probed, test: Probed) -> Iterator[Figure]:
-    rows, others = (p.visual[p.looked].reshape(-1, p.visual.shape[-1]) for p in (train, test))
-    wanted, truth = (p.cells[p.looked].reshape(-1, p.cells.shape[-1]) for p in (train, test))
-    logits = several(rows, wanted)(others)
-    prevalence = truth.mean(axis=0)[truth.any(axis=0)]
-    yield Figure(
-        "visual",
-        "who is seen in a cell, mAP",
-        np.zeros(0, bool),
-        float(prevalence.mean()),
-        mean_average_precision(truth, logits)[0],
-    )
-    yield Figure(
-        "visual",
-        "who is seen in a cell, all right",
-        ((logits > 0) == truth).all(axis=1),
-        _share((truth == _most_frequent(wanted)).all(axis=1)),
-    )
-    single, alone = wanted.sum(axis=1) == 1, truth.sum(axis=1) == 1
-    classes = wanted[single].argmax(axis=1)
-    found = one_of(rows[single], classes, wanted.shape[1])(others[alone]).argmax(axis=1)
-    usual = np.bincount(classes, minlength=wanted.shape[1]).argmax()
-    yield Figure(
-        "visual",
-        "who it is, in a cell with one",
-        found == truth[alone].argmax(axis=1),
-        _share(truth[alone].argmax(axis=1) == usual),
-    )
-    yield _count("visual", "how many are seen", train, test)
+    rows, others = _flat(train.visual), _flat(test.visual)
+    wanted, truth = _flat(train.cells), _flat(test.cells)
+    yield from _sets("visual", "who is seen in a cell", wanted, truth, several(rows, wanted)(others))
+    one, alone = wanted.sum(axis=1) == 1, truth.sum(axis=1) == 1
+    if one.any() and alone.any():
+        classes, own = wanted[one].argmax(axis=1), truth[alone].argmax(axis=1)
+        found = one_of(rows[one], classes, wanted.shape[1])(others[alone]).argmax(axis=1)
+        floor = _mean(own == np.bincount(classes).argmax())
+        yield Figure.share("visual", "who it is, in a cell with one", found == own, floor)
+    yield _count("visual", "how many are seen", train.visual, test.visual, train.seen, test.seen)
 
 
-def _steps(clips: Probed) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [N * T, D] and levels [N * T, C] of the clips that are heard."""
-    return clips.audio[clips.heard].reshape(-1, clips.audio.shape[-1]), clips.levels[clips.heard].reshape(
-        -1, clips.levels.shape[-1]
-    )
+def _sets(modality: str, what: str, wanted: np.ndarray, truth: np.ndarray, logits: np.ndarray) -> Iterator[Figure]:
+    """Of sets of classes, bool [R, C]: mAP over the classes that occur, and how often the whole set is right."""
+    occurring = truth.any(axis=0)
+    precision = mean_average_precision(truth[:, occurring], logits[:, occurring])[0]
+    yield Figure(modality, f"{what}, mAP", precision, _mean(truth[:, occurring]))
+    sets, counts = np.unique(wanted, axis=0, return_counts=True)
+    floor = _mean((truth == sets[counts.argmax()]).all(axis=1))
+    yield Figure.share(modality, f"{what}, all right", ((logits > 0) == truth).all(axis=1), floor)
 
 
-def _most_frequent(sets: np.ndarray) -> np.ndarray:
-    """The most frequent row of bool [N, C]."""
-    rows, counts = np.unique(sets, axis=0, return_counts=True)
-    return rows[counts.argmax()]
+def _count(
+    modality: str, what: str, rows: np.ndarray, others: np.ndarray, wanted: np.ndarray, truth: np.ndarray
+) -> Figure:
+    """How many, from mean and maximum of rows [N, R, D] over R."""
+    both = [np.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1) for x in (rows, others)]
+    found = one_of(both[0], wanted, int(wanted.max()) + 1)(both[1]).argmax(axis=1)
+    return Figure.share(modality, what, found == truth, _mean(truth == np.bincount(wanted).argmax()))
 
 
-def _share(right: np.ndarray) -> float:
-    return float(right.mean()) if len(right) else float("nan")
+def _flat(x: np.ndarray) -> np.ndarray:
+    """[N, R, D] to [N * R, D]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(x.mean()) if x.size else float("nan")
 
 
 def _pairs(levels: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Clip and two classes that both sound in it, the one with the lower number first."""
+    """Clip and two classes that both sound in it."""
     for clip, there in enumerate((~np.isnan(levels)).any(axis=1)):
-        names = np.flatnonzero(there).tolist()
-        yield from ((clip, a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+        yield from ((clip, a, b) for a, b in itertools.combinations(np.flatnonzero(there).tolist(), 2))
 
 
 def _louder(levels: np.ndarray, probable: np.ndarray, guess: np.ndarray) -> Iterator[bool]:
     """Whether the louder of two is found: by the mean of the guessed levels, weighted by how probably it sounds."""
-    weights = probable / probable.sum(axis=1, keepdims=True)
-    guessed = (weights * guess).sum(axis=1)
+    guessed = (probable * guess).sum(axis=1) / probable.sum(axis=1)
     for clip, a, b in _pairs(levels):
         true = np.nanmax(levels[clip, :, a]) - np.nanmax(levels[clip, :, b])
         if true:
@@ -233,19 +214,3 @@ def _first(levels: np.ndarray, probable: np.ndarray) -> Iterator[bool]:
         begins = [int(np.flatnonzero(~np.isnan(levels[clip, :, c]))[0]) for c in (a, b)]
         if begins[0] != begins[1]:
             yield bool((before[clip, a] < before[clip, b]) == (begins[0] < begins[1]))
-
-
-def _count(modality: str, what: str, train: Probed, test: Probed) -> Figure:
-    """How many, from mean and maximum over steps or cells."""
-    (rows, wanted), (others, truth) = (_counted(modality, clips) for clips in (train, test))
-    most = int(max(wanted.max(), truth.max())) + 1
-    found = one_of(rows, wanted, most)(others).argmax(axis=1)
-    return Figure(modality, what, found == truth, _share(truth == np.bincount(wanted).argmax()))
-
-
-def _counted(modality: str, clips: Probed) -> tuple[np.ndarray, np.ndarray]:
-    known = clips.heard if modality == "audio" else clips.looked
-    values = (clips.audio if modality == "audio" else clips.visual)[known]
-    rows = np.concatenate([values.mean(axis=1), values.max(axis=1)], axis=1)
-    heard = (~np.isnan(clips.levels)).any(axis=1).sum(axis=1)
-    return rows, (heard if modality == "audio" else clips.seen)[known]

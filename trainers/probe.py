@@ -133,10 +133,8 @@ def averaged(places: np.ndarray, side: int) -> np.ndarray:
 
 
 def _row(features: str, figure: Figure) -> ProbeRow:
-    if not len(figure.right):
-        return ProbeRow(features, figure.modality, figure.what, 0, figure.value, math.nan, math.nan, figure.floor)
-    items, value, low, high = share(figure.right)
-    return ProbeRow(features, figure.modality, figure.what, items, value, low, high, figure.floor)
+    items, _, low, high = (0, 0, math.nan, math.nan) if figure.right is None else share(figure.right)
+    return ProbeRow(features, figure.modality, figure.what, items, figure.value, low, high, figure.floor)
 
 
 def markdown(rows: Sequence[ProbeRow], split: str) -> str:
