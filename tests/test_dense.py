@@ -53,7 +53,7 @@ def trained(settings: DenseConfig, folder: Path) -> Log:
 @pytest.fixture(scope="module")
 def taught(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Log]:
     folder = tmp_path_factory.mktemp("runs") / "dense"
-    return folder, trained(config(world, epochs=24, lr=4e-3), folder)
+    return folder, trained(config(world, epochs=16, lr=6e-3), folder)
 
 
 def test_levels_and_cells_are_those_of_the_moments_and_places_asked_for():
@@ -169,6 +169,23 @@ def test_clips_without_a_target_are_left_out_and_told(world, tmp_path):
     assert len(stage.train) == 40
     both = [recipe_of(c).fingerprints(c).data for c in (some, config(world))]
     assert both[0] != both[1]
+
+
+def test_a_clip_in_which_nobody_is_heard_or_seen_teaches_that_and_one_of_which_nothing_is_known_nothing(
+    world, tmp_path
+):
+    known = list(load_targets(world / "targets.jsonl").values())[:8]
+    known[0] = DenseTarget(clip=known[0].clip, seconds=({},) * STEPS)
+    known[1] = DenseTarget(clip=known[1].clip)
+    known[3] = known[3].model_copy(update={"places": None})  # and it has no sound
+    save_targets(tmp_path / "some.jsonl", known)
+    some = config(world, targets=tmp_path / "some.jsonl")
+    (stage,) = recipe_of(some).stages(some)
+    assert [stage.train.data.ids[i] for i in stage.train.positions] == [known[i].clip for i in (0, 2, 4, 5, 6, 7)]
+    batch = stage.train.batch([0])
+    assert batch.present.tolist() == [[True, False]]
+    assert batch.label.isnan().all()
+    assert stage.objective(batch).loss > 0
 
 
 def test_what_is_absent_or_not_annotated_reaches_neither_loss_nor_gradient(world):

@@ -57,7 +57,7 @@ class DenseBatch(AVBatch):
 
 
 class DenseItems(Items):
-    """The clips of one split that have a target.
+    """The clips of one split that a target tells something of.
 
     Args:
         data: media shards of one split.
@@ -79,7 +79,8 @@ class DenseItems(Items):
     ):
         self.data, self.targets, self.classes = data, targets, classes
         self.backbone, self.steps, self.side = backbone, steps, side
-        self.positions = [i for i, clip in enumerate(data.ids) if clip in targets]
+        told = np.array([_told(targets.get(clip)) for clip in data.ids]).reshape(-1, 2)
+        self.positions = np.flatnonzero((data.present & told).any(axis=1)).tolist()
         sizes = backbone.net.config
         self._length, self._size = sizes.target_length, sizes.image_size
         blank = {"audio": (self._length, 128), "visual": (3, self._size, self._size)}
@@ -113,6 +114,11 @@ class DenseItems(Items):
             cells = target.cells(self.classes, self.side).astype(np.float32)
         label, seen = torch.from_numpy(levels), torch.from_numpy(cells)
         return *masked(values, self._blank), label, torch.tensor(i), seen
+
+
+def _told(target: DenseTarget | None) -> tuple[bool, bool]:
+    """Whether a target tells of sound and of the picture."""
+    return target is not None and target.seconds is not None, target is not None and target.places is not None
 
 
 class DenseLoss(nn.Module):
@@ -215,8 +221,8 @@ def train_targets(
         InputError: there are none, or none that tells anything.
     """
     ids = set(train.ids)
-    found = {clip: target for clip, target in targets.items() if clip in ids and target.classes()}
-    if not found:
+    found = {clip: target for clip, target in targets.items() if clip in ids and any(_told(target))}
+    if not classes_of(found.values()):
         message = f"names no clip of the train split of {config.data}, or nobody in them"
         raise InputError(message, file=config.targets, field="targets", remedy="give the targets of these clips")
     return found
