@@ -24,7 +24,7 @@ from shards.errors import InputError
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS
 from tests.fixtures.dense import SIDE, STEPS, dense_world, truth
-from tests.test_loop import Log
+from tests.test_loop import Killed, Log, assert_equal, train
 from trainers.classification.config import DenseConfig, PromptConfig
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
@@ -147,10 +147,19 @@ def test_its_run_is_a_backbone_of_features_and_of_nothing_else(world, taught):
         recipe_of(prompts).fingerprints(prompts)
 
 
+def test_a_killed_training_goes_on_to_the_same_bits(world, tmp_path):
+    settings = config(world, epochs=2)
+    whole, _ = train(settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "halves", 6)  # of four steps an epoch: in the midst of the second
+    resumed, later = train(settings, tmp_path / "halves")
+    assert_equal(whole, resumed)
+    assert [epoch for _, epoch, _ in later] == [2]
+
+
 def test_clips_outside_train_teach_nothing(world, tmp_path):
     known = load_targets(world / "targets.jsonl")
-    train = {clip: target for clip, target in known.items() if "train" in clip}
-    save_targets(tmp_path / "train.jsonl", train.values())
+    save_targets(tmp_path / "train.jsonl", [known[clip] for clip in known if "train" in clip])
     trained(config(world), tmp_path / "with")
     trained(config(world, targets=tmp_path / "train.jsonl"), tmp_path / "without")
     found = [load_checkpoint(tmp_path / run / "dense").weights for run in ("with", "without")]
