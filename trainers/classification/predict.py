@@ -28,12 +28,13 @@ from trainers.classification.stages import build_case_module, input_spec
 from trainers.classification.targets import Loss
 from trainers.data import collate
 from trainers.recipe import ClipAnswer, FinishedRun
+from trainers.resources import Stopwatch
 
 SELECTIONS = ("situation", "concat", "detected")
 
 
 Predict = Callable[[AVBatch, Condition], dict[str, Tensor]]  # logits [B, C] per selection ("" : none to choose)
-Choose = Callable[[AVBatch, Condition], tuple[dict[str, Tensor], list[str]]]  # the same, and the detected cases
+Choose = Callable[[AVBatch, Condition, Stopwatch], tuple[dict[str, Tensor], list[str]]]  # also the detected cases
 BY_PRESENCE = {  # (sound there, picture there) -> the condition of a clip of which nothing else is known
     (True, True): CONDITIONS["complete"],
     (False, True): CONDITIONS["audio_missing"],
@@ -87,13 +88,21 @@ class Predictor:
         """What of a clip goes into the network: its length, its size, its normalisation."""
         return input_spec(self.backbone)
 
-    def answer(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    def answer(
+        self, batch: AVBatch, condition: Condition, watch: Stopwatch | None = None
+    ) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """Logits [B, C] by selection; by sample the case that the detector names ("" without one), and what can be
-        told of it without an oracle."""
-        present = batch.present.tolist()
+        told of it without an oracle.
+
+        Args:
+            watch: times what all selections share, and under its name what a selection takes beyond that.
+        """
+        present, watch = batch.present.tolist(), watch or Stopwatch(batch.present.device)
         if self.choose is None:
-            return self.predict(batch, condition), [""] * len(batch), [observed_condition(row) for row in present]
-        logits, cases = self.choose(batch, condition)
+            with watch.lap(len(batch)):
+                logits = self.predict(batch, condition)
+            return logits, [""] * len(batch), [observed_condition(row) for row in present]
+        logits, cases = self.choose(batch, condition, watch)
         verdicts = [_ruined(case, row) for case, row in zip(cases, present, strict=True)]
         return logits, cases, [observed_condition(row, v) for row, v in zip(present, verdicts, strict=True)]
 
@@ -234,16 +243,21 @@ class _Chooser:
     depth: int
 
     def __call__(self, batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
-        return self.choose(batch, condition)[0]
+        return self.choose(batch, condition, Stopwatch(batch.present.device))[0]
 
-    def choose(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
+    def choose(self, batch: AVBatch, condition: Condition, watch: Stopwatch) -> tuple[dict[str, Tensor], list[str]]:
         """Logits by selection, and the case of every sample by the detector alone."""
-        audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
-        out = {"situation": self.tuned[condition.case](audio, visual, batch.present, self.depth)}
+        count, out = len(batch), dict[str, Tensor]()
+        with watch.lap(count):
+            audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
+        with watch.lap(count, "situation"):
+            out["situation"] = self.tuned[condition.case](audio, visual, batch.present, self.depth)
         if self.concat is not None:
-            out["concat"] = self.concat(audio, visual, batch.present, self.depth)
-        cases = detect(self.detector, audio, visual, batch.present)
-        out["detected"] = self._by_case(cases, audio, visual, batch.present)
+            with watch.lap(count, "concat"):
+                out["concat"] = self.concat(audio, visual, batch.present, self.depth)
+        with watch.lap(count, "detected"):
+            cases = detect(self.detector, audio, visual, batch.present)
+            out["detected"] = self._by_case(cases, audio, visual, batch.present)
         return out, cases
 
     def _by_case(self, cases: Sequence[str], audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
