@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -25,16 +26,19 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
+from trainers.bootstrap import wilson
 from trainers.classification.config import CaseConfig, EvaluateConfig, PromptConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor, detect
 from trainers.classification.results import ClassRow, Row, markdown, recovered, summarise
 from trainers.classification.stages import build_case_module, input_spec
 from trainers.data import batches
+from trainers.differences import DifferenceRow
 from trainers.distinguish import distinguish
 from trainers.evaluate import evaluate
 from trainers.recipe import FinishedRun
 from trainers.recipes import RECIPES
+from trainers.scored import ANSWERS_FILE
 from trainers.tables import read_rows
 from trainers.tracking import read_runs
 from tuning.report.clips import classified_clips, clip_blocks, load_run
@@ -324,6 +328,31 @@ def test_the_same_evaluation_again_is_kept_and_another_is_not(world, evaluated):
     other = EvaluateConfig(data=world.media, conditions=("complete",))
     again = evaluate(world.all[:1], other, out.parent / "other")
     assert [r.condition for r in again] == ["complete"]
+
+
+def test_answers_intervals_and_costs_of_an_evaluation(evaluated):
+    out, rows = evaluated
+    found: dict[tuple[str, str], list[bool]] = {}
+    for row in pq.read_table(out / ANSWERS_FILE).to_pylist():
+        found.setdefault((row["method"], row["condition"]), []).append(row["right"])
+    assert set(found) == {(row.line, row.condition) for row in rows}
+    for row in rows:
+        right = found[row.line, row.condition]
+        assert (len(right), np.mean(right)) == (row.samples, pytest.approx(row.accuracy))
+        assert (row.low, row.high) == wilson(row.accuracy, row.samples), "one seed, clips without groups"
+        assert row.inference_seconds > 0
+    differences = read_rows((out / "differences.csv").read_text(), DifferenceRow)
+    assert differences
+    assert {row.other for row in differences if row.family == "baseline"} == {"finetune"}
+    assert "### Gain and cost" in (out / "results.md").read_text()
+    assert (out / "cost.png").stat().st_size > 10_000
+
+
+def test_a_baseline_that_is_not_there_is_refused_before_anything_runs(world, tmp_path):
+    config = EvaluateConfig(data=world.media, baseline="finetune_noisy")
+    with pytest.raises(InputError, match="no method 'finetune_noisy'"):
+        evaluate(world.all, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_condition_that_leaves_nothing_is_refused(world, tmp_path):

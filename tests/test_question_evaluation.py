@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -24,8 +25,10 @@ from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import Line, Result, markdown, regained, summarise
+from trainers.bootstrap import wilson
 from trainers.evaluate import evaluate, main
 from trainers.runs import CONFIG_FILE, read_run
+from trainers.scored import ANSWERS_FILE
 from trainers.tracking import PARENT, Store
 from tuning.report.asked_clips import answers_of
 
@@ -265,6 +268,38 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert text[4] == f"| avst | specialist |  | 70.0 |  | 83 % | 60.0 |  | 57 % {cost}"
     assert text[5] == "|  | question look-up | 30.0 | 30.0 |  |  | 30.0 |  |  |  |  |  |"
     assert "2 more can't be asked" in "\n".join(text)
+
+
+def test_accuracies_are_those_of_the_answers_that_were_kept(evaluated):
+    table = pq.read_table(evaluated[0] / ANSWERS_FILE).to_pylist()
+    found: dict[tuple, list[bool]] = {}
+    for row in table:
+        for kind in (row["kind"], ALL):
+            key = (row["network"], row["method"], row["seed"] or 0, row["condition"], kind)
+            found.setdefault(key, []).append(row["right"])
+    told = {(r.network, r.method, r.seed, r.condition, r.kind): r for r in evaluated[1] if r.rate in (0, 100)}
+    assert len(found) > 50
+    for key, right in found.items():
+        assert (np.mean(right), len(right)) == (pytest.approx(told[key].accuracy), told[key].samples)
+
+
+def test_figures_have_intervals_and_costs(evaluated):
+    for r in evaluated[1]:
+        assert r.low <= r.accuracy + 1e-9 or r.method == "zero", "of two seeds, the interval is of their mean"
+        assert r.low < r.high
+        assert r.inference_seconds > 0 or not r.network
+    (plain,) = [r for r in evaluated[1] if (r.method, r.missing, r.kind) == ("rmm", "none", ALL)]
+    assert (plain.low, plain.high) != wilson(plain.accuracy, plain.samples), "questions about one clip are no tosses"
+    text = (evaluated[0] / "results.md").read_text()
+    assert text.index("### Differences") < text.index("### Gain and cost") < text.index("### Accuracy by kind")
+    assert "| avst rmm | avst zero |" in text
+    assert (evaluated[0] / "cost.png").stat().st_size > 10_000
+
+
+def test_a_baseline_is_one_of_the_methods(runs, tmp_path):
+    with pytest.raises(InputError, match=r"no method 'dropout'.*these are: zero, rmm"):
+        evaluate([runs["zero-0"], runs["rmm"]], QuestionEvaluation(baseline="dropout"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("missing", [None, "audio", "visual"])

@@ -71,7 +71,7 @@ def drawn_shares(
     """
     columns = list(group)
     right, asked = right.astype(np.float32), asked.astype(np.float32)
-    out = np.empty((draws, right.shape[1]), np.float32)
+    out = np.empty((draws, right.shape[1]), np.float32, order="F")  # a column's draws side by side
     done = 0
     with np.errstate(invalid="ignore", divide="ignore"):
         for weights in _weights(len(right), draws):
@@ -109,15 +109,21 @@ def over_seeds(values: np.ndarray, draws: np.ndarray, clips: int) -> Estimate:
         return Estimate(mean, math.nan, math.nan)
     exact = clips / (clips - 1)  # a draw's variance is that of the sample, divided by C
     means = draws.mean(axis=1, dtype=np.float64)
-    of_clips = exact * float(np.nanvar(means))
+    of_clips = exact * _variance(means)
     of_seeds = 0.0
     if count > 1:
-        both = exact * float(np.nanvar(draws - means[:, None], axis=0).sum()) / (count - 1)
+        both = exact * sum(_variance(draws[:, s] - means) for s in range(count)) / (count - 1)
         square = float(values.var(ddof=1))
         of_seeds = max(0.0, square - both) / count
     total = of_clips + of_seeds
     parts = of_clips**2 / (clips - 1) + ((square / count) ** 2 / (count - 1) if of_seeds else 0.0)
     return Estimate(mean, math.sqrt(total), total**2 / parts if parts else math.inf)
+
+
+def _variance(draws: np.ndarray) -> float:
+    """Of those that are known."""
+    found = float(draws.var())
+    return found if math.isfinite(found) else float(np.nanvar(draws))
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

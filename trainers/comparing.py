@@ -128,9 +128,17 @@ class Comparison:
         if not seeds:
             return None
         places = np.array([[one[seed] for seed in seeds] for one in found])  # [conditions, S]
-        draws = np.mean([self._draws[:, row] for row in places], axis=0)
-        clips = np.mean([self._right[:, row] for row in places], axis=0)
+        draws = _mean([self._draws[:, row] for row in places])
+        clips = _mean([self._right[:, row] for row in places])
         return _Values(tuple(seeds), self._shares[places].mean(axis=0), draws, clips)
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Of arrays of one shape; in their order in memory, which `numpy.mean` of a list would change."""
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total / len(arrays)
 
 
 def _common(mine: _Values, theirs: _Values) -> tuple[int | None, ...]:

@@ -40,7 +40,7 @@ from trainers.avqa.protocol import (
     scored_of,
 )
 from trainers.avqa.results import CONDITIONS, Line, Result, markdown, summarise
-from trainers.avqa.uncertainty import BASELINES, cost_points, within_intervals
+from trainers.avqa.uncertainty import BASELINES, SETS, cost_points, within_intervals
 from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.comparing import Comparison
 from trainers.confidence_table import write_confidence
@@ -157,7 +157,7 @@ class AnswerEvaluation:
     def _write_differences(self, out: Path) -> str:
         methods = [predictor.config.method for predictor in self.predictors]
         baseline = chosen_baseline(methods, self.config.baseline, BASELINES)
-        return write_differences(out, self.comparison, {name: (c,) for name, c in CONDITIONS.items()}, baseline)
+        return write_differences(out, self.comparison, SETS, baseline)
 
     def _write_cost(self, out: Path, lines: Sequence[Line]) -> str:
         points, gain = cost_points(self.comparison, lines)

@@ -87,7 +87,7 @@ class Line:
         accuracy: case -> kind of question -> mean and standard deviation.
         intervals: case -> kind of question -> interval of 95 % of the mean.
         train_seconds: mean and standard deviation.
-        inference_seconds: by case.
+        answer_seconds: by case, for an answer.
     """
 
     method: str
@@ -100,7 +100,7 @@ class Line:
     peak_memory_mb: float
     intervals: Mapping[Case, Mapping[str, Interval]] = field(default_factory=dict)
     train_seconds: Spread = UNKNOWN
-    inference_seconds: Mapping[Case, float] = field(default_factory=dict)
+    answer_seconds: Mapping[Case, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -122,10 +122,10 @@ class Line:
         return self.intervals.get(case, {}).get(kind, UNKNOWN)
 
     @property
-    def inference(self) -> float:
+    def inference_seconds(self) -> float:
         """Seconds for an answer: the mean of complete and what is missing altogether, as far as judged; NaN where
         not measured."""
-        known = [self.inference_seconds[case] for case in CASES.values() if case in self.inference_seconds]
+        known = [self.answer_seconds[case] for case in CASES.values() if case in self.answer_seconds]
         return statistics.fmean(known) if known else math.nan
 
     def curve(self, modality: str) -> list[tuple[int, Spread]]:
@@ -144,7 +144,7 @@ class Line:
         """Flat figures for MLflow."""
         out: dict[str, float] = {"trained": self.trained, "parameters": self.parameters}
         out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
-        measured = {"train_seconds": self.train_seconds[0], "inference_seconds": self.inference}
+        measured = {"train_seconds": self.train_seconds[0], "inference_seconds": self.inference_seconds}
         out |= {name: value for name, value in measured.items() if not math.isnan(value)}
         for name, case in CASES.items():
             for kind, (mean, sd) in self.accuracy.get(case, {}).items():

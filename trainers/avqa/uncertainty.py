@@ -13,6 +13,7 @@ from trainers.differences import baselines
 from trainers.tables import Interval
 
 BASELINES = ("dropout", ZERO)
+SETS = {**{condition: (condition,) for condition in CONDITIONS.values()}, "mean": tuple(CONDITIONS.values())}
 MISSING = tuple(condition for condition in CONDITIONS.values() if condition != "complete")
 
 
@@ -38,7 +39,7 @@ def cost_points(compared: Comparison, lines: Sequence[Line]) -> tuple[list[CostP
         found = gain_of(compared, line.name, gain) if reference else _accuracy(compared, line)
         if found is not None:
             own = (line.name, line.network, *found)
-            points.append(CostPoint(*own, line.trained, line.train_seconds, line.inference))
+            points.append(CostPoint(*own, line.trained, line.train_seconds, line.inference_seconds))
     return points, gain
 
 

@@ -28,7 +28,7 @@ from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.ladders import corruption_rows
 from trainers.classification.predict import MeanLogits, Predictor
-from trainers.classification.results import ClassRow, Line, Row, figure, markdown, summarise
+from trainers.classification.results import ClassRow, Line, Row, figure, line_name, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
 from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.classification.uncertainty import (
@@ -176,10 +176,16 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
+    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
+
+
+def lines_of(predictors: Sequence[Predictor]) -> list[str]:
+    """The lines of the table that they will give."""
+    return [line_name(p.run.method, selection) for p in predictors for selection in p.selections]
 
 
 def rows_drawn(

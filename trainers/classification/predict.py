@@ -53,6 +53,7 @@ class Predictor:
         trained, parameters: how many parameters were trained per case, and the backbone's.
         choose: logits by selection with the detector's verdict; None: no detector, and one module for all cases.
         loss: that it was trained by: "bce" means independent logits, of clips with several labels.
+        selections: ways of choosing the module; "": there is none to choose.
     """
 
     run: FinishedRun
@@ -62,6 +63,7 @@ class Predictor:
     parameters: int
     choose: Choose | None = None
     loss: Loss = "ce"
+    selections: tuple[str, ...] = ("",)
 
     @property
     def several(self) -> bool:
@@ -207,7 +209,8 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     trained = sum(p.numel() for p in tuned["complete"].trained().values())
     parameters = sum(p.numel() for p in backbone.net.parameters())
     loss = checkpoint_meta(run.folder / CASES[0])[0].get("loss", "ce")
-    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss)
+    ways = tuple(name for name in SELECTIONS if name != "concat" or chooser.concat is not None)
+    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss, ways)
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:
