@@ -84,7 +84,7 @@ class Gain:
 
 def gain_of(compared: Comparison, line: str, gain: Gain) -> tuple[float, float] | None:
     """Points over the reference with half of their interval; None where they have no seed in common."""
-    other = gain.reference.get(compared.networks[line])
+    other = gain.reference.get(compared.networks.get(line, ""))
     if other is None:
         return None
     found = compared.difference(line, other, gain.conditions)

@@ -23,7 +23,7 @@ from trainers.cost import CostPoint, Gain, figure_of, gain_of
 from trainers.differences import Sets, baselines
 from trainers.recipe import FinishedRun
 from trainers.scored import Scored
-from trainers.tables import UNKNOWN, Interval
+from trainers.tables import MEAN_AP, UNKNOWN, Interval
 
 CLEAN, NOISY = "finetune", "finetune_noisy"
 BASELINES = (NOISY, CLEAN)
@@ -58,7 +58,10 @@ def within_intervals(rows: Sequence[Row], compared: Comparison | None) -> list[R
         key = (row.line, row.condition)
         if key not in found:
             same = [other.accuracy for other in rows if (other.line, other.condition) == key]
-            found[key] = compared.interval(row.line, (row.condition,)) if compared is not None else student(same)
+            if compared is None or row.metric == MEAN_AP:
+                found[key] = student(same)
+            else:
+                found[key] = compared.interval(row.line, (row.condition,))
     return [replace(row, low=found[row.line, row.condition][0], high=found[row.line, row.condition][1]) for row in rows]
 
 
