@@ -132,7 +132,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     Args:
         count: of independent answers; need not be whole (see `effective`).
     """
-    if not count:
+    if not count or math.isnan(count):
         return math.nan, math.nan
     z = _quantile(math.inf)
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)

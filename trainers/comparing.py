@@ -103,7 +103,7 @@ class Comparison:
         if len(found.seeds) > 1 or len(conditions) > 1:
             return estimate.mean - estimate.half, estimate.mean + estimate.half
         alone = self._asked.max() <= 1  # one sample a clip: they are independent
-        return wilson(estimate.mean, asked.sum() if alone else effective(estimate.mean, estimate.error))
+        return wilson(estimate.mean, float(asked.sum()) if alone else effective(estimate.mean, estimate.error))
 
     def difference(self, line: str, other: str, conditions: Sequence[str], kind: str = ALL) -> Difference | None:
         """`line` less `other`, the mean over conditions; None where they have no condition or seed in common.

@@ -36,7 +36,7 @@ def run_cost(predictor: Predictor) -> dict[str, float]:
     cost = run.cost()
     if not isinstance(config, CaseConfig):
         return cost
-    place = config.features or feature_folder(run.data, predictor.backbone.fingerprint, config.depth)
+    place = config.features or feature_folder(run.locate(config.data), predictor.backbone.fingerprint, config.depth)
     return {**cost, "train_seconds": cost["train_seconds"] + making_seconds(place, ("train", "val"))}
 
 
