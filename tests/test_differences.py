@@ -26,6 +26,7 @@ from trainers.differences import (
     PAIRS,
     SAME,
     DifferenceRow,
+    baselines,
     chosen_baseline,
     difference_rows,
     differences_markdown,
@@ -87,6 +88,18 @@ def test_families_are_corrected_by_themselves(found):
     assert len(pairs) == 28 * 3 + 8  # every pair of eight lines in three columns, and each with the rule in one
     assert {row.kind for row in rows if row.family == BY_KIND} == {"even"}
     assert {row.condition for row in rows if row.family == BY_KIND} == {"complete"}, "the others have no kinds"
+
+
+def test_a_variant_of_a_network_has_the_baseline_of_what_it_varies():
+    counted = np.ones(4, dtype=bool)
+
+    def base(*lines: tuple[str, str]) -> dict[str, str]:
+        scored = [Scored(f"{n} {m}".strip(), 0, "complete", counted, counted, n, m) for n, m in lines]
+        return baselines(Comparison(scored, Samples.of_clips("abcd", [None] * 4), draws=10), "zero")
+
+    two = base(("avst", "zero"), ("avsd", "zero"), ("avst_prompts", "input"), ("pstp", "rmm"), ("", "rule"))
+    assert two == {"avst": "avst zero", "avsd": "avsd zero", "avst_prompts": "avst zero"}
+    assert base(("", "zero"), ("", "rmm")) == {"": "zero"}
 
 
 def test_a_mean_of_conditions_is_that_of_differences(found):

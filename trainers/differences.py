@@ -99,12 +99,19 @@ def difference_rows(compared: Comparison, sets: Sets, baseline: str | None) -> l
 
 
 def baselines(compared: Comparison, baseline: str | None) -> dict[str, str]:
-    """The line that is the baseline of each network that has it."""
-    return {
+    """The line that is the baseline of each network: its own; of a variant without one ("avst_prompts") that of the
+    network that it varies ("avst")."""
+    own = {
         network: line
         for line, network in compared.networks.items()
         if baseline is not None and baseline in (line, compared.methods[line])
     }
+    out = dict(own)
+    for network in dict.fromkeys(compared.networks.values()):
+        varied = [name for name in own if name and network.startswith(f"{name}_")]
+        if network not in own and varied:
+            out[network] = own[max(varied, key=len)]
+    return out
 
 
 def _rows(
