@@ -7,7 +7,7 @@ its network; the same by kind of question; every pair of methods.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -106,12 +106,15 @@ def baselines(compared: Comparison, baseline: str | None) -> dict[str, str]:
         for line, network in compared.networks.items()
         if baseline is not None and baseline in (line, compared.methods[line])
     }
-    out = dict(own)
-    for network in dict.fromkeys(compared.networks.values()):
-        varied = [name for name in own if name and network.startswith(f"{name}_")]
-        if network not in own and varied:
-            out[network] = own[max(varied, key=len)]
-    return out
+    found = {network: varied_network(network, own) for network in compared.networks.values()}
+    return {network: own[base] for network, base in found.items() if base is not None}
+
+
+def varied_network(network: str, known: Collection[str]) -> str | None:
+    """The network itself, or the one among the known ones that it is a variant of ("avst" for "avst_prompts")."""
+    if network in known:
+        return network
+    return max((name for name in known if name and network.startswith(f"{name}_")), key=len, default=None)
 
 
 def _rows(

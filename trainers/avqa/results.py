@@ -11,6 +11,7 @@ from typing import Any
 
 from models.settings import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
+from trainers.differences import varied_network
 from trainers.tables import UNKNOWN, Interval, Spread, interval_text, markdown_table, percent_within, spread
 
 Case = tuple[str, int]  # what is missing, in what percent of the clips
@@ -226,7 +227,10 @@ def _overview(lines: Sequence[Line]) -> str:
 
 
 def _of(lines: Sequence[Line], network: str, method: str) -> Line | None:
-    return next((x for x in lines if (x.network, x.method) == (network, method)), None) if network else None
+    """That line of a network, or of the one that it is a variant of."""
+    known = {x.network: x for x in lines if x.network and x.method == method}
+    base = varied_network(network, known)
+    return None if base is None else known[base]
 
 
 def _gap(line: Line, special: Line | None, case: Case) -> str:
