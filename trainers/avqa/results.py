@@ -38,7 +38,8 @@ class Result:
         trained, parameters: how many the run trained, and has.
         epoch_seconds, peak_memory_mb: of the training, as its logs tell.
         run: the run's folder name.
-        low, high: interval of 95 % of the method's mean over its seeds; NaN in tables of earlier versions.
+        low, high: interval of 95 % of the method's mean over its seeds; NaN for kinds of question at other rates than
+            0 and 100, and in tables of earlier versions.
         train_seconds: of all epochs, as its logs tell: wall clock, without validation, features and what it starts
             from.
         inference_seconds: for an answer, the median over the evaluation's batches.
