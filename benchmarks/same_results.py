@@ -23,7 +23,7 @@ from typing import Any
 from shards.checkpoint import file_sha256
 
 STUDIES = ("demo", "avqa_demo")
-ASIDE = {"epoch_seconds", "peak_memory_mb", "run"}
+ASIDE = {"epoch_seconds", "peak_memory_mb", "train_seconds", "inference_seconds", "run"}
 
 
 def run_study(checkout: Path, name: str, work: Path) -> None:

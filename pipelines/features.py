@@ -6,6 +6,7 @@ have grown: the features of the shards that they gained are added.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from pipelines.settings import FeatureConfig
 from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
+from shards.extraction_log import append_seconds
 from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
@@ -119,12 +121,15 @@ def _work(
     todo = [shard for shard in plan if shard.name not in done]
     if not todo:
         return done
-    samples = {shard.name: shard.media.samples for shard in plan}
+    samples, splits = {shard.name: shard.media.samples for shard in plan}, {shard.name: shard.split for shard in plan}
     before = sum(samples[name] for name in done)
     run = _run_here if config.workers == 0 else _run_on_ray
     with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
+        clock = time.perf_counter()
         for name, result in run(todo, extractor, config, data, out):
             done[name] = result
+            append_seconds(out, splits[name], samples[name], time.perf_counter() - clock)
+            clock = time.perf_counter()
             progress.advance(samples[name])
     return done
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -24,16 +26,19 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
+from trainers.bootstrap import wilson
 from trainers.classification.config import CaseConfig, EvaluateConfig, PromptConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor, detect
 from trainers.classification.results import ClassRow, Row, markdown, recovered, summarise
 from trainers.classification.stages import build_case_module, input_spec
 from trainers.data import batches
+from trainers.differences import DifferenceRow
 from trainers.distinguish import distinguish
 from trainers.evaluate import evaluate
 from trainers.recipe import FinishedRun
 from trainers.recipes import RECIPES
+from trainers.scored import ANSWERS_FILE
 from trainers.tables import read_rows
 from trainers.tracking import read_runs
 from tuning.report.clips import classified_clips, clip_blocks, load_run
@@ -325,6 +330,31 @@ def test_the_same_evaluation_again_is_kept_and_another_is_not(world, evaluated):
     assert [r.condition for r in again] == ["complete"]
 
 
+def test_answers_intervals_and_costs_of_an_evaluation(evaluated):
+    out, rows = evaluated
+    found: dict[tuple[str, str], list[bool]] = {}
+    for row in pq.read_table(out / ANSWERS_FILE).to_pylist():
+        found.setdefault((row["method"], row["condition"]), []).append(row["right"])
+    assert set(found) == {(row.line, row.condition) for row in rows}
+    for row in rows:
+        right = found[row.line, row.condition]
+        assert (len(right), np.mean(right)) == (row.samples, pytest.approx(row.accuracy))
+        assert (row.low, row.high) == wilson(row.accuracy, row.samples), "one seed, clips without groups"
+        assert row.inference_seconds > 0
+    differences = read_rows((out / "differences.csv").read_text(), DifferenceRow)
+    assert differences
+    assert {row.other for row in differences if row.family == "baseline"} == {"finetune"}
+    assert "### Gain and cost" in (out / "results.md").read_text()
+    assert (out / "cost.png").stat().st_size > 10_000
+
+
+def test_a_baseline_that_is_not_there_is_refused_before_anything_runs(world, tmp_path):
+    config = EvaluateConfig(data=world.media, baseline="finetune_noisy")
+    with pytest.raises(InputError, match="no method 'finetune_noisy'"):
+        evaluate(world.all, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_condition_that_leaves_nothing_is_refused(world, tmp_path):
     """A split of silent clips, without their pictures."""
     info = DatasetInfo.load(world.media)
@@ -361,12 +391,16 @@ FIGURES = {
 }
 
 
+KNOWN = {"finetune": (0.30, 0.94), "prompt": (0.25, 0.755)}  # intervals, half 0.32 and 0.2525
+
+
 def table() -> list[Row]:
     trained = {"prompt": 5}
     return [
-        Row(m, s, seed, condition, accuracy, 40, trained.get(m, 500), 500, 2.0 + seed, 100.0, "run")
+        Row(m, s, seed, condition, accuracy, 40, trained.get(m, 500), 500, 2.0 + seed, 100.0, "run", low=low, high=high)
         for (m, s, seed), values in FIGURES.items()
         for condition, accuracy in zip(CASES, values, strict=True)
+        for low, high in [KNOWN.get(m, (math.nan, math.nan))]
     ]
 
 
@@ -390,9 +424,12 @@ def test_means_spreads_and_recovered_gain_by_hand():
 def test_the_table_in_markdown():
     text = markdown(summarise(table()), 40, "test").splitlines()
     assert text[0].startswith("| method | complete | noisy audio | noisy visual | noisy both | noisy mean |")
-    clean = "| finetune | 85.0 ± 7.1 | 45.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 45.0 | 0 % | all | 2.50 | 100 |"
+    clean = "| finetune | 85.0 ± 32.0 | 45.0 ± 32.0 | 35.0 ± 32.0 | 55.0 ± 32.0 | 45.0 | 0 % | all | 2.50 | 100 |"
     assert text[2] == clean
-    assert text[4] == "| prompt, situation | 84.0 | 70.0 | 60.0 | 80.0 | 70.0 | 83 % | 1.00 % | 2.00 | 100 |"
+    assert text[3].startswith("| finetune_noisy | 80.0 | 80.0 | 70.0 | 75.0 |"), "no interval, none told"
+    assert text[4].startswith(
+        "| prompt, situation | 84.0 ± 25.2 | 70.0 ± 25.2 | 60.0 ± 25.2 | 80.0 ± 25.2 | 70.0 | 83 % |"
+    )
     assert "40 test clips" in text[-1]
 
 

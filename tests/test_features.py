@@ -22,6 +22,7 @@ from pipelines.feature_shard import extract_shard, feature_plan, reproducible
 from pipelines.features import Worker, extract, main
 from pipelines.settings import FeatureConfig
 from pipelines.tokens import TokenExtractor, frozen_backbone
+from shards import extraction_log
 from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
@@ -116,7 +117,8 @@ def whole(run, tmp_path_factory) -> tuple[Path, Path]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Of all files but how long it took."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != extraction_log.FILE)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -23,9 +24,11 @@ from trainers.avqa.config import AVQAConfig, QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
-from trainers.avqa.results import Line, Result, markdown, regained, summarise
+from trainers.avqa.results import CONDITIONS, Line, Result, markdown, regained, summarise
+from trainers.bootstrap import wilson
 from trainers.evaluate import evaluate, main
 from trainers.runs import CONFIG_FILE, read_run
+from trainers.scored import ANSWERS_FILE
 from trainers.tracking import PARENT, Store
 from tuning.report.asked_clips import answers_of
 
@@ -175,7 +178,7 @@ def test_files_and_mlflow_have_all_of_it(evaluated, runs):
     assert {m.step: m.value for m in history} == pytest.approx(expected)
     assert {f.path for f in client.list_artifacts(top.info.run_id)} == {
         *("results.csv", "results.md", "results.png", "masks.csv"),
-        *("confidence.csv", "risk_coverage.csv", "confidence.png"),
+        *("confidence.csv", "risk_coverage.csv", "confidence.png", "differences.csv", "cost.png"),
     }
     assert client.get_experiment(top.info.experiment_id).name == "media"
 
@@ -235,11 +238,16 @@ HAND = {
 }
 
 
+WIDE = {"zero": (0.10, 0.30), "rmm": (0.50, 0.54)}  # intervals, half 0.1 and 0.02
+
+
 def table() -> list[Line]:
     cases = (("none", 0), ("audio", 100), ("visual", 100))
     return summarise(
         [
-            Result(method, network, seed, missing, rate, ALL, accuracy, 10, 5, 50, 2.0, 100.0, "run")
+            Result(
+                method, network, seed, missing, rate, ALL, accuracy, 10, 5, 50, 2.0, 100.0, "run", *WIDE.get(method, ())
+            )
             for (network, method, seed), values in HAND.items()
             for (missing, rate), accuracy in zip(cases, values, strict=True)
             if accuracy is not None
@@ -255,11 +263,43 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert regained(rmm, None, ("audio", 100)) is None
     text = markdown(table(), NOTES).splitlines()
     cost = "| 50 | 2.0 | 100 |"
-    assert text[2] == f"| avst | zero | 75.0 ± 7.1 | 45.0 ± 7.1 | -25.0 | 0 % | 40.0 ± 0.0 | -20.0 | 0 % {cost}"
-    assert text[3] == f"| avst | rmm | 75.0 | 70.0 | +0.0 | 83 % | 52.0 | -8.0 | 34 % {cost}"
+    assert text[2] == f"| avst | zero | 75.0 ± 10.0 | 45.0 ± 10.0 | -25.0 | 0 % | 40.0 ± 10.0 | -20.0 | 0 % {cost}"
+    assert text[3] == f"| avst | rmm | 75.0 ± 2.0 | 70.0 ± 2.0 | +0.0 | 83 % | 52.0 ± 2.0 | -8.0 | 34 % {cost}"
     assert text[4] == f"| avst | specialist |  | 70.0 |  | 83 % | 60.0 |  | 57 % {cost}"
     assert text[5] == "|  | question look-up | 30.0 | 30.0 |  |  | 30.0 |  |  |  |  |  |"
     assert "2 more can't be asked" in "\n".join(text)
+
+
+def test_accuracies_are_those_of_the_answers_that_were_kept(evaluated):
+    table = pq.read_table(evaluated[0] / ANSWERS_FILE).to_pylist()
+    found: dict[tuple, list[bool]] = {}
+    for row in table:
+        for kind in (row["kind"], ALL):
+            key = (row["network"], row["method"], row["seed"] or 0, row["condition"], kind)
+            found.setdefault(key, []).append(row["right"])
+    told = {(r.network, r.method, r.seed, r.condition, r.kind): r for r in evaluated[1] if r.rate in (0, 100)}
+    assert len(found) > 50
+    for key, right in found.items():
+        assert (np.mean(right), len(right)) == (pytest.approx(told[key].accuracy), told[key].samples)
+
+
+def test_figures_have_intervals_and_costs(evaluated):
+    for r in (r for r in evaluated[1] if r.kind == ALL or r.condition in CONDITIONS.values()):
+        assert r.low <= r.accuracy + 1e-9 or r.method == "zero", "of two seeds, the interval is of their mean"
+        assert r.low < r.high
+        assert r.inference_seconds > 0 or not r.network
+    (plain,) = [r for r in evaluated[1] if (r.method, r.missing, r.kind) == ("rmm", "none", ALL)]
+    assert (plain.low, plain.high) != wilson(plain.accuracy, plain.samples), "questions about one clip are no tosses"
+    text = (evaluated[0] / "results.md").read_text()
+    assert text.index("### Differences") < text.index("### Gain and cost") < text.index("### Accuracy by kind")
+    assert "| avst rmm | avst zero |" in text
+    assert (evaluated[0] / "cost.png").stat().st_size > 10_000
+
+
+def test_a_baseline_is_one_of_the_methods(runs, tmp_path):
+    with pytest.raises(InputError, match=r"no method 'dropout'.*these are: zero, rmm"):
+        evaluate([runs["zero-0"], runs["rmm"]], QuestionEvaluation(baseline="dropout"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("missing", [None, "audio", "visual"])

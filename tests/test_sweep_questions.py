@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,10 +119,11 @@ def test_the_exam_says_what_evaluation_says(sat):
     predictor = load_answerer(read_run(run), torch.device("cpu"))
     clips, questions = Clips(predictor.config.data), load_questions(predictor.config.questions)
     protocol = avqa_protocol.EvaluationProtocol.of(questions, "test", clips, 0)
-    answer = partial(_answer, predictor, clips, protocol)
+    right = {m: _answer(predictor, clips, protocol, m) for m in avqa_protocol.scored_cases(predictor)}
+    cases = avqa_protocol.answered_cases(protocol, right, (0, 100), {})
     theirs = [
-        *avqa_protocol.results_of(predictor, protocol, (0, 100), answer),
-        *avqa_protocol.blind_results(questions, protocol),
+        *avqa_protocol.results_of(predictor, protocol, list(cases)),
+        *avqa_protocol.blind_results(protocol, avqa_protocol.blind_cases(questions, protocol)),
     ]
     cases = {"none": "complete", "audio": "audio missing", "visual": "visual missing"}
     wanted = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -61,7 +62,8 @@ def logs(folder: Path, stage: str) -> Path:
 
 
 def training_cost(folder: Path, stages: Sequence[str]) -> dict[str, float]:
-    """Mean seconds per epoch and peak MiB over the stages of a run.
+    """Mean seconds per epoch, seconds of all epochs and peak MiB over the stages of a run; wall clock, without
+    validation.
 
     Raises:
         InputError: there are no logs.
@@ -72,8 +74,24 @@ def training_cost(folder: Path, stages: Sequence[str]) -> dict[str, float]:
         raise InputError("has no metrics of its training", file=folder / "logs", remedy=remedy)
     return {
         "epoch_seconds": sum(line["epoch_seconds"] for line in lines) / len(lines),
+        "train_seconds": sum(line["epoch_seconds"] for line in lines),
         "peak_memory_mb": max(line["peak_memory_mb"] for line in lines),
     }
+
+
+def record_parts(folder: Path, parts: Sequence[str], seconds: float) -> None:
+    """Record what the parts of a run took that follow its stages, together."""
+    for part in parts[:1]:
+        logs(folder, part).mkdir(parents=True, exist_ok=True)
+        append_metrics(logs(folder, part), 0, {"seconds": seconds})
+
+
+def parts_seconds(folder: Path, parts: Sequence[str]) -> float:
+    """What `record_parts` recorded last; NaN for a run of an earlier version, 0 where there are none."""
+    if not parts:
+        return 0.0
+    lines = read_metrics(logs(folder, parts[0]))
+    return lines[-1].metrics.get("seconds", math.nan) if lines else math.nan
 
 
 def keep_until(folder: Path, step: int | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from configs import Config
 from shards.errors import InputError
 from trainers.config import TrainConfig
-from trainers.journal import training_cost
+from trainers.journal import parts_seconds, training_cost
 
 if TYPE_CHECKING:
     import torch
@@ -90,14 +90,15 @@ class FinishedRun:
         return self.locate(self.config.data)
 
     def cost(self) -> dict[str, float]:
-        """Mean seconds per epoch and peak MiB over its stages, as its logs have them.
+        """Mean seconds per epoch, seconds in all and peak MiB over its stages, as its logs have them.
 
         Raises:
             InputError: there are no logs.
         """
         if self.imported:
-            return {"epoch_seconds": 0.0, "peak_memory_mb": 0.0}
-        return training_cost(self.folder, self.recipe.stage_names(self.config))
+            return {"epoch_seconds": 0.0, "train_seconds": 0.0, "peak_memory_mb": 0.0}
+        cost = training_cost(self.folder, self.recipe.stage_names(self.config))
+        return {**cost, "train_seconds": cost["train_seconds"] + parts_seconds(self.folder, self.recipe.parts)}
 
 
 class ResultLine(Protocol):

@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import gc
 import resource
+import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -78,3 +80,29 @@ class Meter:
         if _STATUS.exists():
             return max(0, _resident("VmHWM") - self._floor)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Stopwatch:
+    """Seconds that a method takes for its answers, batch by batch; loading is not in it."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._laps: dict[str, list[tuple[float, int]]] = {}
+
+    @contextlib.contextmanager
+    def lap(self, samples: int, part: str = "") -> Iterator[None]:
+        """Time what runs inside, for so many samples; `part` names what only some ways of answering need."""
+        start = self._now()
+        yield
+        self._laps.setdefault(part, []).append((self._now() - start, samples))
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def per_sample(self, *parts: str) -> float:
+        """Seconds for a sample: the median over batches, summed over the parts that were timed; NaN for none. The
+        median, because a batch that waits for another process, or is the first, says little."""
+        known = [self._laps[part] for part in parts or ("",) if part in self._laps]
+        return sum(statistics.median(s / n for s, n in laps) for laps in known) if known else float("nan")

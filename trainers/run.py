@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
 from shards.lock import folder_lock
 from trainers.config import TrainConfig
-from trainers.journal import SIZES_FILE, append_metrics, keep_until, logs, read_metrics
+from trainers.journal import SIZES_FILE, append_metrics, keep_until, logs, read_metrics, record_parts
 from trainers.loop import Rank, Report, finished_epochs, train_stage
 from trainers.recipes import recipe_of
 
@@ -51,7 +52,9 @@ def run(
                 _replay_reports(folder, stage.name, rank, report)
             train_stage(stage, config, rank, folder, record)
         if rank.index == 0 and not all(has_checkpoint(folder / part) for part in recipe.parts):
+            clock = time.perf_counter()
             recipe.finish(config, folder)
+            record_parts(folder, recipe.parts, time.perf_counter() - clock)
 
 
 def _replay_reports(folder: Path, stage: str, rank: Rank, report: Report) -> None:

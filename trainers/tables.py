@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
@@ -12,6 +13,8 @@ from typing import Any, TypeVar, get_type_hints
 
 RowT = TypeVar("RowT")
 Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
+Interval = tuple[float, float]  # of 95 %, low and high; NaN: not known
+UNKNOWN: Interval = (math.nan, math.nan)
 MEAN_AP = "mAP"  # of clips with several labels
 SHARES = ("accuracy", MEAN_AP)  # metrics of 0 to 1, the more the better: shown in percent
 
@@ -27,7 +30,9 @@ def titled(metric: str) -> str:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation; 0 for a single value."""
+    """Mean and sample standard deviation; 0 for a single value, NaN where a value is."""
+    if any(map(math.isnan, values)):
+        return UNKNOWN
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
@@ -37,6 +42,33 @@ def percent(value: Spread | None, several: bool) -> str:
         return ""
     mean, sd = value
     return f"{100 * mean:.1f} ± {100 * sd:.1f}" if several else f"{100 * mean:.1f}"
+
+
+def half_width(interval: Interval) -> float:
+    """Half of an interval; Wilson's reaches a little further on the side of one half."""
+    return (interval[1] - interval[0]) / 2
+
+
+def percent_within(mean: float | None, interval: Interval = UNKNOWN) -> str:
+    """A share in percent ± half of its interval, where that is known; empty for None."""
+    if mean is None:
+        return ""
+    half = half_width(interval)
+    return f"{100 * mean:.1f}" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def interval_text(seeds: int, drawn: str = "") -> str:
+    """What the figure behind ± is, in a sentence."""
+    aside = f" ({drawn})" if drawn else ""
+    if seeds == 1:
+        return f"one seed ± half of Wilson's 95 % interval over clips{aside}; another seed may differ by more."
+    said = f"mean over {seeds} seeds ± half of the 95 % interval: bootstrap over clips{aside}, Student's t over seeds;"
+    return f"{said} of a method with one seed Wilson's, over clips alone."
+
+
+def student_text(seeds: int) -> str:
+    """The same of figures that are no shares of clips."""
+    return f"mean over {seeds} seeds ± half of the 95 % interval (Student's t)." if seeds > 1 else "one seed."
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1, last_left: bool = False) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.questions import Question
+from trainers.scored import ALL as ALL
 
 FAMILIES = ("Audio", "Visual", "Audio-Visual")  # first word of a kind that belongs to one
-ALL = "all"
 
 
 def family(kind: str) -> str | None:
@@ -35,14 +35,19 @@ class Score:
 
 def scores(questions: Sequence[Question], right: np.ndarray, counted: np.ndarray) -> list[Score]:
     """Accuracies from which answers are `right` (bool [Q]), over the `counted` (bool [Q]) questions."""
+    return list(_scores(groups(questions), right, counted))
+
+
+def groups(questions: Sequence[Question]) -> dict[str, np.ndarray]:
+    """The members of each kind of question, of the families' averages and of `ALL`, bool [Q], as tables have them."""
     kinds = sorted({q.type for q in questions}, key=lambda kind: (_place(kind), kind))
-    groups: dict[str, list[bool]] = {}
+    out: dict[str, list[bool]] = {}
     for name in (f for f in FAMILIES if any(family(k) == f for k in kinds)):
-        groups |= {k: [q.type == k for q in questions] for k in kinds if family(k) == name}
-        groups[average(name)] = [family(q.type) == name for q in questions]
-    groups |= {k: [q.type == k for q in questions] for k in kinds if family(k) is None}
-    groups[ALL] = [True] * len(questions)
-    return list(_scores(groups, right, counted))
+        out |= {k: [q.type == k for q in questions] for k in kinds if family(k) == name}
+        out[average(name)] = [family(q.type) == name for q in questions]
+    out |= {k: [q.type == k for q in questions] for k in kinds if family(k) is None}
+    out[ALL] = [True] * len(questions)
+    return {name: np.array(members, dtype=bool) for name, members in out.items()}
 
 
 def _place(kind: str) -> int:
@@ -50,8 +55,8 @@ def _place(kind: str) -> int:
     return FAMILIES.index(name) if name else len(FAMILIES)
 
 
-def _scores(groups: dict[str, list[bool]], right: np.ndarray, counted: np.ndarray) -> Iterable[Score]:
+def _scores(groups: dict[str, np.ndarray], right: np.ndarray, counted: np.ndarray) -> Iterable[Score]:
     for name, members in groups.items():
-        chosen = np.array(members) & counted
+        chosen = members & counted
         if chosen.any():
             yield Score(name, float(right[chosen].mean()), int(chosen.sum()))

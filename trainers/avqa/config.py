@@ -240,6 +240,7 @@ class QuestionEvaluation(Config):
         abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
             the others.
         audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
+        baseline: method that the others of its network are compared with; None: `dropout`, or `zero` without it.
     """
 
     data: Path | None = None
@@ -252,6 +253,7 @@ class QuestionEvaluation(Config):
     resident: bool | None = None
     abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
     audit: Path | None = None
+    baseline: str | None = None
 
     @pydantic.field_validator("rates")
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,32 @@ from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.figure import figure
 from trainers.avqa.masks import write_masks
 from trainers.avqa.predict import QuestionPredictor, load_answerer
-from trainers.avqa.protocol import EvaluationProtocol, answers, blind_results, results_of, scored_cases
-from trainers.avqa.results import Result, markdown, summarise
+from trainers.avqa.protocol import (
+    AnsweredCase,
+    EvaluationProtocol,
+    answered_cases,
+    answers,
+    blind_cases,
+    blind_results,
+    blind_scored,
+    results_of,
+    samples_of,
+    scored_cases,
+    scored_of,
+)
+from trainers.avqa.results import CONDITIONS, Line, Result, markdown, summarise
+from trainers.avqa.uncertainty import BASELINES, SETS, cost_points, within_intervals
 from trainers.calibration import Calibration, fingerprints, read_calibration
+from trainers.comparing import Comparison
 from trainers.confidence_table import write_confidence
+from trainers.cost import COST_FIGURE, cost_markdown, write_cost_figure
+from trainers.differences import chosen_baseline, write_differences
 from trainers.identity import content_settings
 from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.recipe import FinishedRun
+from trainers.resources import Stopwatch
+from trainers.scored import ANSWERS_FILE, Scored, write_scored
 from trainers.tables import write_rows
 
 
@@ -51,6 +69,7 @@ class AnswerEvaluation:
     device: torch.device
     calibrations: Mapping[str, Calibration | None]
     judged: list[Judged] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -63,29 +82,48 @@ class AnswerEvaluation:
         Raises:
             FloatingPointError: a method's logits are NaN.
         """
-        results = list(blind_results(self.questions, self.protocol))
+        rules = blind_cases(self.questions, self.protocol)
+        results = blind_results(self.protocol, rules)
+        self.scored.extend(blind_scored(rules))
         for predictor in self.predictors:
-            results += results_of(
-                predictor, self.protocol, self.config.rates, partial(self._answer, predictor, advance)
-            )
-        return results
+            cases = self._cases(predictor, advance)
+            results += results_of(predictor, self.protocol, cases)
+            self.scored.extend(scored_of(predictor, cases))
+        return within_intervals(results, self.comparison)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """All that was answered, once it was."""
+        return Comparison(self.scored, samples_of(self.protocol), by_kind=CONDITIONS.values())
+
+    def _cases(self, predictor: QuestionPredictor, advance: Callable[..., None]) -> list[AnsweredCase]:
+        right, seconds = dict[Modality | None, np.ndarray](), dict[Modality | None, float]()
+        for missing in scored_cases(predictor):
+            watch = Stopwatch(self.device)
+            right[missing] = self._answer(predictor, advance, missing, watch)
+            seconds[missing] = watch.per_sample()
+        return list(answered_cases(self.protocol, right, self.config.rates, seconds))
 
     def _answer(
-        self, predictor: QuestionPredictor, advance: Callable[..., None], missing: Modality | None
+        self, predictor: QuestionPredictor, advance: Callable[..., None], missing: Modality | None, watch: Stopwatch
     ) -> np.ndarray:
         """Which of a run's answers are right with `missing` taken away, bool [Q]."""
         out = np.zeros(len(self.protocol.asked.questions), dtype=bool)
-        if (found := self._answers(predictor, advance, missing)) is not None:
+        if (found := self._answers(predictor, advance, missing, watch)) is not None:
             out[found.index] = found.right
             self.judged.extend(_judged(predictor, missing, found, self.calibrations[predictor.run.folder.name]))
         return out
 
     def _answers(
-        self, predictor: QuestionPredictor, advance: Callable[..., None], missing: Modality | None
+        self,
+        predictor: QuestionPredictor,
+        advance: Callable[..., None],
+        missing: Modality | None,
+        watch: Stopwatch | None = None,
     ) -> Answers | None:
         size, loaders = self.config.batch_size, self.config.loaders
         clips = self.clips[predictor.config.choice]
-        found = answers(predictor, clips, self.protocol, missing, size, loaders, self.device)
+        found = answers(predictor, clips, self.protocol, missing, size, loaders, self.device, watch)
         advance(len(self.protocol.asked.questions), method=predictor.config.method)
         return found
 
@@ -97,7 +135,8 @@ class AnswerEvaluation:
                     yield predictor.run, _condition(missing), {"": found}
 
     def write(self, out: Path, rows: Sequence[Result]) -> None:
-        """Tables, figure, confidence.csv, and masks.csv: which clip lacks what at which rate."""
+        """Tables, figures, answers.parquet, differences.csv, confidence.csv, and masks.csv: which clip lacks what at
+        which rate."""
         notes = {
             "questions": len(self.protocol.asked.questions),
             "clips": len(self.protocol.draws),
@@ -106,12 +145,24 @@ class AnswerEvaluation:
             "unasked": len(self.protocol.asked.lost),
         }
         write_rows(out / "results.csv", rows)
+        write_scored(out / ANSWERS_FILE, self.scored, samples_of(self.protocol))
         lines = summarise(rows)
-        parts = [markdown(lines, notes), *write_confidence(out, self.judged, self.config.abstain_below)]
+        between = [self._write_differences(out), self._write_cost(out, lines)]
+        parts = [markdown(lines, notes, between), *write_confidence(out, self.judged, self.config.abstain_below)]
         parts += write_by_audit(out, self.judged, [q.clip for q in self.protocol.asked.questions], self.config.audit)
         (out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         figure(lines, out / "results.png")
         write_masks(out / "masks.csv", self.protocol.draws)
+
+    def _write_differences(self, out: Path) -> str:
+        methods = [predictor.config.method for predictor in self.predictors]
+        baseline = chosen_baseline(methods, self.config.baseline, BASELINES)
+        return write_differences(out, self.comparison, SETS, baseline)
+
+    def _write_cost(self, out: Path, lines: Sequence[Line]) -> str:
+        points, gain = cost_points(self.comparison, lines)
+        write_cost_figure(out / COST_FIGURE, points, gain)
+        return cost_markdown(points, gain)
 
 
 def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEvaluation:
@@ -126,6 +177,7 @@ def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEv
     config = config.model_copy(update={"data": data, "questions": asked})
     device = local_rank().device
     predictors = tuple(load_answerer(run, device) for run in runs)
+    chosen_baseline([p.config.method for p in predictors], config.baseline, BASELINES)
     questions = load_questions(asked)
     _refuse_twins(predictors)
     clips: dict[StepChoice, Clips] = {}

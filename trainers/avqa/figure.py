@@ -27,7 +27,7 @@ def figure(lines: Sequence[Line], path: Path) -> None:
 
 
 def drawing(lines: Sequence[Line]) -> Figure:
-    """One row per network, a line per method, spread over seeds as a band."""
+    """One row per network, a line per method, its interval of 95 % as a band."""
     from matplotlib.figure import Figure
 
     networks = list(dict.fromkeys(line.network for line in lines if line.network))
@@ -62,6 +62,6 @@ def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
     at = [rate for rate, _ in points]
     mean = [100 * m for _, (m, _) in points]
     axis.plot(at, mean, label=figure_text(line.method), markersize=4, linewidth=1.5, **look)
-    if line.seeds > 1:
-        low, high = ([100 * (m + sign * sd) for _, (m, sd) in points] for sign in (-1, 1))
-        axis.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    known = [line.interval((modality, rate)) for rate in at]
+    low, high = ([100 * interval[side] for interval in known] for side in (0, 1))
+    axis.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)

@@ -7,7 +7,8 @@ modality at that rate. Shapes: Q questions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,15 @@ from shards.baselines import look_up, majority
 from shards.errors import InputError
 from shards.questions import Question
 from trainers.answers import Answers
-from trainers.avqa.accuracy import scores
+from trainers.avqa.accuracy import groups, scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import Draws, draw, lost
 from trainers.avqa.predict import QuestionPredictor
-from trainers.avqa.results import Result
+from trainers.avqa.results import Result, condition_of
 from trainers.data import batches
+from trainers.resources import Stopwatch
+from trainers.scored import Samples, Scored
 
 BLIND = {"question look-up": look_up, "majority of the kind": majority}
 Rights = Mapping[Modality | None, np.ndarray]  # by what is missing: which answers are right, bool [Q]
@@ -89,12 +92,14 @@ def answers(
     size: int,
     loaders: int,
     device: torch.device,
+    watch: Stopwatch | None = None,
 ) -> Answers | None:
     """The answers with `missing` taken away, of the questions of whose clip something is left; None: of none.
 
     Args:
         clips: features as the run takes them.
         size, loaders: of the batches.
+        watch: times the answering.
 
     Raises:
         FloatingPointError: logits are NaN, which argmax would count as the first answer.
@@ -104,7 +109,8 @@ def answers(
     parts = []
     for batch in batches(items, order, size, loaders, drop_last=False):
         there = batch.to(device)
-        logits = predictor(there)  # type: ignore[arg-type]
+        with watch.lap(len(batch)) if watch is not None else nullcontext():
+            logits = predictor(there)  # type: ignore[arg-type]
         if bool((bad := logits.isnan().any(dim=1)).any()):
             first = protocol.asked.questions[int(batch.index[bad.cpu()][0])]
             where = f"question '{first.id}' without {missing}" if missing else f"question '{first.id}'"
@@ -114,13 +120,60 @@ def answers(
     return Answers.joined(parts) if parts else None
 
 
+@dataclass(frozen=True)
+class AnsweredCase:
+    """A run's answers with a modality missing at a rate.
+
+    Attributes:
+        missing: "none", "audio" or "visual".
+        rate: percent of the clips that lack it.
+        right: which answers are right, bool [Q].
+        counted: of whose clip something is left, bool [Q].
+        seconds: for an answer; NaN where it was not timed.
+    """
+
+    missing: str
+    rate: int
+    right: np.ndarray
+    counted: np.ndarray
+    seconds: float = float("nan")
+
+    @property
+    def condition(self) -> str:
+        """As confidence and differences name it."""
+        return condition_of(self.missing, self.rate)
+
+    @property
+    def follows(self) -> bool:
+        """From other cases, and from which clips lack what."""
+        return self.missing != "none" and self.rate != 100
+
+
+def answered_cases(
+    protocol: EvaluationProtocol, right: Rights, rates: Sequence[int], seconds: Mapping[Modality | None, float]
+) -> Iterator[AnsweredCase]:
+    """A run's cases from its answers with everything, and by modality and missing rate.
+
+    Args:
+        right: by what is missing, which of its answers are right.
+        seconds: by what is missing, for an answer.
+    """
+    if None in right:
+        yield AnsweredCase("none", 0, right[None], protocol.left[None], seconds.get(None, float("nan")))
+    for modality in (m for m in MODALITIES if m in right):
+        left, less = protocol.left[modality], seconds.get(modality, float("nan"))
+        whole, full = right.get(None, right[modality]), seconds.get(None, less)  # a specialist never looks at it
+        for rate in rates:
+            gone = protocol.at(modality, rate)
+            share = float(gone[left].mean()) if left.any() else 0.0
+            took = share * less + (1 - share) * full
+            yield AnsweredCase(modality, rate, np.where(gone, right[modality], whole), left, took)
+
+
 def results_of(
-    predictor: QuestionPredictor,
-    protocol: EvaluationProtocol,
-    rates: Sequence[int],
-    answer: Callable[[Modality | None], np.ndarray],
-) -> Iterator[Result]:
-    """All figures of one run; `answer` tells, by what is missing, which of its answers are right."""
+    predictor: QuestionPredictor, protocol: EvaluationProtocol, cases: Sequence[AnsweredCase]
+) -> list[Result]:
+    """All figures of one run."""
     config, run = predictor.config, predictor.run
     says = {
         "method": config.method,
@@ -131,45 +184,43 @@ def results_of(
         "run": run.folder.name,
         **run.cost(),
     }
-    yield from _figures(protocol, {m: answer(m) for m in scored_cases(predictor)}, rates, says)
+    return list(_figures(protocol, cases, says))
 
 
-def _figures(
-    protocol: EvaluationProtocol, right: Rights, rates: Sequence[int], says: dict[str, Any]
-) -> Iterator[Result]:
-    """A run's figures from its answers: with everything, and by modality and missing rate."""
-    questions = protocol.asked.questions
-    if None in right:
-        yield from _scored(questions, right[None], protocol.left[None], "none", 0, says)
-    for modality in (m for m in MODALITIES if m in right):
-        for rate in rates:
-            gone = protocol.at(modality, rate)
-            whole = right.get(None, right[modality])  # a specialist never looks at the modality
-            answers = np.where(gone, right[modality], whole)
-            yield from _scored(questions, answers, protocol.left[modality], modality, rate, says)
+def scored_of(predictor: QuestionPredictor, cases: Sequence[AnsweredCase]) -> list[Scored]:
+    """The same answers, as intervals and differences are computed from them."""
+    config = predictor.config
+    line = f"{config.network} {config.method}"
+    return [
+        Scored(line, config.seed, case.condition, case.right, case.counted, config.network, config.method,
+               predictor.run.folder.name, kept=not case.follows)
+        for case in cases
+    ]  # fmt: skip
 
 
-def _scored(
-    questions: Sequence[Question],
-    right: np.ndarray,
-    counted: np.ndarray,
-    missing: str,
-    rate: int,
-    says: dict[str, Any],
-) -> Iterator[Result]:
-    for score in scores(questions, right, counted):
-        yield Result(
-            missing=missing,
-            rate=rate,
-            kind=score.kind,
-            accuracy=score.accuracy,
-            samples=score.samples,
-            **says,
-        )
+def samples_of(protocol: EvaluationProtocol) -> Samples:
+    """The questions; those about one clip stay together."""
+    asked = protocol.asked.questions
+    clips = [q.clip for q in asked]
+    return Samples(clips, clips, groups(asked), [q.id for q in asked], [q.type for q in asked])
 
 
-def blind_results(questions: Sequence[Question], protocol: EvaluationProtocol) -> Iterator[Result]:
-    """The figures of the rules that neither hear nor see.
+def _figures(protocol: EvaluationProtocol, cases: Sequence[AnsweredCase], says: Mapping[str, Any]) -> Iterator[Result]:
+    for case in cases:
+        for score in scores(protocol.asked.questions, case.right, case.counted):
+            yield Result(
+                missing=case.missing,
+                rate=case.rate,
+                kind=score.kind,
+                accuracy=score.accuracy,
+                samples=score.samples,
+                inference_seconds=case.seconds,
+                **says,
+            )
+
+
+def blind_cases(questions: Sequence[Question], protocol: EvaluationProtocol) -> dict[str, list[AnsweredCase]]:
+    """The answers of the rules that neither hear nor see, by rule.
 
     Raises:
         InputError: there are no train questions to learn them from.
@@ -178,12 +229,26 @@ def blind_results(questions: Sequence[Question], protocol: EvaluationProtocol) -
     if not train:
         message = "the file has no train questions, which the question-only rows are learnt from"
         raise InputError(message, field="questions", remedy="give the file that the runs were trained on")
-    asked = protocol.asked.questions
+    asked, out = protocol.asked.questions, {}
     for method, rule in BLIND.items():
         answers = zip(rule(train, asked), asked, strict=True)
         right = np.array([answer == question.answer for answer, question in answers])
-        says: dict[str, Any] = {"method": method, "network": "", "seed": 0, "run": ""}
-        says |= {"trained": 0, "parameters": 0, "epoch_seconds": 0.0, "peak_memory_mb": 0.0}
-        for missing in ("none", *MODALITIES):
-            left = protocol.left[None if missing == "none" else missing]  # type: ignore[index]
-            yield from _scored(asked, right, left, missing, 0 if missing == "none" else 100, says)
+        out[method] = [AnsweredCase("none", 0, right, protocol.left[None], 0.0)]
+        out[method] += [AnsweredCase(m, 100, right, protocol.left[m], 0.0) for m in MODALITIES]
+    return out
+
+
+def blind_results(protocol: EvaluationProtocol, rules: Mapping[str, Sequence[AnsweredCase]]) -> list[Result]:
+    """The figures of the rules."""
+    says = {"network": "", "seed": 0, "run": "", "trained": 0, "parameters": 0}
+    says |= {"epoch_seconds": 0.0, "peak_memory_mb": 0.0, "train_seconds": 0.0}
+    return [row for method, cases in rules.items() for row in _figures(protocol, cases, {"method": method, **says})]
+
+
+def blind_scored(rules: Mapping[str, Sequence[AnsweredCase]]) -> list[Scored]:
+    """The same, as differences are computed from them; no seed changes a rule."""
+    return [
+        Scored(method, None, case.condition, case.right, case.counted)
+        for method, cases in rules.items()
+        for case in cases
+    ]

@@ -3,14 +3,16 @@ results.png (accuracy against missing rate)."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.settings import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
-from trainers.tables import Spread, markdown_table, percent, spread
+from trainers.differences import varied_network
+from trainers.tables import UNKNOWN, Interval, Spread, interval_text, markdown_table, percent_within, spread
 
 Case = tuple[str, int]  # what is missing, in what percent of the clips
 COMPLETE: Case = ("none", 0)
@@ -19,6 +21,7 @@ CASES: dict[str, Case] = {
     "audio missing": ("audio", 100),
     "visual missing": ("visual", 100),
 }
+CONDITIONS = {name: name.replace(" ", "_") for name in CASES}  # as confidence and differences name the cases
 ZERO, SPECIALIST = "zero", "specialist"
 
 
@@ -35,6 +38,11 @@ class Result:
         trained, parameters: how many the run trained, and has.
         epoch_seconds, peak_memory_mb: of the training, as its logs tell.
         run: the run's folder name.
+        low, high: interval of 95 % of the method's mean over its seeds; NaN for kinds of question at other rates than
+            0 and 100, and in tables of earlier versions.
+        train_seconds: of all epochs, as its logs tell: wall clock, without validation, features and what it starts
+            from.
+        inference_seconds: for an answer, the median over the evaluation's batches.
     """
 
     method: str
@@ -50,6 +58,27 @@ class Result:
     epoch_seconds: float
     peak_memory_mb: float
     run: str
+    low: float = math.nan
+    high: float = math.nan
+    train_seconds: float = math.nan
+    inference_seconds: float = math.nan
+
+    @property
+    def line(self) -> str:
+        """Name of the line that it belongs to."""
+        return f"{self.network} {self.method}".strip()
+
+    @property
+    def condition(self) -> str:
+        """As confidence and differences name it: "complete", "audio_missing", "audio_missing_40"."""
+        return condition_of(self.missing, self.rate)
+
+
+def condition_of(missing: str, rate: int) -> str:
+    """What is missing, in one word."""
+    if missing == "none":
+        return "complete"
+    return f"{missing}_missing" if rate == 100 else f"{missing}_missing_{rate}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +87,9 @@ class Line:
 
     Attributes:
         accuracy: case -> kind of question -> mean and standard deviation.
+        intervals: case -> kind of question -> interval of 95 % of the mean.
+        train_seconds: mean and standard deviation.
+        answer_seconds: by case, for an answer.
     """
 
     method: str
@@ -68,6 +100,9 @@ class Line:
     parameters: int
     epoch_seconds: float
     peak_memory_mb: float
+    intervals: Mapping[Case, Mapping[str, Interval]] = field(default_factory=dict)
+    train_seconds: Spread = UNKNOWN
+    answer_seconds: Mapping[Case, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -83,6 +118,17 @@ class Line:
         """Mean accuracy, None where it was not judged."""
         spread = self.accuracy.get(case, {}).get(kind)
         return None if spread is None else spread[0]
+
+    def interval(self, case: Case, kind: str = ALL) -> Interval:
+        """Of 95 %, NaN where it is not known."""
+        return self.intervals.get(case, {}).get(kind, UNKNOWN)
+
+    @property
+    def inference_seconds(self) -> float:
+        """Seconds for an answer: the mean of complete and what is missing altogether, as far as judged; NaN where
+        not measured."""
+        known = [self.answer_seconds[case] for case in CASES.values() if case in self.answer_seconds]
+        return statistics.fmean(known) if known else math.nan
 
     def curve(self, modality: str) -> list[tuple[int, Spread]]:
         """Accuracy over all questions by missing rate of `modality`."""
@@ -100,6 +146,8 @@ class Line:
         """Flat figures for MLflow."""
         out: dict[str, float] = {"trained": self.trained, "parameters": self.parameters}
         out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
+        measured = {"train_seconds": self.train_seconds[0], "inference_seconds": self.inference_seconds}
+        out |= {name: value for name, value in measured.items() if not math.isnan(value)}
         for name, case in CASES.items():
             for kind, (mean, sd) in self.accuracy.get(case, {}).items():
                 where = f"{name} {kind}".replace(" ", "_")
@@ -123,6 +171,13 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
     for r in results:
         figures.setdefault((r.missing, r.rate), {}).setdefault(r.kind, []).append(r.accuracy)
     accuracy = {case: {kind: spread(values) for kind, values in kinds.items()} for case, kinds in figures.items()}
+    intervals: dict[Case, dict[str, Interval]] = {}
+    seconds: dict[Case, list[float]] = {}
+    for r in results:
+        intervals.setdefault((r.missing, r.rate), {})[r.kind] = (r.low, r.high)
+        if r.kind == ALL:
+            seconds.setdefault((r.missing, r.rate), []).append(r.inference_seconds)
+    trained = {r.run: r.train_seconds for r in results}
     return Line(
         method,
         network,
@@ -132,6 +187,9 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
         results[0].parameters,
         statistics.fmean(r.epoch_seconds for r in results),
         statistics.fmean(r.peak_memory_mb for r in results),
+        intervals,
+        spread(list(trained.values())),
+        {case: statistics.fmean(values) for case, values in seconds.items()},
     )
 
 
@@ -145,9 +203,9 @@ def regained(line: Line, zero: Line | None, case: Case) -> float | None:
     return (mine - less) / (whole - less)
 
 
-def markdown(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
-    """The tables: all questions by case, then every case by kind of question."""
-    parts = [_overview(lines), _explained(lines, notes)]
+def markdown(lines: Sequence[Line], notes: Mapping[str, Any], between: Sequence[str] = ()) -> str:
+    """The tables: all questions by case, then what is `between`, then every case by kind of question."""
+    parts = [_overview(lines), _explained(lines, notes), *(part for part in between if part)]
     for name, case in CASES.items():
         parts.append(f"### Accuracy by kind of question, {name}\n\n{_by_kind(lines, case)}")
     return "\n\n".join(parts)
@@ -170,7 +228,10 @@ def _overview(lines: Sequence[Line]) -> str:
 
 
 def _of(lines: Sequence[Line], network: str, method: str) -> Line | None:
-    return next((x for x in lines if (x.network, x.method) == (network, method)), None) if network else None
+    """That line of a network, or of the one that it is a variant of."""
+    known = {x.network: x for x in lines if x.network and x.method == method}
+    base = varied_network(network, known)
+    return None if base is None else known[base]
 
 
 def _gap(line: Line, special: Line | None, case: Case) -> str:
@@ -191,7 +252,7 @@ def _explained(lines: Sequence[Line], notes: Mapping[str, Any]) -> str:
     return (
         f"Accuracy in percent on {notes['questions']} {notes['split']} questions about {notes['clips']} "
         + "clips, "
-        + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
+        + f"{interval_text(seeds, 'questions about one clip stay together')} "
         + (f"{unasked} more can't be asked: their clips are not in the dataset. " if unasked else "")
         + "*zero* puts zeros for a missing modality; features are standardised per channel (unless a run has "
         "standardise=false), so that is the mean of the training data. *specialist* was trained without the "
@@ -213,4 +274,4 @@ def _by_kind(lines: Sequence[Line], case: Case) -> str:
 
 
 def _cell(line: Line, case: Case, kind: str = ALL) -> str:
-    return percent(line.accuracy.get(case, {}).get(kind), line.seeds > 1)
+    return percent_within(line.mean(case, kind), line.interval(case, kind))

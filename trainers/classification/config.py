@@ -243,6 +243,7 @@ class EvaluateConfig(Config):
         abstain_below: answers with a lower probability are not given; the tables tell the coverage, and the error of
             the others.
         audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
+        baseline: method that the others are compared with; None: `finetune_noisy`, or `finetune` without it.
     """
 
     data: Path | None = None
@@ -261,6 +262,7 @@ class EvaluateConfig(Config):
     loaders: int = pydantic.Field(default=0, ge=0)
     abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
     audit: Path | None = None
+    baseline: str | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,30 @@ from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.ladders import corruption_rows
 from trainers.classification.predict import MeanLogits, Predictor
-from trainers.classification.results import ClassRow, Row, figure, markdown, summarise
+from trainers.classification.results import ClassRow, Line, Row, figure, line_name, markdown, summarise
 from trainers.classification.stages import input_spec, media_info
 from trainers.classification.targets import Loss, TargetForm, several_labels
+from trainers.classification.uncertainty import (
+    BASELINES,
+    compared_sets,
+    cost_points,
+    run_cost,
+    scored_of,
+    within_intervals,
+)
+from trainers.comparing import Comparison
 from trainers.confidence_table import write_confidence
+from trainers.cost import COST_FIGURE, cost_markdown, write_cost_figure
 from trainers.data import batches
+from trainers.differences import chosen_baseline, write_differences
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
 from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
 from trainers.recipe import NO_DATA, FinishedRun
+from trainers.resources import Stopwatch
+from trainers.scored import ANSWERS_FILE, Samples, Scored, write_scored
 from trainers.tables import MEAN_AP, write_rows
 
 OF_CORRUPTIONS = ("protocol", "severities", "recordings", "overlays")  # told by what they stand for
@@ -56,6 +70,7 @@ class ConditionEvaluation:
     calibrations: Mapping[str, Calibration | None]
     by_class: list[ClassRow] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -70,37 +85,49 @@ class ConditionEvaluation:
             FloatingPointError: a method's logits are NaN.
         """
         rows: list[Row] = []
-        for predictor, condition, outcome in self._outcomes(advance):
-            rows += _rows(predictor, condition, outcome)
+        for predictor, condition, outcome, watch in self._outcomes(advance):
+            rows += _rows(predictor, condition, outcome, watch)
+            self.scored.extend(scored_of(predictor.run, condition, outcome, len(self.data)))
             self.by_class.extend(_class_rows(predictor, condition, outcome))
             self.judged.extend(_judged(predictor, condition, outcome, self.calibrations[predictor.run.folder.name]))
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
             raise InputError(message, file=self.data.folder, field="conditions", remedy="evaluate other conditions")
-        return rows
+        return within_intervals(rows, self.comparison)
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """All that was answered, once it was; None where clips have several labels."""
+        return Comparison(self.scored, self._samples) if self.scored else None
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return Samples.of_clips(list(self.data.ids), self.data.column("group").to_pylist())
 
     def answers(self, advance: Callable[..., None]) -> Iterator[tuple[FinishedRun, str, Mapping[str, Answers]]]:
         """By run, condition and selection."""
-        for predictor, condition, outcome in self._outcomes(advance):
+        for predictor, condition, outcome, _ in self._outcomes(advance):
             yield predictor.run, condition.name, outcome
 
-    def _outcomes(self, advance: Callable[..., None]) -> Iterator[tuple[Predictor, Condition, dict[str, Answers]]]:
+    def _outcomes(
+        self, advance: Callable[..., None]
+    ) -> Iterator[tuple[Predictor, Condition, dict[str, Answers], Stopwatch]]:
         for predictor in self.predictors:
             for condition in self.config.applied():
-                yield (
-                    predictor,
-                    condition,
-                    _answers(predictor, condition, self.data, self.config, self.device, advance),
-                )
+                watch = Stopwatch(self.device)
+                found = _answers(predictor, condition, self.data, self.config, self.device, advance, watch)
+                yield predictor, condition, found, watch
 
     def write(self, out: Path, rows: Sequence[Row]) -> None:
-        """Tables, figures, classes.csv, confidence.csv, corruptions.csv, and draws.csv: what every sample met."""
+        """Tables, figures, answers.parquet, differences.csv, classes.csv, confidence.csv, corruptions.csv, and
+        draws.csv: what every sample met."""
         write_rows(out / "results.csv", rows)
         write_rows(out / "classes.csv", self.by_class)
         lines, corrupted = summarise(rows), corruption_rows(rows)
         found = ladders.ladders(corrupted)
-        texts = [markdown(lines, rows[0].samples, self.config.split), *map(ladders.markdown, found)]
+        texts = [markdown(lines, rows[0].samples, self.config.split, self._drawn()), *self._write_compared(out, lines)]
+        texts += map(ladders.markdown, found)
         if self.judged:  # of clips with one label
             texts += write_confidence(out, self.judged, self.config.abstain_below)
             texts += write_by_audit(out, self.judged, list(self.data.ids), self.config.audit)
@@ -111,6 +138,20 @@ class ConditionEvaluation:
         if corrupted:
             write_rows(out / "corruptions.csv", corrupted)
         write_draws(out / "draws.csv", rows_drawn(self.predictors, self.data, self.config))
+
+    def _drawn(self) -> str:
+        return "those of one group stay together" if any(self.data.column("group").to_pylist()) else ""
+
+    def _write_compared(self, out: Path, lines: Sequence[Line]) -> Iterator[str]:
+        """answers.parquet, differences.csv and cost.png, with the parts of results.md that they are about."""
+        points, gain = cost_points(self.comparison, lines)
+        if self.comparison is not None:
+            write_scored(out / ANSWERS_FILE, self.scored, self._samples)
+            baseline = chosen_baseline([line.name for line in lines], self.config.baseline, BASELINES)
+            if text := write_differences(out, self.comparison, compared_sets(self.comparison), baseline):
+                yield text
+        write_cost_figure(out / COST_FIGURE, points, gain)
+        yield cost_markdown(points, gain, "finetune_noisy")
 
 
 def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEvaluation:
@@ -135,10 +176,16 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
+    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
+
+
+def lines_of(predictors: Sequence[Predictor]) -> list[str]:
+    """The lines of the table that they will give."""
+    return [line_name(p.run.method, selection) for p in predictors for selection in p.selections]
 
 
 def rows_drawn(
@@ -196,8 +243,9 @@ def _answers(
     config: EvaluateConfig,
     device: torch.device,
     advance: Callable[..., None],
+    watch: Stopwatch | None = None,
 ) -> dict[str, Answers]:
-    """By selection, of the samples with anything left."""
+    """By selection, of the samples with anything left; `watch` times the looks at them."""
     items = items_under(predictor, condition, data, config)
     keep = np.flatnonzero(testable(data.present, condition)).tolist()
     row = {i: row for row, i in enumerate(keep)}
@@ -208,7 +256,7 @@ def _answers(
         for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
             batch = batch.to(device)
             rows = [row[i] for i in batch.index.tolist()]
-            by_selection, _, observed = predictor.answer(batch, condition)
+            by_selection, _, observed = predictor.answer(batch, condition, watch)
             for at, name in zip(rows, observed, strict=True):
                 seen[at] = seen[at] or name
             for selection, logits in by_selection.items():
@@ -248,8 +296,10 @@ def _scores(found: Answers, loss: Loss) -> np.ndarray:
     return torch.from_numpy(found.logits).log_softmax(dim=1).numpy() if loss == "ce" else found.logits
 
 
-def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answers]) -> Iterator[Row]:
-    run, cost = predictor.run, predictor.run.cost()
+def _rows(
+    predictor: Predictor, condition: Condition, answers: Mapping[str, Answers], watch: Stopwatch
+) -> Iterator[Row]:
+    run, cost = predictor.run, run_cost(predictor)
     for selection, found in answers.items():
         if _metric(found) == MEAN_AP:
             share, occurring = mean_average_precision(found.label > 0, _scores(found, predictor.loss))
@@ -267,6 +317,7 @@ def _rows(predictor: Predictor, condition: Condition, answers: Mapping[str, Answ
             run=run.folder.name,
             metric=_metric(found),
             occurring=occurring,
+            inference_seconds=watch.per_sample("", selection) if selection else watch.per_sample(),
             **cost,
         )
 

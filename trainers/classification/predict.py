@@ -28,12 +28,13 @@ from trainers.classification.stages import build_case_module, input_spec
 from trainers.classification.targets import Loss
 from trainers.data import collate
 from trainers.recipe import ClipAnswer, FinishedRun
+from trainers.resources import Stopwatch
 
 SELECTIONS = ("situation", "concat", "detected")
 
 
 Predict = Callable[[AVBatch, Condition], dict[str, Tensor]]  # logits [B, C] per selection ("" : none to choose)
-Choose = Callable[[AVBatch, Condition], tuple[dict[str, Tensor], list[str]]]  # the same, and the detected cases
+Choose = Callable[[AVBatch, Condition, Stopwatch], tuple[dict[str, Tensor], list[str]]]  # also the detected cases
 BY_PRESENCE = {  # (sound there, picture there) -> the condition of a clip of which nothing else is known
     (True, True): CONDITIONS["complete"],
     (False, True): CONDITIONS["audio_missing"],
@@ -52,6 +53,7 @@ class Predictor:
         trained, parameters: how many parameters were trained per case, and the backbone's.
         choose: logits by selection with the detector's verdict; None: no detector, and one module for all cases.
         loss: that it was trained by: "bce" means independent logits, of clips with several labels.
+        selections: ways of choosing the module; "": there is none to choose.
     """
 
     run: FinishedRun
@@ -61,6 +63,7 @@ class Predictor:
     parameters: int
     choose: Choose | None = None
     loss: Loss = "ce"
+    selections: tuple[str, ...] = ("",)
 
     @property
     def several(self) -> bool:
@@ -87,13 +90,21 @@ class Predictor:
         """What of a clip goes into the network: its length, its size, its normalisation."""
         return input_spec(self.backbone)
 
-    def answer(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    def answer(
+        self, batch: AVBatch, condition: Condition, watch: Stopwatch | None = None
+    ) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """Logits [B, C] by selection; by sample the case that the detector names ("" without one), and what can be
-        told of it without an oracle."""
-        present = batch.present.tolist()
+        told of it without an oracle.
+
+        Args:
+            watch: times what all selections share, and under its name what a selection takes beyond that.
+        """
+        present, watch = batch.present.tolist(), watch or Stopwatch(batch.present.device)
         if self.choose is None:
-            return self.predict(batch, condition), [""] * len(batch), [observed_condition(row) for row in present]
-        logits, cases = self.choose(batch, condition)
+            with watch.lap(len(batch)):
+                logits = self.predict(batch, condition)
+            return logits, [""] * len(batch), [observed_condition(row) for row in present]
+        logits, cases = self.choose(batch, condition, watch)
         verdicts = [_ruined(case, row) for case, row in zip(cases, present, strict=True)]
         return logits, cases, [observed_condition(row, v) for row, v in zip(present, verdicts, strict=True)]
 
@@ -198,7 +209,8 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     trained = sum(p.numel() for p in tuned["complete"].trained().values())
     parameters = sum(p.numel() for p in backbone.net.parameters())
     loss = checkpoint_meta(run.folder / CASES[0])[0].get("loss", "ce")
-    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss)
+    ways = tuple(name for name in SELECTIONS if name != "concat" or chooser.concat is not None)
+    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss, ways)
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:
@@ -234,16 +246,21 @@ class _Chooser:
     depth: int
 
     def __call__(self, batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
-        return self.choose(batch, condition)[0]
+        return self.choose(batch, condition, Stopwatch(batch.present.device))[0]
 
-    def choose(self, batch: AVBatch, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
+    def choose(self, batch: AVBatch, condition: Condition, watch: Stopwatch) -> tuple[dict[str, Tensor], list[str]]:
         """Logits by selection, and the case of every sample by the detector alone."""
-        audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
-        out = {"situation": self.tuned[condition.case](audio, visual, batch.present, self.depth)}
+        count, out = len(batch), dict[str, Tensor]()
+        with watch.lap(count):
+            audio, visual = self.backbone.net.tokens_at(self.depth, batch.audio, batch.visual, batch.present)
+        with watch.lap(count, "situation"):
+            out["situation"] = self.tuned[condition.case](audio, visual, batch.present, self.depth)
         if self.concat is not None:
-            out["concat"] = self.concat(audio, visual, batch.present, self.depth)
-        cases = detect(self.detector, audio, visual, batch.present)
-        out["detected"] = self._by_case(cases, audio, visual, batch.present)
+            with watch.lap(count, "concat"):
+                out["concat"] = self.concat(audio, visual, batch.present, self.depth)
+        with watch.lap(count, "detected"):
+            cases = detect(self.detector, audio, visual, batch.present)
+            out["detected"] = self._by_case(cases, audio, visual, batch.present)
         return out, cases
 
     def _by_case(self, cases: Sequence[str], audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:

@@ -3,14 +3,28 @@ figure)."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from configs.figure_text import figure_text
 from models.conditions import CONDITIONS, NOISY_CASES
-from trainers.tables import MEAN_AP, Spread, markdown_table, percent, spread, titled
+from trainers.tables import (
+    MEAN_AP,
+    UNKNOWN,
+    Interval,
+    Spread,
+    interval_text,
+    markdown_table,
+    percent,
+    percent_within,
+    spread,
+    student_text,
+    titled,
+)
 
 LOOKS: dict[str, dict] = {  # one colour per method, one look per way of choosing its prompts
     "": {},
@@ -31,6 +45,10 @@ class Row:
         run: the run's folder name.
         metric: "accuracy", or "mAP": the mean average precision over all classes, one that no clip has counting 0.
         occurring: of mAP, the same over the classes that some clip has.
+        low, high: interval of 95 % of the method's mean over its seeds; NaN where it is not known.
+        train_seconds: of all that was made for it, as logs tell: epochs of all cases, cached features and detector;
+            wall clock, without validation and without the backbone that it starts from.
+        inference_seconds: for a clip, the median over the evaluation's batches.
     """
 
     method: str
@@ -46,6 +64,20 @@ class Row:
     run: str
     metric: str = "accuracy"
     occurring: float = 0.0
+    low: float = math.nan
+    high: float = math.nan
+    train_seconds: float = math.nan
+    inference_seconds: float = math.nan
+
+    @property
+    def line(self) -> str:
+        """Name of the line that it belongs to."""
+        return line_name(self.method, self.selection)
+
+
+def line_name(method: str, selection: str) -> str:
+    """Method and selection, as tables, MLflow and reports name them."""
+    return f"{method}, {selection}" if selection else method
 
 
 @dataclass(frozen=True)
@@ -76,6 +108,9 @@ class Line:
         accuracy: by condition; what `metric` names.
         metric: "accuracy" or "mAP".
         occurring: by condition, mAP over the classes that occur.
+        intervals: by condition, of 95 %, of the mean over seeds.
+        train_seconds: mean and standard deviation.
+        inference_seconds: for a clip, mean over conditions.
     """
 
     method: str
@@ -88,11 +123,14 @@ class Line:
     peak_memory_mb: float
     metric: str = "accuracy"
     occurring: dict[str, Spread] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    train_seconds: Spread = UNKNOWN
+    inference_seconds: float = math.nan
 
     @property
     def name(self) -> str:
         """Method and selection, as MLflow and reports name it."""
-        return f"{self.method}, {self.selection}" if self.selection else self.method
+        return line_name(self.method, self.selection)
 
     @property
     def noisy(self) -> float | None:
@@ -116,6 +154,8 @@ class Line:
         out |= {f"sd/{c}": sd for c, (_, sd) in self.accuracy.items()}
         out |= {"trained": self.trained, "trained_share": self.trained / self.parameters}
         out |= {"epoch_seconds": self.epoch_seconds, "peak_memory_mb": self.peak_memory_mb}
+        measured = {"train_seconds": self.train_seconds[0], "inference_seconds": self.inference_seconds}
+        out |= {name: value for name, value in measured.items() if not math.isnan(value)}
         return out | ({f"{self.metric}/noisy_mean": self.noisy} if self.noisy is not None else {})
 
 
@@ -144,6 +184,9 @@ def _line(method: str, selection: str, rows: list[Row]) -> Line:
         mean(row.peak_memory_mb for row in rows),
         rows[0].metric,
         occurring if rows[0].metric == MEAN_AP else {},
+        {row.condition: (row.low, row.high) for row in rows},
+        spread(list({row.run: row.train_seconds for row in rows}.values())),
+        mean(row.inference_seconds for row in rows),
     )
 
 
@@ -165,8 +208,12 @@ def recovered(line: Line, clean: Line, noisy: Line) -> float | None:
     return (line.noisy - clean.noisy) / (noisy.noisy - clean.noisy)
 
 
-def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
-    """The table: accuracy (or mAP) in percent by condition, gain recovered, trained share, epoch time, peak memory."""
+def markdown(lines: Sequence[Line], samples: int, split: str, drawn: str = "") -> str:
+    """The table: accuracy (or mAP) in percent by condition, gain recovered, trained share, epoch time, peak memory.
+
+    Args:
+        drawn: what the intervals take for one, beside single clips.
+    """
     conditions = plain_conditions(lines)
     by_name = {line.name: line for line in lines}
     clean, noisy = by_name.get("finetune"), by_name.get("finetune_noisy")
@@ -175,7 +222,7 @@ def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
     body = []
     for line in lines:
         share = recovered(line, clean, noisy) if clean and noisy else None
-        cells = [line.name, *(percent(line.accuracy.get(c), line.seeds > 1) for c in conditions)]
+        cells = [line.name, *(_cell(line, c) for c in conditions)]
         cells.append(f"{100 * line.noisy:.1f}" if line.noisy is not None else "")
         cells.append(f"{100 * share:.0f} %" if share is not None else "")
         cells.append(_share(line))
@@ -184,13 +231,18 @@ def markdown(lines: Sequence[Line], samples: int, split: str) -> str:
     seeds = max(line.seeds for line in lines)
     note = (
         f"{titled(metrics_of(lines))} in percent on {samples} {split} clips, "
-        + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
+        + f"{interval_text(seeds, drawn) if metrics_of(lines) == 'accuracy' else student_text(seeds)} "
         + "Case-wise methods: trained parameters per case and epoch time per case. *situation* knows what is "
         "ruined, *detected* does not, *concat* uses all four sets at once. An absent modality is left out, "
         "never filled. Peak memory of training beyond the loaded network: growth of the process on a CPU, "
         "allocated on a GPU."
     )
     return f"{markdown_table(head, body)}\n\n{note}{_occurring(lines, conditions)}"
+
+
+def _cell(line: Line, condition: str) -> str:
+    mean = line.accuracy.get(condition)
+    return percent_within(mean[0] if mean is not None else None, line.intervals.get(condition, UNKNOWN))
 
 
 def _occurring(lines: Sequence[Line], conditions: Sequence[str]) -> str:
@@ -209,8 +261,14 @@ def _share(line: Line) -> str:
     return "none" if not share else "all" if share == 1 else f"{100 * share:.2f} %"
 
 
+def whisker(line: Line, condition: str) -> tuple[float, float]:
+    """How far the interval reaches below and above the mean; NaN where it is not known."""
+    mean, (low, high) = line.accuracy.get(condition, UNKNOWN)[0], line.intervals.get(condition, UNKNOWN)
+    return mean - low, high - mean
+
+
 def figure(lines: Sequence[Line], path: Path) -> None:
-    """Accuracy (or mAP) by condition, one bar per method, spread over seeds as error bars."""
+    """Accuracy (or mAP) by condition, one bar per method, intervals of 95 % as error bars."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -224,8 +282,10 @@ def figure(lines: Sequence[Line], path: Path) -> None:
         look = {"color": plt.get_cmap("tab10")(methods.index(line.method)), **LOOKS[line.selection]}
         at = [k + (i - (len(lines) - 1) / 2) * width for k in range(len(conditions))]
         mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
-        spread = [100 * line.accuracy[c][1] if c in line.accuracy else 0.0 for c in conditions]
-        axes.bar(at, mean, width * 0.94, yerr=spread if any(spread) else None, label=figure_text(line.name), **look)
+        whiskers = [whisker(line, c) for c in conditions]
+        below, above = ([100 * pair[side] for pair in whiskers] for side in (0, 1))
+        bars: dict[str, Any] = {"yerr": (below, above), "error_kw": {"elinewidth": 0.9, "ecolor": "0.25"}}
+        axes.bar(at, mean, width * 0.94, label=figure_text(line.name), **bars, **look)
     shown = [100 * line.accuracy[c][0] for line in lines for c in conditions if c in line.accuracy]
     low = min(shown, default=0.0)
     axes.set_ylim(max(0, 10 * (low // 10) - 10), 101)

@@ -10,7 +10,8 @@ from trainers.avqa.accuracy import ALL
 from trainers.avqa.figure import drawing
 from trainers.avqa.results import CASES, COMPLETE, ZERO, Case, Line, Result, regained
 from tuning.report import drawings, intervals
-from tuning.report.classification import COSTS, cost_part
+from tuning.report.classification import cost_part, costs_of
+from tuning.report.compared import difference_rows_of
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Block, Cell, Drawing, Folded, Table, figure, spread, text
 from tuning.report.verdict import Standing, verdict
@@ -42,7 +43,8 @@ def verdict_of(found: Evaluation) -> str:
             mean = sum(mean for mean, _ in known) / len(known)
             standings.append(Standing(line.name, mean, max(half for _, half in known)))
     blind = [line.mean(COMPLETE) for line in intervals.of_results(found.rows) if not line.network]
-    said = verdict("the mean of complete, audio missing and visual missing", standings)
+    compared = [row for row in difference_rows_of(found) if row.condition == "mean"]
+    said = verdict("the mean of complete, audio missing and visual missing", standings, differences=compared)
     floor = max((value for value in blind if value is not None), default=None)
     return f"{said} The question alone answers {100 * floor:.1f} %." if said and floor is not None else said
 
@@ -65,8 +67,7 @@ def _overview(lines: Sequence[Line], results: Sequence[Result]) -> Table:
             cells += [figure(regained(line, zeros.get(line.network), case), 0, 100)] if zeros else []
         body.append((*cells, figure(line.seeds, 0)))
     asked = max((r.samples for r in results if r.kind == ALL), default=0)
-    several = max(line.seeds for line in lines) > 1
-    note = f"On {asked} questions; {intervals.SAID if several else 'one seed, so no interval'}. "
+    note = f"On {asked} questions; {intervals.said(results)}. "
     if zeros:
         note += "Regained: share of what zero fill loses. "
     note += "Methods without a network neither hear nor see. Averages are over questions."
@@ -101,7 +102,7 @@ def cost_blocks(results: Sequence[Result], tag: str) -> tuple[Block, ...]:
         means = [line.mean(case) for case in CASES.values()]
         if line.network and None not in means:
             gain = 100 * sum(mean or 0.0 for mean in means) / len(means)
-            points.append((line.name, gain, tuple(float(getattr(line, c)) for c in COSTS)))
+            points.append((line.name, gain, costs_of(line)))
     if len(points) < 2:
         return ()
     return cost_part(points, "accuracy, mean of complete, audio missing and visual missing, %", tag)

@@ -5,26 +5,31 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from models.conditions import NOISY_CASES
 from trainers.classification.results import ClassRow, Line, Row, metrics_of, plain_conditions, recovered
 from trainers.tables import MEAN_AP, read_rows, titled
 from tuning.report import drawings, intervals
+from tuning.report.compared import difference_rows_of
 from tuning.report.corruptions import corruption_blocks
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Block, Cell, Drawing, Folded, Table, figure, folded_rows, spread, text
 from tuning.report.verdict import Standing, verdict
 from tuning.tables import pareto
 
-COSTS = {  # attribute -> heading, digits, logarithmic axis
+COSTS = {  # heading, digits, logarithmic axis
     "trained": ("trained parameters", 0, True),
+    "train_seconds": ("training, s", 1, True),
+    "inference_seconds": ("1,000 answers, s", 2, False),
     "epoch_seconds": ("seconds per epoch", 2, False),
     "peak_memory_mb": ("peak memory, MiB", 0, False),
 }
 COST_NOTE = (
     "On the front (marked) nothing is both cheaper and better. Means only: look at the intervals before "
-    "reading much into small differences. Case-wise methods: parameters and epoch time per case. Seconds "
-    "compare only between runs of one machine. Peak memory of training beyond the loaded network: growth of "
+    "reading much into small differences. Case-wise methods: parameters and epoch time per case; training in all, with "
+    "cached features and detector, without the backbone. Seconds of the wall clock compare only between runs of one "
+    "machine. Peak memory of training beyond the loaded network: growth of "
     "the process on a CPU, allocated on a GPU."
 )
 SHOWN = 40  # rows of a table that are not folded away
@@ -47,8 +52,8 @@ def accuracy_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
         )
         for c in conditions
     ]
-    several = len({row.seed for row in rows}) > 1
-    caption = f"{titled(metrics_of(lines))} by condition{'; bars are 95 % intervals over seeds' if several else ''}."
+    known = any(not math.isnan(half) for line in lines for _, half in line.accuracy.values())
+    caption = f"{titled(metrics_of(lines))} by condition{'; bars are 95 % intervals' if known else ''}."
     return (
         *folded_rows(_by_condition(lines, rows, conditions), SHOWN, "all methods"),
         Drawing(drawings.svg(lambda: drawings.dots(groups, metrics_of(lines)), f"{tag} conditions"), caption),
@@ -69,7 +74,8 @@ def verdict_of(found: Evaluation) -> str:
     classes = {row.label for row in class_rows(found) if row.metric == "accuracy"}
     figure = "the mean of the noisy cases" if noisy else "the mean of all conditions"
     figure = figure if metrics_of(lines) == "accuracy" else f"{metrics_of(lines)}, {figure}"
-    return verdict(figure, standings, 1 / len(classes) if classes else None)
+    compared = [row for row in difference_rows_of(found) if row.condition == "noisy_mean"] if noisy else []
+    return verdict(figure, standings, 1 / len(classes) if classes else None, compared)
 
 
 def _joint(line: Line, conditions: Sequence[str]) -> float:
@@ -138,8 +144,7 @@ def _accuracy(line: Line, condition: str) -> Cell:
 def _note(rows: Sequence[Row], gains: bool) -> str:
     counts = sorted({row.samples for row in rows})
     clips = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    several = len({row.seed for row in rows}) > 1
-    said = f"On {clips} clips; {intervals.SAID if several else 'one seed, so no interval'}. "
+    said = f"On {clips} clips; {intervals.said(rows)}. "
     said += "An absent modality is left out, never filled. "
     if any(row.selection for row in rows):
         said += "situation knows what is ruined, detected does not, concat uses the sets of all cases at once. "
@@ -165,11 +170,17 @@ def cost_blocks(rows: Sequence[Row], tag: str) -> tuple[Block, ...]:
         (
             line.name,
             100 * (line.noisy or 0.0) if noisy else 100 * _mean(line),
-            tuple(float(getattr(line, c)) for c in COSTS),
+            costs_of(line),
         )
         for line in lines
     ]
     return cost_part(points, gain, tag)
+
+
+def costs_of(line: Any) -> tuple[float, ...]:
+    """What a line of either table costs, in the order of `COSTS`; NaN: not known."""
+    known = {"train_seconds": line.train_seconds[0], "inference_seconds": 1000 * line.inference_seconds}
+    return tuple(float(known[c] if c in known else getattr(line, c)) for c in COSTS)
 
 
 def _mean(line: Line) -> float:
@@ -180,12 +191,17 @@ def cost_part(points: Sequence[tuple[str, float, tuple[float, ...]]], gain: str,
     """Table and figure of a gain against `COSTS`.
 
     Args:
-        points: name, gain, and one figure per cost.
+        points: name, gain, and one figure per cost; those that are not known of all are left out, and seconds per
+            epoch where there are those of all training.
     """
+    known = [c for at, c in enumerate(COSTS) if not any(math.isnan(costs[at]) for _, _, costs in points)]
+    shown = [c for c in known if c != "epoch_seconds" or "train_seconds" not in known]
+    places, headings = [list(COSTS).index(c) for c in shown], [COSTS[c] for c in shown]
+    points = [(name, value, tuple(costs[at] for at in places)) for name, value, costs in points]
     order = range(len(points))
     edges = [
         pareto(order, lambda i, at=at: points[i][2][at], lambda i: points[i][1])  # type: ignore[misc]
-        for at in range(len(COSTS))
+        for at in range(len(headings))
     ]
     body = [
         (
@@ -193,14 +209,14 @@ def cost_part(points: Sequence[tuple[str, float, tuple[float, ...]]], gain: str,
             figure(value),
             *(
                 figure(cost, digits, mark="front" if i in edge else "")
-                for cost, edge, (_, digits, _) in zip(costs, edges, COSTS.values(), strict=True)
+                for cost, edge, (_, digits, _) in zip(costs, edges, headings, strict=True)
             ),
         )
         for i, (name, value, costs) in enumerate(points)
     ]
-    head = ("method", gain, *(heading for heading, _, _ in COSTS.values()))
+    head = ("method", gain, *(heading for heading, _, _ in headings))
     table = Table(head, tuple(body), 1, "Accuracy against cost", COST_NOTE)
-    axes = [(heading, log) for heading, _, log in COSTS.values()]
+    axes = [(heading, log) for heading, _, log in headings]
     drawn = drawings.svg(lambda: drawings.fronts(points, axes, gain, edges), f"{tag} cost")
     caption = "Accuracy against cost; ringed: on the Pareto front of that cost."
     return *folded_rows(table, SHOWN, "all methods"), Drawing(drawn, caption)

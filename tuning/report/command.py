@@ -22,6 +22,7 @@ from tuning.command_line import CLIPS, report_parser
 from tuning.report import answering, classification
 from tuning.report.asked_clips import asked_clips
 from tuning.report.clips import classified_clips, clip_blocks
+from tuning.report.compared import difference_blocks
 from tuning.report.evaluations import Evaluation, evaluations, inner_name
 from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
@@ -114,7 +115,14 @@ def _evaluation(found: Evaluation, tag: str, clips: int) -> tuple[Block, ...]:
     view = EVALUATION_VIEWS[found.task.row]
     shown = clip_blocks(view.clips, found, clips) if clips else ()
     trust = (*confidence_blocks(found, tag), *audit_blocks(found))
-    return (*view.accuracy(found.rows, tag), *trust, *view.details(found), *view.cost(found.rows, tag), *shown)
+    return (
+        *view.accuracy(found.rows, tag),
+        *difference_blocks(found),
+        *trust,
+        *view.details(found),
+        *view.cost(found.rows, tag),
+        *shown,
+    )
 
 
 def _lead(found: Evaluation) -> str:

@@ -1,4 +1,4 @@
-"""Means over seeds with intervals: Student's t, 95 %."""
+"""Means over seeds with intervals of 95 %: as the evaluation has them; where it has none, Student's t over seeds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from scipy.special import stdtrit
 
 from trainers.avqa import results as asked
 from trainers.classification import results as classified
-from trainers.tables import spread
+from trainers.tables import Interval, spread
+from trainers.tables import half_width as half_of
 from tuning import tables
 
 LEVEL = 0.95
 SAID = "mean ± half width of the 95 % interval over seeds (Student's t)"
+OVER_CLIPS = "mean ± half width of the 95 % interval over clips (bootstrap) and seeds (Student's t)"
 
 
 def half_width(sd: float, count: int) -> float:
@@ -25,6 +27,18 @@ def half_width(sd: float, count: int) -> float:
     if count < 2:
         return math.nan
     return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(count)
+
+
+def said(rows: Sequence[classified.Row | asked.Result]) -> str:
+    """What the intervals of an evaluation's figures are over."""
+    if not all(math.isnan(row.low) for row in rows):
+        return OVER_CLIPS
+    return SAID if len({row.seed for row in rows}) > 1 else "one seed, so no interval"
+
+
+def _half(known: Interval, sd: float, count: int) -> float:
+    half = half_of(known)
+    return half_width(sd, count) if math.isnan(half) else half
 
 
 def of_values(values: Sequence[float]) -> tuple[float, float]:
@@ -50,7 +64,7 @@ def of_rows(rows: Sequence[classified.Row]) -> list[classified.Line]:
         replace(
             line,
             accuracy={
-                c: (mean, half_width(sd, counts[line.method, line.selection, c]))
+                c: (mean, _half(line.intervals[c], sd, counts[line.method, line.selection, c]))
                 for c, (mean, sd) in line.accuracy.items()
             },
         )
@@ -66,7 +80,7 @@ def of_results(results: Sequence[asked.Result]) -> list[asked.Line]:
             line,
             accuracy={
                 case: {
-                    kind: (mean, half_width(sd, counts[line.network, line.method, *case, kind]))
+                    kind: (mean, _half(line.interval(case, kind), sd, counts[line.network, line.method, *case, kind]))
                     for kind, (mean, sd) in kinds.items()
                 }
                 for case, kinds in line.accuracy.items()

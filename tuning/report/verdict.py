@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainers.differences import PAIRS, SAME, DifferenceRow
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -21,10 +23,18 @@ class Standing:
     half: float
 
 
-def verdict(figure: str, standings: Sequence[Standing], chance: float | None = None) -> str:
+def verdict(
+    figure: str,
+    standings: Sequence[Standing],
+    chance: float | None = None,
+    differences: Sequence[DifferenceRow] = (),
+) -> str:
     """The best of several methods, and whether the next one differs from it; empty for none.
 
-    Two methods differ where their intervals do not meet; of one seed nothing is said.
+    Two methods differ as their paired difference says; where there is none, if their intervals do not meet.
+
+    Args:
+        differences: of pairs in this figure, as the evaluation has them.
     """
     ranked = sorted(standings, key=lambda s: -s.mean)
     if not ranked:
@@ -32,7 +42,7 @@ def verdict(figure: str, standings: Sequence[Standing], chance: float | None = N
     best = ranked[0]
     text = f"Best in {figure}: {best.name}, {_percent(best)}"
     if len(ranked) > 1:
-        text += f"; next {ranked[1].name}, {_percent(ranked[1])} ({_difference(best, ranked[1])})"
+        text += f"; next {ranked[1].name}, {_percent(ranked[1])} ({_difference(best, ranked[1], differences)})"
     return f"{text}." + (f" Chance is {100 * chance:.1f} %." if chance is not None else "")
 
 
@@ -41,7 +51,10 @@ def _percent(standing: Standing) -> str:
     return f"{100 * standing.mean:.1f}{width} %"
 
 
-def _difference(first: Standing, second: Standing) -> str:
+def _difference(first: Standing, second: Standing, differences: Sequence[DifferenceRow]) -> str:
+    pairs = (row for row in differences if row.family == PAIRS and {row.method, row.other} == {first.name, second.name})
+    if (found := next(pairs, None)) is not None:
+        return SAME if found.verdict == SAME else f"a difference of {100 * abs(found.difference):.1f} points"
     if math.isnan(first.half) or math.isnan(second.half):
         return "one seed: no interval"
     apart = first.mean - second.mean > first.half + second.half

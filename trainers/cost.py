@@ -1,0 +1,171 @@
+"""What methods gain against what they cost: a part of results.md, and cost.png.
+
+Seconds are of the wall clock and compare only within one evaluation on one machine: those of training come from the
+runs' logs, those of answering were measured one run after the other in the evaluation's process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.figure_text import figure_text
+from trainers.comparing import Comparison
+from trainers.tables import Interval, Spread, half_width, markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COST_FIGURE = "cost.png"
+MARKS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A line of the table.
+
+    Attributes:
+        name, network: of the line; a network has its own mark.
+        gain: in points, over `Gain.reference`; or the accuracy in percent.
+        half: of its interval of 95 %; NaN where it is not known.
+        trained: parameters.
+        train_seconds: mean and standard deviation over seeds.
+        inference_seconds: for an answer.
+    """
+
+    name: str
+    network: str
+    gain: float
+    half: float
+    trained: int
+    train_seconds: Spread
+    inference_seconds: float
+
+    @property
+    def method(self) -> str:
+        """Its name without the network's."""
+        return self.name.removeprefix(self.network).strip()
+
+    @property
+    def costs(self) -> tuple[float, float, float]:
+        """In the order of `COSTS`."""
+        return float(self.trained), self.train_seconds[0], 1000 * self.inference_seconds
+
+
+COSTS = ("trained parameters", "training, s", "1,000 answers, s")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What is gained.
+
+    Attributes:
+        conditions: over whose mean.
+        said: what that is, in words.
+        reference: the line of each network, over which points are counted; empty: the figure itself is shown.
+        metric: what the figure is.
+    """
+
+    conditions: Sequence[str]
+    said: str
+    reference: dict[str, str]
+    metric: str = "accuracy"
+
+    @property
+    def label(self) -> str:
+        """Of the axis and of the column."""
+        names = dict.fromkeys(name.rpartition(" ")[2] for name in self.reference.values())
+        over = f"points over {', '.join(names)}" if names else f"{self.metric}, %"
+        return f"{over}, {self.said}"
+
+
+def gain_of(compared: Comparison, line: str, gain: Gain) -> tuple[float, float] | None:
+    """Points over the reference with half of their interval; None where they have no seed in common."""
+    other = gain.reference.get(compared.networks.get(line, ""))
+    if other is None:
+        return None
+    found = compared.difference(line, other, gain.conditions)
+    return None if found is None else (100 * found.estimate.mean, 100 * found.estimate.half)
+
+
+def figure_of(mean: float | None, interval: Interval) -> tuple[float, float] | None:
+    """The figure itself in percent, with half of its interval."""
+    return None if mean is None else (100 * mean, 100 * half_width(interval))
+
+
+def cost_markdown(points: Sequence[CostPoint], gain: Gain, budget: str | None = None) -> str:
+    """Gain and costs of every method.
+
+    Args:
+        budget: a line whose training the others' is told in percent of.
+    """
+    whole = next((p.train_seconds[0] for p in points if p.name == budget), 0.0)
+    head = ["method", gain.label, *COSTS[:2], *([f"of {budget}'s"] if whole else []), COSTS[2]]
+    body = []
+    for p in points:
+        cells = [p.name, f"{p.gain:+.1f}" if gain.reference else f"{p.gain:.1f}", f"{p.trained:,}"]
+        cells[1] += "" if math.isnan(p.half) else f" ± {p.half:.1f}"
+        cells += [_seconds(p.train_seconds[0])]
+        cells += [_share(p.train_seconds[0] / whole)] if whole else []
+        body.append([*cells, _seconds(p.costs[2])])
+    return "\n\n".join(["### Gain and cost", markdown_table(head, body)])
+
+
+def _share(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _seconds(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def write_cost_figure(path: Path, points: Sequence[CostPoint], gain: Gain) -> None:
+    """Write :func:`drawing` into a file."""
+    drawing(points, gain).savefig(path, dpi=150)
+
+
+def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
+    """A panel per cost: gain against it, a mark per method with its interval of 95 %, and of training time the
+    standard deviation over seeds."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    networks, methods = (list(dict.fromkeys(of)) for of in ((p.network for p in points), (p.method for p in points)))
+    fig = Figure(figsize=(11.0, 3.7 + 0.2 * (len(points) // 4)), layout="constrained")
+    panels = fig.subplots(1, len(COSTS), sharey=True)
+    for column, (axes, label) in enumerate(zip(panels, COSTS, strict=True)):
+        for p in points:
+            at = methods.index(p.method)
+            _mark(axes, p, column, f"C{at % 10}", MARKS[(networks.index(p.network) + at // 10) % len(MARKS)])
+        shown = [p.costs[column] for p in points if p.costs[column] > 0]
+        if shown and max(shown) > 20 * min(shown):
+            axes.set_xscale("symlog" if len(shown) < len(points) else "log", **_linear(shown, len(points)))
+        else:
+            axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlabel(label)
+        axes.axhline(0, color="0.6", linewidth=0.8) if gain.reference else None
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(figure_text(gain.label), fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return fig
+
+
+def _linear(shown: Sequence[float], points: int) -> dict[str, float]:
+    """Of an axis with zeros on it: what lies below the smallest figure is linear."""
+    return {"linthresh": min(shown)} if len(shown) < points else {}
+
+
+def _mark(axes, point: CostPoint, column: int, colour: str, mark: str) -> None:
+    """A point with its error bars; matplotlib leaves out one that was not measured (NaN)."""
+    at = point.costs[column]
+    aside = point.train_seconds[1] if column == 1 else math.nan
+    axes.errorbar(at, point.gain, yerr=point.half, xerr=aside, fmt=mark, color=colour, markersize=6, elinewidth=1.2,
+                  capsize=2, label=figure_text(point.name))  # fmt: skip
