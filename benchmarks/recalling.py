@@ -286,7 +286,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
     return (
         f"Accuracy in percent on {rows[0]['questions']} questions, by what the network gets for what is missing. "
         "*Explained*: share of the real features' variance that the recalled ones explain; *linear*: a ridge "
-        "regression. *Told*: share of who sounds in a second (or is in the picture) that the most addressed slot tells.\n\n" + report.table(columns, cells)
+        "regression. *Told*: share of who sounds in a second (or is in the picture) that the most addressed slot "
+        "tells.\n\n" + report.table(columns, cells)
     )
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import pydantic
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from models.adaptation import ADAPTATIONS
 from models.conditions import CONDITIONS, PROTOCOLS
+from models.fusion import FUSIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,3 +42,5 @@ class Registered:
 
 ConditionName = Annotated[str, Registered(CONDITIONS, "avmend list conditions")]
 ProtocolName = Annotated[str, Registered(PROTOCOLS)]
+FusionName = Annotated[str, Registered(FUSIONS)]
+AdaptationName = Annotated[str, Registered(ADAPTATIONS)]

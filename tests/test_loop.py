@@ -19,7 +19,7 @@ from models.inputs import Normalisation
 from models.settings import BackboneConfig
 from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
-from trainers.classification.config import FinetuneConfig, LoraConfig, PromptConfig, Sizes
+from trainers.classification.config import FinetuneConfig, FuseConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
 from trainers.draws import Uniform
 from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
@@ -64,8 +64,15 @@ def case_wise(kind: type, world: Path, **changes) -> TrainConfig:
     return kind(**{**values, **changes})
 
 
+def fuse(world: Path, method: str = "shaspec", **changes) -> FuseConfig:
+    values = {"data": world / "media", "start": world / "run", "method": method, "epochs": 3, "batch_size": 8}
+    return FuseConfig(**{**values, "sizes": {"dim": 8}, **changes})  # type: ignore[arg-type]
+
+
 MAKERS: dict[str, Callable[[Path], TrainConfig]] = {
     "finetune": finetune,
+    "shaspec": fuse,
+    "drfuse": lambda world: fuse(world, "drfuse"),
     "prompt": lambda world: case_wise(PromptConfig, world),
     "prompt with head": lambda world: case_wise(PromptConfig, world, head=True, deep=True),
     "lora": lambda world: case_wise(LoraConfig, world),

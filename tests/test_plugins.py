@@ -16,9 +16,12 @@ from configs import load_config
 from configs.cluster import JOB, worker_variables
 from configs.noise import Noise
 from models import registry
+from models.adaptation import ADAPTATIONS
+from models.adaptation.adapting import Adapting
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.conditions import CONDITIONS
+from models.fusion import FUSIONS
 from models.noise import ruin
 from models.registry import PluginError, Registry, UnknownName
 from models.settings import AUDIO_KINDS, VISUAL_KINDS
@@ -27,11 +30,14 @@ from tests.fixtures.asking import asking_world, question_stages, saved_run, sett
 from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig
 from trainers.avqa.objective import AnswerLoss
 from trainers.avqa.predict import load_answerer
+from trainers.classification.config import FuseConfig
+from trainers.classification.objective import FuseLoss
+from trainers.recipes import recipe_of
 from trainers.runs import read_run
 
 pytestmark = pytest.mark.unit
 TOYS = "tests.fixtures.toys"
-ALL: list[Registry] = [NETWORKS, RECOVERIES, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS]
+ALL: list[Registry] = [NETWORKS, RECOVERIES, FUSIONS, ADAPTATIONS, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS]
 
 
 @pytest.fixture
@@ -93,6 +99,24 @@ def test_a_toy_network_and_method_train_answer_and_are_loaded_again(toys, root):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loss.parameters())
     run = load_answerer(read_run(saved_run(root, "toy", config)), torch.device("cpu"))
     assert run(batch).isfinite().all()
+
+
+def test_a_toy_fusion_method_trains_and_a_toy_adaptation_moves_it(toys, world):
+    config = load_config(FuseConfig, None, [f"data={world.media}", f"start={world.backbone}", "method=quieter"])
+    assert config.weights == {"quiet": 0.5}
+    (stage,) = recipe_of(config).stages(config)
+    objective = stage.objective.train()
+    assert isinstance(objective, FuseLoss)
+    batch = stage.train.batch(range(8))
+    output, net = objective(batch), objective.net
+    torch.testing.assert_close(output.metrics["quiet"], torch.tensor([8 * 0.25, 8]))
+    without = FuseLoss(net, 1.0, {"quiet": 0.0}).train()(batch)
+    torch.testing.assert_close(output.loss - without.loss, torch.tensor(0.5 * 0.25))
+    adapting = Adapting(net.eval(), ADAPTATIONS["bias"]())
+    adapting(batch.audio, batch.visual, batch.present)
+    bias = {name: p for name, p in adapting.model.named_parameters() if p.requires_grad}
+    assert list(bias) == ["backbone.mlp_head.1.bias"]
+    assert not torch.equal(bias["backbone.mlp_head.1.bias"], net.backbone.mlp_head[1].bias)
 
 
 def test_a_toy_kind_of_noise_is_drawn(toys):

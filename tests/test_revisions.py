@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures.asking import AVR, RMM, asking_world, settings
 from tests.fixtures.dense import dense_world
-from tests.test_loop import STEPS, Log, case_wise, finetune
+from tests.test_loop import STEPS, Log, case_wise, finetune, fuse
 from tests.test_loop import world as world
 from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, RMMConfig
 from trainers.classification.config import AdapterConfig, DenseConfig, LoraConfig, PromptConfig
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.unit
 PINNED: dict[str, tuple[int, list[float]]] = {  # recipe -> revision, training losses of two epochs
     "finetune": (2, [2.381488681, 1.51037995]),
     "dense": (1, [9.749439478, 4.586146355]),
+    "fuse": (1, [2.588136673, 2.066455404]),
     "prompt": (2, [1.05826954, 1.01084427]),
     "lora": (2, [1.277270794, 1.247767051]),
     "adapter": (2, [1.27682515, 1.248194416]),
@@ -59,6 +60,7 @@ def config(recipe: str, world: Path, root: Path, dense: Path) -> TrainConfig:
             epochs=2,
             batch_size=8,
         ),
+        "fuse": lambda: fuse(world, epochs=2),
         "prompt": lambda: case_wise(PromptConfig, world, epochs=2, deep=True),
         "lora": lambda: case_wise(LoraConfig, world, epochs=2),
         "adapter": lambda: case_wise(AdapterConfig, world, epochs=2),

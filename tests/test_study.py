@@ -10,6 +10,7 @@ import yaml
 
 from configs import PRESET_FOLDER, load_config, preset_names, read_preset
 from trainers.classification.config import CaseConfig
+from trainers.recipes import RECIPES
 from tuning.classification_study import ClassificationStudyConfig, check
 from tuning.study import main
 
@@ -51,6 +52,16 @@ def preset(folder: Path, **changes: object) -> str:
             ["'evaluate.conditions.0'", "did you mean 'noisy_audio'"],
         ),
         ({"evaluate": {"noise": {"visual": ["blurx"]}}}, ["'evaluate.noise.visual.0'", "did you mean 'blur'"]),
+        ({"evaluate": {"adapt": ["red"]}}, ["'evaluate.adapt.0'", "did you mean 'read'"]),
+        (
+            {"evaluate": {"adapt": ["read"], "adapted": ["promt"]}},
+            ["'evaluate.adapted'", "no method 'promt'", "did you mean 'prompt'"],
+        ),
+        ({"recipes": {"finetune": {}, "fuse": {}}}, ["'recipes.fuse.method'", "is required"]),
+        (
+            {"recipes": {"finetune": {}, "x": {"recipe": "fuse", "method": "shaspek"}}},
+            ["'recipes.x.method'", "did you mean 'shaspec'"],
+        ),
         ({"ingest": {"framse": 2}}, ["'ingest.framse'", "did you mean 'ingest.frames'"]),
         ({"corpus": {"kind": "scene", "clips": 8}}, ["'corpus.kind'", "did you mean 'scenes'"]),
         ({"corpus": {"kind": "scenes"}}, ["'corpus.clips'", "is required"]),
@@ -94,7 +105,8 @@ def test_every_preset_is_sound(name):
 
 
 def more(config: ClassificationStudyConfig, name: str) -> dict[str, str]:
-    return {} if config.recipes[name].get("recipe", name) == "finetune" else {"backbone": "."}
+    recipe = RECIPES[config.recipes[name].get("recipe", name)]
+    return {} if recipe.name == "finetune" else {str(recipe.base): "."}
 
 
 @unit

@@ -47,6 +47,9 @@ def calibrate(folders: Sequence[Path], config: Config, stage: str | None = None)
     if getattr(config, "split", None) == "test":
         remedy = "fit to other data, such as split=val; test data would then tell nothing any more"
         raise InputError("temperatures are not fitted to test data", field="split", remedy=remedy)
+    if getattr(config, "adapt", ()):
+        remedy = "leave adapt out: a run that adapts at test time has no one temperature"
+        raise InputError("temperatures are fitted to trained networks alone", field="adapt", remedy=remedy)
     runs = [read_run(folder) for folder in folders]
     task = common_task(runs)
     return {run.folder.name: _calibrated(run, task, config, stage) for run in runs}

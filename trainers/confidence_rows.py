@@ -132,5 +132,5 @@ def shown_conditions(rows: Sequence[ConfidenceRow]) -> list[str]:
 
 def final_rows(rows: Sequence[ConfidenceRow]) -> list[ConfidenceRow]:
     """Of a calibrated run the rows after scaling, of others those that there are."""
-    scaled = {row.run for row in rows if row.scaling == TEMPERATURE}
-    return [row for row in rows if row.scaling == TEMPERATURE or row.run not in scaled]
+    scaled = {(row.run, row.method) for row in rows if row.scaling == TEMPERATURE}
+    return [row for row in rows if row.scaling == TEMPERATURE or (row.run, row.method) not in scaled]

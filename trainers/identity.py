@@ -17,7 +17,14 @@ UNKNOWN = "unknown"
 # Settings that change where and how fast a run is computed, not what.
 EXECUTION_FIELDS = frozenset({"workers", "cpus", "gpu", "loaders", "retries", "save_steps", "resident"})
 # Settings that earlier versions did not have, left out of the identity where they say what those did.
-LATER_FIELDS: dict[str, Any] = {"steps": None, "steps_at": "middles", "standardise": True}
+LATER_FIELDS: dict[str, Any] = {
+    "steps": None,
+    "steps_at": "middles",
+    "standardise": True,
+    "adapt": [],
+    "adapted": None,
+    "stream": {"batch_size": 64, "lr": None, "steps": 1, "episodic": False},
+}
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 

@@ -36,6 +36,20 @@ def sum_and_count(values: Tensor) -> Tensor:
     return torch.stack([flat.sum(), flat.new_full((), len(flat))])
 
 
+def weighted(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the means of losses [R], and each one's sum and count; 0 and none without any.
+
+    Args:
+        like: of the device that they are on.
+    """
+    total = like.new_zeros((), dtype=torch.float32)
+    for name, loss in losses.items():
+        total = total + weights[name] * loss.float().mean()
+    return total, {name: sum_and_count(loss) for name, loss in losses.items()}
+
+
 class Ranks(Protocol):
     """What all ranks have together; see `trainers.loop.Rank`."""
 

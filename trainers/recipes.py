@@ -49,6 +49,18 @@ FINETUNE = Recipe(
     load=deferred("trainers.classification.predict:load_finetuned"),
     label=lambda config: "cavmae" if config.imported else "finetune_noisy" if config.noisy else "finetune",
 )
+FUSE = Recipe(
+    name="fuse",
+    config=classification_config.FuseConfig,
+    task=CLASSIFICATION,
+    revision=1,
+    stages=deferred("trainers.classification.fuse:fuse_stages"),
+    stage_names=single_stage("fuse"),
+    fingerprints=deferred("trainers.classification.fuse:fuse_fingerprints"),
+    base="start",
+    load=deferred("trainers.classification.predict:load_fused"),
+    label=lambda config: config.label or config.method,
+)
 
 
 DENSE = Recipe(
@@ -102,6 +114,7 @@ RECIPES: Registry[Recipe] = Registry(
     {
         "finetune": FINETUNE,
         "dense": DENSE,
+        "fuse": FUSE,
         "prompt": case_wise("prompt", classification_config.PromptConfig),
         "lora": case_wise("lora", classification_config.LoraConfig),
         "adapter": case_wise("adapter", classification_config.AdapterConfig),

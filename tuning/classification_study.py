@@ -13,11 +13,11 @@ from typing import Any
 from configs import config_to_dict
 from configs.cluster import ray_session
 from pipelines.features import extract
-from shards.errors import InputError
+from shards.errors import InputError, nearest
 from trainers.classification.config import EvaluateConfig
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
-from trainers.recipes import RECIPES
+from trainers.recipes import RECIPES, recipe_of
 from trainers.train import train
 from tuning.data import make_shards
 from tuning.steps import Stages, config_at
@@ -28,16 +28,29 @@ def check(config: ClassificationStudyConfig) -> None:
     """Build every recipe's config, so that a typo costs no hour.
 
     Raises:
-        InputError: as `ClassificationStudyConfig.recipe`; or the first recipe is no `finetune`.
+        InputError: as `ClassificationStudyConfig.recipe`; the first recipe is no `finetune`, or what is to adapt is
+            no method of the study.
     """
+    built = []
     for name in config.recipes:
-        needs = {"data": ".", "backbone": "."} if on_features(config, name) else {"data": "."}
-        config.recipe(name, **needs)
+        alone = config.recipes[name].get("recipe", name) == "finetune"  # which may start from the backbone, or fresh
+        built.append(config.recipe(name, data=".", **({} if alone else on_backbone(config, name, Path()))))
     first, *_ = config.recipes
     if config.recipes[first].get("recipe", first) != "finetune":
         remedy = "put one first: it makes the backbone"
         raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
-    config_at("evaluate", EvaluateConfig, config.evaluate)
+    evaluation = config_at("evaluate", EvaluateConfig, config.evaluate)
+    methods = dict.fromkeys(recipe_of(recipe).run_name(recipe) for recipe in built)
+    for name in evaluation.adapted or ():
+        if name.partition(" ")[0] not in methods:
+            remedy = f"{nearest(name, methods)}methods of this study: {', '.join(methods)}"
+            raise InputError(f"no method '{name}'", field="evaluate.adapted", remedy=remedy)
+
+
+def on_backbone(config: ClassificationStudyConfig, name: str, backbone: Path) -> dict[str, Path]:
+    """The setting by which a recipe gets the backbone."""
+    recipe = RECIPES.get(config.recipes[name].get("recipe", name))
+    return {recipe.base: backbone} if recipe is not None and recipe.base else {}
 
 
 def on_features(config: ClassificationStudyConfig, name: str) -> bool:
@@ -104,7 +117,6 @@ def _train_all(
         extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
     out = [backbone]
     for name in others:
-        base = RECIPES[config.recipes[name].get("recipe", name)].base
-        recipe = config.recipe(name, data=shards, seed=seed, **({base: backbone} if base else {}))
+        recipe = config.recipe(name, data=shards, seed=seed, **on_backbone(config, name, backbone))
         out.append(train(recipe, runs, stages.next(), parent))
     return out

@@ -13,7 +13,7 @@ from shards.errors import InputError
 from shards.schema import DATASET_FILE
 from trainers.identity import config_identity
 from trainers.job import prepare
-from trainers.recipes import RECIPES, recipe_of
+from trainers.recipes import recipe_of
 from tuning.config import SweepConfig, check_inputs, corners
 from tuning.config import check as check_sweep
 from tuning.data import Corpus, corpus_folder, shards_folder
@@ -119,12 +119,14 @@ def _questions(config: QuestionData, data: Path) -> Iterator[str]:
 
 def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Path, seed: int) -> Iterator[str]:
     """Every recipe of one seed, and whether its run is there."""
+    from tuning.classification_study import on_backbone
+
     first, *others = config.recipes
     backbone: Path | None = None
     for name in (first, *others):
         given: dict[str, Any] = {"data": shards, "seed": seed}
         if name != first:
-            recipe = config.recipe(name, **given, **_on(config, name, backbone or Path()))
+            recipe = config.recipe(name, **given, **on_backbone(config, name, backbone or Path()))
         else:
             recipe = config.recipe(name, **given)
         try:
@@ -134,12 +136,6 @@ def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Path, seed: 
             continue
         backbone = job.folder if name == first and job.finished else backbone
         yield f"run {name}, seed {seed}: {job.folder} ({'already finished' if job.finished else 'would be trained'})"
-
-
-def _on(config: ClassificationStudyConfig, name: str, backbone: Path) -> dict[str, Path]:
-    """The setting by which a recipe gets the backbone."""
-    base = RECIPES[config.recipes[name].get("recipe", name)].base
-    return {base: backbone} if base else {}
 
 
 def _point(params: dict[str, Any]) -> str:

@@ -16,6 +16,8 @@ REGISTRIES = {  # kind -> mapping of names to classes, functions or records with
     "recipes": "trainers.recipes:RECIPES",
     "networks": "models.avqa.networks:NETWORKS",
     "recoveries": "models.avqa.recovery:RECOVERIES",
+    "fusions": "models.fusion:FUSIONS",
+    "adaptations": "models.adaptation:ADAPTATIONS",
     "corpora": "pipelines.corpora.registry:CORPORA",
     "conditions": "models.conditions:CONDITIONS",
     "protocols": "models.conditions:PROTOCOLS",

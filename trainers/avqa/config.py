@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,9 +13,9 @@ from configs.names import Registered
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.settings import MODALITIES, Modality
-from shards.errors import nearest
 from shards.sequence import StepChoice, StepRule
 from trainers.config import TrainConfig
+from trainers.method_settings import check_names, checked_weights, settings_of
 
 NetworkName = Annotated[str, Registered(NETWORKS)]
 RecoveryName = Annotated[str, Registered(RECOVERIES)]
@@ -30,39 +29,17 @@ def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
     Raises:
         ValueError: names the nearest one it has.
     """
-    known = [
-        name
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in ("spec", "words", "answers")
-    ]
+    known = settings_of(kind, ("spec", "words", "answers"))
     for name, size in sizes.items():
         if name in known and name in RECOVERIES and isinstance(size, Mapping):
             check_sizes(RECOVERIES[name], size)  # of a part of a composition
-        if name not in known:
-            raise ValueError(f"unknown size '{name}'; {nearest(name, known)}known: {', '.join(known) or 'none'}")
+    check_names(sizes, known)
 
 
 def declared_losses(network: str | None, recovery: str) -> dict[str, float]:
     """The losses that a network and a recovery method declare, with their default weights."""
     own = {} if network is None else NETWORKS[network].loss_names
     return {**RECOVERIES[recovery].loss_names, **own}
-
-
-def checked_weights(given: Mapping[str, float], declared: Mapping[str, float]) -> dict[str, float]:
-    """The weight of every declared loss: as given, or its default.
-
-    Raises:
-        ValueError: a weight of a loss that nobody declares (names the nearest), or one below 0.
-    """
-    for name, weight in given.items():
-        if name not in declared:
-            hint = nearest(name, declared)
-            known = ", ".join(f"{k} ({v:g})" for k, v in declared.items()) or "none"
-            raise ValueError(f"weights: no loss '{name}'; {hint}losses of this choice, with their weights: {known}")
-        if weight < 0:
-            raise ValueError(f"weights.{name}: {weight:g} is below 0")
-    return {**declared, **given}
 
 
 class QuestionConfig(TrainConfig):

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,17 +19,9 @@ from models.batch import take_away
 from models.host import take
 from models.modality import complete
 from models.settings import Modality
-from trainers.metrics import StepOutput, sum_and_count
+from trainers.metrics import StepOutput, sum_and_count, weighted
 
 Metrics = dict[str, Tensor]  # by name a sum and the count that it is over, [2]
-
-
-def weighted(losses: Losses, weights: Mapping[str, float], like: Tensor) -> tuple[Tensor, Metrics]:
-    """The weighted sum of the means of losses [R], and each one's sum and count; 0 and none without any."""
-    total = like.new_zeros((), dtype=torch.float32)
-    for name, loss in losses.items():
-        total = total + weights[name] * loss.float().mean()
-    return total, {name: sum_and_count(loss) for name, loss in losses.items()}
 
 
 def added(metrics: Metrics, more: Metrics) -> Metrics:

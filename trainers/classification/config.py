@@ -1,18 +1,20 @@
-"""Configs of the classification recipes: `finetune`, `prompt`, `lora`, `adapter`."""
+"""Configs of the classification recipes: `finetune`, `fuse`, `prompt`, `lora`, `adapter`; and of an evaluation."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
 from configs import Config
-from configs.names import ConditionName, ProtocolName
+from configs.names import AdaptationName, ConditionName, FusionName, ProtocolName
 from configs.noise import Noise
 from models.conditions import CASES, CONDITIONS, PROTOCOLS, PUBLISHED, Case, Condition
+from models.fusion import FUSIONS
 from models.settings import BACKBONES, SEVERITIES, BackboneConfig, PromptSize
 from trainers.config import TrainConfig
+from trainers.method_settings import check_names, checked_weights, settings_of
 
 Severity = Annotated[int, pydantic.Field(ge=1, le=5)]
 
@@ -158,6 +160,46 @@ class DenseConfig(TrainConfig):
     lr: float = pydantic.Field(default=1e-3, gt=0)
 
 
+class FuseConfig(TrainConfig):
+    """A method between the encoders and the joint block, trained with all of a fine-tuned run.
+
+    Attributes:
+        start: folder of the `finetune` run to start from.
+        method: what stands behind the encoders where a modality is missing.
+        sizes: of the method, over its defaults.
+        weights: of the losses that the method declares, over their defaults, as `weights.shared_l1=0.2`.
+        noisy: train on the four cases, one drawn per sample and epoch, instead of on clean data.
+        missing_loss: weight of the losses of complete samples without sound and without picture.
+        method_lr: the method's learning rate over `lr`.
+        loss: as of `finetune`; None: that of the run it starts from, or what the training clips need.
+        label: name of the method in tables; None: the method's.
+    """
+
+    recipe: Literal["fuse"] = "fuse"
+    start: Path
+    method: FusionName
+    sizes: dict[str, Any] = pydantic.Field(default_factory=dict)
+    weights: dict[str, float] = pydantic.Field(default_factory=dict)
+    noisy: bool = True
+    missing_loss: float = pydantic.Field(default=1.0, ge=0)
+    method_lr: float = pydantic.Field(default=1.0, gt=0)
+    loss: Literal["ce", "bce"] | None = None
+    augment: Augment = Augment()
+    lr: float = pydantic.Field(default=3e-4, gt=0)
+    label: str | None = pydantic.Field(default=None, min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Every loss has its weight, so that a record of the config says them all."""
+        kind = FUSIONS[self.method]
+        try:
+            check_names(self.sizes, settings_of(kind, ("config", "classes")))
+        except ValueError as error:
+            raise ValueError(f"sizes: {error}") from None
+        self.__dict__["weights"] = checked_weights(self.weights, kind.loss_names)  # the one change of a frozen config
+        return self
+
+
 class CaseConfig(TrainConfig):
     """What the case-wise recipes share: a frozen backbone, one small module per case, cached features.
 
@@ -223,6 +265,19 @@ class AdapterConfig(CaseConfig):
     """Hidden width of an adapter."""
 
 
+class Stream(Config):
+    """How test samples come to a network that adapts to them, in an order drawn from the run's seed and their ids."""
+
+    batch_size: int = pydantic.Field(default=64, ge=1)
+    """Samples that it adapts to at once (published: 64)."""
+    lr: float | None = pydantic.Field(default=None, gt=0)
+    """Learning rate; None: the adaptation's own (read 1e-4, tent and prompts 1e-3)."""
+    steps: int = pydantic.Field(default=1, ge=1)
+    """Steps of every batch."""
+    episodic: bool = False
+    """Every batch begins with the trained network; else only every condition does."""
+
+
 class EvaluateConfig(Config):
     """What is evaluated.
 
@@ -244,6 +299,9 @@ class EvaluateConfig(Config):
             the others.
         audit: folder of `avmend audit` (or its audit.csv) about these clips; accuracy with and without what it flagged.
         baseline: method that the others are compared with; None: `finetune_noisy`, or `finetune` without it.
+        adapt: test-time adaptations; each run that has what one adapts gets a further row, such as "finetune + READ".
+        adapted: the methods that adapt, by the name of their runs or as tables have it; None: all that can.
+        stream: how samples come to a network that adapts.
     """
 
     data: Path | None = None
@@ -263,6 +321,9 @@ class EvaluateConfig(Config):
     abstain_below: float | None = pydantic.Field(default=None, ge=0, le=1)
     audit: Path | None = None
     baseline: str | None = None
+    adapt: tuple[AdaptationName, ...] = ()
+    adapted: tuple[str, ...] | None = None
+    stream: Stream = Stream()
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -279,7 +340,7 @@ class EvaluateConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _once_each(self) -> EvaluateConfig:
-        for name in ("conditions", "severities"):
+        for name in ("conditions", "severities", "adapt"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: one is given twice")

@@ -24,6 +24,7 @@ from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.classification import ladders
+from trainers.classification.adapt import stream_order, with_adapted
 from trainers.classification.config import EvaluateConfig
 from trainers.classification.items import MediaItems
 from trainers.classification.ladders import corruption_rows
@@ -89,7 +90,8 @@ class ConditionEvaluation:
             rows += _rows(predictor, condition, outcome, watch)
             self.scored.extend(scored_of(predictor.run, condition, outcome, len(self.data)))
             self.by_class.extend(_class_rows(predictor, condition, outcome))
-            self.judged.extend(_judged(predictor, condition, outcome, self.calibrations[predictor.run.folder.name]))
+            calibration = None if predictor.adapting else self.calibrations[predictor.run.folder.name]
+            self.judged.extend(_judged(predictor, condition, outcome, calibration))
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
@@ -159,7 +161,7 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
 
     Raises:
         InputError: a checkpoint of another backbone, labels that a model does not know, no such split; as
-            `corruption_inputs`.
+            `corruption_inputs` and `with_adapted`.
     """
     own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
     folder = (config.data or own.data).absolute()
@@ -179,6 +181,7 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
+    predictors = with_adapted(predictors, config)
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
 
@@ -250,10 +253,14 @@ def _answers(
     keep = np.flatnonzero(testable(data.present, condition)).tolist()
     row = {i: row for row, i in enumerate(keep)}
     found, seen = dict[str, MeanLogits](), [""] * len(row)
+    size = config.batch_size
+    if predictor.adapting is not None:
+        predictor.adapting.begin()
+        keep, size = stream_order(items, keep), config.stream.batch_size
     for frame in range(_passes(items, keep, config)):
         if config.frames == "all":
             items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
-        for batch in batches(items, keep, config.batch_size, config.loaders, drop_last=False):
+        for batch in batches(items, keep, size, config.loaders, drop_last=False):
             batch = batch.to(device)
             rows = [row[i] for i in batch.index.tolist()]
             by_selection, _, observed = predictor.answer(batch, condition, watch)

@@ -5,22 +5,31 @@ Shapes: B samples, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.batch import AVBatch
+from models.batch import AVBatch, take_away
 from models.cavmae import CAVMAE
+from models.fusion.net import FusedNet
+from models.host import take
+from models.modality import complete
+from models.settings import MODALITIES
 from models.tuned import Tuned
 from trainers.classification.targets import Loss
-from trainers.metrics import StepOutput, sum_and_count
+from trainers.metrics import StepOutput, sum_and_count, weighted
+
+Reduction = Literal["mean", "sum", "none"]
 
 
-def clip_loss(logits: Tensor, label: Tensor, loss: Loss, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-    """Over the samples, []: cross-entropy (`ce`), or the mean over classes of binary cross-entropies (`bce`, as Gong
-    et al. 2023 for clips with several labels).
+def clip_loss(logits: Tensor, label: Tensor, loss: Loss, reduction: Reduction = "mean") -> Tensor:
+    """Over the samples, [], or of each, [B]: cross-entropy (`ce`), or the mean over classes of binary cross-entropies
+    (`bce`, as Gong et al. 2023 for clips with several labels).
 
     Args:
         logits: float32 [B, C].
@@ -29,6 +38,8 @@ def clip_loss(logits: Tensor, label: Tensor, loss: Loss, reduction: Literal["mea
     if loss == "ce":
         return F.cross_entropy(logits, label, reduction=reduction)
     losses = F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(dim=1)
+    if reduction == "none":
+        return losses
     return losses.sum() if reduction == "sum" else losses.mean()
 
 
@@ -81,3 +92,43 @@ class CaseLoss(nn.Module):
         found = logits.detach()
         loss = clip_loss(logits, batch.label, self.loss)
         return StepOutput(loss, found, clip_metrics(found, batch.label, self.loss))
+
+
+class FuseLoss(nn.Module):
+    """The loss of what each sample has plus, in training, `weight` times that of complete samples without either
+    modality, over the same encoder outputs, and the method's own losses of what there is, each with its weight.
+
+    Beside `CompetentLoss` the one difference is the method: with `masking` both compute the same.
+    """
+
+    def __init__(self, net: FusedNet, weight: float, weights: Mapping[str, float], loss: Loss = "ce"):
+        super().__init__()
+        self.net, self.weight, self.weights, self.loss = net, weight, weights, loss
+
+    def forward(self, batch: AVBatch) -> StepOutput:
+        """Of a batch; logits are those of what is there."""
+        audio, visual = self.net.tokens(batch.audio, batch.visual, batch.present)
+        tokens = replace(batch, audio=audio, visual=visual)
+        fused = self.net.fuse(audio, visual, batch.present)
+        total = clip_loss(fused.logits.float(), batch.label, self.loss)
+        found = fused.logits.detach().float()
+        metrics = clip_metrics(found, batch.label, self.loss)
+        if self.training:
+            total = total + self.weight * self._without_either(tokens)
+
+            def task(logits: Tensor, rows: np.ndarray) -> Tensor:
+                return clip_loss(logits.float(), take(batch.label, rows), self.loss, "none")
+
+            own, more = weighted(fused.losses(task), self.weights, total)
+            total, metrics = total + own, {**metrics, **more}
+        return StepOutput(total, found, metrics)
+
+    def _without_either(self, tokens: AVBatch) -> Tensor:
+        """The losses of complete samples without sound and without picture, over all samples: []."""
+        total = tokens.label.new_zeros((), dtype=torch.float32)
+        both = tokens.select(complete(tokens.present))
+        for modality in MODALITIES if self.weight and len(both) else ():
+            less = take_away(both, modality)
+            logits = self.net.fuse(less.audio, less.visual, less.present).logits.float()
+            total = total + clip_loss(logits, less.label, self.loss, "sum")
+        return total / len(tokens)

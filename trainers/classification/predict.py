@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.backbone import load_backbone
+from models.adaptation.adapting import Adapting
 from models.backbone import Backbone
 from models.batch import AVBatch
 from models.conditions import CASES, CONDITIONS, Condition, case_of, observed_condition
@@ -23,6 +24,7 @@ from shards.errors import InputError
 from shards.reader import Sample
 from trainers.classification.config import CaseConfig
 from trainers.classification.detector import load_detector
+from trainers.classification.fuse import fused_run
 from trainers.classification.items import InputSpec, masked, middle_frame
 from trainers.classification.stages import build_case_module, input_spec
 from trainers.classification.targets import Loss
@@ -54,6 +56,9 @@ class Predictor:
         choose: logits by selection with the detector's verdict; None: no detector, and one module for all cases.
         loss: that it was trained by: "bce" means independent logits, of clips with several labels.
         selections: ways of choosing the module; "": there is none to choose.
+        adaptable: the one network that could adapt at test time: all of it, or with the prompts of the complete case;
+            None: there is none.
+        adapting: it does adapt: answers depend on the batches before, until `begin`.
     """
 
     run: FinishedRun
@@ -64,6 +69,8 @@ class Predictor:
     choose: Choose | None = None
     loss: Loss = "ce"
     selections: tuple[str, ...] = ("",)
+    adaptable: nn.Module | None = None
+    adapting: Adapting | None = None
 
     @property
     def several(self) -> bool:
@@ -189,7 +196,23 @@ def load_finetuned(run: FinishedRun, device: torch.device) -> Predictor:
     def predict(batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
         return {"": net(batch.audio, batch.visual, batch.present)}
 
-    return Predictor(run, backbone, predict, 0 if run.imported else count, count, loss=backbone.loss)
+    return Predictor(run, backbone, predict, 0 if run.imported else count, count, loss=backbone.loss, adaptable=net)
+
+
+def load_fused(run: FinishedRun, device: torch.device) -> Predictor:
+    """Load a finished run of `fuse`.
+
+    Raises:
+        InputError: its checkpoint is missing, damaged, or of other sizes than it says.
+    """
+    backbone, net = fused_run(run.folder)
+    net = net.to(device).eval()
+    count = sum(p.numel() for p in net.parameters())
+
+    def predict(batch: AVBatch, condition: Condition) -> dict[str, Tensor]:
+        return {"": net(batch.audio, batch.visual, batch.present)}
+
+    return Predictor(run, backbone, predict, count, count, loss=backbone.loss, adaptable=net)
 
 
 def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
@@ -210,7 +233,7 @@ def load_case_wise(run: FinishedRun, device: torch.device) -> Predictor:
     parameters = sum(p.numel() for p in backbone.net.parameters())
     loss = checkpoint_meta(run.folder / CASES[0])[0].get("loss", "ce")
     ways = tuple(name for name in SELECTIONS if name != "concat" or chooser.concat is not None)
-    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss, ways)
+    return Predictor(run, backbone, chooser, trained, parameters, chooser.choose, loss, ways, tuned["complete"])
 
 
 def _load_case(run: FinishedRun, config: CaseConfig, backbone: Backbone, case: str) -> Tuned:

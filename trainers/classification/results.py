@@ -278,8 +278,9 @@ def figure(lines: Sequence[Line], path: Path) -> None:
     width = 0.84 / len(lines)
     fig, axes = plt.subplots(figsize=(1.8 * len(conditions) + 2, 4.6), layout="constrained")
     methods = list(dict.fromkeys(line.method for line in lines))
+    colours = plt.get_cmap("tab10" if len(methods) <= 10 else "tab20")
     for i, line in enumerate(lines):
-        look = {"color": plt.get_cmap("tab10")(methods.index(line.method)), **LOOKS[line.selection]}
+        look = {"color": colours(methods.index(line.method)), **LOOKS[line.selection]}
         at = [k + (i - (len(lines) - 1) / 2) * width for k in range(len(conditions))]
         mean = [100 * line.accuracy[c][0] if c in line.accuracy else 0.0 for c in conditions]
         whiskers = [whisker(line, c) for c in conditions]

@@ -71,19 +71,23 @@ def input_spec(backbone: Backbone) -> InputSpec:
     return InputSpec(config.target_length, config.image_size, backbone.normalisation)
 
 
+def started_from(run: Path, info: DatasetInfo) -> Backbone:
+    """The backbone of a finished run that knows all labels of a dataset.
+
+    Raises:
+        InputError: there is none, or it does not.
+    """
+    backbone = load_backbone(run)
+    if unknown := sorted(set(info.labels) - set(backbone.labels)):
+        message, remedy = f"does not know the labels {', '.join(unknown)}", "start from a run on the same labels"
+        raise InputError(message, file=run, field="start", remedy=remedy)
+    return backbone
+
+
 def _start(config: FinetuneConfig, info: DatasetInfo) -> Backbone:
     """The backbone that fine-tuning starts from: a run's, a public file's, or a fresh one."""
     if config.start is not None:
-        backbone = load_backbone(config.start)
-        if unknown := sorted(set(info.labels) - set(backbone.labels)):
-            remedy = "start from a run on the same labels"
-            raise InputError(
-                f"does not know the labels {', '.join(unknown)}",
-                file=config.start,
-                field="start",
-                remedy=remedy,
-            )
-        return backbone
+        return started_from(config.start, info)
     normalisation = dataset_normalisation(info) if config.statistics == "dataset" else Normalisation()
     net = CAVMAE(config.backbone.build(), len(info.labels))
     if config.public is not None:

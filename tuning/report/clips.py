@@ -49,10 +49,14 @@ def clip_blocks(draw: Callable[[Evaluation, int], Sequence[Clip]], found: Evalua
 
 
 def first_seed(rows: Sequence[object]) -> dict[str, str]:
-    """The runs of the lowest seed -> what they are called."""
+    """The runs of the lowest seed -> what they are called, as they were trained (rows of what adapts follow)."""
     with_run = [row for row in rows if row.run]  # type: ignore[attr-defined]
     lowest = min(row.seed for row in with_run)  # type: ignore[attr-defined]
-    return {row.run: row.method for row in with_run if row.seed == lowest}  # type: ignore[attr-defined]
+    out: dict[str, str] = {}
+    for row in with_run:
+        if row.seed == lowest:  # type: ignore[attr-defined]
+            out.setdefault(row.run, row.method)  # type: ignore[attr-defined]
+    return out
 
 
 def load_run(folder: Path) -> Any:

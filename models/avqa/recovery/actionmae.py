@@ -71,7 +71,7 @@ class ActionMAE(nn.Module):
         self.entrance = nn.ModuleDict({m: nn.Linear(w, dim) for m, w in widths.items()})
         self.modality = nn.ParameterDict({m: learned() for m in widths})
         self.position, self.memory, self.missing = learned(spec.steps), learned(memory), learned()
-        self.encoder, self.decoder = (_transformer(dim, heads, depth) for _ in range(2))
+        self.encoder, self.decoder = (transformer(dim, heads, depth) for _ in range(2))
         self.exit = nn.ModuleDict({m: nn.Linear(dim, w) for m, w in widths.items()})
         self.places = nn.Parameter(SCALE * torch.randn(spec.rows, spec.visual))
 
@@ -104,7 +104,7 @@ class ActionMAE(nn.Module):
         return found if modality == "audio" else found[:, :, None] + self.places
 
 
-class _Block(nn.Module):
+class PlainBlock(nn.Module):
     """Pre-norm transformer block without dropout, so that a reconstruction is the same in training."""
 
     def __init__(self, dim: int, heads: int):
@@ -117,5 +117,6 @@ class _Block(nn.Module):
         return x + self.mlp(self.norms[1](x))
 
 
-def _transformer(dim: int, heads: int, depth: int) -> nn.Sequential:
-    return nn.Sequential(*(_Block(dim, heads) for _ in range(depth)), nn.LayerNorm(dim))
+def transformer(dim: int, heads: int, depth: int) -> nn.Sequential:
+    """`depth` such blocks and a norm."""
+    return nn.Sequential(*(PlainBlock(dim, heads) for _ in range(depth)), nn.LayerNorm(dim))
