@@ -12,12 +12,20 @@ from typing import Any
 
 from configs import Config, config_to_dict
 from shards.checkpoint import file_sha256
+from trainers.config import LANES, SHUFFLE_BUFFER
 
 UNKNOWN = "unknown"
 # Settings that change where and how fast a run is computed, not what.
 EXECUTION_FIELDS = frozenset({"workers", "cpus", "gpu", "loaders", "retries", "save_steps", "resident"})
 # Settings that earlier versions did not have, left out of the identity where they say what those did.
-LATER_FIELDS: dict[str, Any] = {"steps": None, "steps_at": "middles", "standardise": True}
+LATER_FIELDS: dict[str, Any] = {
+    "steps": None,
+    "steps_at": "middles",
+    "standardise": True,
+    "stream": False,
+    "lanes": LANES,
+    "shuffle_buffer": SHUFFLE_BUFFER,
+}
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
 

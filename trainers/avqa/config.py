@@ -107,6 +107,13 @@ class QuestionConfig(TrainConfig):
         raise NotImplementedError
 
     @pydantic.model_validator(mode="after")
+    def _at_hand(self) -> Self:
+        if self.stream:
+            message = "questions come back to the same clips in any order many times an epoch, which a stream can't"
+            raise ValueError(f"{message}; leave stream out: features of a URL are then fetched whole")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _weighted(self) -> Self:
         """Every loss has its weight, so that a record of the config says them all."""
         declared = self.declared

@@ -132,6 +132,10 @@ class FinetuneConfig(TrainConfig):
     def _one_start(self) -> FinetuneConfig:
         if self.start is not None and self.public is not None:
             raise ValueError("give start or public, not both")
+        if self.stream and self.mixup:
+            raise ValueError("mixup mixes with any other clip, which a stream does not have at hand; leave stream out")
+        if self.stream and self.balanced:
+            raise ValueError("balanced draws any clip at any time, which a stream can't; leave stream out")
         if self.average_from is not None and self.average_from > self.epochs:
             raise ValueError(f"average_from={self.average_from} is beyond the last of {self.epochs} epochs")
         return self
@@ -184,6 +188,12 @@ class CaseConfig(TrainConfig):
     resident: bool = False
     loss: Literal["ce", "bce"] | None = None
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _resident_or_streamed(self) -> CaseConfig:
+        if self.stream and self.resident:
+            raise ValueError("resident keeps all tokens in memory, stream passes them by; leave one of them out")
+        return self
 
 
 class PromptConfig(CaseConfig):

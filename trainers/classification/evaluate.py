@@ -31,7 +31,7 @@ from trainers.classification.results import ClassRow, Row, figure, markdown, sum
 from trainers.classification.stages import input_spec, media_info
 from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.confidence_table import write_confidence
-from trainers.data import batches
+from trainers.data import at_hand, batches
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
 from trainers.judged import Judged, judged
@@ -121,7 +121,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
             `corruption_inputs`.
     """
     own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
-    folder = (config.data or own.data).absolute()
+    data_folder = config.data or own.data
+    folder = at_hand(data_folder, config.split)
     config = config.model_copy(update={"data": folder})
     info = media_info(folder)
     inputs = {
@@ -138,7 +139,7 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     data = ShardDataset(folder, config.split, info=info)
-    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
+    return ConditionEvaluation(config, data, predictors, inputs, data_folder.name, device, calibrations)
 
 
 def rows_drawn(
