@@ -11,7 +11,6 @@ from configs import Config, config_to_dict
 from configs.noise import Noise
 from shards.urls import url_of
 
-
 LANES, SHUFFLE_BUFFER = 8, 512
 
 
