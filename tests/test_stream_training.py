@@ -141,6 +141,6 @@ def test_an_s3_server_is_read_through_in_loader_processes_too(world, s3, mlflow_
     local = train_run("finetune", tmp_path / "world", tmp_path / "others", *NET, "lr=0.01", *STREAM)
     assert equal(weights(run, "finetune"), weights(local, "finetune"))
     config = EvaluateConfig(conditions=("complete",), batch_size=8)
-    found = [evaluate([one], config, tmp_path / f"{i}", one.parent) for i, one in enumerate((run, local))]
-    assert found[0] == found[1]
+    (found, *_), (expected, *_) = (evaluate([one], config, one.parent / "out", one.parent) for one in (run, local))
+    assert (found.accuracy, found.samples) == (expected.accuracy, expected.samples)
     assert "another one" not in (run / "config.json").read_text()
