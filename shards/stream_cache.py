@@ -24,6 +24,7 @@ from shards.schema import ShardInfo
 LIMIT = "AVMEND_CACHE_GB"
 DEFAULT_GB = 20.0
 BUFFER = 1 << 18  # bytes read at once
+POLL = 0.005  # seconds between looks at a lock, which is held for moments or for a whole shard
 DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try
 
 Whole = Callable[[BinaryIO], bool]
@@ -70,7 +71,7 @@ class ShardCache:
         """
         path = self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
             if (file := found_whole(path, whole)) is None:
                 file = self._bring(path, shard, where, download, whole)
         with suppress(FileNotFoundError):  # another process made room meanwhile
@@ -108,7 +109,7 @@ class ShardCache:
             time.sleep(0.05)  # all of it is being fetched by others
 
     def _make_room(self, temporary: Path, size: int) -> bool:
-        with FileLock(self.folder / ".lock"):
+        with FileLock(self.folder / ".lock", poll_interval=POLL):
             files = self._files()
             used = sum(found for _, found, _ in files)
             for _, found, path in sorted(file for file in files if not file[2].name.startswith(".")):

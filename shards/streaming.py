@@ -17,8 +17,8 @@ import io
 import os
 import tarfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,7 @@ from shards.urls import url_of
 AHEAD = 2  # shards of every lane that are fetched before they are wanted; of few lanes AT_ONCE over all
 AT_ONCE = 8  # shards that a process fetches
 PART = 32 << 20  # bytes of one request
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class StreamOrder:
         positions: of the samples in their split, int64 [n].
         arrival: where each comes when its lane's shards are read through, int64 [n]; of samples of one shard in the
             shard's own order.
-        lane: in which of the lanes, int64 [n].
+        lane: in which of the lanes, int32 [n].
     """
 
     positions: np.ndarray
@@ -64,7 +65,7 @@ class StreamOrder:
     def in_shards(cls, positions: Iterable[int]) -> StreamOrder:
         """These samples as the shards have them."""
         sorted_ = np.unique(np.fromiter(positions, np.int64))
-        return cls(sorted_, sorted_, np.zeros_like(sorted_))
+        return cls(sorted_, sorted_, np.zeros(len(sorted_), np.int32))
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -171,7 +172,7 @@ class StreamDataset(SplitData):
                     for lane in lanes.values():
                         lane.fetch_next()
                 samples = {n: iter(lane.pipeline()) for n, lane in lanes.items()}
-                for number in order.lane.tolist():
+                for number in _integers(order.lane):
                     yield next(samples[number])
             finally:
                 for lane in lanes.values():
@@ -241,16 +242,6 @@ def _download(url: str, shard: ShardInfo, target: Path) -> None:
             file.write(data)
 
 
-@dataclass(frozen=True)
-class _Visit:
-    """What a lane takes from one shard: positions in the shard's order, and the bytes around them."""
-
-    number: int
-    positions: list[int]
-    begin: int
-    end: int
-
-
 class _Lane:
     """A row of shards, read through by `webdataset`'s stages.
 
@@ -268,8 +259,12 @@ class _Lane:
     ):
         self.data, self.choose, self.pool = data, choose, pool
         self.members = None if members is None else {*members, "json"}
-        self.order = order.positions.tolist()
-        self.visits = list(_visits(data, order))
+        self.positions = order.positions
+        along = order.positions[np.argsort(order.arrival, kind="stable")]
+        numbers = np.searchsorted(data.shard_ends, along, side="right")
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        self._parts = np.split(along, cuts)  # what is wanted of each shard, in its own order
+        self.shards = numbers[np.concatenate([[0], cuts])].tolist()
         self.wanted: dict[str, int] = {}  # of the shard that is being read: keys to positions
         self._ahead, self._next = deque[Future[BinaryIO]](), 0
         self._file: BinaryIO | None = None
@@ -281,7 +276,7 @@ class _Lane:
         from webdataset.tariterators import group_by_keys, tar_file_expander
 
         return webdataset.DataPipeline(
-            webdataset.SimpleShardList([self.data._shards[visit.number].name for visit in self.visits]),
+            webdataset.SimpleShardList([self.data._shards[number].name for number in self.shards]),
             self._opened,
             partial(tar_file_expander, select_files=self._selects),
             partial(group_by_keys, lcase=False),
@@ -291,17 +286,16 @@ class _Lane:
 
     def fetch_next(self) -> None:
         """Begin to fetch one shard more."""
-        if self._next < len(self.visits):
-            number = self.visits[self._next].number
-            self._ahead.append(self.pool.submit(self.data.open_shard, number))
+        if self._next < len(self.shards):
+            self._ahead.append(self.pool.submit(self.data.open_shard, self.shards[self._next]))
             self._next += 1
 
     def _opened(self, sources: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """In place of `webdataset`'s own opener, whose caches check nothing."""
-        for source, visit in zip(sources, self.visits, strict=True):
-            self._file, self._name = self._take(), source["url"]
-            self.wanted = {self.data.keys[i]: i for i in visit.positions}
-            yield {**source, "stream": _Piece(self._file, visit.begin, visit.end)}
+        for source, number, part in zip(sources, self.shards, self._parts, strict=True):
+            self._file, self._name, wanted = self._take(), source["url"], part.tolist()
+            self.wanted = {self.data.keys[i]: i for i in wanted}
+            yield {**source, "stream": _Piece(self._file, *_span(self.data, number, wanted))}
             self._file.close()
             if self.wanted:
                 raise InputError(f"sample '{next(iter(self.wanted))}' is not there", file=source["url"], remedy=DAMAGED)
@@ -344,13 +338,16 @@ class _Lane:
 
     def _reordered(self, samples: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
         """What comes sooner than it is wanted waits here; what is wanted twice is read once."""
-        waiting, left = dict[int, Sample](), Counter(self.order)
-        for i in self.order:
+        waiting, repeated = dict[int, Sample](), _repeated(self.positions)
+        for i in _integers(self.positions):
             while i not in waiting:
                 at, sample = next(samples)
                 waiting[at] = sample
-            left[i] -= 1
-            yield i, waiting[i] if left[i] else waiting.pop(i)
+            if repeated.get(i, 1) > 1:
+                repeated[i] -= 1
+                yield i, waiting[i]
+            else:
+                yield i, waiting.pop(i)
 
     def close(self) -> None:
         """Let go of all files, those that are still to come too."""
@@ -366,21 +363,31 @@ def _close(future: Future[BinaryIO]) -> None:
         future.result().close()
 
 
-def _visits(data: StreamDataset, order: StreamOrder) -> Iterator[_Visit]:
-    """The shards of a lane as they come, with what is wanted of each."""
-    along = np.argsort(order.arrival, kind="stable")
-    positions = order.positions[along]
-    numbers = np.searchsorted(data.shard_ends, positions, side="right")
-    for group in np.split(np.arange(len(positions)), np.flatnonzero(np.diff(numbers)) + 1):
-        wanted = list(dict.fromkeys(positions[group].tolist()))
-        number = int(numbers[group[0]])
-        shard = data._shards[number]
-        begin = min(data.table.begin[i] for i in wanted) - BLOCK
-        end = max(data.table.begin[i] + data.table.size[i] for i in wanted)
-        if not 0 <= begin < end <= shard.bytes or any(data.table.shard[i] != number for i in (wanted[0], wanted[-1])):
-            file = index_path(data.folder, data.split)
-            raise InputError(f"names no place in shard {shard.name} for its samples", file=file, remedy=INDEX)
-        yield _Visit(number, wanted, begin, -(-end // BLOCK) * BLOCK)
+def _integers(values: np.ndarray) -> Iterator[int]:
+    """Each as Python's own, not all of them at once."""
+    for begin in range(0, len(values), CHUNK):
+        yield from values[begin : begin + CHUNK].tolist()
+
+
+def _repeated(values: np.ndarray) -> dict[int, int]:
+    """How often those come that come more than once."""
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True))
+
+
+def _span(data: StreamDataset, number: int, wanted: Sequence[int]) -> tuple[int, int]:
+    """The bytes of a shard from the header of the first of some samples to the end of the last.
+
+    Raises:
+        InputError: the table has them elsewhere.
+    """
+    shard, table = data._shards[number], data.table
+    begin = min(table.begin[i] for i in wanted) - BLOCK
+    end = max(table.begin[i] + table.size[i] for i in wanted)
+    if not 0 <= begin < end <= shard.bytes or any(table.shard[i] != number for i in wanted):
+        file = index_path(data.folder, data.split)
+        raise InputError(f"names no place in shard {shard.name} for its samples", file=file, remedy=INDEX)
+    return begin, -(-end // BLOCK) * BLOCK
 
 
 class _Piece(io.RawIOBase):

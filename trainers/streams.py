@@ -90,7 +90,7 @@ def _in_lanes(along: np.ndarray, delays: np.ndarray, count: int) -> StreamOrder:
     """Cut into lanes, which differ by a sample at most; in each, none comes later than its delay, and a sample of each
     lane in turn."""
     n = len(along)
-    lane = np.arange(n) % count
+    lane = (np.arange(n) % count).astype(np.int32)
     lengths = np.bincount(lane, minlength=count)
     arrival = np.zeros(n, np.int64)
     for number, end in enumerate(np.cumsum(lengths)):
