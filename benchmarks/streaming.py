@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _local(kind: str, folder: Path, repeats: int) -> list[dict[str, Any]]:
         assert count == len(order)
         return count / (time.perf_counter() - start)
 
-    taken = report.alternate({name: lambda way=way: rate(way) for name, way in ways.items()}, repeats)
+    taken = report.alternate({name: partial(rate, way) for name, way in ways.items()}, repeats)
     return [
         {
             "samples": kind,
@@ -131,7 +132,7 @@ def _far(folder: Path, epochs: int) -> list[dict[str, Any]]:
         _epoch(f"{address}/0", AHEAD, 0, batches=1)  # what is imported and opened once
         for latency in LATENCIES:
             url = f"{address}/{latency}"
-            found = {ahead: [] for ahead in (AHEAD, 0)}
+            found: dict[int, list[dict[str, float]]] = {ahead: [] for ahead in (AHEAD, 0)}
             for epoch in range(epochs):
                 for ahead, taken in found.items():
                     taken.append(_epoch(url, ahead, epoch))
