@@ -18,11 +18,12 @@ from numpy import empty, ndarray, uint8
 from shards.errors import InputError
 from shards.index import BLOCK, MAX_JSON, parse_header
 from shards.npy import array_layout, header_length
-from shards.remote import fetch, is_url
+from shards.remote import fetch
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
 from shards.table import index_path, read_table
+from shards.urls import url_of
 from shards.writer import MEMBER
 
 HEADER = 128  # bytes that hold the header of any usual .npy
@@ -104,8 +105,8 @@ class ShardDataset(SplitData):
     """
 
     def __init__(self, folder: str | Path, split: str, *, info: DatasetInfo | None = None):
-        if is_url(folder):
-            folder = fetch(str(folder), splits=(split,))
+        if (url := url_of(folder)) is not None:
+            folder = fetch(url, splits=(split,))
         self.folder, self.split = Path(folder).absolute(), split
         self.info = info or DatasetInfo.load(folder)
         require_split(self.info, split, folder)

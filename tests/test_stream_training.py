@@ -16,9 +16,11 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from shards.scan import write_tables
 from shards.schema import DatasetInfo
+from tests.fixtures.asking import sequence_dataset
 from tests.fixtures.worlds import NET, QUICK, World, train_run
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
-from trainers.classification.config import EvaluateConfig, FinetuneConfig, PromptConfig
+from trainers.classification.config import DenseConfig, EvaluateConfig, FinetuneConfig, PromptConfig
 from trainers.data import dataset_info, open_split
 from trainers.dry_run import describe
 from trainers.evaluate import evaluate
@@ -96,12 +98,30 @@ def test_a_stream_is_another_run_and_a_url_read_by_position_is_not(world, media)
         (FinetuneConfig, ["stream=true", "balanced=true"], "balanced draws any clip"),
         (FinetuneConfig, ["lanes=4"], "lanes and shuffle_buffer are of stream=true"),
         (PromptConfig, ["backbone=b", "stream=true", "resident=true"], "resident keeps all tokens in memory"),
+        (
+            DenseConfig,
+            ["backbone=b", "targets=t", "stream=true"],
+            "reads clips where they lie; leave stream out",
+        ),
         (AVQAConfig, ["questions=q", "stream=true"], "questions come back to the same clips"),
     ],
 )
 def test_what_needs_any_clip_at_any_time_is_refused(kind, overrides, message):
     with pytest.raises(InputError, match=message):
         load_config(kind, None, ["data=d", *overrides])
+
+
+def test_clips_of_questions_come_from_a_url_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
+    sequence_dataset(tmp_path / "sequences", {"train": 6, "test": 3})
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    upload(tmp_path / "sequences", system, "/sequences")
+    here, there = Clips(tmp_path / "sequences"), Clips(Path("memory://sequences"))
+    assert here.number == there.number
+    assert torch.equal(
+        here.features("visual", range(9)).nan_to_num(7.0), there.features("visual", range(9)).nan_to_num(7.0)
+    )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic
 
@@ -43,6 +43,9 @@ class TrainConfig(Config):
         retries: how often Ray Train starts the workers again after one failed, from the last epoch on.
     """
 
+    by_position: ClassVar[str] = "this recipe reads clips where they lie"
+    """Why a recipe refuses `stream`; empty where it doesn't."""
+
     recipe: str
     data: Path
     stream: bool = False
@@ -69,6 +72,8 @@ class TrainConfig(Config):
     def _streamed_alone(self) -> TrainConfig:
         if not self.stream and (self.lanes, self.shuffle_buffer) != (LANES, SHUFFLE_BUFFER):
             raise ValueError("lanes and shuffle_buffer are of stream=true")
+        if self.stream and self.by_position:
+            raise ValueError(f"{self.by_position}; leave stream out: shards of a URL are then fetched whole")
         return self
 
     @pydantic.field_serializer("data", "features", when_used="json", check_fields=False)

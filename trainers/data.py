@@ -42,13 +42,13 @@ def dataset_info(folder: Path) -> DatasetInfo:
 
 
 def at_hand(folder: Path, *splits: str) -> Path:
-    """The folder itself, or where these splits of a URL lie after they were fetched.
+    """The folder itself, or where these splits (none: all) of a URL lie after they were fetched.
 
     Raises:
         InputError: as `shards.remote.fetch`.
     """
     url = url_of(folder)
-    return fetch(url, splits=splits) if url else folder.absolute()
+    return fetch(url, splits=splits or None) if url else folder.absolute()
 
 
 def open_split(folder: Path, split: str, stream: bool = False, info: DatasetInfo | None = None) -> Split:
@@ -60,7 +60,7 @@ def open_split(folder: Path, split: str, stream: bool = False, info: DatasetInfo
     """
     if stream:
         return StreamDataset(folder, split, info=info)
-    return ShardDataset(url_of(folder) or folder, split, info=info)
+    return ShardDataset(folder, split, info=info)
 
 
 class Items(Dataset):

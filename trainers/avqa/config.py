@@ -84,6 +84,7 @@ class QuestionConfig(TrainConfig):
             match: 0.5), as `weights.rmmr=0.5`.
     """
 
+    by_position = "questions come back to the same clips in any order, many times an epoch"
     questions: Path
     words: int | None = pydantic.Field(default=None, ge=1)
     steps: int | None = pydantic.Field(default=None, ge=1)
@@ -105,13 +106,6 @@ class QuestionConfig(TrainConfig):
     def declared(self) -> dict[str, float]:
         """The losses that there are beside the cross-entropies, with their default weights."""
         raise NotImplementedError
-
-    @pydantic.model_validator(mode="after")
-    def _at_hand(self) -> Self:
-        if self.stream:
-            message = "questions come back to the same clips in any order many times an epoch, which a stream can't"
-            raise ValueError(f"{message}; leave stream out: features of a URL are then fetched whole")
-        return self
 
     @pydantic.model_validator(mode="after")
     def _weighted(self) -> Self:

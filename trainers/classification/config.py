@@ -96,6 +96,7 @@ class FinetuneConfig(TrainConfig):
         betas: of AdamW.
     """
 
+    by_position = ""
     recipe: Literal["finetune"] = "finetune"
     backbone: Sizes = Sizes()
     start: Path | None = None
@@ -179,6 +180,7 @@ class CaseConfig(TrainConfig):
             has several labels.
     """
 
+    by_position = ""
     backbone: Path
     features: Path | None = None
     depth: int = pydantic.Field(default=0, ge=0)
