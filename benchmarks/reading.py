@@ -91,9 +91,9 @@ def _growth(memory: dict[str, list[float]]) -> str:
     return ", ".join(f"{values[-1] - values[1]:+.1f} MB ({kind})" for kind, values in memory.items())
 
 
-def write_features(folder: Path, samples: int, values: int) -> DatasetInfo:
-    """Feature shards of about 64 MB, of random tokens: `values` per sample in two arrays."""
-    per = max(1, 2**25 // values)
+def write_features(folder: Path, samples: int, values: int, per_shard: int | None = None) -> DatasetInfo:
+    """Feature shards of so many samples (None: of about 64 MB), of random tokens: `values` per sample in two arrays."""
+    per = per_shard or max(1, 2**25 // values)
     shards = tuple(
         write_shard(folder / f"train-{at:06d}.tar", _records(at, min(at + per, samples), values), root=folder)
         for at in range(0, samples, per)

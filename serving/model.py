@@ -26,7 +26,9 @@ from serving.sources import clip_of, unlabelled
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DatasetInfo, StreamInfo
+from shards.urls import absolute
 from trainers.calibration import Calibration, read_calibration
+from trainers.data import dataset_info
 from trainers.evaluate import common_task
 from trainers.recipe import ClipAnswer, LoadedRun
 from trainers.runs import read_run
@@ -64,7 +66,7 @@ def load(
         raise InputError(f"{abstain_below:g} is no probability", field="abstain_below", remedy="give 0 to 1")
     found = read_run(Path(run))
     if data is not None:
-        found = replace(found, config=found.config.model_copy(update={"data": Path(data).absolute()}))
+        found = replace(found, config=found.config.model_copy(update={"data": absolute(Path(data))}))
     task = common_task([found])
     assert found.recipe.load is not None
     if task.features is not None:
@@ -82,7 +84,7 @@ def load(
 
 def _info(media: Path) -> DatasetInfo:
     try:
-        return DatasetInfo.load(media)
+        return dataset_info(media)
     except InputError as error:
         remedy = "give --data (data=), the folder of the run's shards; its dataset.json says how clips are decoded"
         raise InputError(error.message, file=error.file, field="data", remedy=remedy) from None

@@ -49,6 +49,21 @@ def read_index(path: str | Path) -> ShardIndex:
         remedy = "fetch or make the shard again"
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy=remedy) from None
     try:
+        return index_at(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def index_at(descriptor: int, path: str | Path) -> ShardIndex:
+    """Index of an open tar.
+
+    Args:
+        path: for messages.
+
+    Raises:
+        InputError: as `read_index`.
+    """
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("is no regular file")
@@ -56,8 +71,6 @@ def read_index(path: str | Path) -> ShardIndex:
     except ValueError as error:
         remedy = "the shard is damaged: delete it, then fetch or make it again"
         raise InputError(str(error), file=path, remedy=remedy) from None
-    finally:
-        os.close(descriptor)
 
 
 Entry = tuple[str, int, int]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import accumulate
 from math import prod
 from mmap import ACCESS_READ, MADV_WILLNEED, PAGESIZE, mmap
 from os import preadv
@@ -14,16 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy import empty, ndarray, uint8
 
 from shards.errors import InputError
 from shards.index import BLOCK, MAX_JSON, parse_header
 from shards.npy import array_layout, header_length
-from shards.remote import fetch, is_url
+from shards.remote import fetch
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
-from shards.table import Strings, index_path, read_table
+from shards.split import SplitData, require_split
+from shards.table import index_path, read_table
+from shards.urls import url_of
 from shards.writer import MEMBER
 
 HEADER = 128  # bytes that hold the header of any usual .npy
@@ -87,7 +87,7 @@ class Metas(Sequence[SampleMeta]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class ShardDataset:
+class ShardDataset(SplitData):
     """The samples of one split, in manifest order, by position; safe in threads, forks and after pickling.
 
     The members of a sample are neighbours in the tar, so a sample is one ``preadv``. Headers and flags of a
@@ -105,15 +105,12 @@ class ShardDataset:
     """
 
     def __init__(self, folder: str | Path, split: str, *, info: DatasetInfo | None = None):
-        if is_url(folder):
-            folder = fetch(str(folder), splits=(split,))
+        if (url := url_of(folder)) is not None:
+            folder = fetch(url, splits=(split,))
         self.folder, self.split = Path(folder).absolute(), split
         self.info = info or DatasetInfo.load(folder)
-        if split not in self.info.splits:
-            remedy = f"choose one of: {', '.join(self.info.splits)}"
-            raise InputError(f"the dataset has no split '{split}'", file=folder, field="split", remedy=remedy)
+        require_split(self.info, split, folder)
         self._shards = self.info.splits[split].shards
-        self._ends = list(accumulate(shard.samples for shard in self._shards))
         self._open: dict[int, int] = {}
         self._maps: dict[int, mmap] = {}
         self._learnt = threading.Lock()
@@ -131,38 +128,6 @@ class ShardDataset:
         self._codes = np.zeros(len(self), np.uint16).data  # the layout of each sample, 0: not known
         self._layouts: list[Layout] = [()]
         self._code_of: dict[Layout, int] = {}
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @property
-    def keys(self) -> Strings:
-        """Keys of all samples, in order."""
-        return self.table.keys
-
-    @property
-    def ids(self) -> Strings:
-        """Their ids, as the manifest spells them."""
-        return self.table.ids
-
-    @property
-    def present(self) -> np.ndarray:
-        """Which modalities each sample has, bool [samples, 2], audio and visual."""
-        return self.table.present
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A column of `shards.table` over all samples (``labels``, ``group``, ``duration``, ...).
-
-        Raises:
-            InputError: the table is damaged.
-        """
-        try:
-            return self.table.column(name)
-        except pa.ArrowInvalid as error:
-            file = index_path(self.folder, self.split)
-            raise InputError(
-                f"damaged: {error}", file=file, remedy="run 'avmend shards index' on the dataset"
-            ) from None
 
     @cached_property
     def metas(self) -> Metas:
@@ -182,6 +147,14 @@ class ShardDataset:
         self._fill(buffer, self._shard[i], self._begin[i])
         arrays = {name: ndarray(shape, dtype, buffer, start) for name, dtype, shape, start in layout}
         return Sample(partial(self._meta, i), arrays)
+
+    def each(self, positions: Iterable[int]) -> Iterator[tuple[int, Sample]]:
+        """These samples with their positions, in the order that costs least; here as they are given.
+
+        Raises:
+            IndexError, InputError: as above.
+        """
+        return ((i, self[i]) for i in positions)
 
     def rows(self, i: int, choose: Choose) -> Sample:
         """Sample ``i`` as above, but of an array only the row (first axis) that ``choose`` names by the
@@ -230,10 +203,6 @@ class ShardDataset:
             page = start // PAGESIZE * PAGESIZE
             mapped.madvise(MADV_WILLNEED, page, start - page + out.nbytes)
         return out
-
-    def bad(self, i: int, message: str) -> InputError:
-        """What to raise about sample ``i``."""
-        return InputError(message, file=f"{self._shards[self._shard[i]].name}: {self.keys[i]}", remedy=DAMAGED)
 
     def members(self, i: int) -> dict[str, bytes]:
         """All members of sample ``i`` by name, as they are in the tar.

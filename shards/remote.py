@@ -45,6 +45,7 @@ def fetch(
     *,
     splits: Sequence[str] | None = None,
     recheck: bool = False,
+    shards: bool = True,
     **options: Any,
 ) -> Path:
     """Bring a dataset's splits here; the folder returned is as good as the original one.
@@ -57,6 +58,7 @@ def fetch(
         cache: default `cache_folder`.
         splits: ``None``: all.
         recheck: compute the sha256 of what is there already, too (else only its size is compared).
+        shards: False: dataset.json and the tables alone.
         options: of the storage (``anon=True``, ...), as fsspec takes them.
 
     Raises:
@@ -76,7 +78,7 @@ def fetch(
             temporary.write_bytes(text)
         info = DatasetInfo.load(folder)
         wanted = [shard for name in _names(info, splits, url) for shard in info.splits[name].shards]
-        list(pool.map(bring, wanted))
+        list(pool.map(bring, wanted if shards else ()))
         for name in _names(info, splits, url):
             _bring_table(system, f"{root}/{index_path(Path(), name)}", index_path(folder, name), recheck)
     return folder

@@ -202,7 +202,7 @@ def out(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen(**more: Any) -> EvaluateConfig:
-    settings = {"conditions": ["complete", "noisy_audio"], "stream.batch_size": 4, "stream.lr": 0.05, **more}
+    settings = {"conditions": ["complete", "noisy_audio"], "adaptation.batch_size": 4, "adaptation.lr": 0.05, **more}
     return load_config(EvaluateConfig, None, [f"{k}={v}".replace("'", '"') for k, v in settings.items()])
 
 
@@ -234,7 +234,7 @@ def test_the_stream_is_in_an_order_of_its_own_that_the_batch_size_of_others_does
     one = answers(world, chosen(adapt="[read]"))
     other = answers(world, chosen(adapt="[read]", batch_size=3))
     assert all(np.array_equal(one[name], other[name]) for name in one if "READ" in name)
-    smaller = answers(world, chosen(adapt="[read]", **{"stream.batch_size": 3}))
+    smaller = answers(world, chosen(adapt="[read]", **{"adaptation.batch_size": 3}))
     assert not np.allclose(one["finetune + READ complete"], smaller["finetune + READ complete"], atol=1e-3)
     only = answers(world, chosen(adapt="[read]", conditions="[noisy_audio]"))
     assert np.array_equal(only["finetune + READ noisy_audio"], one["finetune + READ noisy_audio"]), "begins anew"
@@ -282,9 +282,9 @@ def test_runs_on_several_labels_do_not_adapt(world: World):
 def test_an_evaluation_without_adaptation_is_the_one_it_was(world: World):
     """Its inputs, by which finished ones are found, say nothing of it."""
     config = prepare([read_run(world.backbone)], EvaluateConfig()).inputs["config"]
-    assert not {"adapt", "adapted", "stream"} & set(config)
+    assert not {"adapt", "adapted", "adaptation"} & set(config)
     adapting = prepare([read_run(world.backbone)], chosen(adapt="[read]")).inputs["config"]
-    assert {"adapt", "stream"} <= set(adapting)
+    assert {"adapt", "adaptation"} <= set(adapting)
 
 
 @pytest.mark.parametrize("name", ADAPTATIONS)

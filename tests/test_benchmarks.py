@@ -23,6 +23,7 @@ from benchmarks import (
     loop,
     reading,
     report,
+    streaming,
 )
 from models.batch import AVBatch
 from models.cavmae import CAVMAE
@@ -185,6 +186,19 @@ def test_decode_reading_and_capacity_end_to_end(tmp_path):
     for name in ("decode", "reading", "capacity"):
         assert (tmp_path / name / "line.md").read_text().startswith(f"| `{name}` | ")
         assert len((tmp_path / name / f"{name}.csv").read_text().splitlines()) > 2
+
+
+@pytest.mark.slow
+def test_streaming_end_to_end(tmp_path):
+    few = ["--samples", "200", "--large", "4", "--far", "240", "--repeats", "1", "--epochs", "1"]
+    assert streaming.main([*few, "--out", str(tmp_path)]) == 0
+    record = written(tmp_path / "streaming", "streaming")
+    assert [row["way"] for row in record["local"]] == ["read through", "by position", "webdataset"] * 2
+    assert [(row["latency_ms"], bool(row["ahead"])) for row in record["far"]] == [
+        (ms, ahead) for ms in (0, 20, 100) for ahead in (True, False)
+    ]
+    assert all(0 <= row["waiting"]["low"] <= row["loading"]["high"] < 1 for row in record["far"])
+    assert (tmp_path / "streaming" / "line.md").read_text().startswith("| `streaming` | ")
 
 
 @pytest.mark.unit

@@ -76,6 +76,8 @@ MAKERS: dict[str, Callable[[Path], TrainConfig]] = {
     "prompt": lambda world: case_wise(PromptConfig, world),
     "prompt with head": lambda world: case_wise(PromptConfig, world, head=True, deep=True),
     "lora": lambda world: case_wise(LoraConfig, world),
+    "finetune, streamed": lambda world: finetune(world, stream=True, lanes=2, shuffle_buffer=6),
+    "prompt, streamed": lambda world: case_wise(PromptConfig, world, stream=True, lanes=4, shuffle_buffer=8),
 }
 
 
@@ -140,7 +142,7 @@ def test_half_and_resume_equals_the_whole(world, tmp_path, recipe):
     assert_equal(load_checkpoint(tmp_path / "whole" / name).weights, whole)
 
 
-@pytest.mark.parametrize(("recipe", "every", "redone"), [("prompt", 2, 2), ("lora", 1, 1)])
+@pytest.mark.parametrize(("recipe", "every", "redone"), [("prompt", 2, 2), ("lora", 1, 1), ("prompt, streamed", 1, 1)])
 def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, redone):
     config = MAKERS[recipe](world).model_copy(update={"epochs": 2, "save_steps": every})
     whole, log = train(config, tmp_path / "whole")

@@ -9,21 +9,27 @@ from hypothesis import strategies as st
 
 from models.batch import AVBatch
 from shards.reader import ShardDataset
+from shards.streaming import StreamDataset
 from tests.fixtures.builders import LABELS, SMALL, feature_dataset
 from trainers.classification.items import FeatureItems
 from trainers.data import Items, epoch_order
 from trainers.draws import hashed
 from trainers.sampler_state import Position, epoch_batches, last_taken
+from trainers.streams import Lanes
 
 pytestmark = pytest.mark.unit
 BATCH, EPOCHS = 4, 2
 
 
-@pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> Items:
+@pytest.fixture(scope="module", params=["by position", "4 lanes", "3 lanes"])
+def items(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Items:
     folder = tmp_path_factory.mktemp("features")
     feature_dataset(folder, {"train": 19}, SMALL, "f" * 64)
-    return FeatureItems(ShardDataset(folder, "train"), LABELS, "noisy_both", missing=0.3)
+    if request.param == "by position":
+        return FeatureItems(ShardDataset(folder, "train"), LABELS, "noisy_both", missing=0.3)
+    items = FeatureItems(StreamDataset(folder, "train"), LABELS, "noisy_both", missing=0.3)
+    items.lanes = Lanes(int(request.param[0]), buffer=6)
+    return items
 
 
 def ranks_together(items: Items, position: Position, world: int, loaders: int = 0) -> list[tuple]:
@@ -62,9 +68,10 @@ def test_k_batches_and_the_rest_are_all_batches_for_every_k_and_world(items, wor
         assert run(items, Position(**reached.state()), world) == whole[k:]
 
 
-def test_loader_processes_change_nothing(items):
+@pytest.mark.parametrize("loaders", [1, 2])
+def test_loader_processes_change_nothing(items, loaders):
     whole = run(items, Position(), 1)
-    assert run(items, whole[5][1], 2, loaders=2) == whole[6:]
+    assert run(items, whole[5][1], 3 - loaders, loaders) == whole[6:]
 
 
 @given(

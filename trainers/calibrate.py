@@ -18,6 +18,7 @@ from models.conditions import coarser_observation
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
+from shards.urls import absolute
 from trainers.answers import Answers
 from trainers.calibration import CALIBRATION_FILE, Calibration, Temperature, read_calibration, weights_of
 from trainers.command_line import calibrate_parser
@@ -150,7 +151,7 @@ def text(found: Mapping[str, Calibration]) -> str:
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = calibrate_parser().parse(argv)
-    data = [f"data={args.data.absolute()}"] if args.data is not None else []
+    data = [f"data={absolute(args.data)}"] if args.data is not None else []
     task = common_task([read_run(folder) for folder in args.runs])
     found = calibrate(args.runs, load_config(task.evaluation, None, ["split=val", *data, *args.set]))
     print(text(found))

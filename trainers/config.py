@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic
 
 from configs import Config, config_to_dict
 from configs.noise import Noise
+from shards.urls import url_of
+
+LANES, SHUFFLE_BUFFER = 8, 512
 
 
 class TrainConfig(Config):
@@ -16,7 +19,12 @@ class TrainConfig(Config):
 
     Attributes:
         recipe: its name; each recipe's own class fixes it.
-        data: folder of the media shards (dataset.json).
+        data: folder of the media shards (dataset.json), or its URL (``s3://...``).
+        stream: read the shards one after the other, those of a URL through a cache of limited size, instead of each
+            clip where it lies, after fetching all of a URL; another order of clips.
+        lanes: with `stream`, shards that are read side by side over all workers; best a multiple of `workers` times
+            `loaders`.
+        shuffle_buffer: with `stream`, clips within which the order is shuffled, over all lanes.
         seed: of initial weights, order, augmentation and noise.
         epochs: passes over the training split, of every stage.
         batch_size: samples per step.
@@ -35,8 +43,14 @@ class TrainConfig(Config):
         retries: how often Ray Train starts the workers again after one failed, from the last epoch on.
     """
 
+    by_position: ClassVar[str] = "this recipe reads clips where they lie"
+    """Why a recipe refuses `stream`; empty where it doesn't."""
+
     recipe: str
     data: Path
+    stream: bool = False
+    lanes: int = pydantic.Field(default=LANES, ge=1)
+    shuffle_buffer: int = pydantic.Field(default=SHUFFLE_BUFFER, ge=1)
     seed: int = 0
     epochs: int = pydantic.Field(default=10, ge=1)
     batch_size: int = pydantic.Field(default=64, ge=1)
@@ -53,6 +67,18 @@ class TrainConfig(Config):
     save_steps: int | None = pydantic.Field(default=None, ge=1)
     retries: int = pydantic.Field(default=1, ge=0)
     noise: Noise = Noise()
+
+    @pydantic.model_validator(mode="after")
+    def _streamed_alone(self) -> TrainConfig:
+        if not self.stream and (self.lanes, self.shuffle_buffer) != (LANES, SHUFFLE_BUFFER):
+            raise ValueError("lanes and shuffle_buffer are of stream=true")
+        if self.stream and self.by_position:
+            raise ValueError(f"{self.by_position}; leave stream out: shards of a URL are then fetched whole")
+        return self
+
+    @pydantic.field_serializer("data", "features", when_used="json", check_fields=False)
+    def _with_its_slashes(self, path: Path | None) -> str | None:
+        return path if path is None else url_of(path) or str(path)
 
     def resolved(self) -> dict[str, Any]:
         """The settings as plain values, with the sizes that presets stand for in their place."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +18,49 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
+from shards.reader import Choose, Sample, ShardDataset
+from shards.remote import fetch
+from shards.schema import DatasetInfo
+from shards.streaming import StreamDataset, StreamOrder
+from shards.urls import url_of
 from trainers.draws import hashed, shuffled
+from trainers.streams import Lanes, plain_order, rank_part, shuffled_order, streamed_batches
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
+Order = Sequence[int] | StreamOrder  # positions as they are read
+Split = ShardDataset | StreamDataset
+
+
+def dataset_info(folder: Path) -> DatasetInfo:
+    """dataset.json of a folder or of a URL.
+
+    Raises:
+        InputError: none there, or of another schema.
+    """
+    url = url_of(folder)
+    return DatasetInfo.load(fetch(url, splits=(), shards=False) if url else folder)
+
+
+def at_hand(folder: Path, *splits: str) -> Path:
+    """The folder itself, or where these splits (none: all) of a URL lie after they were fetched.
+
+    Raises:
+        InputError: as `shards.remote.fetch`.
+    """
+    url = url_of(folder)
+    return fetch(url, splits=splits or None) if url else folder.absolute()
+
+
+def open_split(folder: Path, split: str, stream: bool = False, info: DatasetInfo | None = None) -> Split:
+    """A split of a folder or of a URL: each sample where it lies, after fetching all of it from a URL, or, with
+    `stream`, shard after shard.
+
+    Raises:
+        InputError: as `ShardDataset` and `StreamDataset`.
+    """
+    if stream:
+        return StreamDataset(folder, split, info=info)
+    return ShardDataset(folder, split, info=info)
 
 
 class Items(Dataset):
@@ -27,11 +68,13 @@ class Items(Dataset):
 
     Attributes:
         epoch: what random draws depend on besides the seed and the sample.
+        lanes: how the shards are read through; None: each sample is read where it lies.
         weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch.
     """
 
     epoch: int = 0
     weights: np.ndarray | None = None
+    lanes: Lanes | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -55,6 +98,24 @@ class Items(Dataset):
 
     def make_resident(self, device: torch.device | None) -> None:
         """Hold everything on a device from now on, None: no longer; of items that can."""
+
+    @property
+    def stream(self) -> StreamDataset:
+        """What is read through, of items that have `lanes`."""
+        raise NotImplementedError
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Of a sample, what an item is made from."""
+        raise NotImplementedError
+
+    def choose(self, i: int) -> Choose:
+        """What an item takes of a sample's arrays, as `ShardDataset.rows` takes it."""
+        raise NotImplementedError
+
+    def item(self, i: int, sample: Sample) -> Item:
+        """The item that such a sample becomes."""
+        raise NotImplementedError
 
     def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
         """Batches that need no loader; None where items are read one by one."""
@@ -99,13 +160,32 @@ def epoch_order(
     return np.concatenate([rest, evening])[rank::world].tolist()
 
 
-def batches(items: Items, order: Sequence[int], batch_size: int, loaders: int, drop_last: bool) -> Iterator[AVBatch]:
+def training_order(
+    items: Items, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1, taken: int = 0
+) -> Order:
+    """What one rank reads in one epoch: `epoch_order`, or of the same samples the order of `trainers.streams`."""
+    if items.lanes is None:
+        return epoch_order(items.ids, seed, epoch, proportion, rank, world, taken, items.weights)
+    chosen = shuffled(items.ids, "subset", seed)[: subset_size(len(items), proportion)]
+    return rank_part(shuffled_order(items.stream, items.ids, items.lanes, chosen, seed, epoch), rank, world, taken)
+
+
+def validation_order(items: Items, rank: int = 0, world: int = 1) -> Order:
+    """What one rank reads to validate, each sample once."""
+    if items.lanes is None:
+        return shuffled(items.ids, "val")[rank::world].tolist()
+    return plain_order(items.stream, items.lanes)[slice(rank, None, world)]
+
+
+def batches(items: Items, order: Order, batch_size: int, loaders: int, drop_last: bool) -> Iterator[AVBatch]:
     """Batches of `items` in the given order."""
     drop_last = drop_last and len(order) >= batch_size
-    if not order:
+    if not len(order):
         return iter(())
     if drop_last:
         order = order[: len(order) // batch_size * batch_size]
+    if isinstance(order, StreamOrder):
+        return streamed_batches(items, order, batch_size, loaders, collate)
     if (ready := items.gathered(order, batch_size)) is not None:
         return ready
     parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from configs.help import resolved
 from shards.progress import format_seconds
-from shards.schema import DatasetInfo
+from shards.urls import url_of
 from trainers.config import TrainConfig
+from trainers.data import dataset_info
 from trainers.job import Job, prepare, read_record
 from trainers.journal import logs, read_metrics
 from trainers.runs import CONFIG_FILE
@@ -25,13 +26,14 @@ def describe(config: TrainConfig, runs: Path) -> str:
 
 
 def _inputs(job: Job) -> Iterator[str]:
-    info = DatasetInfo.load(job.config.data)
+    data = job.config.data
+    info = dataset_info(data)
     splits = ", ".join(f"{split.samples} {name}" for name, split in info.splits.items())
-    yield f"data: {job.config.data} ({info.kind}; {splits}; {len(info.labels)} labels)"
+    yield f"data: {url_of(data) or data} ({info.kind}; {splits}; {len(info.labels)} labels)"
     for name, value in job.config:
         paths = value if isinstance(value, tuple) else (value,)
         for path in (path for path in paths if isinstance(path, Path) and name != "data"):
-            yield f"{name}: {path} ({'found' if path.exists() else 'not there'})"
+            yield f"{name}: {url_of(path) or path} ({'found' if path.exists() else 'not there'})"
 
 
 def _work(job: Job) -> Iterator[str]:

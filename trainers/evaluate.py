@@ -18,6 +18,7 @@ from shards.command import command
 from shards.errors import InputError
 from shards.keys import safe_name
 from shards.progress import Progress
+from shards.urls import absolute
 from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
 from trainers.identity import digest, git_commit
@@ -118,7 +119,7 @@ def _audit(args: argparse.Namespace, runs: Sequence[FinishedRun], task: Task) ->
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = evaluate_parser().parse(argv)
-    data = [f"data={args.data.absolute()}"] if args.data is not None else []
+    data = [f"data={absolute(args.data)}"] if args.data is not None else []
     out = lasting(args.out, "--out")
     before = stamps([out / "results.md"])
     runs = [read_run(folder) for folder in args.runs]

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs import Config, config_to_dict
 from shards.checkpoint import file_sha256
+from trainers.config import LANES, SHUFFLE_BUFFER
 
 UNKNOWN = "unknown"
 # Settings that change where and how fast a run is computed, not what.
@@ -23,7 +24,10 @@ LATER_FIELDS: dict[str, Any] = {
     "standardise": True,
     "adapt": [],
     "adapted": None,
-    "stream": {"batch_size": 64, "lr": None, "steps": 1, "episodic": False},
+    "adaptation": {"batch_size": 64, "lr": None, "steps": 1, "episodic": False},
+    "stream": False,
+    "lanes": LANES,
+    "shuffle_buffer": SHUFFLE_BUFFER,
 }
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes

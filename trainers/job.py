@@ -12,6 +12,7 @@ from configs import config_to_dict
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
 from shards.redaction import redacted_values
+from shards.urls import absolute
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.journal import logs
@@ -108,7 +109,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:
-    """Paths as workers on any node must see them: their working folders are private."""
-    paths = {k: v.absolute() for k, v in config if isinstance(v, Path)}
-    several = {k: tuple(p.absolute() for p in v) for k, v in config if is_paths(v)}
+    """Paths as workers on any node must see them: their working folders are private; URLs are so already."""
+    paths = {k: absolute(v) for k, v in config if isinstance(v, Path)}
+    several = {k: tuple(map(absolute, v)) for k, v in config if is_paths(v)}
     return config.model_copy(update={**paths, **several})

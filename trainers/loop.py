@@ -21,8 +21,8 @@ from models.noise import generator
 from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, save_checkpoint
 from shards.errors import InputError
 from trainers.config import TrainConfig
-from trainers.data import Items, batches
-from trainers.draws import Uniform, shuffled, uniform
+from trainers.data import Items, batches, validation_order
+from trainers.draws import Uniform, uniform
 from trainers.metrics import MeanMetrics, RankedClips, StepOutput
 from trainers.optimisation import MeanWeights, Optimisation, halving
 from trainers.resources import Meter
@@ -325,7 +325,7 @@ def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
     """
     assert stage.val is not None
     stage.objective.eval()
-    order = shuffled(stage.val.ids, "val")[rank.index :: rank.world_size].tolist()
+    order = validation_order(stage.val, rank.index, rank.world_size)
     running, ranked = MeanMetrics(rank.device), RankedClips()
     for step, batch in enumerate(batches(stage.val, order, config.batch_size, config.loaders, drop_last=False)):
         batch = batch.to(rank.device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
 from shards.errors import InputError
+from shards.urls import url_of
 from trainers.config import TrainConfig
 from trainers.journal import parts_seconds, training_cost
 
@@ -74,6 +75,8 @@ class FinishedRun:
 
     def locate(self, wanted: Path) -> Path:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
+        if url_of(wanted):
+            return wanted
         moved = self.folder.absolute().parent / wanted.name
         return moved if not wanted.exists() and moved.exists() else wanted
 

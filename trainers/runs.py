@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import InputError
+from shards.urls import url_of
 from trainers.config import TrainConfig
 from trainers.identity import is_paths
 from trainers.recipe import FinishedRun
@@ -46,7 +47,7 @@ def from_folder(config: TrainConfig, folder: Path) -> TrainConfig:
     """A config whose relative paths begin at `folder`."""
 
     def placed(path: Path) -> Path:
-        return Path(os.path.normpath(folder.absolute() / path))
+        return path if url_of(path) else Path(os.path.normpath(folder.absolute() / path))
 
     one: dict[str, Any] = {k: placed(v) for k, v in config if isinstance(v, Path)}
     several = {k: tuple(map(placed, v)) for k, v in config if is_paths(v)}

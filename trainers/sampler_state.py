@@ -1,7 +1,8 @@
 """Where training is: a place between two batches that holds under any number of ranks and loader processes.
 
 All ranks together take one global sequence of samples, a seeded shuffle per epoch, a batch at a time; what a
-sample becomes depends on (seed, epoch, key) alone. So the epoch and the samples taken of it say everything.
+sample becomes depends on (seed, epoch, key) alone. So the epoch and the samples taken of it say everything, of a
+stream too: which shards are over, and which samples of the others, follows from them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from models.batch import AVBatch
-from trainers.data import Items, batches, epoch_order, subset_size
+from trainers.data import Items, batches, subset_size, training_order
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def epoch_batches(
     whole = max(1, batch_size // world) * world
     end = last_taken(len(items), proportion, whole, position.taken)
     items.epoch = position.epoch
-    order = epoch_order(items.ids, seed, position.epoch, proportion, rank, world, position.taken, items.weights)
+    order = training_order(items, seed, position.epoch, proportion, rank, world, position.taken)
     order = order[: -(-(end - position.taken) // world)]
     taken = position.taken
     for batch in batches(items, order, whole // world, loaders, drop_last=False):

@@ -25,8 +25,10 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import StepChoice, sequence_dtype, sequence_spec
+from shards.urls import url_of
 from trainers.avqa.buffers import Buffers, huge_empty
 from trainers.config import TrainConfig
+from trainers.data import at_hand
 
 ALL_STEPS = StepChoice()
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
@@ -68,7 +70,7 @@ class Clips:
     """The clips of a dataset of sequence features, whatever their split: a question's split decides.
 
     Args:
-        folder: of the feature shards.
+        folder: of the feature shards, or their URL: then all splits are fetched.
         resident: keep what was read in memory (float16); None: if the shards are below a GB. Otherwise the
             shards are mapped: pages that were read count as the process's resident memory, and the system
             takes them back when it needs them.
@@ -84,6 +86,7 @@ class Clips:
     """
 
     def __init__(self, folder: Path, resident: bool | None = None, choice: StepChoice = ALL_STEPS):
+        folder = at_hand(folder) if url_of(folder) else folder
         self.folder, self.info = Path(folder), DatasetInfo.load(folder)
         self.stored, self.dtype = feature_spec(self.info), np.dtype(sequence_dtype(self.info))
         self.taken = choice.of(self.stored.steps)

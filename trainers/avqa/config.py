@@ -61,6 +61,7 @@ class QuestionConfig(TrainConfig):
             match: 0.5), as `weights.rmmr=0.5`.
     """
 
+    by_position = "questions come back to the same clips in any order, many times an epoch"
     questions: Path
     words: int | None = pydantic.Field(default=None, ge=1)
     steps: int | None = pydantic.Field(default=None, ge=1)

@@ -19,6 +19,7 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.sequence import StepChoice
+from shards.urls import absolute
 from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.avqa.clips import Clips, media_name
@@ -172,7 +173,7 @@ def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEv
         InputError: features of another extractor, no questions of the split, two runs of one name.
     """
     first = runs[0]
-    data = (config.data or first.locate(first.config.data)).absolute()
+    data = absolute(config.data or first.locate(first.config.data))
     asked = (config.questions or first.config.questions).absolute()  # type: ignore[attr-defined]
     config = config.model_copy(update={"data": data, "questions": asked})
     device = local_rank().device

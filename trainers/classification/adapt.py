@@ -55,7 +55,7 @@ def with_adapted(predictors: Sequence[Predictor], config: EvaluateConfig) -> tup
 def _adapted(predictor: Predictor, config: EvaluateConfig) -> Iterator[tuple[str, Predictor]]:
     """Those adaptations that a run has something for."""
     for name in config.adapt:
-        method, model, stream = ADAPTATIONS[name](), predictor.adaptable, config.stream
+        method, model, stream = ADAPTATIONS[name](), predictor.adaptable, config.adaptation
         if model is None or not method.parameters(model):
             continue
         if predictor.several:

@@ -98,6 +98,7 @@ class FinetuneConfig(TrainConfig):
         betas: of AdamW.
     """
 
+    by_position = ""
     recipe: Literal["finetune"] = "finetune"
     backbone: Sizes = Sizes()
     start: Path | None = None
@@ -134,6 +135,10 @@ class FinetuneConfig(TrainConfig):
     def _one_start(self) -> FinetuneConfig:
         if self.start is not None and self.public is not None:
             raise ValueError("give start or public, not both")
+        if self.stream and self.mixup:
+            raise ValueError("mixup mixes with any other clip, which a stream does not have at hand; leave stream out")
+        if self.stream and self.balanced:
+            raise ValueError("balanced draws any clip at any time, which a stream can't; leave stream out")
         if self.average_from is not None and self.average_from > self.epochs:
             raise ValueError(f"average_from={self.average_from} is beyond the last of {self.epochs} epochs")
         return self
@@ -217,6 +222,7 @@ class CaseConfig(TrainConfig):
             has several labels.
     """
 
+    by_position = ""
     backbone: Path
     features: Path | None = None
     depth: int = pydantic.Field(default=0, ge=0)
@@ -226,6 +232,12 @@ class CaseConfig(TrainConfig):
     resident: bool = False
     loss: Literal["ce", "bce"] | None = None
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _resident_or_streamed(self) -> CaseConfig:
+        if self.stream and self.resident:
+            raise ValueError("resident keeps all tokens in memory, stream passes them by; leave one of them out")
+        return self
 
 
 class PromptConfig(CaseConfig):
@@ -301,7 +313,7 @@ class EvaluateConfig(Config):
         baseline: method that the others are compared with; None: `finetune_noisy`, or `finetune` without it.
         adapt: test-time adaptations; each run that has what one adapts gets a further row, such as "finetune + READ".
         adapted: the methods that adapt, by the name of their runs or as tables have it; None: all that can.
-        stream: how samples come to a network that adapts.
+        adaptation: how samples come to a network that adapts, and the optimizer's settings.
     """
 
     data: Path | None = None
@@ -323,7 +335,7 @@ class EvaluateConfig(Config):
     baseline: str | None = None
     adapt: tuple[AdaptationName, ...] = ()
     adapted: tuple[str, ...] | None = None
-    stream: Stream = Stream()
+    adaptation: Stream = Stream()
 
     @pydantic.model_validator(mode="before")
     @classmethod

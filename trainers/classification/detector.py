@@ -9,14 +9,15 @@ import torch
 from models.detector import QualityDetector, token_statistics
 from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
-from shards.reader import ShardDataset
+from shards.reader import Sample
+from trainers.data import Split
 from trainers.draws import hashed, shuffled
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 MANY = 40  # with fewer samples there is no quarter to spare for the threshold
 
 
-def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, dict[str, float]]:
+def fit_detector(features: Split, seed: int) -> tuple[QualityDetector, dict[str, float]]:
     """A detector for the depth at which `features` (training split) were taken.
 
     A quarter of the samples is kept from the fit, to set its threshold on.
@@ -28,10 +29,9 @@ def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, di
     held_out = set(chosen[: max(1, len(chosen) // 4)].tolist()) if len(chosen) >= MANY else set()
     rows: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
     clean: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
+    read = {i: _statistics(sample) for i, sample in features.each(chosen.tolist())}
     for i in chosen.tolist():
-        arrays = features[i].arrays
-        for modality in (m for m in MODALITIES if m in arrays):
-            statistics = token_statistics(torch.from_numpy(arrays[modality]))  # [V, 3 D], row 0 clean
+        for modality, statistics in read[i].items():
             if i in held_out:
                 clean[modality].append(statistics[:1])
             else:
@@ -46,6 +46,11 @@ def fit_detector(features: ShardDataset, seed: int) -> tuple[QualityDetector, di
         if clean[modality]:
             detector.calibrate(modality, torch.cat(clean[modality]))
     return detector, fitted
+
+
+def _statistics(sample: Sample) -> dict[Modality, torch.Tensor]:
+    """Of each modality that a sample has, float32 [V, 3 D], row 0 clean."""
+    return {m: token_statistics(torch.from_numpy(sample.arrays[m])) for m in MODALITIES if m in sample.arrays}
 
 
 def save_detector(folder: Path, detector: QualityDetector, depth: int, fitted: dict[str, float]) -> None:

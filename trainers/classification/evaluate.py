@@ -43,7 +43,7 @@ from trainers.classification.uncertainty import (
 from trainers.comparing import Comparison
 from trainers.confidence_table import write_confidence
 from trainers.cost import COST_FIGURE, cost_markdown, write_cost_figure
-from trainers.data import batches
+from trainers.data import at_hand, batches
 from trainers.differences import chosen_baseline, write_differences
 from trainers.distinguish import distinguish
 from trainers.identity import content_settings
@@ -164,7 +164,8 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
             `corruption_inputs` and `with_adapted`.
     """
     own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
-    folder = (config.data or own.data).absolute()
+    data_folder = config.data or own.data
+    folder = at_hand(data_folder, config.split)
     config = config.model_copy(update={"data": folder})
     info = media_info(folder)
     inputs = {
@@ -183,7 +184,7 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     predictors = with_adapted(predictors, config)
     data = ShardDataset(folder, config.split, info=info)
-    return ConditionEvaluation(config, data, predictors, inputs, folder.name, device, calibrations)
+    return ConditionEvaluation(config, data, predictors, inputs, data_folder.name, device, calibrations)
 
 
 def lines_of(predictors: Sequence[Predictor]) -> list[str]:
@@ -256,7 +257,7 @@ def _answers(
     size = config.batch_size
     if predictor.adapting is not None:
         predictor.adapting.begin()
-        keep, size = stream_order(items, keep), config.stream.batch_size
+        keep, size = stream_order(items, keep), config.adaptation.batch_size
     for frame in range(_passes(items, keep, config)):
         if config.frames == "all":
             items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]

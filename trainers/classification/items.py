@@ -21,11 +21,12 @@ from models.inputs import Normalisation
 from models.noise import drawn_kind, generator, ruin
 from models.settings import MODALITIES, Modality, NoiseConfig
 from shards.errors import InputError
-from shards.reader import Sample, ShardDataset
+from shards.reader import Choose, Sample, ShardDataset
+from shards.streaming import StreamDataset
 from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
 from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
-from trainers.data import Item, Items
+from trainers.data import Item, Items, Split
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def masked(values: Mapping[str, Tensor | None], blank: Mapping[str, tuple[int, .
 class LabelledItems(Items):
     """What both datasets of clips share: the labels."""
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], seed: int, form: TargetForm = ONE_LABEL):
+    def __init__(self, data: Split, vocabulary: Sequence[str], seed: int, form: TargetForm = ONE_LABEL):
         self.data, self.seed = data, seed
         self.targets = Targets(data, vocabulary, form)
         self.keys = data.keys
@@ -83,6 +84,21 @@ class LabelledItems(Items):
     def names(self) -> Sequence[str]:
         """The samples' keys."""
         return self.keys
+
+    @property
+    def stream(self) -> StreamDataset:
+        """What is read through."""
+        assert isinstance(self.data, StreamDataset)
+        return self.data
+
+    @property
+    def shards(self) -> ShardDataset:
+        """What is read by position."""
+        assert isinstance(self.data, ShardDataset)
+        return self.data
+
+    def __getitem__(self, i: int) -> Item:
+        return self.item(i, self.shards.rows(i, self.choose(i)))
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         return *masked(values, blank), self._target(i), torch.tensor(i)
@@ -112,10 +128,11 @@ class MediaItems(LabelledItems):
     """
 
     frame: int | None = None
+    members = ("audio.npy", "frames.npy")
 
     def __init__(
         self,
-        data: ShardDataset,
+        data: Split,
         vocabulary: Sequence[str],
         spec: InputSpec,
         conditions: Sequence[str] = ("complete",),
@@ -144,8 +161,14 @@ class MediaItems(LabelledItems):
             return self.conditions[0]
         return self.conditions[int(generator("condition", self.seed, self.epoch, key).integers(len(self.conditions)))]
 
-    def __getitem__(self, i: int) -> Item:
-        return self._item(i, self._values(i), self._blank)
+    def choose(self, i: int) -> Choose:
+        """All of the sound, and one picture."""
+        key = self.keys[i]
+        return lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None
+
+    def item(self, i: int, sample: Sample) -> Item:
+        """The item of a sample, of which `choose` chose."""
+        return self._item(i, self._values(i, sample), self._blank)
 
     def corruption(self, i: int) -> tuple[str, str]:
         """What happens to each modality of a sample: "clean", a noise kind, "missing", or "absent" at
@@ -167,9 +190,8 @@ class MediaItems(LabelledItems):
 
         return one("audio"), one("visual")
 
-    def _values(self, i: int) -> dict[str, Tensor | None]:
+    def _values(self, i: int, sample: Sample) -> dict[str, Tensor | None]:
         key = self.keys[i]
-        sample = self.data.rows(i, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
         condition = self.condition(key)
         if condition.corruption is not None:
             return self.spec.inputs(self._corrupted(i, sample, condition), condition.missing)
@@ -205,8 +227,7 @@ class MediaItems(LabelledItems):
         values = self.spec.inputs(sample, condition.missing)
         if (mixed := self._partner(i)) is not None:
             other, share = mixed
-            key = self.keys[other]
-            theirs = self.data.rows(other, lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None)
+            theirs = self.shards.rows(other, self.choose(other))
             if (picture := self.spec.inputs(theirs, condition.missing)["visual"]) is not None:
                 assert values["visual"] is not None
                 values["visual"] = share * values["visual"] + (1 - share) * picture
@@ -222,7 +243,7 @@ class MediaItems(LabelledItems):
 
     def frames(self, i: int) -> int:
         """Pictures that a sample has, at least one: without any it is looked at once."""
-        return len(self.data.view(i, "frames")) if self.data.present[i, MODALITIES.index("visual")] else 1
+        return len(self.shards.view(i, "frames")) if self.data.present[i, MODALITIES.index("visual")] else 1
 
     def _corrupted(self, i: int, sample: Sample, condition: Condition) -> Sample:
         assert condition.corruption is not None
@@ -251,9 +272,11 @@ class FeatureItems(LabelledItems):
         form: of the targets.
     """
 
+    members = ("audio.npy", "visual.npy")
+
     def __init__(
         self,
-        data: ShardDataset,
+        data: Split,
         vocabulary: Sequence[str],
         case: str,
         seed: int = 0,
@@ -272,7 +295,7 @@ class FeatureItems(LabelledItems):
 
     def make_resident(self, device: torch.device | None) -> None:
         """Hold all tokens on a device from now on; None: read them from disk again."""
-        self._resident = None if device is None else ResidentTokens(self.data, self._blank, device)
+        self._resident = None if device is None else ResidentTokens(self.shards, self._blank, device)
 
     def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
         """Batches from the tokens that are resident on a device; None where none are."""
@@ -291,8 +314,13 @@ class FeatureItems(LabelledItems):
         gone = self._taken_away(self.keys[i]) if len(stored) == 2 else None  # never both
         return {m: self._row(m, count) for m, count in stored.items() if m != gone}
 
-    def __getitem__(self, i: int) -> Item:
-        arrays = self.data.rows(i, lambda modality, shape: self._row(modality, shape[0])).arrays
+    def choose(self, i: int) -> Choose:
+        """One of the stored variants of each modality."""
+        return lambda modality, shape: self._row(modality, shape[0])
+
+    def item(self, i: int, sample: Sample) -> Item:
+        """The item of a sample, of which `choose` chose."""
+        arrays = sample.arrays
         gone = self._taken_away(self.keys[i]) if len(arrays) == 2 else None  # never both
         values: dict[str, Tensor | None] = {"audio": None, "visual": None}
         for modality, array in arrays.items():

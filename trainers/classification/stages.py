@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +24,8 @@ from models.tuned import CaseModule, Tuned
 from shards.checkpoint import file_sha256
 from shards.class_order import find_class_order
 from shards.errors import InputError
-from shards.reader import ShardDataset
-from shards.schema import DatasetInfo, feature_folder
+from shards.schema import DATASET_FILE, DatasetInfo, feature_folder
+from shards.urls import url_of
 from trainers.classification.augment import augment
 from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig
 from trainers.classification.detector import fit_detector, save_detector
@@ -31,10 +33,15 @@ from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.objective import CaseLoss, CompetentLoss
 from trainers.classification.published import head_for, head_order, import_public, public_state
 from trainers.classification.targets import Loss, TargetForm, several_labels
+from trainers.config import TrainConfig
+from trainers.data import Items, Split, dataset_info, open_split
 from trainers.identity import digest
 from trainers.loop import Stage
 from trainers.optimisation import Optimisation
 from trainers.recipe import Fingerprints
+from trainers.streams import Lanes
+
+ItemsT = TypeVar("ItemsT", bound=Items)
 
 
 def media_info(folder: Path, field: str = "data") -> DatasetInfo:
@@ -43,7 +50,7 @@ def media_info(folder: Path, field: str = "data") -> DatasetInfo:
     Raises:
         InputError: none there, or that of features.
     """
-    info = DatasetInfo.load(folder)
+    info = dataset_info(folder)
     if info.kind != "media":
         remedy = f"give the folder of the media shards: {folder.parent.parent}"
         message = "these are feature shards; clips are wanted"
@@ -114,7 +121,7 @@ def _start_public(config: FinetuneConfig, net: CAVMAE, labels: tuple[str, ...]) 
     import_public(net, state, config.public, "choose backbone.preset (and its sizes) to match the file")
 
 
-def loss_of(wanted: Loss | None, train: ShardDataset, backbone: Loss = "ce") -> Loss:
+def loss_of(wanted: Loss | None, train: Split, backbone: Loss = "ce") -> Loss:
     """The loss that a config asks for, or the one that the backbone was trained by, or the training clips need."""
     if wanted is not None:
         return wanted
@@ -124,10 +131,11 @@ def loss_of(wanted: Loss | None, train: ShardDataset, backbone: Loss = "ce") -> 
 def finetune_stages(config: FinetuneConfig) -> list[Stage]:
     """Full fine-tuning, one stage."""
     info = media_info(config.data)
+    split = partial(open_split, config.data, stream=config.stream, info=info)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = _start(config, info)
-    train = ShardDataset(config.data, "train", info=info)
+    train = split("train")
     backbone = replace(backbone, loss=loss_of(config.loss, train, backbone.loss))
     if config.mixup and not info.preprocessing.get("wave"):
         message, remedy = "has no waveforms, which are what is mixed", "ingest the clips again with keep_wave=true"
@@ -143,8 +151,8 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
         Stage(
             "finetune",
             CompetentLoss(backbone.net, config.solo_loss, backbone.loss),
-            items,
-            MediaItems(ShardDataset(config.data, "val", info=info), *common, config.seed, form=plain)
+            _along(config, items),
+            _along(config, MediaItems(split("val"), *common, config.seed, form=plain))
             if "val" in info.splits
             else None,
             weights=backbone.net.state_dict,
@@ -160,6 +168,12 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
             ),
         )
     ]
+
+
+def _along(config: TrainConfig, items: ItemsT) -> ItemsT:
+    """The items, read as the config wants it."""
+    items.lanes = Lanes(config.lanes, config.shuffle_buffer) if config.stream else None
+    return items
 
 
 def _load(net: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -191,10 +205,11 @@ def find_features(config: CaseConfig, backbone: Backbone) -> tuple[Path, Dataset
         InputError: none there, or those of another backbone or depth.
     """
     folder = config.features or feature_folder(config.data, backbone.fingerprint, config.depth)
-    command = f"avmend features --data {config.data} --backbone {config.backbone} --depth {config.depth}"
-    if not (folder / "dataset.json").is_file():
+    data = url_of(config.data) or config.data
+    command = f"avmend features --data {data} --backbone {config.backbone} --depth {config.depth}"
+    if url_of(folder) is None and not (folder / DATASET_FILE).is_file():
         raise InputError("no feature shards here", file=folder, field="features", remedy=f"make them: {command}")
-    info = DatasetInfo.load(folder)
+    info = dataset_info(folder)
     made = info.backbone
     if made is None or made.fingerprint != backbone.fingerprint:
         raise InputError("made by another backbone", file=folder, field="features", remedy=f"make new ones: {command}")
@@ -220,12 +235,13 @@ def _case_stage(
         torch.manual_seed(config.seed)
         tuned = Tuned(backbone.net, build_case_module(config, backbone.net), config.head)
 
-    train = ShardDataset(folder, "train", info=info)
+    split = partial(open_split, folder, stream=config.stream, info=info)
+    train = split("train")
     loss = loss_of(config.loss, train, backbone.loss)
     form = TargetForm(several=loss == "bce")
 
-    def items(data: ShardDataset, missing: float) -> FeatureItems:
-        return FeatureItems(data, backbone.labels, case, config.seed, missing, form)
+    def items(data: Split, missing: float) -> FeatureItems:
+        return _along(config, FeatureItems(data, backbone.labels, case, config.seed, missing, form))
 
     meta = {
         "kind": config.recipe,
@@ -238,7 +254,7 @@ def _case_stage(
         case,
         CaseLoss(tuned, config.depth, loss),
         items(train, config.missing),
-        items(ShardDataset(folder, "val", info=info), 0.0) if "val" in info.splits else None,
+        items(split("val"), 0.0) if "val" in info.splits else None,
         weights=tuned.trained,
         load=tuned.load_trained,
         meta=meta,
@@ -249,7 +265,7 @@ def _case_stage(
 def make_detector(config: CaseConfig, folder: Path) -> None:
     """Fit the quality detector of a case-wise run and save it as the run's checkpoint "detector"."""
     features, info = find_features(config, load_backbone(config.backbone))
-    detector, fitted = fit_detector(ShardDataset(features, "train", info=info), config.seed)
+    detector, fitted = fit_detector(open_split(features, "train", config.stream, info), config.seed)
     save_detector(folder, detector, config.depth, fitted)
 
 
@@ -301,7 +317,7 @@ def _unsuitable(config: FinetuneConfig, info: DatasetInfo) -> list[str]:
     if config.start is not None:
         return out
     sizes = config.backbone.build()
-    durations = ShardDataset(config.data, "train", info=info).column("duration")
+    durations = open_split(config.data, "train", config.stream, info).column("duration")
     seconds, side = float(np.median(durations)), info.preprocessing.get("image_size")
     if sizes.target_length > 200 * seconds:
         taken = f"{sizes.target_length / 100:g} s of sound"

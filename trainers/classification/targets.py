@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shards.errors import InputError
-from shards.reader import ShardDataset
+from shards.split import SplitData
 
 Loss = Literal["ce", "bce"]
 
@@ -56,7 +56,7 @@ class Targets:
         InputError: a label that the model does not know, or several labels on one sample where one is wanted.
     """
 
-    def __init__(self, data: ShardDataset, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
+    def __init__(self, data: SplitData, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
         self.form, self.classes = form, len(vocabulary)
         labels = data.column("labels").combine_chunks()
         counts, names = pc.list_value_length(labels).to_numpy(zero_copy_only=False), labels.flatten()
@@ -110,7 +110,7 @@ class Targets:
         return np.add.reduceat(weights[self._places], self._starts[:-1])
 
 
-def several_labels(data: ShardDataset) -> bool:
+def several_labels(data: SplitData) -> bool:
     """Whether some sample has more than one label."""
     return bool(pc.any(pc.greater(pc.list_value_length(data.column("labels")), 1)).as_py())
 

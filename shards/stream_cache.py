@@ -1,0 +1,159 @@
+"""Shards of a dataset on remote storage, on this machine's disk for as long as there is room: the least recently used
+goes first.
+
+A shard is used after its bytes were found to be those of dataset.json; one that was damaged since is fetched again.
+A file that somebody reads may be removed: it takes its room until it was read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+
+from shards.atomic import remove_leftovers, replacing
+from shards.errors import InputError
+from shards.remote import cache_folder
+from shards.schema import ShardInfo
+
+LIMIT = "AVMEND_CACHE_GB"
+DEFAULT_GB = 20.0
+BUFFER = 1 << 18  # bytes read at once
+POLL = 0.005  # seconds between looks at a lock, which is held for moments or for a whole shard
+DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try
+
+Whole = Callable[[BinaryIO], bool]
+
+
+def cache_limit() -> int:
+    """Bytes that streamed shards may take: AVMEND_CACHE_GB.
+
+    Raises:
+        InputError: it is no positive number.
+    """
+    text = os.environ.get(LIMIT, str(DEFAULT_GB))
+    try:
+        size = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise InputError(f"'{text}' is no size", field=LIMIT, remedy=f"set it to gigabytes, such as {DEFAULT_GB:g}")
+    return size
+
+
+class ShardCache:
+    """Shards by their content, in as many processes as there are.
+
+    Args:
+        folder: default ``stream`` in `shards.remote.cache_folder`.
+        limit: bytes; default `cache_limit`.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None):
+        self.folder = folder or (cache_folder() / "stream").absolute()
+        self.limit = limit or cache_limit()
+
+    def open(self, shard: ShardInfo, where: str, download: Callable[[Path], None], whole: Whole) -> BinaryIO:
+        """The shard's file, open for reading.
+
+        Args:
+            where: its URL, for messages.
+            download: fills a file that has its size already.
+            whole: whether a file holds what dataset.json says.
+
+        Raises:
+            InputError: it can't be fetched, holds other bytes, or is larger than the limit.
+        """
+        path = self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
+            if (file := found_whole(path, whole)) is None:
+                file = self._bring(path, shard, where, download, whole)
+        with suppress(FileNotFoundError):  # another process made room meanwhile
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # explicitly: few mounts note reading
+        return file
+
+    def _bring(
+        self, path: Path, shard: ShardInfo, where: str, download: Callable[[Path], None], whole: Whole
+    ) -> BinaryIO:
+        remove_leftovers(path)
+        for delay in (*DELAYS, None):
+            try:
+                with replacing(path, sync=False) as temporary:
+                    self._reserve(temporary, shard)
+                    download(temporary)
+                    file = temporary.open("rb", buffering=BUFFER)
+                    if not whole(file):
+                        file.close()
+                        raise ValueError("other bytes than dataset.json says (size or sha256)")
+                return file
+            except InputError:
+                raise
+            except Exception as error:  # clients of storage raise what they like
+                if delay is None or isinstance(error, FileNotFoundError | PermissionError):
+                    raise _unreachable(error, where, path) from error
+                time.sleep(delay)
+        raise AssertionError("unreachable")
+
+    def _reserve(self, temporary: Path, shard: ShardInfo) -> None:
+        """Make room, and a file of the shard's size, which takes that room."""
+        if shard.bytes > self.limit:
+            message = f"{shard.name} has {shard.bytes} bytes, streamed shards may take {self.limit}"
+            raise InputError(message, file=self.folder, field=LIMIT, remedy="set it higher (gigabytes)")
+        while not self._make_room(temporary, shard.bytes):
+            time.sleep(0.05)  # all of it is being fetched by others
+
+    def _make_room(self, temporary: Path, size: int) -> bool:
+        with FileLock(self.folder / ".lock", poll_interval=POLL):
+            files = self._files()
+            used = sum(found for _, found, _ in files)
+            for _, found, path in sorted(file for file in files if not file[2].name.startswith(".")):
+                if used + size <= self.limit:
+                    break
+                path.unlink(missing_ok=True)
+                used -= found
+            if used + size > self.limit:
+                return False
+            with temporary.open("wb") as file:
+                file.truncate(size)
+            return True
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Last use, bytes and path of every shard, and of those that are being fetched."""
+        out = []
+        for path in self.folder.glob("*/*.tar"):
+            if path.name.startswith("."):
+                remove_leftovers(path.with_name(f"{path.name.split('.')[1]}.tar"))
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                out.append((status.st_atime_ns, status.st_size, path))
+        return out
+
+
+def found_whole(path: Path, whole: Whole) -> BinaryIO | None:
+    """The file if it is there and holds what it should."""
+    try:
+        file = path.open("rb", buffering=BUFFER)
+    except FileNotFoundError:
+        return None
+    if whole(file):
+        return file
+    file.close()
+    return None
+
+
+def _unreachable(error: Exception, where: str, path: Path) -> InputError:
+    if isinstance(error, OSError) and error.filename == str(path):
+        return InputError(f"can't be written: {error.strerror}", file=path, remedy="make room, or set AVMEND_CACHE")
+    if isinstance(error, FileNotFoundError):
+        remedy = "upload the shard again: dataset.json names it"
+        return InputError("is not there", file=where, remedy=remedy)
+    if isinstance(error, ValueError):
+        return InputError(str(error), file=where, remedy="upload the shard again; what is trained on is never guessed")
+    remedy = "look whether the storage answers and the rights suffice; the same command goes on where it stopped"
+    return InputError(f"can't be fetched: {error!r}", file=where, remedy=remedy)
