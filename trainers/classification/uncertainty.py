@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from scipy.special import stdtrit
@@ -32,10 +33,10 @@ BASELINES = (NOISY, CLEAN)
 def run_cost(predictor: Predictor) -> dict[str, float]:
     """Of a run as its logs have it; a case-wise one's seconds with those of the cached features that it trained on
     (train and val), which count for each method as if it were the only one. NaN where they are not known."""
-    run, config = predictor.run, predictor.run.config
-    cost = run.cost()
-    if not isinstance(config, CaseConfig):
+    run, cost = predictor.run, predictor.run.cost()
+    if not run.recipe.on_features:
         return cost
+    config = cast(CaseConfig, run.config)
     place = config.features or feature_folder(run.locate(config.data), predictor.backbone.fingerprint, config.depth)
     return {**cost, "train_seconds": cost["train_seconds"] + making_seconds(place, ("train", "val"))}
 
