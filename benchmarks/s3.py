@@ -25,7 +25,9 @@ from typing import Any
 BUCKET = "avmend"
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-tests", "AWS_DEFAULT_REGION": "us-east-1"}
 HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"}
-EMPTY = b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>'
+EMPTY = (
+    b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>'
+)
 
 
 def denial(code: str) -> bytes:

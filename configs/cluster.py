@@ -17,7 +17,7 @@ from typing import Any
 from configs.auth import Answer, ask, sent_token
 from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
-from shards.store import PlaceT
+from shards.store import PlaceT, StorePath
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
 START = "start the cluster, or unset RAY_ADDRESS"
@@ -199,9 +199,9 @@ def lasting(path: PlaceT, field: str) -> PlaceT:
     Raises:
         InputError: this is a submitted job and the path lies in its working directory.
     """
-    path = path.absolute()
-    if not isinstance(path, Path):
+    if isinstance(path, StorePath):
         return path
+    path = Path(path).absolute()
     here = Path.cwd()
     if in_job() and path.resolve().is_relative_to(here):
         message = f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"

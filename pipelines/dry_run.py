@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.help import resolved
+from pipelines.extraction import prepare
 from pipelines.feature_shard import read_features_ledger
-from pipelines.features import prepare
 from pipelines.incremental_plan import PLAN_FILE, Growth, kept_rows, read_plan, same_revision
 from pipelines.manifest import read_manifest
 from pipelines.results import Failures, finished, quarantined_ids

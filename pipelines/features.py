@@ -7,23 +7,21 @@ have grown: the features of the shards that they gained are added.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 import torch
 
 from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.command_line import features_parser
-from pipelines.extractors import build_extractor
+from pipelines.extraction import Extraction, prepare
 from pipelines.feature_shard import (
     Extractor,
     FeatureLedger,
     FeatureShard,
     extract_shard,
-    feature_plan,
     read_features_ledger,
 )
 from pipelines.on_ray import run_in_slots
@@ -69,33 +67,6 @@ def extract(
     return job.out
 
 
-@dataclass(frozen=True)
-class Extraction(Generic[PlaceT]):
-    """What is to be extracted from which media, by what, into ``out``."""
-
-    data: PlaceT
-    info: DatasetInfo
-    config: FeatureConfig
-    extractor: Extractor
-    plan: list[FeatureShard]
-    out: PlaceT
-
-
-def prepare(
-    data: PlaceT, backbone: Path | None, config: FeatureConfig, weights: Path | None = None
-) -> Extraction[PlaceT]:
-    """An extraction whose media and networks are there.
-
-    Raises:
-        InputError: as `extract`.
-    """
-    data = data.absolute()
-    info = _media(data, config)
-    extractor = build_extractor(config, info, backbone, weights)
-    out = data / "features" / extractor.folder
-    return Extraction(data, info, config, extractor, feature_plan(info, config.splits), out)
-
-
 def run(job: Extraction[PlaceT], stage: str | None = None) -> None:
     """Extract what an earlier run has not.
 
@@ -111,17 +82,6 @@ def run(job: Extraction[PlaceT], stage: str | None = None) -> None:
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
         raise InputError(f"can't be written: {error.strerror or error}", file=job.out, remedy=remedy) from error
-
-
-def _media(data: Place, config: FeatureConfig) -> DatasetInfo:
-    info = DatasetInfo.load(data)
-    if info.kind != "media":
-        remedy = "give the folder of the media shards, as made by 'avmend ingest'"
-        raise InputError(f"holds {info.kind}, not media", file=data, field="data", remedy=remedy)
-    if unknown := sorted(set(config.splits or ()) - set(info.splits)):
-        remedy = f"choose from: {', '.join(info.splits)}"
-        raise InputError(f"the dataset has no split '{unknown[0]}'", file=data, field="splits", remedy=remedy)
-    return info
 
 
 def _keep(
