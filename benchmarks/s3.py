@@ -1,7 +1,7 @@
-"""An S3 server for tests and measurements, and a proxy before it that is slow, fails, cuts bodies off, lists what was.
+"""An S3 server for tests and measurements, and a proxy before it that is slow, fails, cuts bodies, lists what was.
 
-The server is moto's: it comes with the test tools (no Node, no container), speaks the real protocol over HTTP, and knows
-conditional puts, multipart uploads and ETags as S3 does. Its data is in memory, which also tells what a client left.
+The server is moto's: it comes with the test tools (no Node, no container), speaks the real protocol over HTTP, and
+knows conditional puts, multipart uploads and ETags as S3 does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from typing import Any
 BUCKET = "avmend"
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-tests", "AWS_DEFAULT_REGION": "us-east-1"}
 HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"}
-EMPTY = (
-    b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>'
-)
+EMPTY = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 
 def denial(code: str) -> bytes:
@@ -44,6 +42,7 @@ class Faults:
         failing: share of the requests that are answered 503.
         cut: share of the bodies read that end halfway.
         lost: share of the writes whose answer is lost after the store took them.
+        garbled: share of the writes whose bytes are changed on the way.
         stale: listings are empty, whatever is there.
         denied: code with which every request is refused (403), ``ExpiredToken``.
         only: what a request's path must hold to be struck; default: any.
@@ -54,6 +53,7 @@ class Faults:
     failing: float = 0.0
     cut: float = 0.0
     lost: float = 0.0
+    garbled: float = 0.0
     stale: bool = False
     denied: str = ""
     only: str = ""
@@ -88,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.stale and self.command == "GET" and "list-type=" in self.path:
             faults.struck["stale"] += 1
             return self._answer(200, {"Content-Type": "application/xml"}, EMPTY)
+        if self.command == "PUT" and body and faults.strikes("garbled", faults.garbled, self.path):
+            body = bytes([body[0] ^ 1]) + body[1:]
         status, headers, data = self.server.forward(self.command, self.path, dict(self.headers), body)
         if self.command in ("PUT", "POST") and faults.strikes("lost", faults.lost, self.path):
             return self._drop()

@@ -86,7 +86,7 @@ def features_parser() -> CommandParser:
 def audit_parser() -> CommandParser:
     """``avmend audit MANIFEST|SHARDS key=value ...``."""
     parser = CommandParser("avmend audit", AUDIT, lambda words: {"audit": AuditConfig})
-    parser.add_argument("source", metavar="MANIFEST|SHARDS", help="a manifest, or media shards: folder or URL")
+    parser.add_argument("source", metavar="MANIFEST|SHARDS", help="a manifest, or media shards, or their URL")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: audit, beside it)")
     parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="thresholds and other fields")

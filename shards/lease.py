@@ -124,7 +124,8 @@ class _Lease:
         self._over.set()
         self.thread.join()
         with suppress(InputError):  # the store does not answer: it will be found abandoned
-            if not self.lost and self._ours():
+            self.lost = self.lost or not self._ours()
+            if not self.lost:
                 self.address.unlink(missing_ok=True)
 
 

@@ -374,7 +374,7 @@ def size_of(file: Place) -> int | None:
     if isinstance(file, Path):
         return file.stat().st_size if file.is_file() else None
     info = file.info()
-    return None if info is None else int(info["size"])
+    return None if info is None else int(info["size"] or 0)
 
 
 def version_of(file: Place) -> str:

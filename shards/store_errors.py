@@ -49,9 +49,8 @@ def failure_of(error: Exception, url: str) -> Exception:
     if status == 501:
         return NotImplementedError(url)
     if status in _DENIED or isinstance(error, PermissionError) or type(error).__name__ in _KEYS:
-        refused = StoreRefused(
-            f"the store refuses: {_said(error, code)}", file=url, remedy=BUCKET if "Bucket" in code else RIGHTS
-        )
+        remedy = BUCKET if "Bucket" in code else RIGHTS
+        refused = StoreRefused(f"the store refuses: {_said(error, code)}", file=url, remedy=remedy)
         refused.code = code
         return refused
     if status in _GONE or isinstance(error, FileNotFoundError):
