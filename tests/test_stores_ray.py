@@ -1,0 +1,83 @@
+"""From clips in a bucket to training, killed on the way, on a store that fails: the bytes that a local disk has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.audit.command import main as audit
+from pipelines.features import main as features
+from pipelines.ingest import main as ingest
+from pipelines.merge import main as merge
+from shards.inspect import main as shards
+from shards.reader import ShardDataset
+from tests.conftest import ROOT
+from tests.fixtures.media import make_clip
+from tests.fixtures.stores import Bucket, bucket
+from tests.test_features import save_backbone
+from tests.test_ingest import write_manifest
+
+pytestmark = pytest.mark.ray
+FIELDS = ["frames=2", "image_size=32", "samples_per_shard=2"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files but locks."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def killed_after(s3: Bucket, prefix: str, ledgers: int, *arguments: str) -> None:
+    """Run an ingestion with Ray workers, and kill all of it once so many shards are finished."""
+    command = [sys.executable, "-m", "pipelines.ingest", *arguments]
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=silent, stderr=silent, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while sum(name.endswith(".json") for name in s3.objects(f"{prefix}/ledger")) < ledgers:
+        assert process.poll() is None, "the run ended before the kill"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, capsys):
+    corpus, local = tmp_path / "corpus", tmp_path / "local"
+    corpus.mkdir()
+    make_clip(corpus / "a.mp4", seconds=0.5)
+    rows = (f"c{i},a.mp4,{('dog', 'cat')[i % 2]},{'test' if i > 8 else 'train'}" for i in range(12))
+    manifest = write_manifest(corpus, *rows)
+    run = save_backbone(tmp_path / "run")
+    make = ["--backbone", str(run), "draws=1", "workers=0"]
+    assert ingest(["--manifest", str(manifest), "--out", str(local), *FIELDS, "workers=0"]) == 0
+    assert features(["--data", str(local), *make]) == 0
+    assert merge([str(local), "--out", str(tmp_path / "merged"), "--samples-per-shard", "8"]) == 0
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
+    with bucket() as s3:
+        clips, out = s3.upload(corpus, "clips"), s3.root / "set"
+        s3.misbehave(failing=0.03, cut=0.03, lost=0.03, stale=True)
+        arguments = ["--manifest", f"{clips}/manifest.csv", "--out", str(out), *FIELDS]
+        killed_after(s3, "set", 2, *arguments, "workers=2")
+        assert ingest([*arguments, "workers=0"]) == 0
+        assert features(["--data", str(out), *make]) == 0
+        assert s3.objects("set") == files(local)
+        assert merge([str(out), "--out", f"{s3.root}/merged", "--samples-per-shard", "8"]) == 0
+        assert s3.objects("merged") == files(tmp_path / "merged")
+        s3.misbehave()
+        assert audit([str(out), "--out", str(tmp_path / "audit"), "workers=0"]) == 0
+        assert audit([f"{clips}/manifest.csv", "--out", str(tmp_path / "audit-2"), "workers=0", "frames=2"]) == 0
+        capsys.readouterr()
+        assert shards(["info", str(out)]) == shards(["verify", str(out)]) == shards(["index", str(out)]) == 0
+        assert "split test: 3 samples" in capsys.readouterr().out
+        assert s3.objects("set") == files(local), "the index was made to the same bytes"
+        assert ingest([*arguments, "workers=0"]) == features(["--data", str(out), *make]) == 0
+        assert capsys.readouterr().out.count("already finished") == 2
+        data = ShardDataset(f"{out}/features/{next((local / 'features').iterdir()).name}", "train")
+        assert len(data) == 9
