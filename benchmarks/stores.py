@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.stores", description=__doc__)
     parser.add_argument("--clips", type=positive, default=2000, help="of the rates (default 2000)")
     parser.add_argument("--kills", type=int, default=50, help="in all (default 50)")
-    parser.add_argument("--workers", type=positive, default=2, help="Ray tasks at a time (default 2)")
+    parser.add_argument("--workers", type=int, default=2, help="Ray tasks at a time (default 2); 0: no Ray")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for clips and logs (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")

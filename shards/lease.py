@@ -60,7 +60,7 @@ class _Lease:
     def __init__(self, address: StorePath):
         self.address, self.beat, self.lost = address, 0, False
         self.owner = {"host": _host(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-        self.seen = ""
+        self.seen, self.told = "", False
         self._over = threading.Event()
         self.thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -100,7 +100,9 @@ class _Lease:
     def _abandoned(self, found: dict[str, object]) -> bool:
         """Whether nobody renews it for long enough."""
         end = time.monotonic() + ABANDONED
-        print(f"waiting up to {ABANDONED:.0f} s: is {self.seen} still at work here?", file=sys.stderr)
+        if not self.told:
+            print(f"waiting up to {ABANDONED:.0f} s: is {self.seen} still at work here?", file=sys.stderr)
+        self.told = True
         while time.monotonic() < end:
             time.sleep(LOOK)
             if self._read() != found:

@@ -7,30 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from pipelines import ingest as ingestion
 from pipelines.audit.command import main as audit
 from pipelines.features import main as features
 from pipelines.ingest import main as ingest
 from pipelines.merge import main as merge
 from shards.inspect import main as shards
 from shards.reader import ShardDataset
+from shards.store import StorePath
 from tests.conftest import ROOT
 from tests.fixtures.media import make_clip
-from tests.fixtures.stores import Bucket, bucket
+from tests.fixtures.stores import CONFIG, Bucket, as_on_disk, bucket, files, make_corpus
 from tests.test_features import save_backbone
 from tests.test_ingest import write_manifest
 
 pytestmark = pytest.mark.ray
 FIELDS = ["frames=2", "image_size=32", "samples_per_shard=2"]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """All files but locks."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def killed_after(s3: Bucket, prefix: str, ledgers: int, *arguments: str) -> None:
@@ -39,13 +34,15 @@ def killed_after(s3: Bucket, prefix: str, ledgers: int, *arguments: str) -> None
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     silent = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=silent, stderr=silent, start_new_session=True)
-    deadline = time.monotonic() + 240
-    while sum(name.endswith(".json") for name in s3.objects(f"{prefix}/ledger")) < ledgers:
-        assert process.poll() is None, "the run ended before the kill"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    deadline = time.monotonic() + 300
+    try:
+        while sum(name.endswith(".json") for name in s3.objects(f"{prefix}/ledger")) < ledgers:
+            assert process.poll() is None, "the run ended before the kill"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, capsys):
@@ -81,3 +78,34 @@ def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, cap
         assert capsys.readouterr().out.count("already finished") == 2
         data = ShardDataset(f"{out}/features/{next((local / 'features').iterdir()).name}", "train")
         assert len(data) == 9
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    """Killed after each object of the second shard, after its ledger, and just before the end."""
+
+    class Killed(BaseException):
+        pass
+
+    def dying(method, ending):
+        def put(self, *arguments):
+            found = method(self, *arguments)
+            if self.name == ending:
+                raise Killed
+            return found
+
+        return put
+
+    corpus = make_corpus(tmp_path)
+    ingestion.ingest(corpus / "manifest.csv", tmp_path / "local", CONFIG)
+    with bucket() as s3:
+        clips, out = s3.upload(corpus, "corpus"), s3.root / "killed"
+        for ending in ("train-000001.arrow", "train-000001.tar", "train-000001.json", "dataset.json"):
+            with monkeypatch.context() as patch:
+                patch.setattr(StorePath, "put", dying(StorePath.put, ending))
+                patch.setattr(StorePath, "create", dying(StorePath.create, ending))
+                with pytest.raises(Killed):
+                    ingestion.ingest(f"{clips}/manifest.csv", out, CONFIG)
+            assert f"{ending}" in "".join(s3.objects("killed"))
+        ingestion.ingest(f"{clips}/manifest.csv", out, CONFIG)
+        found = as_on_disk(s3.objects("killed"), clips, corpus)
+        assert found == files(tmp_path / "local")
