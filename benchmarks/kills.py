@@ -95,7 +95,7 @@ def strike(run: Marked, target: str) -> int:
         return run.kill([run.process.pid])
     if target == "cluster":
         return run.kill([*run.pids("raylet/raylet"), *run.pids("gcs_server")])
-    names = {"decoder": "pipelines.decoder_child", "worker": "ray::ingest_shard", "everything": ""}
+    names = {"decoder": "pipelines.decoder_child", "worker": "ray::ingest", "everything": ""}
     return run.kill(run.pids(names[target]))
 
 
@@ -108,7 +108,7 @@ def one_round(number: int, mode: str, manifest: Path, calm: Path, seconds: float
     runs = [start(manifest, out, mode)]
     with ExitStack() as stack:
         stack.callback(lambda: [run.kill(run.pids()) for run in runs])  # if we are stopped
-        hung = _until_done(runs, kills, lambda: start(manifest, out, mode), mode, rng, seconds)
+        hung = until_done(runs, kills, lambda: start(manifest, out, mode), mode, rng, seconds)
         left = tuple(line for run in runs for line in run.left(GRACE))
     record = Round(number, mode, tuple(kills), *compare(calm, out), left, time.monotonic() - begin, hung)
     if record.identical:
@@ -116,7 +116,7 @@ def one_round(number: int, mode: str, manifest: Path, calm: Path, seconds: float
     return record
 
 
-def _until_done(
+def until_done(
     runs: list[Marked],
     kills: list[Kill],
     again: Callable[[], Marked],

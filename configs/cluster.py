@@ -17,6 +17,7 @@ from typing import Any
 from configs.auth import Answer, ask, sent_token
 from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
+from shards.store import PlaceT, StorePath
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
 START = "start the cluster, or unset RAY_ADDRESS"
@@ -190,14 +191,16 @@ def _sum(nodes: Sequence[Mapping[str, float]], name: str) -> float:
     return sum(node.get(name, 0) for node in nodes)
 
 
-def lasting(path: Path, field: str) -> Path:
-    """The absolute ``path`` of what a command writes; refused where a submitted job would lose it.
+def lasting(path: PlaceT, field: str) -> PlaceT:
+    """The absolute ``path`` of what a command writes; refused where a submitted job would lose it. Addresses last.
 
     Ray copies ``--working-dir`` to a temporary folder of each node, which no other sees and which is deleted.
 
     Raises:
         InputError: this is a submitted job and the path lies in its working directory.
     """
+    if isinstance(path, StorePath):
+        return path
     path = Path(path).absolute()
     here = Path.cwd()
     if in_job() and path.resolve().is_relative_to(here):

@@ -12,7 +12,7 @@ from shards.redaction import redacted
 ABSENT, UNSUPPORTED, TRUNCATED = Cause.ABSENT, Cause.UNSUPPORTED, Cause.TRUNCATED
 UNDECODABLE, TIMED_OUT, TOO_LARGE = Cause.UNDECODABLE, Cause.TIMED_OUT, Cause.TOO_LARGE
 MISSING_FILE, TOO_SHORT, NOT_IN_CLIP = Cause.MISSING_FILE, Cause.TOO_SHORT, Cause.NOT_IN_CLIP
-NOT_FINITE = Cause.NOT_FINITE
+NOT_FINITE, UNREACHABLE = Cause.NOT_FINITE, Cause.UNREACHABLE
 NO_FAILURE = {ABSENT, NOT_IN_CLIP}  # a stream that rightly is not there
 
 REMEDIES = {
@@ -25,6 +25,7 @@ REMEDIES = {
     MISSING_FILE: "correct the path in the manifest (paths are relative to it), or fetch the file",
     TOO_SHORT: "give a clip of at least 25 ms of sound",
     NOT_FINITE: "write the sound again from where it came; NaN and infinity are no sound",
+    UNREACHABLE: "correct the address, or see that it may be read from here; --retry-quarantined tries it again",
     NOT_IN_CLIP: "give a start and duration in which the file has sound or picture",
 }
 # The machine is at fault, not the clip: no room, no rights, no more files or processes.

@@ -7,6 +7,7 @@ from pathlib import Path
 from configs.command_line import CommandParser
 from pipelines.audit.settings import AuditConfig
 from pipelines.settings import FeatureConfig, IngestConfig
+from shards.command import location
 
 INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
 
@@ -27,8 +28,12 @@ PUBLIC = ("vggish+resnet18", "vggish+clip")
 def ingest_parser() -> CommandParser:
     """``avmend ingest --manifest FILE --out DIR key=value ...``."""
     parser = CommandParser("avmend ingest", INGEST, lambda words: {"ingestion": IngestConfig})
-    parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help=".csv or .jsonl, a row per clip")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the dataset; also to resume")
+    parser.add_argument(
+        "--manifest", required=True, type=location, metavar="FILE", help=".csv or .jsonl, a row per clip"
+    )
+    parser.add_argument(
+        "--out", required=True, type=location, metavar="DIR", help="or URL of the dataset; also to resume"
+    )
     parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     parser.add_argument("--retry-quarantined", action="store_true", help="try again what failed before")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="then extract features by this finetune run")
@@ -41,7 +46,7 @@ def ingest_parser() -> CommandParser:
 def plan_parser() -> CommandParser:
     """``avmend plan MANIFEST key=value ...``."""
     parser = CommandParser("avmend plan", PLAN, lambda words: {"ingestion": IngestConfig})
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .jsonl, a row per clip")
+    parser.add_argument("manifest", type=location, metavar="MANIFEST", help=".csv or .jsonl, a row per clip")
     parser.add_argument("--clips", type=int, default=32, metavar="N", help="that are drawn and ingested (default: 32)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="then extract features by this finetune run")
@@ -58,8 +63,8 @@ def plan_parser() -> CommandParser:
 def merge_parser() -> CommandParser:
     """``avmend merge DIR --out NEW``."""
     parser = CommandParser("avmend merge", MERGE)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a dataset that 'avmend ingest' has made")
-    parser.add_argument("--out", required=True, type=Path, metavar="NEW", help="folder of the merged one")
+    parser.add_argument("folder", type=location, metavar="DIR", help="a dataset that 'avmend ingest' has made")
+    parser.add_argument("--out", required=True, type=location, metavar="NEW", help="folder of the merged one")
     parser.add_argument("--samples-per-shard", type=int, metavar="N", help="default: as DIR was begun")
     return parser
 
@@ -67,7 +72,7 @@ def merge_parser() -> CommandParser:
 def features_parser() -> CommandParser:
     """``avmend features --data DIR key=value ...``."""
     parser = CommandParser("avmend features", FEATURES, lambda words: {"extraction": FeatureConfig})
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of the media shards")
+    parser.add_argument("--data", required=True, type=location, metavar="DIR", help="folder or URL of the media shards")
     parser.add_argument("--extractor", metavar="NAME", help=f"tokens (default), cavmae, {', '.join(PUBLIC)}")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="folder of a finetune run or checkpoint")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of public weights: vggish, resnet18, clip")
@@ -81,7 +86,7 @@ def features_parser() -> CommandParser:
 def audit_parser() -> CommandParser:
     """``avmend audit MANIFEST|SHARDS key=value ...``."""
     parser = CommandParser("avmend audit", AUDIT, lambda words: {"audit": AuditConfig})
-    parser.add_argument("source", metavar="MANIFEST|SHARDS", help="a manifest, or media shards: folder or URL")
+    parser.add_argument("source", metavar="MANIFEST|SHARDS", help="a manifest, or media shards, or their URL")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: audit, beside it)")
     parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="thresholds and other fields")

@@ -5,34 +5,35 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.help import resolved
-from pipelines.extractors import build_extractor
-from pipelines.feature_shard import feature_plan, read_features_ledger
-from pipelines.incremental_plan import PLAN_FILE, Growth, read_plan, rows_folder, same_revision
+from pipelines.extraction import prepare
+from pipelines.feature_shard import read_features_ledger
+from pipelines.incremental_plan import PLAN_FILE, Growth, kept_rows, read_plan, same_revision
 from pipelines.manifest import read_manifest
 from pipelines.results import Failures, finished, quarantined_ids
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE
 from shards.progress import format_seconds
-from shards.schema import DatasetInfo
+from shards.store import Place, at_hand, each, is_url, place
 
 PAUSE = 600.0  # seconds between two shards beyond which a job was not at work
 
 
-def describe_ingestion(manifest: Path, out: Path, config: IngestConfig, retry: bool = False) -> str:
+def describe_ingestion(manifest: Place, out: Place, config: IngestConfig, retry: bool = False) -> str:
     """What ``ingest`` would do, without writing anything.
 
     Raises:
         InputError: a wrong manifest, or an ``out`` of another plan.
     """
-    manifest, out = Path(manifest).absolute(), Path(out)
+    manifest, out = place(manifest).absolute(), place(out)
     with TemporaryDirectory() as scratch:  # rows that would be planned
         rows = Path(scratch)
-        for path in rows_folder(out).glob("rows-*.arrow"):
-            (rows / path.name).symlink_to(path.absolute())
+        for path in kept_rows(out):
+            (rows / path.name).symlink_to(at_hand(path).absolute())
         before = read_plan(out, config, manifest, rows)
         done = finished(before.digests, out)
         growth = Growth(before, manifest, out, rows, Failures(before.digests, out), retry, config.partial)
@@ -46,47 +47,49 @@ def describe_ingestion(manifest: Path, out: Path, config: IngestConfig, retry: b
     return "\n".join([resolved(config), *lines])
 
 
-def _manifest(manifest: Path, labels: Sequence[str]) -> Iterator[str]:
+def _manifest(manifest: Place, labels: Sequence[str]) -> Iterator[str]:
     clips = read_manifest(manifest)
     splits = ", ".join(f"{count} {split}" for split, count in Counter(clip.split for clip in clips).items())
     yield f"manifest: {manifest} ({len(clips)} clips: {splits}; {len(labels)} labels)"
     paths = dict.fromkeys(p for clip in clips for p in (clip.path, clip.audio_path, clip.image_path) if p)
-    gone = [path for path in paths if "://" not in path and not Path(path).exists()]
+    here = [path for path in paths if not is_url(path)]
+    gone = [path for path in here if not Path(path).exists()]
     first = f"; the first: {gone[0]}" if gone else ""
-    yield f"files: {len(paths) - len(gone)} of {len(paths)} found{first}"
+    if here:
+        yield f"files: {len(here) - len(gone)} of {len(here)} found{first}"
+    if away := len(paths) - len(here):
+        yield f"addresses: {away}, which are not asked now"
 
 
-def describe_extraction(data: Path, backbone: Path | None, config: FeatureConfig, weights: Path | None = None) -> str:
+def describe_extraction(data: Place, backbone: Path | None, config: FeatureConfig, weights: Path | None = None) -> str:
     """What ``features`` would do, without writing anything.
 
     Raises:
         InputError: no media dataset, no backbone or weights, a depth beyond it.
     """
-    info = DatasetInfo.load(Path(data).absolute())
-    extractor = build_extractor(config, info, backbone, weights)
-    out = Path(data).absolute() / "features" / extractor.folder
-    plan = feature_plan(info, config.splits)
-    todo = [shard.media.samples for shard in plan if read_features_ledger(out, shard) is None]
-    splits = ", ".join(f"{info.splits[name].samples} {name}" for name in config.splits or info.splits)
+    job = prepare(data, backbone, config, weights)
+    found = each(partial(read_features_ledger, job.out), job.plan, job.out)
+    todo = [shard.media.samples for shard, ledger in zip(job.plan, found, strict=True) if ledger is None]
+    splits = ", ".join(f"{job.info.splits[name].samples} {name}" for name in config.splits or job.info.splits)
     lines = [f"data: {data} ({splits})"]
-    lines += [f"backbone: {backbone} ({extractor.fingerprint[:12]})"] if backbone else []
-    return "\n".join([resolved(config), *lines, *_shards(out, len(plan), len(todo), sum(todo), "clips")])
+    lines += [f"backbone: {backbone} ({job.extractor.fingerprint[:12]})"] if backbone else []
+    return "\n".join([resolved(config), *lines, *_shards(job.out, len(job.plan), len(todo), sum(todo), "clips")])
 
 
-def _shards(out: Path, total: int, todo: int, units: int, unit: str) -> Iterator[str]:
+def _shards(out: Place, total: int, todo: int, units: int, unit: str) -> Iterator[str]:
     """How many shards are there and to be made in ``out``, and how long that takes at the rate so far."""
     if not todo:
         yield f"already finished: {out} ({total} shards)"
         return
     yield f"would make {todo} of {total} shards ({units} {unit}) in {out}; {total - todo} are there"
-    if (seconds := _seconds_per_shard(out / "ledger")) is None:
+    if (seconds := _seconds_per_shard(out)) is None:
         yield "time: not known, no shard was made there"
     else:
         yield f"time: about {format_seconds(seconds * todo)}, at {seconds:.3g} s a shard as there before"
 
 
-def _seconds_per_shard(ledger: Path) -> float | None:
-    """Mean time between two finished shards; pauses do not count."""
-    times = sorted(path.stat().st_mtime for path in ledger.glob("*.json"))
+def _seconds_per_shard(out: Place) -> float | None:
+    """Mean time between two finished shards; pauses do not count. A store is not asked."""
+    times = sorted(path.stat().st_mtime for path in out.glob("ledger/*.json")) if isinstance(out, Path) else []
     gaps = [b - a for a, b in itertools.pairwise(times) if b - a < PAUSE]
     return sum(gaps) / len(gaps) if gaps else None

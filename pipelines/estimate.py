@@ -25,6 +25,7 @@ from pipelines.shard_job import QUARANTINE_FILE
 from shards.command import command
 from shards.errors import InputError
 from shards.reader import ShardDataset
+from shards.store import Place, place, size_of
 
 DRAWS, SHARE = 2000, 0.95  # of the bootstrap; what its intervals hold
 INDEX = 350  # bytes of a sample on disk: 150 in the plan, 80 in the table of its split, and the parts of that
@@ -74,7 +75,7 @@ class Survey:
     splits: Counter[str] = field(default_factory=Counter)
     drawn: list[Clip] = field(default_factory=list)
 
-    def read(self, manifest: Path) -> Survey:
+    def read(self, manifest: Place) -> Survey:
         """Stream the manifest.
 
         Raises:
@@ -96,7 +97,7 @@ class Measured:
 
     Attributes:
         seconds: of one core, decoding to the finished shard.
-        read: bytes of the sources; of a URL 0.
+        read: bytes of the sources; of a web server's 0 where it does not tell.
         written: bytes in the shard.
         lengths: seconds of those that could be ingested.
         causes: why others could not, with how many.
@@ -149,7 +150,7 @@ def _row(clip: Clip) -> dict[str, Any]:
 
 def _size(path: str | None) -> int:
     try:
-        return Path(path).stat().st_size if path else 0
+        return (size_of(place(path)) if path else None) or 0
     except OSError:
         return 0
 

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from models.settings import MODALITIES, Modality
-from pipelines.resume import Ledger, keep_part, read_ledger, write_ledger
+from pipelines.resume import Ledger, make_shard, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, channel_moments
 from pipelines.settings import FeatureConfig
+from shards.brought import brought
 from shards.errors import InputError
 from shards.reader import Sample, ShardDataset
 from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, ShardInfo, count_absent
-from shards.writer import Member, Record, write_shard
+from shards.store import Place
+from shards.writer import Member, Record
 
 LARGEST = float(torch.finfo(torch.float16).max)
 
@@ -107,13 +109,13 @@ def feature_plan(info: DatasetInfo, splits: Sequence[str] | None = None) -> list
     ]
 
 
-def read_features_ledger(out: Path, shard: FeatureShard) -> FeatureLedger | None:
+def read_features_ledger(out: Place, shard: FeatureShard) -> FeatureLedger | None:
     """The result of a finished feature shard, if it is finished."""
     return read_ledger(FeatureLedger, out, shard.name, shard.digest)
 
 
 def extract_shard(
-    shard: FeatureShard, extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+    shard: FeatureShard, extractor: Extractor, config: FeatureConfig, data: Place, out: Place
 ) -> FeatureLedger:
     """Write ``out/<name>.tar`` with the features of a media shard's samples, and then its ledger.
 
@@ -130,15 +132,13 @@ def extract_shard(
     if (done := read_features_ledger(out, shard)) is not None:
         return done
     work = _Work(shard, extractor, config)
-    with reproducible(), torch.inference_mode():
-        written = write_shard(out / f"{shard.name}.tar", work.records(shard.open(data)), root=out)
+    with brought(data, shard.media) as here, reproducible(), torch.inference_mode():
+        written = make_shard(out / f"{shard.name}.tar", work.records(shard.open(here)), out)
     moments = {modality: add(parts) for modality, parts in work.moments.items()}
     result = FeatureLedger(
         digest=shard.digest, shard=written, present=work.present, absent=count_absent(work.metas), **moments
     )
-    keep_part(written, out, shard.name)
-    write_ledger(result, out, shard.name)
-    return result
+    return write_ledger(result, out, shard.name)
 
 
 @contextmanager

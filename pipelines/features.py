@@ -17,43 +17,42 @@ import torch
 from configs import load_config
 from configs.cluster import lasting, ray_session
 from pipelines.command_line import features_parser
-from pipelines.extractors import build_extractor
+from pipelines.extraction import Extraction, prepare
 from pipelines.feature_shard import (
     Extractor,
     FeatureLedger,
     FeatureShard,
     extract_shard,
-    feature_plan,
     read_features_ledger,
 )
 from pipelines.on_ray import run_in_slots
 from pipelines.resume import finish, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
-from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError
 from shards.extraction_log import append_seconds
 from shards.lock import folder_lock
 from shards.progress import Progress
-from shards.schema import SCHEMA_VERSION, DatasetInfo, Normalisation
+from shards.schema import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Normalisation
+from shards.store import Place, PlaceT, content, each
 
 PLAN_FILE = "features.json"
 
 
 def extract(
-    data: Path,
+    data: PlaceT,
     backbone: Path | None = None,
     config: FeatureConfig | None = None,
     stage: str | None = None,
     weights: Path | None = None,
-) -> Path:
+) -> PlaceT:
     """Extract the features of a media dataset; what an earlier run finished is kept.
 
     Shards that the media have gained since then get theirs, and no shard is written again.
 
     Args:
-        data: folder of the media shards; the features go into its ``features`` folder.
+        data: folder or address of the media shards; the features go into its ``features`` folder.
         backbone: folder of a `finetune` run, or of its checkpoint.
         stage: place in a longer job, for the progress line.
         weights: folder of public weights, for extractors of those.
@@ -65,36 +64,30 @@ def extract(
         InputError: no media dataset, no backbone or weights, a depth beyond it, a folder begun otherwise, a
             full disk.
     """
-    data, config = Path(data).absolute(), config or FeatureConfig()
-    info = _media(data, config)
-    extractor = build_extractor(config, info, backbone, weights)
-    out = data / "features" / extractor.folder
-    plan = feature_plan(info, config.splits)
+    job = prepare(data, backbone, config or FeatureConfig(), weights)
+    run(job, stage)
+    return job.out
+
+
+def run(job: Extraction[PlaceT], stage: str | None = None) -> None:
+    """Extract what an earlier run has not.
+
+    Raises:
+        InputError: a folder begun otherwise, a damaged shard, a full disk.
+    """
     try:
-        with folder_lock(out, "extraction"):
-            _keep(out, plan, info, extractor, config)
-            remove_partial_files(out, "ledger", "index")
-            results = _work(plan, extractor, config, data, out, stage)
-            finish(_assemble(plan, results, info, extractor, config), out)
+        with folder_lock(job.out, "extraction"):
+            _keep(job.out, job.plan, job.info, job.extractor, job.config)
+            remove_partial_files(job.out, "ledger", "index")
+            results = _work(job.plan, job.extractor, job.config, job.data, job.out, stage)
+            finish(_assemble(job.plan, results, job.info, job.extractor, job.config), job.out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
-        raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
-    return out
-
-
-def _media(data: Path, config: FeatureConfig) -> DatasetInfo:
-    info = DatasetInfo.load(data)
-    if info.kind != "media":
-        remedy = "give the folder of the media shards, as made by 'avmend ingest'"
-        raise InputError(f"holds {info.kind}, not media", file=data, field="data", remedy=remedy)
-    if unknown := sorted(set(config.splits or ()) - set(info.splits)):
-        remedy = f"choose from: {', '.join(info.splits)}"
-        raise InputError(f"the dataset has no split '{unknown[0]}'", file=data, field="splits", remedy=remedy)
-    return info
+        raise InputError(f"can't be written: {error.strerror or error}", file=job.out, remedy=remedy) from error
 
 
 def _keep(
-    out: Path, plan: Sequence[FeatureShard], info: DatasetInfo, extractor: Extractor, config: FeatureConfig
+    out: Place, plan: Sequence[FeatureShard], info: DatasetInfo, extractor: Extractor, config: FeatureConfig
 ) -> None:
     mine = {
         "schema_version": SCHEMA_VERSION,
@@ -111,22 +104,22 @@ def _work(
     plan: Sequence[FeatureShard],
     extractor: Extractor,
     config: FeatureConfig,
-    data: Path,
-    out: Path,
+    data: Place,
+    out: Place,
     stage: str | None,
 ) -> dict[str, FeatureLedger]:
     """Results of all shards by name; those that are finished are read, the others made."""
-    found = {shard.name: read_features_ledger(out, shard) for shard in plan}
-    done = {name: result for name, result in found.items() if result is not None}
+    found = each(partial(read_features_ledger, out), plan, out)
+    done = {shard.name: result for shard, result in zip(plan, found, strict=True) if result is not None}
     todo = [shard for shard in plan if shard.name not in done]
     if not todo:
         return done
     samples, splits = {shard.name: shard.media.samples for shard in plan}, {shard.name: shard.split for shard in plan}
     before = sum(samples[name] for name in done)
-    run = _run_here if config.workers == 0 else _run_on_ray
+    how = _run_here if config.workers == 0 else _run_on_ray
     with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
         clock = time.perf_counter()
-        for name, result in run(todo, extractor, config, data, out):
+        for name, result in how(todo, extractor, config, data, out):
             done[name] = result
             append_seconds(out, splits[name], samples[name], time.perf_counter() - clock)
             clock = time.perf_counter()
@@ -135,7 +128,7 @@ def _work(
 
 
 def _run_here(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place
 ) -> Iterator[tuple[str, FeatureLedger]]:
     extractor.to(_device(config.gpu, torch.cuda.is_available()))
     for shard in plan:
@@ -154,7 +147,7 @@ class Worker:
     It is fetched with the first shard, not handed to the constructor, so that a restarted actor gets it too.
     """
 
-    def __init__(self, config: FeatureConfig, data: Path, out: Path, device: str):
+    def __init__(self, config: FeatureConfig, data: Place, out: Place, device: str):
         self.config, self.data, self.out, self.device = config, data, out, device
         self.extractor: Extractor | None = None
 
@@ -172,7 +165,7 @@ class Worker:
 
 
 def _run_on_ray(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Path, out: Path
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place
 ) -> Iterator[tuple[str, FeatureLedger]]:
     """A pool of actors that share one copy of the weights per machine."""
     import ray
@@ -240,15 +233,16 @@ def main(argv: list[str]) -> int:
 
         print(describe_extraction(args.data, args.backbone, config, args.weights))
         return 0
-    before = stamps(args.data.absolute().glob("features/*/ledger/*.json"))
-    out = extract(args.data, args.backbone, config, weights=args.weights)
-    summarise(out)
-    if stamps(out.glob("ledger/*.json")).items() <= before.items():
-        print(f"already finished: {out}")
+    job = prepare(args.data, args.backbone, config, args.weights)
+    before = content(job.out / DATASET_FILE)
+    run(job)
+    summarise(job.out)
+    if before is not None and before == content(job.out / DATASET_FILE):
+        print(f"already finished: {job.out}")
     return 0
 
 
-def summarise(out: Path) -> None:
+def summarise(out: Place) -> None:
     """Print what a features folder holds."""
     for name, split in DatasetInfo.load(out).splits.items():
         print(f"{name}: features of {split.samples} clips in {len(split.shards)} shards")

@@ -30,6 +30,7 @@ from pipelines.settings import INGESTION_REVISION, IngestConfig, Partial
 from shards.atomic import write_text
 from shards.errors import InputError
 from shards.schema import Frozen
+from shards.store import Place, PlaceT
 
 PLAN_FILE = "ingest.json"
 CHUNK = 1 << 14  # rows that are looked up together
@@ -66,7 +67,7 @@ class KeptPlan(Frozen):
     gone: dict[str, tuple[str, ...]] = pydantic.Field(default={})
     shards: dict[str, KeptShard]
 
-    def save(self, out: Path) -> None:
+    def save(self, out: Place) -> None:
         """Write ``out/ingest.json``."""
         write_text(out / PLAN_FILE, self.model_dump_json(indent=1) + "\n")
 
@@ -75,22 +76,33 @@ class KeptPlan(Frozen):
         """Of the shards' rows, by name."""
         return {name: shard.digest for name, shard in self.shards.items()}
 
-    def known(self, rows: Path) -> KnownRows:
+    def known(self, rows: Place) -> KnownRows:
         """The rows of all shards, from the folder that has them."""
         return KnownRows({name: (rows_file(rows, shard.file), shard.batch) for name, shard in self.shards.items()})
 
 
-def rows_folder(out: Path) -> Path:
+def rows_folder(out: PlaceT) -> PlaceT:
     """Where a dataset keeps the rows of its plan."""
     return out / "plan"
 
 
-def rows_file(rows: Path, number: int) -> Path:
+def rows_file(rows: PlaceT, number: int) -> PlaceT:
     """The rows that were planned together."""
     return rows / f"rows-{number:06d}.arrow"
 
 
-def read_plan(out: Path, config: IngestConfig, manifest: Path, rows: Path | None = None) -> KeptPlan:
+def kept_rows(out: Place) -> list[Place]:
+    """The files of rows that the plan of ``out`` names."""
+    try:
+        numbers = {shard["file"] for shard in json.loads((out / PLAN_FILE).read_bytes())["shards"].values()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        return []  # `read_plan` tells why
+    return [rows_file(rows_folder(out), number) for number in sorted(numbers)]
+
+
+def read_plan(out: Place, config: IngestConfig, manifest: Place, rows: Place | None = None) -> KeptPlan:
     """The plan of ``out``; an empty one for a new folder. One of schema 1 gets its rows from the manifest.
 
     Args:
@@ -105,7 +117,7 @@ def read_plan(out: Path, config: IngestConfig, manifest: Path, rows: Path | None
         old = record["schema_version"] == 1
         kept = _converted(record, out, manifest, rows or rows_folder(out)) if old else KeptPlan.model_validate(record)
     except FileNotFoundError:
-        if (out / "media").exists() or (out / "dataset.json").exists():
+        if (isinstance(out, Path) and (out / "media").exists()) or (out / "dataset.json").exists():
             message, remedy = "holds a dataset that is not this command's", "give another --out"
             raise InputError(message, file=out, remedy=remedy) from None
         return KeptPlan(revision=INGESTION_REVISION, config=config.content(), shards={})
@@ -117,7 +129,7 @@ def read_plan(out: Path, config: IngestConfig, manifest: Path, rows: Path | None
     return kept
 
 
-def _converted(record: dict[str, Any], out: Path, manifest: Path, rows: Path) -> KeptPlan:
+def _converted(record: dict[str, Any], out: Place, manifest: Place, rows: Place) -> KeptPlan:
     """A plan of schema 1, which kept a digest of each row by the clip's id."""
     clips = {clip.id: clip for clip in stream_manifest(manifest)}
     shards: dict[str, KeptShard] = {}
@@ -161,9 +173,9 @@ class Growth:
     """
 
     kept: KeptPlan
-    manifest: Path
-    out: Path
-    rows: Path
+    manifest: Place
+    out: Place
+    rows: Place
     failed: Failed
     retry: bool = False
     partial: Partial = "quarantine"
@@ -322,7 +334,7 @@ def _divided(batch: pa.RecordBatch, groups: dict[str, set[str]]) -> bool:
     return any(groups[group] != {split} for group in shared["group"].to_pylist())
 
 
-def same_revision(kept: KeptPlan, done: Container[str], path: Path) -> KeptPlan:
+def same_revision(kept: KeptPlan, done: Container[str], path: Place) -> KeptPlan:
     """The plan, which this version may go on with: one of another revision has nothing left to do, or nothing done.
 
     Raises:
@@ -343,7 +355,7 @@ def same_revision(kept: KeptPlan, done: Container[str], path: Path) -> KeptPlan:
     return kept
 
 
-def _changed(clip: str, shard: str, path: Path, failed: bool, gone: bool) -> InputError:
+def _changed(clip: str, shard: str, path: Place, failed: bool, gone: bool) -> InputError:
     if failed:
         message = f"the row of clip '{clip}', which is in quarantine, was changed"
         return InputError(message, file=path, remedy="add --retry-quarantined to try it again")
@@ -368,9 +380,9 @@ class KeptWork:
     digest: str
     partial: Partial
     clips: int
-    rows: Path
+    rows: Place
     batch: int
-    base: Path
+    base: Place
     without: frozenset[str]
 
     def load(self) -> ShardPlan:
@@ -393,7 +405,7 @@ class KeptWork:
         return [(clip, digest) for clip, digest in rows if clip.id not in self.without]
 
 
-def kept_work(kept: KeptPlan, out: Path, base: Path) -> list[KeptWork]:
+def kept_work(kept: KeptPlan, out: Place, base: Place) -> list[KeptWork]:
     """The kept shards as work, each with the clips that belong to it."""
     rows = rows_folder(out)
     without = excluded(kept, kept.known(rows)) if kept.gone or len({s.file for s in kept.shards.values()}) > 1 else {}

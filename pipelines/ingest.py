@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from configs import load_config
@@ -32,21 +33,22 @@ from pipelines.resume import Ledger, finish, ledger_path, read_ledger, remove_pa
 from pipelines.running_stats import Moments, add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
-from shards.atomic import replacing, stamps
+from shards.atomic import replacing
 from shards.command import command
 from shards.errors import InputError
 from shards.inspect import absences
 from shards.lock import folder_lock
 from shards.progress import Progress
-from shards.schema import DatasetInfo, Normalisation
+from shards.schema import DATASET_FILE, DatasetInfo, Normalisation
+from shards.store import Place, at_hand, content, each, place
 from shards.verify import plain
 
 CAUSES = 3  # that are printed
 
 
 def ingest(
-    manifest: str | Path,
-    out: str | Path,
+    manifest: str | Place,
+    out: str | Place,
     config: IngestConfig | None = None,
     stage: str | None = None,
     *,
@@ -63,15 +65,15 @@ def ingest(
     Raises:
         InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
     """
-    manifest, out, config = Path(manifest).absolute(), Path(out), config or IngestConfig()
-    fresh = not out.exists()
+    manifest, out, config = place(manifest).absolute(), place(out), config or IngestConfig()
+    fresh = out if isinstance(out, Path) and not out.exists() else None
     try:
         with folder_lock(out, "ingestion"):
             try:
                 kept, done, labels = _keep_plan(manifest, config, out, retry_quarantined)
             except InputError:
-                if fresh:
-                    shutil.rmtree(out)
+                if fresh is not None:
+                    shutil.rmtree(fresh)
                 raise
             plan = kept_work(kept, out.absolute(), manifest.parent)
             _work(plan, done, config, out.absolute(), stage)
@@ -85,7 +87,7 @@ def ingest(
 
 
 def _keep_plan(
-    manifest: Path, config: IngestConfig, out: Path, retry: bool
+    manifest: Place, config: IngestConfig, out: Place, retry: bool
 ) -> tuple[KeptPlan, dict[str, int], tuple[str, ...]]:
     """The folder's plan, grown by what the manifest has gained; of each finished shard how many clips failed in whole
     or in part; the labels."""
@@ -111,7 +113,7 @@ def _failures(shard: KeptWork, result: ShardResult) -> list[Quarantined]:
     return [clip for clip in result.quarantined if clip.id not in shard.without]
 
 
-def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, out: Path, stage: str | None) -> None:
+def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, out: Place, stage: str | None) -> None:
     """Make the shards that are not done."""
     todo = {shard.name: shard for shard in plan if shard.name not in done}
     if not todo:
@@ -127,13 +129,13 @@ def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, 
             check_budget(failures, config, result.quarantined)
 
 
-def ingest_kept(shard: KeptWork, config: IngestConfig, out: Path) -> ShardResult:
+def ingest_kept(shard: KeptWork, config: IngestConfig, out: Place) -> ShardResult:
     """Make one shard of a kept plan, as `pipelines.shard_job.ingest_shard` does."""
     return ingest_shard(shard.load(), config, out)
 
 
 def _assemble(
-    plan: Sequence[KeptWork], config: IngestConfig, labels: tuple[str, ...], kept: KeptPlan, out: Path
+    plan: Sequence[KeptWork], config: IngestConfig, labels: tuple[str, ...], kept: KeptPlan, out: Place
 ) -> DatasetInfo:
     """dataset.json, quarantine.jsonl and the tables of ``index``, from the shards' results alone, in the plan's
     order."""
@@ -141,8 +143,7 @@ def _assemble(
     moments: dict[str, list[Moments]] = {"audio": [], "visual": []}
     first: Quarantined | None = None
     with replacing(out / QUARANTINE_FILE) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for shard in plan:
-            result = _result(shard, out)
+        for shard, result in zip(plan, each(partial(_result, out=out), plan, out), strict=True):
             failures = _failures(shard, result)
             file.writelines(clip.model_dump_json() + "\n" for clip in failures)
             first = first or next(iter(failures), None)
@@ -171,7 +172,7 @@ def _assemble(
     return info
 
 
-def _result(shard: KeptWork, out: Path) -> ShardResult:
+def _result(shard: KeptWork, out: Place) -> ShardResult:
     result = read_ledger(ShardResult, out, shard.name, shard.digest)
     if result is None:
         message, remedy = "the result of a finished shard is gone", "the same command makes it again"
@@ -191,18 +192,18 @@ def main(argv: list[str]) -> int:
 
         print(describe_ingestion(args.manifest, args.out, config, retry))
         return 0
-    before = stamps(args.out.glob("ledger/*.json"))
+    before = content(args.out / DATASET_FILE)
     if args.backbone is None:
         _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
     else:
         _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
-    if before and before == stamps(args.out.glob("ledger/*.json")):
+    if before is not None and before == content(args.out / DATASET_FILE):
         print(f"already finished: {args.out}")
     return 0
 
 
 def _ingest_and_extract(
-    manifest: Path, out: Path, config: IngestConfig, retry: bool, backbone: Path, depth: int
+    manifest: Place, out: Place, config: IngestConfig, retry: bool, backbone: Path, depth: int
 ) -> None:
     """Both in one Ray session; a backbone that will not do is refused before any work."""
     from pipelines import features
@@ -216,11 +217,11 @@ def _ingest_and_extract(
         features.summarise(features.extract(out, backbone, wanted))
 
 
-def _summarise(info: DatasetInfo, out: Path) -> None:
+def _summarise(info: DatasetInfo, out: Place) -> None:
     for name, split in info.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards, present {split.present}")
         print(*(f"  {text}\n" for text in absences(split)), sep="", end="")
-    with (out / QUARANTINE_FILE).open(encoding="utf-8") as file:
+    with at_hand(out / QUARANTINE_FILE).open(encoding="utf-8") as file:
         causes = Causes(Quarantined.model_validate_json(line) for line in file)
     print(f"{out / 'dataset.json'}; {causes.total} clips in {out / QUARANTINE_FILE}")
     print(*(f"  {line}\n" for line in causes.lines()), sep="", end="")

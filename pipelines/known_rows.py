@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.manifest import Clip
 from pipelines.rows import digests_of, read_batch
+from shards.store import Place
 
-Place = tuple[Path, int]  # a file of rows and the number of a batch in it
+Batch = tuple[Place, int]  # a file of rows and the number of a batch in it
 
 
 class KnownRows:
@@ -21,7 +21,7 @@ class KnownRows:
         places: the batch of each shard, by its name, in the order in which they were planned.
     """
 
-    def __init__(self, places: dict[str, Place]):
+    def __init__(self, places: dict[str, Batch]):
         self.names, self._places = list(places), list(places.values())
         sizes, hashes, digests = [], [], []
         for place in self._places:

@@ -13,13 +13,15 @@ import hashlib
 import io
 import json
 import math
+import os
+import posixpath
 import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 import numpy as np
@@ -27,6 +29,8 @@ import numpy as np
 from shards.atomic import write_text
 from shards.errors import InputError, nearest
 from shards.keys import safe_key
+from shards.redaction import holds_credentials
+from shards.store import Place, at_hand, is_url, place
 
 COLUMNS = ("id", "path", "audio_path", "image_path", "label", "split", "group", "start", "duration")
 REQUIRED = ("id", "label", "split")
@@ -71,7 +75,7 @@ class Clip:
     duration: float | None
 
 
-def read_manifest(path: str | Path) -> list[Clip]:
+def read_manifest(path: str | Place) -> list[Clip]:
     """All clips of a manifest, as `stream_manifest` gives them.
 
     Raises:
@@ -80,7 +84,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
     return list(stream_manifest(path))
 
 
-def stream_manifest(path: str | Path, begin: Mark | None = None) -> Iterator[Clip]:
+def stream_manifest(path: str | Place, begin: Mark | None = None) -> Iterator[Clip]:
     """Read and check a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``) row by row, in the file's order.
 
     Missing media files are no error here: ingestion quarantines those clips, one by one. Of a row 24 bytes stay in
@@ -95,7 +99,7 @@ def stream_manifest(path: str | Path, begin: Mark | None = None) -> Iterator[Cli
             number, a row that names no file (or names it twice), a group in more than one split, a split
             that is ``train``, ``val`` or ``test`` but for its capitals, a name that is twice in a JSON object.
     """
-    path = Path(path)
+    path = place(path)
     seen = _Seen()
     for _, clip in _numbered_clips(path, begin):
         seen.add(clip)
@@ -106,7 +110,7 @@ def stream_manifest(path: str | Path, begin: Mark | None = None) -> Iterator[Cli
         check_together(path)
 
 
-def check_together(path: Path) -> None:
+def check_together(path: Place) -> None:
     """Compare all rows with each other.
 
     Raises:
@@ -115,7 +119,7 @@ def check_together(path: Path) -> None:
     _contradictions(path, _numbered_clips(path))
 
 
-def line_of(path: Path, clip_id: str) -> int:
+def line_of(path: Place, clip_id: str) -> int:
     """The line on which the row of a clip begins."""
     return next(line for line, clip in _numbered_clips(path) if clip.id == clip_id)
 
@@ -131,23 +135,23 @@ class Mark:
     ended: bool
 
     @classmethod
-    def end_of(cls, path: Path) -> Mark:
+    def end_of(cls, path: Place) -> Mark:
         """The file's end.
 
         Raises:
             InputError: the file can't be read.
         """
         digest, size, lines, last = hashlib.sha256(), 0, 0, b""
-        with _read_errors(path), path.open("rb") as file:
+        with _read_errors(path), at_hand(path).open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block
         return cls(size, lines, digest.hexdigest(), last.endswith(b"\n"))
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: Place) -> bool:
         """Whether the file begins with these bytes, and goes on with another row if at all."""
         digest, left = hashlib.sha256(), self.bytes
-        with path.open("rb") as file:
+        with at_hand(path).open("rb") as file:
             while left and (block := file.read(min(BLOCK, left))):
                 digest.update(block)
                 left -= len(block)
@@ -181,7 +185,7 @@ class _Seen:
         return bool(((groups[1:] == groups[:-1]) & (splits[1:] != splits[:-1])).any())
 
 
-def _contradictions(path: Path, rows: Iterable[tuple[int, Clip]]) -> None:
+def _contradictions(path: Place, rows: Iterable[tuple[int, Clip]]) -> None:
     """Raises InputError for the first id that is there twice, or group that is in two splits."""
     lines: dict[str, int] = {}
     groups: dict[str, tuple[str, int]] = {}
@@ -206,11 +210,11 @@ def _contradictions(path: Path, rows: Iterable[tuple[int, Clip]]) -> None:
                 )
 
 
-def _numbered_clips(path: Path, begin: Mark | None = None) -> Iterator[tuple[int, Clip]]:
+def _numbered_clips(path: Place, begin: Mark | None = None) -> Iterator[tuple[int, Clip]]:
     """Line and clip of each row, checked by itself."""
     read = _json_rows if _is_json_lines(path) else _csv_rows
     with _read_errors(path):
-        with path.open("rb") as file:
+        with at_hand(path).open("rb") as file:
             if b"\0" in file.read(4096):
                 raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
         for line, row in read(path, begin):
@@ -218,7 +222,7 @@ def _numbered_clips(path: Path, begin: Mark | None = None) -> Iterator[tuple[int
 
 
 @contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
+def _read_errors(path: Place) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
@@ -227,7 +231,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         raise InputError(f"can't be read: {error.strerror}", file=path, remedy="check the manifest's path") from None
 
 
-def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
+def write_manifest(path: str | Place, rows: Iterable[Row]) -> list[Clip]:
     """Write ``rows`` (column -> value; ``label`` a string or a list) as a manifest, and return its clips.
 
     The rows are checked first, as :func:`read_manifest` would, and nothing is written if they are wrong.
@@ -236,7 +240,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
     Raises:
         InputError: the rows would not read back; the line is the one that the row would have had.
     """
-    path = Path(path)
+    path = place(path)
     kept = [{name: value for name, value in row.items() if value not in (None, "")} for row in rows]
     json_lines = _is_json_lines(path)
     clips = _checked(path, kept, 1 if json_lines else 2)
@@ -257,7 +261,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> list[Clip]:
     return clips
 
 
-def _checked(path: Path, rows: Sequence[Row], first: int) -> list[Clip]:
+def _checked(path: Place, rows: Sequence[Row], first: int) -> list[Clip]:
     """The clips of rows that are to be written from line `first` on."""
     clips = []
     for line, row in enumerate(rows, start=first):
@@ -269,7 +273,7 @@ def _checked(path: Path, rows: Sequence[Row], first: int) -> list[Clip]:
     return clips
 
 
-def _is_json_lines(path: Path) -> bool:
+def _is_json_lines(path: Place) -> bool:
     if path.suffix.lower() not in (*TABLES, *JSON_LINES):
         raise InputError(f"'{path.suffix}' is no kind of manifest", file=path, remedy="use .csv or .jsonl")
     return path.suffix.lower() in JSON_LINES
@@ -280,8 +284,8 @@ def delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def _csv_rows(path: Path, begin: Mark | None) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def _csv_rows(path: Place, begin: Mark | None) -> Iterator[tuple[int, Row]]:
+    with at_hand(path).open(encoding="utf-8-sig", newline="") as file:
         parted = delimiter(next((line for line in file if line.strip()), ""))
         file.seek(0)
         lines = _csv_lines(path, file, parted)
@@ -302,7 +306,7 @@ def _csv_rows(path: Path, begin: Mark | None) -> Iterator[tuple[int, Row]]:
             yield line, dict(zip(header, fields, strict=True))
 
 
-def _csv_lines(path: Path, file: TextIO, parted: str, before: int = 0) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Place, file: TextIO, parted: str, before: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Fields of each row that is not blank, and the line where it begins: a quoted field may hold line breaks."""
     reader = csv.reader(file, strict=True, delimiter=parted, skipinitialspace=True)
     line = before + 1
@@ -315,8 +319,8 @@ def _csv_lines(path: Path, file: TextIO, parted: str, before: int = 0) -> Iterat
         raise InputError(f"not CSV: {error}", file=f"{path}:{line}", remedy="check the quotes") from None
 
 
-def _json_rows(path: Path, begin: Mark | None) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as raw:
+def _json_rows(path: Place, begin: Mark | None) -> Iterator[tuple[int, Row]]:
+    with at_hand(path).open("rb") as raw:
         raw.seek(begin.bytes if begin else 0)
         for line, content in enumerate(raw, start=begin.lines + 1 if begin else 1):
             text = content.decode("utf-8-sig" if line == 1 else "utf-8")
@@ -360,7 +364,7 @@ def _check_columns(where: str, names: Sequence[str]) -> None:
         )
 
 
-def _clip(where: str, folder: Path, row: Row) -> Clip:
+def _clip(where: str, folder: Place, row: Row) -> Clip:
     clip_id = _text(where, row, "id", required=True)
     split = sys.intern(_text(where, row, "split", required=True))  # one of each in memory, not one a row
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
@@ -396,9 +400,29 @@ def _text(where: str, row: Row, name: str, *, required: bool = False) -> str:
     return text
 
 
-def _media(where: str, folder: Path, row: Row, name: str) -> str | None:
+def _media(where: str, folder: Place, row: Row, name: str) -> str | None:
     text = _text(where, row, name)
-    return str(folder / text) if text else None
+    if is_url(text) and holds_credentials(text):
+        remedy = "take them out; credentials come from the environment (AWS_ACCESS_KEY_ID, ...) alone"
+        raise InputError("the address holds a password, a key or a signature", file=where, field=name, remedy=remedy)
+    return joined(folder, text) if text else None
+
+
+def joined(folder: Place, text: str) -> str:
+    """What a manifest in ``folder`` means by a path: an address and an absolute path are as they are."""
+    if isinstance(folder, Path):
+        return text if is_url(text) else str(folder / text)
+    return text if is_url(text) or os.path.isabs(text) else f"{folder}/{PurePosixPath(text)}"
+
+
+def relative(path: str, base: Place) -> str:
+    """A path as seen from a manifest's folder; the same for corpora that lie in a folder and on a store."""
+    if not is_url(path):
+        return os.path.relpath(path, str(base)) if isinstance(base, Path) else path
+    (scheme, _, rest), (other, _, folder) = path.partition("://"), str(base).partition("://")
+    if scheme != other or rest.partition("/")[0] != folder.partition("/")[0]:
+        return path
+    return posixpath.relpath(f"/{rest}", f"/{folder}")
 
 
 def _check_media(where: str, media: Mapping[str, str | None]) -> None:

@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipelines.command_line import merge_parser
 from pipelines.incremental_plan import PLAN_FILE, KeptPlan, KeptShard, KeptWork, kept_work, rows_file, rows_folder
 from pipelines.plan import rows_digest
-from pipelines.resume import finish, keep_part, read_ledger, remove_partial_files, split_info, write_ledger
+from pipelines.resume import finish, make_shard, read_ledger, remove_partial_files, split_info, write_ledger
 from pipelines.rows import writing
 from pipelines.running_stats import add
 from pipelines.shard_job import QUARANTINE_FILE, ShardResult
 from shards.atomic import write_text
+from shards.brought import brought
 from shards.command import command
 from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.reader import ShardDataset
 from shards.schema import MODALITIES, DatasetInfo, add_absent
-from shards.writer import Record, write_shard
+from shards.store import Place, each, place
+from shards.writer import Record
 
 NOWHERE = Path("/\x1f")  # stands for the manifest's folder: no path can lie in it, relative ones are handed on
 
@@ -38,7 +41,7 @@ class Merged:
     parts: tuple[KeptWork, ...]
 
 
-def merge(folder: Path, out: Path, samples_per_shard: int | None = None) -> DatasetInfo:
+def merge(folder: Place, out: Place, samples_per_shard: int | None = None) -> DatasetInfo:
     """Write the samples of ``folder`` into ``out``, in the same order, in shards of up to so many planned clips.
 
     Args:
@@ -47,7 +50,7 @@ def merge(folder: Path, out: Path, samples_per_shard: int | None = None) -> Data
     Raises:
         InputError: no finished ingestion, a damaged shard, or an ``out`` that is something else's.
     """
-    folder, out = Path(folder).absolute(), Path(out).absolute()
+    folder, out = place(folder).absolute(), place(out).absolute()
     info, kept = DatasetInfo.load(folder), _plan(folder)
     config = {**kept.config, "samples_per_shard": samples_per_shard or kept.config["samples_per_shard"]}
     with folder_lock(folder, "ingestion"), folder_lock(out, "ingestion"):
@@ -71,7 +74,7 @@ def merge(folder: Path, out: Path, samples_per_shard: int | None = None) -> Data
     return made
 
 
-def _plan(folder: Path) -> KeptPlan:
+def _plan(folder: Place) -> KeptPlan:
     path = folder / PLAN_FILE
     try:
         kept = KeptPlan.model_validate(json.loads(path.read_bytes()))
@@ -99,15 +102,16 @@ def merged_shards(work: Sequence[KeptWork], splits: Sequence[str], samples_per_s
     return found
 
 
-def _only_ours(out: Path, shards: Sequence[Merged]) -> None:
+def _only_ours(out: Place, shards: Sequence[Merged]) -> None:
     """Refuse a folder in which something else was begun."""
     known = {f"{shard.name}.tar" for shard in shards}
-    strange = [path.name for path in out.glob("media/*.tar") if path.name not in known]
+    there = out.glob("media/*.tar") if isinstance(out, Path) else ()
+    strange = [path.name for path in there if path.name not in known]
     if (out / "dataset.json").exists() or strange:
         raise InputError("holds a dataset already", file=out, remedy="give another --out")
 
 
-def _write_plan(shards: Sequence[Merged], kept: KeptPlan, config: dict[str, object], out: Path) -> KeptPlan:
+def _write_plan(shards: Sequence[Merged], kept: KeptPlan, config: dict[str, object], out: Place) -> KeptPlan:
     planned: dict[str, KeptShard] = {}
     with writing(rows_file(rows_folder(out), 0), NOWHERE) as writer:
         for shard in shards:
@@ -124,10 +128,10 @@ def _write_plan(shards: Sequence[Merged], kept: KeptPlan, config: dict[str, obje
     return kept.model_copy(update=update)
 
 
-def _make(shard: Merged, digest: str, info: DatasetInfo, folder: Path, out: Path) -> ShardResult:
+def _make(shard: Merged, digest: str, info: DatasetInfo, folder: Place, out: Place) -> ShardResult:
     """Write one shard and its ledger."""
-    results = [_result(part, folder) for part in shard.parts]
-    written = write_shard(out / "media" / f"{shard.name}.tar", _records(results, shard, info, folder), root=out)
+    results = list(each(partial(_result, folder=folder), shard.parts, folder))
+    written = make_shard(out / "media" / f"{shard.name}.tar", _records(results, shard, info, folder), out)
     made = ShardResult(
         digest=digest,
         shard=written,
@@ -142,12 +146,10 @@ def _make(shard: Merged, digest: str, info: DatasetInfo, folder: Path, out: Path
         audio=add([result.audio for result in results]),
         visual=add([result.visual for result in results]),
     )
-    keep_part(written, out, shard.name)
-    write_ledger(made, out, shard.name)
-    return made
+    return write_ledger(made, out, shard.name)
 
 
-def _result(part: KeptWork, folder: Path) -> ShardResult:
+def _result(part: KeptWork, folder: Place) -> ShardResult:
     result = read_ledger(ShardResult, folder, part.name, part.digest)
     if result is None:
         remedy = "run the same ingestion again, then merge"
@@ -155,11 +157,12 @@ def _result(part: KeptWork, folder: Path) -> ShardResult:
     return result
 
 
-def _records(results: Sequence[ShardResult], shard: Merged, info: DatasetInfo, folder: Path) -> Iterator[Record]:
+def _records(results: Sequence[ShardResult], shard: Merged, info: DatasetInfo, folder: Place) -> Iterator[Record]:
     for result in results:
         if result.shard.samples:
-            data = ShardDataset(folder, shard.split, info=info.only(shard.split, result.shard))
-            yield from ((data.keys[i], data.members(i)) for i in range(len(data)))
+            with brought(folder, result.shard) as here:
+                data = ShardDataset(here, shard.split, info=info.only(shard.split, result.shard))
+                yield from ((data.keys[i], data.members(i)) for i in range(len(data)))
 
 
 @command(resumes=True)

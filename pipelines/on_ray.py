@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from configs.cluster import ray_session
 from shards.errors import InputError
+from shards.store import Place
 
 
 class Named(Protocol):
@@ -27,7 +27,7 @@ def run_in_slots(
     starting: Mapping[Any, Submit[ItemT]] | None = None,
     *,
     tries: int,
-    out: Path,
+    out: Place,
 ) -> Iterator[tuple[str, Any]]:
     """Name and result of each item, in the order in which they are finished.
 
@@ -60,7 +60,7 @@ def run_in_slots(
             yield name, result
 
 
-def _get(reference: Any, name: str | None, tries: int, out: Path) -> Any:
+def _get(reference: Any, name: str | None, tries: int, out: Place) -> Any:
     import ray
 
     try:
@@ -85,7 +85,7 @@ def run_tasks(
     arguments: Sequence[Any],
     workers: int | None,
     tries: int,
-    out: Path,
+    out: Place,
 ) -> Iterator[tuple[str, Any]]:
     """Name and result of ``work(item, *arguments)`` for each item: one Ray task per item, never more in flight
     than can run soon; in the order in which they are finished.

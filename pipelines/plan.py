@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pipelines.manifest import MEDIA, Clip, line_of
+from pipelines.manifest import MEDIA, Clip, line_of, relative
 from pipelines.settings import IngestConfig, Partial
 from shards.errors import InputError
 from shards.schema import canonical_json
+from shards.store import Place
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Cutter:
     """
 
     samples_per_shard: int
-    base: Path
+    base: Place
     numbers: Mapping[str, int]
     keep: Callable[[ShardPlan], None]
     _open: dict[str, list[Clip]] = field(default_factory=dict)
@@ -64,7 +63,7 @@ class Cutter:
         self.keep(ShardPlan(f"{split}-{number:06d}", split, clips, rows_digest(clips, self.base)))
 
 
-def make_plan(clips: Iterable[Clip], samples_per_shard: int, base: Path) -> list[ShardPlan]:
+def make_plan(clips: Iterable[Clip], samples_per_shard: int, base: Place) -> list[ShardPlan]:
     """All shards of a manifest's clips, split by split in the order in which the splits come."""
     plan: list[ShardPlan] = []
     cutter = Cutter(samples_per_shard, base, {}, plan.append)
@@ -80,16 +79,16 @@ def by_split(plan: Sequence[ShardPlan]) -> list[ShardPlan]:
     return sorted(plan, key=lambda shard: order.index(shard.split))
 
 
-def rows_digest(clips: Sequence[Clip], base: Path) -> str:
+def rows_digest(clips: Sequence[Clip], base: Place) -> str:
     """sha256 (hex) of rows of the manifest."""
     rows = [dict(vars(clip)) for clip in clips]
     for row in rows:
         for name in MEDIA:
-            row[name] = row[name] and os.path.relpath(row[name], base)
+            row[name] = row[name] and relative(row[name], base)
     return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
 
-def row_digest(clip: Clip, base: Path) -> int:
+def row_digest(clip: Clip, base: Place) -> int:
     """The first 64 bits of the digest of one row."""
     return int(rows_digest([clip], base)[:16], 16)
 
@@ -108,7 +107,7 @@ class Vocabulary:
             if split == "train":
                 self._train.add(label)
 
-    def checked(self, config: IngestConfig, manifest: Path) -> tuple[str, ...]:
+    def checked(self, config: IngestConfig, manifest: Place) -> tuple[str, ...]:
         """The config's labels, else the train split's, sorted.
 
         Raises:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.manifest import MEDIA, Clip
+from pipelines.manifest import MEDIA, Clip, joined
 from shards.atomic import replacing
 from shards.errors import InputError
-from shards.redaction import redacted_values
+from shards.store import Place, version_of
 
 SCHEMA = pa.schema(
     [
@@ -26,19 +26,15 @@ SCHEMA = pa.schema(
 )
 
 
-def inside(path: str | None, base: Path) -> str | None:
-    """A path of the manifest's as it stands there: relative to the manifest's folder if it lies in it. An address is
-    kept without its password, which is not meant to stand in a manifest."""
-    if path is None:
-        return None
-    kept = redacted_values(path) if "@" in path or "?" in path else path
-    return kept.removeprefix(f"{base}/")
+def inside(path: str | None, base: Place) -> str | None:
+    """A path of the manifest's as it stands there: relative to the manifest's folder if it lies in it."""
+    return None if path is None else path.removeprefix(f"{base}/")
 
 
 class RowsWriter:
     """Writes shards' rows, one batch each."""
 
-    def __init__(self, file: pa.NativeFile, base: Path):
+    def __init__(self, file: pa.NativeFile, base: Place):
         self._out, self._base, self.batches = pa.ipc.new_file(file, SCHEMA), base, 0
 
     def write(self, clips: Sequence[Clip], digests: Sequence[int]) -> int:
@@ -57,7 +53,7 @@ class RowsWriter:
 
 
 @contextmanager
-def writing(path: Path, base: Path) -> Iterator[RowsWriter]:
+def writing(path: Place, base: Place) -> Iterator[RowsWriter]:
     """A writer of ``path``, which appears whole or not at all; not if nothing is written."""
     with replacing(path) as temporary:
         with pa.OSFile(str(temporary), "wb") as file:
@@ -69,18 +65,18 @@ def writing(path: Path, base: Path) -> Iterator[RowsWriter]:
 
 
 @lru_cache(maxsize=16)
-def _opened(path: str, modified: int) -> pa.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.memory_map(path))
+def _opened(path: Place, version: str) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)) if isinstance(path, Path) else path.open())
 
 
-def read_batch(path: Path, number: int) -> pa.RecordBatch:
+def read_batch(path: Place, number: int) -> pa.RecordBatch:
     """One shard's rows, mapped.
 
     Raises:
         InputError: the file is not there, or damaged.
     """
     try:
-        batch = _opened(str(path), path.stat().st_mtime_ns).get_batch(number)
+        batch = _opened(path, version_of(path)).get_batch(number)
         batch.validate()
     except (OSError, pa.ArrowException, IndexError, ValueError) as error:
         remedy = "put it back, or ingest into another folder"
@@ -88,11 +84,11 @@ def read_batch(path: Path, number: int) -> pa.RecordBatch:
     return batch
 
 
-def clips_of(batch: pa.RecordBatch, base: Path) -> list[Clip]:
+def clips_of(batch: pa.RecordBatch, base: Place) -> list[Clip]:
     """The clips of a batch, with the paths as the manifest in `base` means them."""
     found = []
     for row in batch.drop_columns("digest").to_pylist():
-        media = {name: None if row[name] is None else str(base / row[name]) for name in MEDIA}
+        media = {name: None if row[name] is None else joined(base, row[name]) for name in MEDIA}
         found.append(Clip(**{**row, **media, "labels": tuple(row["labels"])}))
     return found
 

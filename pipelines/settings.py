@@ -11,7 +11,7 @@ from configs.noise import Noise
 from shards.errors import nearest
 
 # What may differ between two runs over one folder: how it is done, not what comes out.
-EXECUTION = {"timeout_s", "memory_mb", "max_failures", "workers", "worker_tries", "gpu"}
+EXECUTION = {"timeout_s", "memory_mb", "max_megabytes", "max_failures", "workers", "worker_tries", "gpu"}
 
 
 # Rises when the same file becomes another sample. 1: sound and picture each from their own zero; 2: one clock.
@@ -50,6 +50,7 @@ class IngestConfig(Config):
         max_seconds: of sound; longer clips are quarantined (give them a start and duration).
         timeout_s: seconds that decoding one clip may take.
         memory_mb: MiB that decoding one clip may take; 0: no limit.
+        max_megabytes: MiB of a file that is fetched from an address; larger ones are quarantined.
         max_failures: stop the run once more clips than this failed, in whole or in part; ``None``: never.
         workers: Ray tasks at a time; ``None``: one per CPU; 0: none, in this process without Ray.
         worker_tries: how often a shard is tried again after its worker process died.
@@ -70,6 +71,7 @@ class IngestConfig(Config):
     max_seconds: float = Field(default=600.0, gt=0)
     timeout_s: float = Field(default=30.0, gt=0)
     memory_mb: int = Field(default=4096, ge=0)
+    max_megabytes: int = Field(default=1024, ge=1)
     max_failures: int | None = Field(default=None, ge=0)
     workers: int | None = Field(default=None, ge=0)
     worker_tries: int = Field(default=2, ge=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -15,14 +14,16 @@ from pipelines.decode import Decoded, Request, lost
 from pipelines.decoder_process import Decoder
 from pipelines.manifest import Clip
 from pipelines.plan import ShardPlan
-from pipelines.resume import Ledger, keep_part, read_ledger, write_ledger
+from pipelines.resume import Ledger, make_shard, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, audio_moments, visual_moments
 from pipelines.settings import IngestConfig
+from pipelines.sources import Source, sources
 from shards.causes import Cause
 from shards.errors import InputError
 from shards.redaction import redacted
 from shards.schema import MODALITIES, Frozen, SampleMeta, count_absent
-from shards.writer import Member, Record, write_shard
+from shards.store import Place
+from shards.writer import Member, Record
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -68,17 +69,17 @@ def check_budget(failures: int, config: IngestConfig, quarantined: Sequence[Quar
         raise InputError(message, field="max_failures", remedy="correct the clips, or raise max_failures")
 
 
-def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResult:
+def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Place) -> ShardResult:
     """Decode the clips of a shard, write ``out/media/<name>.tar`` and then its ledger.
 
     Raises:
         OSError: the shard can't be written. A bad clip raises nothing: it is quarantined.
-        InputError: more of them than ``max_failures`` in this shard alone.
+        InputError: more of them than ``max_failures`` in this shard alone; a store refuses or can't be reached.
     """
     if (done := read_ledger(ShardResult, out, plan.name, plan.digest)) is not None:
         return done
     work = _Work(plan, config)
-    shard = write_shard(out / "media" / f"{plan.name}.tar", work.records(), root=out)
+    shard = make_shard(out / "media" / f"{plan.name}.tar", work.records(), out)
     result = ShardResult(
         digest=plan.digest,
         shard=shard,
@@ -88,9 +89,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Path) -> ShardResul
         audio=add(work.audio),
         visual=add(work.visual),
     )
-    keep_part(shard, out, plan.name)
-    write_ledger(result, out, plan.name)
-    return result
+    return write_ledger(result, out, plan.name)
 
 
 @dataclass
@@ -109,11 +108,12 @@ class _Work:
     def records(self) -> Iterator[Record]:
         """The clips that can be decoded, as the writer takes them; the others are quarantined."""
         decoder = process_decoder(self.config.memory_mb)
-        for clip in self.plan.clips:
+        for source in sources(self.plan.clips, self.config.max_megabytes):
+            clip = source.clip
             try:
-                decoded = decoder.decode(request_for(clip, self.config, self.plan.partial))
+                decoded = decoder.decode(self._request(source))
             except DecodeError as error:
-                self._quarantine(clip, "decode", error)
+                self._quarantine(clip, "decode", source.told(error))
                 continue
             try:
                 decoded = long_enough(decoded, self.plan.partial)
@@ -125,6 +125,11 @@ class _Work:
             self.failed += any(getattr(decoded, f"{m}_info").cause not in {None, *NO_FAILURE} for m in MODALITIES)
             check_budget(len(self.quarantined) + self.failed, self.config, self.quarantined)
             yield clip.key, members
+
+    def _request(self, source: Source) -> Request:
+        """Raises DecodeError: the clip's files could not be fetched."""
+        lost = source.lost(self.plan.partial == "keep")
+        return replace(request_for(source.here, self.config, self.plan.partial), lost=lost)
 
     def _members(self, clip: Clip, decoded: Decoded) -> dict[str, Member]:
         arrays = sample_arrays(decoded, self.config.keep_wave)

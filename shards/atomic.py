@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shards.errors import InputError
+from shards.store import Place, StorePath, place, version_of, whole_file
 
 
 def remove_leftovers(path: str | Path) -> None:
@@ -46,8 +47,9 @@ _sync = sync  # a name that no argument hides
 
 
 @contextmanager
-def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+def replacing(path: str | Place, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``. On a store, the
+    temporary path is a local one, and the object is put whole.
 
     Without ``sync`` the file is still whole or absent after a crash of the process, but may be empty after a
     loss of power: only for what is checked when it is read. A block that removes the temporary file leaves
@@ -56,7 +58,11 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     The temporary name keeps the suffix, so that tools which look at it (ffmpeg) know the format. When the
     block raises, the temporary file is removed and ``path`` stays as it was.
     """
-    path = Path(path)
+    path = place(path)
+    if isinstance(path, StorePath):
+        with whole_file(path) as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
@@ -71,7 +77,7 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
+def write_text(path: str | Place, text: str, *, sync: bool = True) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
@@ -94,6 +100,6 @@ def write_errors(path: str | Path, field: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def stamps(paths: Iterable[Path]) -> dict[Path, int]:
-    """Modification time in nanoseconds of those files that are there: equal before and after, nothing was written."""
-    return {path: path.stat().st_mtime_ns for path in paths if path.is_file()}
+def stamps(paths: Iterable[Place]) -> dict[Place, str]:
+    """Versions of those files that are there: equal before and after, nothing was written."""
+    return {path: version_of(path) for path in paths if path.is_file()}

@@ -21,3 +21,4 @@ class Cause(StrEnum):
     WRONG_ARRAY = "wrong shape or type"
     NOT_FINITE = "not finite"
     ALL_ZERO = "all zeros"
+    UNREACHABLE = "unreachable"

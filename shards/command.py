@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from shards.errors import InputError, nearest
 from shards.redaction import redacted
+from shards.store import Place, place
 
 Main = Callable[[list[str]], int]
 WRONG_INPUT, FAILED = 2, 1
@@ -64,6 +65,14 @@ class Parser(argparse.ArgumentParser):
         choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
         hint = nearest(choice[1], re.findall(r"[\w.-]+", choice[2])) if choice else ""
         raise InputError(message, remedy=f"{hint}see {self.prog} --help")
+
+
+def location(text: str) -> Place:
+    """`shards.store.place` of an argument."""
+    try:
+        return place(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(f"{error.message}: {error.remedy}") from None
 
 
 class Terminated(SystemExit):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 
 from shards.redaction import redacted
 
@@ -25,7 +24,7 @@ class InputError(ValueError):
         self,
         message: str,
         *,
-        file: str | Path | None = None,
+        file: object | None = None,
         field: str | None = None,
         remedy: str | None = None,
     ):

@@ -8,12 +8,16 @@ from collections.abc import Collection
 from pathlib import Path
 
 from shards.schema import DatasetInfo
+from shards.store import Place
 
 FILE = "seconds.jsonl"
 
 
-def append_seconds(folder: Path, split: str, samples: int, seconds: float) -> None:
-    """Add a shard; seconds of the wall clock since the one before was done, so that they add up."""
+def append_seconds(folder: Place, split: str, samples: int, seconds: float) -> None:
+    """Add a shard; seconds of the wall clock since the one before was done, so that they add up. An object store, which
+    appends to nothing, keeps none: there they are not known."""
+    if not isinstance(folder, Path):
+        return
     line = {"split": split, "samples": samples, "seconds": round(seconds, 4)}
     with (folder / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

@@ -11,9 +11,10 @@ import numpy as np
 from shards.command import Parser, command
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.remote import fetch, is_url
+from shards.remote import fetch
 from shards.scan import write_tables
 from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, SplitInfo, Statistics
+from shards.store import Place, is_url, place
 from shards.verify import plain, verify
 
 COMMANDS = {
@@ -30,12 +31,15 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it; 1 if ``verify`` found problems."""
     args = parser().parse(argv)
+    if args.command == "index":
+        return _index(place(args.folder))
+    if args.command == "info":
+        print("\n".join(_info(place(args.folder))))
+        return 0
     splits = [args.split] if args.split else None
     folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
     if args.command == "verify":
         return _verify(folder)
-    if args.command == "index":
-        return _index(folder)
     if args.command == "cat":
         return _cat(folder, args.split, args.key, args.member)
     print("\n".join(_lines(args.command, folder, args.split)))
@@ -43,9 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _lines(command: str, folder: Path, split: str | None) -> list[str]:
-    if command == "fetch":
-        return [str(folder)]
-    return _info(folder) if command == "info" else _list(folder, split)
+    return [str(folder)] if command == "fetch" else _list(folder, split)
 
 
 def parser() -> Parser:
@@ -65,24 +67,24 @@ def parser() -> Parser:
 def _verify(folder: Path) -> int:
     """The dataset, and the feature datasets that it keeps."""
     found = 0
-    for place in _datasets(folder):
-        problems = verify(place)
+    for inner in _datasets(folder):
+        problems = verify(inner)
         for problem in problems:
             print(problem)
-        shards = [shard for split in DatasetInfo.load(place).splits.values() for shard in split.shards]
+        shards = [shard for split in DatasetInfo.load(inner).splits.values() for shard in split.shards]
         size = sum(shard.bytes for shard in shards) / 1e6
         end = f"{len(problems)} problems" if problems else "all is well"
-        print(f"{place}: {len(shards)} shards, {size:.1f} MB: {end}")
+        print(f"{inner}: {len(shards)} shards, {size:.1f} MB: {end}")
         found += len(problems)
     return 1 if found else 0
 
 
-def _index(folder: Path) -> int:
-    """The tables of the dataset, and of the feature datasets that it keeps."""
-    for place in _datasets(folder):
-        info = DatasetInfo.load(place)
-        write_tables(place, info)
-        print(f"{place / 'index'}: {sum(split.samples for split in info.splits.values())} samples")
+def _index(folder: Place) -> int:
+    """The tables of the dataset, and of the feature datasets that it keeps (on a store: of the one that is named)."""
+    for found in _datasets(folder) if isinstance(folder, Path) else [folder]:
+        info = DatasetInfo.load(found)
+        write_tables(found, info)
+        print(f"{found / 'index'}: {sum(split.samples for split in info.splits.values())} samples")
     return 0
 
 
@@ -118,7 +120,7 @@ def _find(folder: Path, split: str | None, key: str) -> tuple[ShardDataset, int]
     raise InputError(f"the dataset has no sample '{key}'", file=folder, field="KEY", remedy=remedy)
 
 
-def _info(folder: Path) -> list[str]:
+def _info(folder: Place) -> list[str]:
     info = DatasetInfo.load(folder)
     lines = [f"{info.kind} dataset, schema {info.schema_version}, fingerprint {info.fingerprint()[:12]}"]
     if info.backbone:

@@ -1,14 +1,16 @@
-"""One process at a time in a folder: a lock file that the system releases when its process ends, however it ends."""
+"""One process at a time in a folder: a lock file that the system releases when its process ends, however it ends; on a
+store a lease."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from shards.errors import InputError
+from shards.lease import lease
+from shards.store import Place, StorePath, place
 
 FOREVER = -1.0
 WAIT = "wait until it has ended; the same command then goes on"
@@ -16,7 +18,7 @@ WAIT = "wait until it has ended; the same command then goes on"
 
 @contextmanager
 def folder_lock(
-    folder: Path,
+    folder: str | Place,
     work: str,
     *,
     wait: float = 0.0,
@@ -35,7 +37,11 @@ def folder_lock(
     Raises:
         InputError: another process is at ``work`` there.
     """
-    folder = Path(folder)
+    folder = place(folder)
+    if isinstance(folder, StorePath):
+        with lease(folder, work, wait, remedy):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{work}.lock", thread_local=False)
     try:

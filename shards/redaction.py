@@ -27,11 +27,20 @@ _VARIABLE = re.compile(rf"({_NAMES})(_|$)(?!(?:\w+_)?(?:path|file|mode|name|url)
 def redacted(text: str) -> str:
     """`text` with every password of an address, every secret of its query, and every value that a variable of the
     environment keeps secret replaced by ``***``. Redacted addresses of one store stay equal: they can be compared."""
-    text = _USER.sub(rf"\1{HIDDEN}@", text)
-    text = _QUERY.sub(rf"\1{HIDDEN}", _ALONE.sub(rf"\1{HIDDEN}@", text))
+    text = _address(text)
     for secret in _secrets(tuple(os.environ.items())):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _address(text: str) -> str:
+    text = _USER.sub(rf"\1{HIDDEN}@", text)
+    return _QUERY.sub(rf"\1{HIDDEN}", _ALONE.sub(rf"\1{HIDDEN}@", text))
+
+
+def holds_credentials(address: str) -> bool:
+    """Whether an address names a password, a key or a signature."""
+    return _address(address) != address
 
 
 def redacted_values(value: Any) -> Any:

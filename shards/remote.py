@@ -18,18 +18,16 @@ from shards.atomic import replacing
 from shards.errors import InputError
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
+from shards.store import is_url
 from shards.table import index_path
+
+__all__ = ["cache_folder", "fetch", "is_url"]
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 BLOCK = 1 << 20  # bytes that are held in memory per download
 AT_ONCE = 4  # downloads
-
-
-def is_url(folder: str | Path) -> bool:
-    """Whether it names remote storage (``scheme://...``)."""
-    return isinstance(folder, str) and "://" in folder
 
 
 def cache_folder() -> Path:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pydantic
 
+from shards.brought import brought
 from shards.errors import InputError
 from shards.index import BLOCK, ShardIndex, parse_header, read_index
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo
+from shards.store import Place, each
 from shards.table import FACTS, PLACES, SplitTable, facts, index_path, joined, places, rebatched, write_table
 
 DAMAGED = "run 'avmend shards verify' on the dataset, and make the shard again"
@@ -91,17 +94,27 @@ def shard_part(path: Path, shard: ShardInfo) -> pa.RecordBatch:
     return joined(place, facts(scanned_metas(path, shard, place)))
 
 
+def part_of(folder: Place, shard: ShardInfo) -> pa.RecordBatch:
+    """`shard_part` of a dataset's shard, wherever it is.
+
+    Raises:
+        InputError: damaged.
+    """
+    with brought(folder, shard) as here:
+        return shard_part(here / shard.name, shard)
+
+
 def write_tables(
-    folder: Path, info: DatasetInfo, part: Callable[[Path, ShardInfo], pa.RecordBatch] = shard_part
+    folder: Place, info: DatasetInfo, part: Callable[[Place, ShardInfo], pa.RecordBatch] = part_of
 ) -> None:
     """Write the table of every split of a dataset.
 
     Args:
-        part: a shard's path and what dataset.json says of it to its rows.
+        part: the folder and what dataset.json says of a shard to its rows.
 
     Raises:
         InputError: a damaged shard.
     """
     for name, split in info.splits.items():
-        rows = (part(folder / shard.name, shard) for shard in split.shards)
+        rows = each(partial(part, folder), split.shards, folder)
         write_table(index_path(folder, name), split, rows)

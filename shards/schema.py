@@ -15,6 +15,7 @@ import pydantic
 from shards.atomic import write_text
 from shards.causes import Cause
 from shards.errors import InputError
+from shards.store import Place, place
 
 SCHEMA_VERSION: Literal[1] = 1  # of the plans that jobs keep
 NEWEST: Literal[2] = 2  # of dataset.json; 2 says why modalities are absent, and is written where some are
@@ -191,13 +192,13 @@ class DatasetInfo(Frozen):
         return self
 
     @classmethod
-    def load(cls, folder: str | Path) -> DatasetInfo:
-        """Read ``folder/dataset.json``.
+    def load(cls, folder: str | Place) -> DatasetInfo:
+        """Read ``folder/dataset.json``, of a folder or a store.
 
         Raises:
             InputError: it is missing, unreadable or of another schema.
         """
-        path = Path(folder) / DATASET_FILE
+        path = place(folder) / DATASET_FILE
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -209,9 +210,9 @@ class DatasetInfo(Frozen):
             remedy = f"make it anew with this version (schema {NEWEST})"
             raise InputError(problem["msg"], file=path, field=field, remedy=remedy) from None
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Place) -> Place:
         """Write ``folder/dataset.json``, whole or not at all; the same content gives the same bytes."""
-        path = Path(folder) / DATASET_FILE
+        path = place(folder) / DATASET_FILE
         write_text(path, json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
         return path
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from shards.atomic import replacing
 from shards.schema import MODALITIES, SampleMeta, SplitInfo, canonical_json
+from shards.store import Place, PlaceT, at_hand
 
 BITS = 16
 BATCH, LOW = 1 << BITS, (1 << BITS) - 1  # samples of a batch; all batches but the last are full
@@ -215,12 +215,12 @@ def _one(table: pa.Table) -> pa.RecordBatch:
     return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
 
 
-def index_path(folder: Path, split: str) -> Path:
+def index_path(folder: PlaceT, split: str) -> PlaceT:
     """Where a dataset's split has its columns."""
-    return Path(folder) / "index" / f"{split}.arrow"
+    return folder / "index" / f"{split}.arrow"
 
 
-def write_table(path: Path, split: SplitInfo, parts: Iterable[pa.RecordBatch]) -> None:
+def write_table(path: Place, split: SplitInfo, parts: Iterable[pa.RecordBatch]) -> None:
     """Write the columns of a split, whole or not at all; equal rows give equal bytes.
 
     Args:
@@ -236,10 +236,10 @@ def _numbered(number: int, part: pa.RecordBatch) -> pa.RecordBatch:
     return part.set_column(0, SCHEMA.field(0), pa.array(np.full(len(part), number, np.int32)))
 
 
-def read_table(path: Path, split: SplitInfo) -> SplitTable | None:
+def read_table(path: Place, split: SplitInfo) -> SplitTable | None:
     """The columns of a split; None if they aren't there, are of other shards, or of another version."""
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = pa.ipc.open_file(pa.memory_map(str(at_hand(path))))
         if (reader.schema.metadata or {}).get(MARK) != _digest(split).encode() or not reader.schema.equals(SCHEMA):
             return None
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
@@ -253,17 +253,16 @@ def read_table(path: Path, split: SplitInfo) -> SplitTable | None:
     return SplitTable(batches)
 
 
-def write_part(path: Path, part: pa.RecordBatch) -> None:
+def write_part(path: Place, part: pa.RecordBatch) -> None:
     """Keep one shard's rows beside its ledger, until they are joined to a split's."""
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, SCHEMA) as out:
         out.write_batch(part)
 
 
-def read_part(path: Path, samples: int) -> pa.RecordBatch | None:
+def read_part(path: Place, samples: int) -> pa.RecordBatch | None:
     """Those rows, checked; None if they aren't there or damaged."""
     try:
-        with pa.OSFile(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
+        table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
         table.validate(full=True)
     except (OSError, pa.ArrowException, KeyError, MemoryError):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +15,7 @@ import pydantic
 from shards.atomic import replacing
 from shards.npy import npy_parts
 from shards.schema import ShardInfo
+from shards.store import Place, place
 
 Member = bytes | np.ndarray | pydantic.BaseModel
 Record = tuple[str, Mapping[str, Member]]
@@ -24,7 +25,13 @@ MEMBER = re.compile(r"json|[a-z0-9_]{1,12}\.npy")
 AT_ONCE = 1 << 20  # bytes that are hashed and written together
 
 
-def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path | None = None) -> ShardInfo:
+def write_shard(
+    path: str | Place,
+    samples: Iterable[Record],
+    *,
+    root: str | Place | None = None,
+    look: Callable[[Path, ShardInfo], None] | None = None,
+) -> ShardInfo:
     """Write ``samples``, each ``(key, {member: value})``, as one tar, in the order given.
 
     Members are named as in the tar without the key (``json``, ``audio.npy``, ``frames.npy``); ``json`` comes
@@ -34,21 +41,25 @@ def write_shard(path: str | Path, samples: Iterable[Record], *, root: str | Path
     Args:
         path: where the tar will be; its folder is made.
         root: the dataset's folder; the info's name is relative to it (default: the bare file name).
+        look: gets the finished file and what it is, before it is where it will be.
 
     Raises:
         ValueError: a key or member name that a reader would refuse, or a key that came before.
         OSError: disk full and the like; then nothing is left behind.
     """
-    path = Path(path)
-    name = path.relative_to(root).as_posix() if root is not None else path.name
+    path = place(path)
+    name = path.relative_to(place(root)).as_posix() if root is not None else path.name  # type: ignore[arg-type]
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
             hashing = _Hashing(file)
             count = _write_all(hashing, samples)
+        size = hashing.size if count else 0
+        shard = ShardInfo(name=name, samples=count, bytes=size, sha256=hashing.digest.hexdigest())
         if not count:
             temporary.unlink()
-    size = hashing.size if count else 0
-    return ShardInfo(name=name, samples=count, bytes=size, sha256=hashing.digest.hexdigest())
+        elif look is not None:
+            look(temporary, shard)
+    return shard
 
 
 class _Hashing:

@@ -134,8 +134,14 @@ def test_addresses_of_clips_and_of_settings_are_recorded_without_their_passwords
     (planted / "m.csv").write_text(f"id,path,label,split\na,{address},x,train\nb,b.wav,x,train\n")
     run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.3", planted / "b.wav")
     shards = planted / "shards"
-    assert main(["ingest", "--manifest", "m.csv", "--out", str(shards), "workers=0", "frames=1", "image_size=32"]) == 0
+    ingest = ["ingest", "--manifest", "m.csv", "--out", str(shards), "workers=0", "frames=1", "image_size=32"]
+    assert main(ingest) == 2, "credentials come from the environment alone"
+    assert main(["ingest", "--manifest", address, "--out", str(shards)]) == 2
+    assert main(["ingest", "--manifest", "m.csv", "--out", address]) == 2
+    assert not shards.exists()
     assert main(["audit", "m.csv", "--out", str(planted / "audit"), "workers=0"]) in (0, 1, 2)
+    (planted / "m.csv").write_text("id,path,label,split\na,a.wav,x,train\nb,b.wav,x,train\n")
+    assert main(ingest) == 0
     assert main(["audit", str(shards), "--out", str(planted / "audit-2"), "workers=0"]) in (0, 1, 2)
     assert main(["shards", address]) == 2
     assert main(["evaluate", address, "--out", str(planted / "results")]) == 2

@@ -14,7 +14,7 @@ from pipelines.command_line import audit_parser
 from shards.audit_file import AUDIT_FILE, FLAGS
 from shards.command import command
 from shards.errors import InputError
-from shards.remote import is_url
+from shards.store import is_url
 
 
 @command
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
 def _beside(source: str) -> Path:
     if is_url(source):
-        raise InputError("shards at a URL need a folder here", field="--out", remedy="give --out FOLDER")
+        raise InputError("what lies at a URL needs a folder here", field="--out", remedy="give --out FOLDER")
     path = Path(source)
     return path / "audit" if path.is_dir() else path.parent / "audit"
 

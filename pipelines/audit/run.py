@@ -28,6 +28,7 @@ from pipelines.resume import remove_partial_files
 from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.progress import Progress
+from shards.store import Place
 
 PAIRS_AT_ONCE = 2000  # compared in one task
 COLUMNS = "columns"  # folder of mapped arrays, removed at the end
@@ -41,8 +42,8 @@ class PairTask:
     pairs: np.ndarray
 
 
-def audit(source: str | Path, out: str | Path, config: AuditConfig | None = None) -> Summary:
-    """Audit a dataset's media shards (its folder or URL) or a manifest; what an earlier run measured is kept.
+def audit(source: str | Place, out: str | Path, config: AuditConfig | None = None) -> Summary:
+    """Audit a dataset's media shards or a manifest (or their URL); what an earlier run measured is kept.
 
     Raises:
         InputError: neither of the two, a wrong manifest, a damaged shard; a full disk.

@@ -13,15 +13,17 @@ from pipelines.audit.settings import AuditConfig
 from pipelines.audit.streams import LOUDEST_LOSS, NO_FACTS, StreamFacts, stream_facts
 from pipelines.causes import ABSENT, TOO_SHORT, DecodeError
 from pipelines.decode import lost
-from pipelines.manifest import Clip, read_manifest
+from pipelines.manifest import JSON_LINES, TABLES, Clip, read_manifest
 from pipelines.plan import make_plan
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import process_decoder, request_for, sample_meta
+from pipelines.sources import sources
+from shards.brought import brought
 from shards.causes import Cause
 from shards.errors import InputError
 from shards.reader import ShardDataset
-from shards.remote import fetch, is_url
 from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, ShardInfo, SplitInfo, StreamInfo, canonical_json
+from shards.store import Place, place
 
 MEASURES = 1  # raise it with whatever changes what is measured: then old parts are measured anew
 
@@ -33,7 +35,7 @@ class Part:
     name: str
     digest: str
     size: int
-    folder: Path | None = None
+    folder: Place | None = None
     split: str = ""
     shard: ShardInfo | None = None
     clips: tuple[Clip, ...] = ()
@@ -48,31 +50,37 @@ class Part:
         return _of_shard(self) if self.shard is not None else _of_rows(self.clips, config)
 
 
-def plan_parts(source: str | Path, config: AuditConfig) -> list[Part]:
-    """Parts of a dataset's folder or URL (its media shards), or of a manifest, in their order.
+def plan_parts(source: str | Place, config: AuditConfig) -> list[Part]:
+    """Parts of a dataset (its media shards), or of a manifest, folder or URL, in their order.
 
     Raises:
         InputError: neither; a dataset of features; a wrong manifest.
     """
-    if is_url(source) or Path(source).is_dir() or Path(source).name == DATASET_FILE:
-        folder = Path(source).parent if Path(source).name == DATASET_FILE else source
-        return _shard_parts(fetch(str(source)) if is_url(source) else Path(folder))
+    source = place(source).absolute()
+    if not is_manifest(source):
+        return _shard_parts(source.parent if source.name == DATASET_FILE else source)
     clips = read_manifest(source)
-    base = Path(source).absolute().parent
     settings = config.measuring()
     return [
         Part(plan.name, _digest(settings, plan.digest), len(plan.clips), clips=plan.clips)
-        for plan in make_plan(clips, config.clips_per_part, base)
+        for plan in make_plan(clips, config.clips_per_part, source.parent)
     ]
 
 
-def _shard_parts(folder: Path) -> list[Part]:
+def is_manifest(source: Place) -> bool:
+    """Whether it names a manifest, not a dataset."""
+    if isinstance(source, Path):
+        return not source.is_dir() and source.name != DATASET_FILE
+    return source.suffix.lower() in (*TABLES, *JSON_LINES)
+
+
+def _shard_parts(folder: Place) -> list[Part]:
     info = DatasetInfo.load(folder)
     if info.kind != "media":
         remedy = "give the folder of the media shards, as made by 'avmend ingest'"
         raise InputError(f"holds {info.kind}, not media", file=folder, remedy=remedy)
     return [
-        Part(Path(shard.name).stem, _digest(shard.sha256), shard.samples, folder.absolute(), split, shard)
+        Part(Path(shard.name).stem, _digest(shard.sha256), shard.samples, folder, split, shard)
         for split, found in info.splits.items()
         for shard in found.shards
     ]
@@ -88,12 +96,13 @@ def _of_shard(part: Part) -> Iterator[tuple[AuditClip, str | None]]:
     assert part.shard is not None
     alone = SplitInfo(samples=part.shard.samples, present={}, shards=(part.shard,))
     info = DatasetInfo(kind="media", preprocessing={}, labels=(), splits={part.split: alone})
-    data = ShardDataset(part.folder, part.split, info=info)
-    for i in range(len(data)):
-        sample = data[i]
-        arrays, meta = sample.arrays, sample.meta
-        fbank, frames, wave = (arrays.get(name) for name in ("audio", "frames", "wave"))
-        yield AuditClip(meta, fbank, frames, wave, recorded_facts(meta)), None
+    with brought(part.folder, part.shard) as here:
+        data = ShardDataset(here, part.split, info=info)
+        for i in range(len(data)):
+            sample = data[i]
+            arrays, meta = sample.arrays, sample.meta
+            fbank, frames, wave = (arrays.get(name) for name in ("audio", "frames", "wave"))
+            yield AuditClip(meta, fbank, frames, wave, recorded_facts(meta)), None
 
 
 def recorded_facts(meta: SampleMeta) -> StreamFacts:
@@ -107,12 +116,12 @@ def _of_rows(clips: tuple[Clip, ...], config: AuditConfig) -> Iterator[tuple[Aud
     limits = {name: getattr(config, name) for name in ("frames", "image_size", "max_pixels", "max_seconds")}
     wanted = IngestConfig(**limits, timeout_s=config.timeout_s, memory_mb=config.memory_mb)
     decoder = process_decoder(config.memory_mb)
-    for clip in clips:
-        request = request_for(clip, wanted, "keep")
+    for source in sources(clips, wanted.max_megabytes):
+        clip, request = source.clip, request_for(source.here, wanted, "keep")
         try:
-            decoded = decoder.decode(request)
+            decoded = decoder.decode(replace(request, lost=source.lost(keep=True)))
         except DecodeError as error:
-            yield AuditClip(_undecoded(clip, error.cause), None, None), str(error)
+            yield AuditClip(_undecoded(clip, error.cause), None, None), str(source.told(error))
             continue
         if decoded.audio is not None and len(decoded.audio) < WINDOW:
             decoded = replace(decoded, audio=None, audio_info=lost(TOO_SHORT))

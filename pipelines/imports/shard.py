@@ -17,11 +17,11 @@ from pipelines.imports.notes import Note, What
 from pipelines.imports.plan import ImportItem, ImportShard, ahead
 from pipelines.imports.reading import ArrayReader
 from pipelines.imports.settings import ImportConfig
-from pipelines.resume import Ledger, keep_part, ledger_path, read_ledger, write_ledger
+from pipelines.resume import Ledger, ledger_path, make_shard, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add
 from shards.causes import Cause
 from shards.schema import ABSENT, MODALITIES, SampleMeta, StreamInfo, count_absent
-from shards.writer import Member, Record, write_shard
+from shards.writer import Member, Record
 
 MISSING = "extract or fetch the file; the same command then imports the clip, too"
 ZERO = "extract the clip again; zeros=keep takes zeros for features"
@@ -82,7 +82,7 @@ def import_shard(shard: ImportShard, making: Making, out: Path) -> ImportLedger:
         return done
     with reproducible(), ArrayReader(making.source) as reader:
         work = _Work(shard, making, reader)
-        written = write_shard(out / f"{shard.name}.tar", work.records(), root=out)
+        written = make_shard(out / f"{shard.name}.tar", work.records(), out)
     if not written.samples:
         (out / f"{shard.name}.tar").unlink(missing_ok=True)  # of files that were there before
     present = {m: sum(getattr(meta, m).present for meta in work.metas) for m in MODALITIES}
@@ -96,9 +96,7 @@ def import_shard(shard: ImportShard, making: Making, out: Path) -> ImportLedger:
         audio=add(work.moments.get("audio", [])),
         visual=add(work.moments.get("visual", [])),
     )
-    keep_part(written, out, shard.name)
-    write_ledger(result, out, shard.name)
-    return result
+    return write_ledger(result, out, shard.name)
 
 
 @dataclass

@@ -1,0 +1,81 @@
+"""What the many errors of a store's client mean: nothing there, refused, or perhaps well the next time."""
+
+from __future__ import annotations
+
+from shards.errors import InputError
+from shards.redaction import redacted
+
+RIGHTS = (
+    "give this process credentials in the environment (AWS_ACCESS_KEY_ID and so on, or the machine's role) that have"
+    " not expired, with the rights to read, write and list (without the last a store answers 403 for what is not"
+    " there); then the same command goes on"
+)
+BUCKET = "make the bucket, or correct its name; then the same command goes on"
+REACH = "look at the network, the store and AWS_ENDPOINT_URL; then the same command goes on"
+
+
+class StoreRefused(InputError):
+    """The store does not let this process do what it asked for."""
+
+    code: str = ""
+
+
+class StoreUnreachable(InputError):
+    """The store did not answer rightly, however often it was asked."""
+
+
+class TooManyBytes(Exception):
+    """An object is larger than what is to be fetched."""
+
+
+_GONE, _DENIED = {404, 410}, {400, 401, 403}
+_CODES = {"NoSuchKey": 404, "NoSuchBucket": 400, "404": 404, "403": 403, "400": 400, "PreconditionFailed": 412}
+_CODES |= {"ConditionalRequestConflict": 409, "NotImplemented": 501, "412": 412, "501": 501}
+_CODES |= dict.fromkeys(("InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"), 403)
+_CODES |= dict.fromkeys(("InvalidBucketName", "PermanentRedirect", "301"), 400)
+_KEYS = {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError"}
+_KEYS |= {"ProfileNotFound", "UnauthorizedSSOTokenError", "SSOTokenLoadError"}
+
+
+def failure_of(error: Exception, url: str) -> Exception:
+    """What a failed request means: FileNotFoundError, FileExistsError, NotImplementedError, StoreRefused, what may pass
+    (StoreUnreachable), or, of a defect, the error itself."""
+    code = _code(error)
+    status = _CODES.get(code, getattr(error, "status", None))
+    if isinstance(error, (InputError, TooManyBytes, FileExistsError, NotImplementedError)):
+        return error
+    if status in (409, 412):
+        return FileExistsError(17, "there is one", url)
+    if status == 501:
+        return NotImplementedError(url)
+    if status in _DENIED or isinstance(error, PermissionError) or type(error).__name__ in _KEYS:
+        remedy = BUCKET if "Bucket" in code else RIGHTS
+        refused = StoreRefused(f"the store refuses: {_said(error, code)}", file=url, remedy=remedy)
+        refused.code = code
+        return refused
+    if status in _GONE or isinstance(error, FileNotFoundError):
+        return FileNotFoundError(2, "no such object", url)
+    if isinstance(error, OSError) or _of_a_library(error):
+        message = f"the store can't be reached, or fails: {_said(error, code)}"
+        return StoreUnreachable(message, file=url, remedy=REACH)
+    return error
+
+
+def _code(error: BaseException) -> str:
+    """The store's own code of an error (``NoSuchKey``), of the error or of what it was raised from."""
+    for found in (error, error.__cause__):
+        response = getattr(found, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def _said(error: Exception, code: str) -> str:
+    text = str(error) or type(error).__name__
+    return redacted(f"{code}: {text}" if code and code not in text else text)
+
+
+def _of_a_library(error: Exception) -> bool:
+    """Whether a client of a store raised it: a lost connection, a torn answer."""
+    of = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
+    return bool(of & {"botocore", "aiobotocore", "aiohttp", "asyncio", "fsspec", "gcsfs", "azure", "urllib3"})
