@@ -39,8 +39,8 @@ def drawing(lines: Sequence[Line]) -> Figure:
         for axis, modality in zip(row, MODALITIES, strict=True):
             for line in (x for x in lines if not x.network or (x.network, x.train_missing) == (network, lacked)):
                 _draw(axis, line, modality, methods)
-            said = f"{network}: {modality} missing" + (f"\ntrained without {lacked}" if lacked else "")
-            axis.set_title(figure_text(said), fontsize=10)
+            trained_on = f"\ntrained without {lacked}" if lacked else ""
+            axis.set_title(figure_text(f"{network}: {modality} missing") + trained_on, fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy, %")
