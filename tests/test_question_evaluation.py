@@ -325,7 +325,9 @@ def test_methods_trained_at_several_rates_are_told_apart():
         return 0.8 - less - (less - gain) * rate / 100
 
     results = [
-        Result(m, "avst", 0, missing, rate, ALL, accuracy(less, gain, rate), 10, 5, 50, 2.0, 9.0, "run", by)
+        Result(
+            m, "avst", 0, missing, rate, ALL, accuracy(less, gain, rate), 10, 5, 50, 2.0, 9.0, "run", train_missing=by
+        )
         for by, less in lost.items()
         for m, gain in gained.items()
         for missing, rate in cases
