@@ -21,6 +21,7 @@ from tests.fixtures.asking import KINDS, RMM, asking_world, saved_run, settings
 from trainers.avqa.accuracy import ALL, scores
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, QuestionEvaluation
+from trainers.avqa.figure import drawing
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import draw, lost
 from trainers.avqa.predict import load_answerer
@@ -312,3 +313,36 @@ def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missin
     case = (missing, 100) if missing else ("none", 0)
     expected = figures(evaluated[1], runs["rmm"])[case]
     assert (len(right), sum(right) / len(right)) == (expected.samples, pytest.approx(expected.accuracy))
+
+
+def test_methods_trained_at_several_rates_are_told_apart():
+    """A line, a cell of the table and a panel for each; zero fill and the specialist are those of the same rate."""
+    cases = (("none", 0), ("audio", 50), ("audio", 100), ("visual", 50), ("visual", 100))
+    lost = {"": 0.0, "audio 15 %, visual 15 %": 0.1}
+    gained = {"zero": 0.0, "rmm": 0.2}
+
+    def accuracy(less: float, gain: float, rate: int) -> float:
+        return 0.8 - less - (less - gain) * rate / 100
+
+    results = [
+        Result(
+            m, "avst", 0, missing, rate, ALL, accuracy(less, gain, rate), 10, 5, 50, 2.0, 9.0, "run", train_missing=by
+        )
+        for by, less in lost.items()
+        for m, gain in gained.items()
+        for missing, rate in cases
+    ]
+    lines = summarise(results)
+    assert [(line.method, line.train_missing) for line in lines] == [(m, by) for by in lost for m in gained]
+    assert [line.accuracy["none", 0][ALL][0] for line in lines] == pytest.approx([0.8, 0.8, 0.7, 0.7])
+    assert lines[3].name == "avst rmm, trained without audio 15 %, visual 15 %"
+    text = markdown(lines, NOTES).splitlines()
+    assert text[0].startswith("| network | method | training clips lack | complete |")
+    assert text[5].startswith("| avst | rmm | audio 15 %, visual 15 % | 70.0 | 80.0 |")
+    assert text[5].split("|")[7].strip() == "200 %", "of the ten points that zero fill lost, trained at the same rate"
+    axes = drawing(lines).axes
+    assert [len(axis.get_lines()) for axis in axes] == [2] * 4
+    assert axes[2].get_title().endswith("trained without audio 15 %, visual 15 %")
+    assert list(axes[3].get_lines()[0].get_ydata()) == pytest.approx([65.0, 60.0])
+    plain = markdown([line for line in lines if not line.train_missing], NOTES)
+    assert "training clips lack" not in plain

@@ -12,7 +12,7 @@ from configs.backbone import load_backbone
 from shards.errors import InputError
 from shards.schema import DatasetInfo
 from tests.test_study import made, of_kind
-from trainers.avqa.config import AVQAConfig
+from trainers.avqa.config import AVQAConfig, TrainMissing
 from trainers.tracking import Store
 from tuning.question_study import QuestionStudyConfig, check
 from tuning.study import main
@@ -99,7 +99,8 @@ def test_a_row_starts_from_another_rows_run_of_its_network_and_seed(tmp_path):
     }
     starts = {name: run.start for name, run in runs.items() if run.start is not None}
     assert starts == {
-        (network, seed, "frozen"): (network, seed, "zero") for network, seed in (("avst", 3), ("avst", 4), ("avsd", 0))
+        (network, seed, None, "frozen"): (network, seed, None, "zero")
+        for network, seed in (("avst", 3), ("avst", 4), ("avsd", 0))
     }
     assert {*starts.values()} <= {*runs}
     assert all(runs[name].config.freeze == ("network",) for name in starts)
@@ -107,6 +108,20 @@ def test_a_row_starts_from_another_rows_run_of_its_network_and_seed(tmp_path):
         rows["frozen"]["start"] = start
         with pytest.raises(InputError, match=f"no row '{start}' to start from"):
             load_config(QuestionStudyConfig, preset(tmp_path, rows=rows))
+
+
+@unit
+def test_every_row_is_trained_at_every_rate_of_missing_training_clips(tmp_path):
+    config = load_config(QuestionStudyConfig, preset(tmp_path, train_rates=[0, 30], networks={"avst": {}}))
+    found = [(run.name, run.config.train_missing) for run in config.runs(data="d", questions="q")]
+    names = [("avst", 0, rate, row) for rate in (0, 30) for row in ROWS]
+    assert [name for name, _ in found] == names
+    lacking = TrainMissing(audio=15, visual=15, balanced=True)
+    assert [missing.rates for _, missing in found] == [{"audio": 0, "visual": 0}] * 2 + [lacking.rates] * 2
+    assert found[2][1] == lacking
+    for rate in (15, 102):
+        with pytest.raises(InputError, match=f"train_rates.*not {rate}"):
+            load_config(QuestionStudyConfig, preset(tmp_path, train_rates=[rate]))
 
 
 @unit

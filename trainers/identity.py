@@ -28,6 +28,8 @@ LATER_FIELDS: dict[str, Any] = {
     "stream": False,
     "lanes": LANES,
     "shuffle_buffer": SHUFFLE_BUFFER,
+    "train_missing": {"audio": 0, "visual": 0, "balanced": False, "both": False, "seed": 0},
+    "train_rates": [],
 }
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes
@@ -55,10 +57,12 @@ def content_settings(config: Config) -> dict[str, Any]:
     `EXECUTION_FIELDS`, and without `LATER_FIELDS` that say what was always computed."""
     found = _without_paths(config, config_to_dict(config))
     return {
-        name: value
-        for name, value in found.items()
-        if name not in EXECUTION_FIELDS and not (name in LATER_FIELDS and value == LATER_FIELDS[name])
+        name: value for name, value in found.items() if name not in EXECUTION_FIELDS and not _said_before(name, value)
     }
+
+
+def _said_before(name: str, value: Any) -> bool:
+    return name in LATER_FIELDS and value == LATER_FIELDS[name]
 
 
 def _without_paths(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +77,8 @@ def _without_paths(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_identity(config: Config) -> str:
     """12 hex digits of a study's or sweep's config, with the content of its paths in their place."""
-    return digest([type(config).__qualname__, _with_content(config, config_to_dict(config))])
+    found = _with_content(config, config_to_dict(config))
+    return digest([type(config).__qualname__, {k: v for k, v in found.items() if not _said_before(k, v)}])
 
 
 def _with_content(config: Config, plain: Mapping[str, Any]) -> dict[str, Any]:

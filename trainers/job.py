@@ -67,7 +67,7 @@ class Job:
         return all(has_checkpoint(self.folder / name) for name in self.recipe.checkpoints(self.config))
 
     def begin(self) -> None:
-        """Make the folder and its config.json, which lists the commits that the run was computed by."""
+        """Make the folder, its config.json, which lists the commits that the run was computed by, and `files`."""
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         before = read_record(self.folder)
@@ -85,6 +85,8 @@ class Job:
         record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
         with write_errors(self.folder):
             write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
+            for name, text in self.fingerprints.files.items():
+                write_text(self.folder / name, text)
 
 
 def prepare(config: TrainConfig, runs: Path) -> Job:

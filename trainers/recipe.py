@@ -7,7 +7,7 @@ training: its config, its stages, what they start from. Neither record knows Ray
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,11 +39,13 @@ class Fingerprints:
         data: sha256 of the shards' dataset.json, with the questions' where there are any.
         start: sha256 of the weights that it starts from, None where it starts fresh.
         notes: what the user should know before training begins.
+        files: by name, text that goes into the run's folder: what was drawn of these.
     """
 
     data: str
     start: str | None
     notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import pydantic
@@ -46,7 +47,7 @@ class ClassificationStudyConfig(Config):
         return build_recipe(f"recipes.{name}", {**self.recipes[name], **more}, name)
 
 
-RunName = tuple[str, int, str]  # network, seed, row
+RunName = tuple[str, int, int | None, str]  # network, seed, training rate, row
 
 
 class StudyRun(NamedTuple):
@@ -54,7 +55,7 @@ class StudyRun(NamedTuple):
 
     Attributes:
         config: of the run; `network_from` is left to be set where it starts from another one.
-        name: network, seed and row of the study.
+        name: network, seed, training rate and row of the study.
         start: name of the run that it starts from, if any.
     """
 
@@ -71,8 +72,10 @@ class QuestionStudyConfig(QuestionData):
         seeds: every row is trained once per seed.
         training: settings that all runs share, over the defaults of `avqa`.
         networks: by name of the network, settings over `training`; `seeds` there replaces the seeds.
+        train_rates: percent of the training clips that lack a modality, half of them the sound, half the picture
+            (`train_missing`, balanced); every row is trained at each. None given: as the rows say.
         rows: by name in the tables, settings over those of the network; `label` there is another name, `start` the
-            row from whose run, of the same network and seed, this one's network starts (`network_from`).
+            row from whose run, of the same network, seed and rate, this one's network starts (`network_from`).
         evaluate: settings over the defaults of `trainers.avqa.config.QuestionEvaluation`.
     """
 
@@ -81,7 +84,15 @@ class QuestionStudyConfig(QuestionData):
     training: dict[str, Any] = pydantic.Field(default_factory=dict)
     networks: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
     rows: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+    train_rates: tuple[int, ...] = ()
     evaluate: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("train_rates")
+    @classmethod
+    def _halves(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [rate for rate in rates if rate % 2 or not 0 <= rate <= 100]:
+            raise ValueError(f"a rate is even, as half of the clips lack either modality, and 0 to 100, not {wrong[0]}")
+        return rates
 
     @pydantic.model_validator(mode="after")
     def _starts_are_rows(self) -> QuestionStudyConfig:
@@ -94,7 +105,7 @@ class QuestionStudyConfig(QuestionData):
         return self
 
     def runs(self, **given: Any) -> Iterator[StudyRun]:
-        """Every run: network by network, seed by seed, row by row.
+        """Every run: network by network, seed by seed, rate by rate, row by row.
 
         Raises:
             InputError: a setting that `avqa` has not, naming its place in the study.
@@ -102,14 +113,21 @@ class QuestionStudyConfig(QuestionData):
         for network, own in self.networks.items():
             seeds = own.get("seeds", self.seeds)
             shared = laid_over(self.training, {k: v for k, v in own.items() if k != "seeds"})
-            for seed in seeds:
-                for row, settings in self.rows.items():
-                    settings = dict(settings)
-                    start = settings.pop("start", None)
-                    values = laid_over({"network": network, "label": row, **shared}, settings)
-                    where = f"networks.{network} with rows.{row}"
-                    config = config_at(where, AVQAConfig, {**values, **given, "seed": seed})
-                    yield StudyRun(config, (network, seed, row), None if start is None else (network, seed, start))
+            for seed, rate, (row, settings) in product(seeds, self.train_rates or (None,), self.rows.items()):
+                settings = dict(settings)
+                start = settings.pop("start", None)
+                values = laid_over({"network": network, "label": row, **shared}, settings)
+                if rate is not None:
+                    values = laid_over(values, {"train_missing": half_of_each(rate)})
+                where = f"networks.{network} with rows.{row}"
+                config = config_at(where, AVQAConfig, {**values, **given, "seed": seed})
+                of = (network, seed, rate)
+                yield StudyRun(config, (*of, row), None if start is None else (*of, start))
+
+
+def half_of_each(rate: int) -> dict[str, Any]:
+    """`train_missing` where `rate` percent of the clips lack a modality, half of them either."""
+    return {"audio": rate // 2, "visual": rate // 2, "balanced": True}
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

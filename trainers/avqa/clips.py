@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate, repeat
+from itertools import accumulate, compress, repeat
 from math import prod
 from mmap import PAGESIZE
 from pathlib import Path
@@ -31,7 +31,28 @@ from trainers.config import TrainConfig
 from trainers.data import at_hand
 
 ALL_STEPS = StepChoice()
+Channels = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each
 RESIDENT = 10**9  # bytes of shards up to which they are kept in memory unless told otherwise
+
+
+def scale_of_left(clips: Clips, numbers: Iterable[int], present: np.ndarray) -> Scale:
+    """The statistics of those clips, of what of them is `present` (bool [clips, 2]) alone."""
+    found = {m: _measured(clips, m, [n for n in numbers if present[n, i]]) for i, m in enumerate(MODALITIES)}
+    return Scale(found["audio"], found["visual"])
+
+
+def _measured(clips: Clips, modality: Modality, numbers: Sequence[int]) -> Channels:
+    """Mean and deviation of each channel over all rows, in double precision."""
+    width = clips.shapes[modality][-1]
+    if not numbers:
+        return _values(None, width)
+    total, squares, rows = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64), 0
+    for number in numbers:
+        x = clips.features(modality, [number]).double().flatten(0, -2)
+        total, squares, rows = total + x.sum(dim=0), squares + x.square().sum(dim=0), rows + len(x)
+    mean = total / rows
+    deviation = (squares / rows - mean.square()).clamp_min(0).sqrt()
+    return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
 def scale_of(info: DatasetInfo, standardise: bool = True) -> Scale:
@@ -43,7 +64,7 @@ def scale_of(info: DatasetInfo, standardise: bool = True) -> Scale:
     return Scale(_values(found.audio, spec.audio), _values(found.visual, spec.visual))
 
 
-def _values(of: Statistics | None, width: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _values(of: Statistics | None, width: int) -> Channels:
     return (of.mean, of.std) if of is not None else ((0.0,) * width, (1.0,) * width)
 
 
@@ -106,7 +127,7 @@ class Clips:
         self._kept: dict[Modality, Tensor] = {}
         if size < RESIDENT if resident is None else resident:
             self._kept = {m: huge_empty(len(self.present), *s, dtype=self.dtype) for m, s in self.shapes.items()}
-        self._read, self._buffers = set[int](), Buffers(self.dtype)
+        self._read, self._buffers = {m: set[int]() for m in MODALITIES}, Buffers(self.dtype)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -128,17 +149,17 @@ class Clips:
     def __contains__(self, clip: str) -> bool:
         return clip in self.number
 
-    def left(self, clip: str, absent: Modality | None = None) -> bool:
+    def left(self, clip: str, *absent: Modality | None) -> bool:
         """Whether the clip has anything besides `absent`."""
         there = zip(MODALITIES, self.present[self.number[clip]], strict=True)
-        return any(present and m != absent for m, present in there)
+        return any(present and m not in absent for m, present in there)
 
-    def load(self, clips: Iterable[int]) -> None:
-        """Read clips now, if they are to be kept in memory: loader processes then share them."""
-        if self._kept and (new := sorted(set(clips) - self._read)):
-            for m, features in self._kept.items():
-                self._copy(m, new, [features[clip].numpy() for clip in new])
-            self._read.update(new)
+    def load(self, modality: Modality, clips: Iterable[int]) -> None:
+        """Read a modality of clips now, if it is to be kept in memory: loader processes then share it."""
+        if self._kept and (new := sorted(set(clips) - self._read[modality])):
+            features = self._kept[modality]
+            self._copy(modality, new, [features[clip].numpy() for clip in new])
+            self._read[modality].update(new)
             self.close()
 
     def close(self) -> None:
@@ -146,20 +167,25 @@ class Clips:
         for data in self._splits:
             data.close()
 
-    def features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
-        """Features of one modality, [B, ...] as stored; NaN for a clip that lacks it."""
+    def features(self, modality: Modality, clips: Sequence[int], there: np.ndarray | None = None) -> Tensor:
+        """Features of one modality, [B, ...] as stored; NaN for a clip that lacks it, or is not `there` (bool [B]): of
+        those nothing is read."""
         out = self._buffers.empty(len(clips), *self.shapes[modality])
-        if self._kept:
-            self.load(clips)
-            return torch.index_select(self._kept[modality], 0, torch.tensor(clips), out=out)
-        self._copy(modality, clips, out.numpy())
+        there = np.ones(len(clips), dtype=bool) if there is None else there
+        if not self._kept:
+            self._copy(modality, [clip if has else None for clip, has in zip(clips, there, strict=True)], out.numpy())
+            return out
+        self.load(modality, compress(clips, there))
+        torch.index_select(self._kept[modality], 0, torch.tensor(clips), out=out)
+        if not there.all():
+            out[torch.from_numpy(~there)] = torch.nan  # in place of memory that was never filled
         return out
 
     def frames(self, clips: Sequence[int], steps: Sequence[int]) -> Tensor:
         """One visual step of each clip, [B, R, Dv]; no more than these are read."""
         out = self._buffers.empty(len(clips), *self.shapes["visual"][1:])
         if self._kept:
-            self.load(clips)
+            self.load("visual", clips)
             rows = torch.tensor(clips) * self.spec.steps + torch.tensor(steps)
             return torch.index_select(self._kept["visual"].flatten(0, 1), 0, rows, out=out)
         self._copy("visual", clips, out.numpy(), steps)
@@ -168,12 +194,13 @@ class Clips:
     def _copy(
         self,
         modality: Modality,
-        clips: Sequence[int],
+        clips: Sequence[int | None],
         out: Iterable[np.ndarray],
         steps: Iterable[int | None] = repeat(None),
     ) -> None:
-        """Features of each clip, or one step of them, into the arrays of `out`, in order."""
-        views = [self._views(modality, clip, step) for clip, step in zip(clips, steps, strict=False)]
+        """Features of each clip, or one step of them, into the arrays of `out`, in order; NaN for None."""
+        asked = zip(clips, steps, strict=False)
+        views = [None if clip is None else self._views(modality, clip, step) for clip, step in asked]
         for room, those in zip(out, views, strict=True):  # all views first: the disk reads them side by side
             if those is None:
                 room.fill(np.nan)

@@ -23,6 +23,48 @@ RECORDED = {"rmmr": 1.0, "ave": 1.0, "match": 0.5}  # in each record of an earli
 Part = Literal["network", "recovery"]
 
 
+class TrainMissing(Config):
+    """What training clips are made to lack, as if it had never been recorded: a seeded table, nested in the rates.
+
+    Attributes:
+        audio, visual: percent of the clips (of those that have both) that lack it; what is missing is never read.
+        balanced: exactly so many clips (rounded down), equally many of either, in place of a draw for each clip.
+        both: a clip may lack both, and is left out of training then; otherwise none does.
+        seed: of the table, with the clip's id.
+    """
+
+    audio: int = pydantic.Field(default=0, ge=0, le=100)
+    visual: int = pydantic.Field(default=0, ge=0, le=100)
+    balanced: bool = False
+    both: bool = False
+    seed: int = 0
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.balanced and self.audio != self.visual:
+            raise ValueError(
+                f"balanced: as many lack either, so audio ({self.audio}) and visual ({self.visual}) are equal"
+            )
+        if not self.both and (total := self.audio + self.visual) > 100:
+            raise ValueError(f"{total} % of the clips can't lack one modality alone; at most 100, or both=true")
+        return self
+
+    @property
+    def rates(self) -> dict[Modality, int]:
+        """Percent by modality."""
+        return {"audio": self.audio, "visual": self.visual}
+
+    @property
+    def taken(self) -> bool:
+        """Whether anything is."""
+        return any(self.rates.values())
+
+    @property
+    def said(self) -> str:
+        """In tables: "" for nothing, "audio 15 %, visual 15 %"."""
+        return ", ".join(f"{m} {rate} %" for m, rate in self.rates.items() if rate)
+
+
 def check_sizes(kind: type, sizes: Mapping[str, Any]) -> None:
     """Refuse a size that `kind` is not built with.
 
@@ -54,6 +96,7 @@ class QuestionConfig(TrainConfig):
             6, ..., 54, as AVST's loader takes them).
         standardise: features to mean 0 and deviation 1 per channel of the train split; the published loaders do not.
         resident: keep all features in memory; None: when the shards are below a GB.
+        train_missing: what training clips are made to lack (validation clips lack nothing by it).
         memorise: slots start from training samples instead of N(0, 1) (ours). Such slots are each other's
             noise: on drawn ensembles the RMMR of unseen clips was 2.8 after four epochs, from N(0, 1) 2.1,
             where the mean has 2.0.
@@ -68,6 +111,7 @@ class QuestionConfig(TrainConfig):
     steps_at: StepRule = "middles"
     standardise: bool = True
     resident: bool | None = None
+    train_missing: TrainMissing = TrainMissing()
     memorise: bool = False
     weights: dict[str, float] = pydantic.Field(default_factory=dict)
     batch_size: int = pydantic.Field(default=32, ge=1)

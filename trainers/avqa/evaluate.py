@@ -40,7 +40,7 @@ from trainers.avqa.protocol import (
     scored_cases,
     scored_of,
 )
-from trainers.avqa.results import CONDITIONS, Line, Result, markdown, summarise
+from trainers.avqa.results import CONDITIONS, Line, Result, line_name, markdown, summarise
 from trainers.avqa.uncertainty import BASELINES, SETS, cost_points, within_intervals
 from trainers.calibration import Calibration, fingerprints, read_calibration
 from trainers.comparing import Comparison
@@ -209,7 +209,7 @@ def _judged(
     predictor: QuestionPredictor, missing: Modality | None, found: Answers, calibration: Calibration | None
 ) -> Iterator[Judged]:
     config = predictor.config
-    name = f"{config.network} {config.method}"
+    name = line_name(config.network, config.method, config.train_missing.said)
     return judged((name, "", config.seed, _condition(missing), predictor.run.folder.name), found, calibration)
 
 
@@ -217,7 +217,7 @@ def _refuse_twins(predictors: Sequence[QuestionPredictor]) -> None:
     """Repetitions differ in their seed; other runs of one name would be averaged into it."""
     seen: dict[tuple, QuestionPredictor] = {}
     for p in predictors:
-        name = (p.config.network, p.config.method, p.config.absent, p.config.seed)
+        name = (p.config.network, p.config.method, p.config.train_missing.said, p.config.absent, p.config.seed)
         if (twin := seen.setdefault(name, p)) is not p:
             called = f"'{p.config.method}' on {p.config.network} with seed {p.config.seed}"
             message = f"is {called}, and so is {twin.run.folder.name}"

@@ -27,19 +27,20 @@ def figure(lines: Sequence[Line], path: Path) -> None:
 
 
 def drawing(lines: Sequence[Line]) -> Figure:
-    """One row per network, a line per method, its interval of 95 % as a band."""
+    """One row per network and what its training clips lacked, a line per method, its interval of 95 % as a band."""
     from matplotlib.figure import Figure
 
-    networks = list(dict.fromkeys(line.network for line in lines if line.network))
+    trained = list(dict.fromkeys((x.network, x.train_missing) for x in lines if x.network))
     methods = [m for m in dict.fromkeys(x.method for x in lines if x.network) if m not in LOOKS]
-    size = (9.0, 3.1 * len(networks) + 0.9)
+    size = (9.0, 3.1 * len(trained) + 0.9)
     fig = Figure(figsize=size, layout="constrained")
-    axes = fig.subplots(len(networks), 2, squeeze=False, sharex=True, sharey="row")
-    for row, network in zip(axes, networks, strict=True):
+    axes = fig.subplots(len(trained), 2, squeeze=False, sharex=True, sharey="row")
+    for row, (network, lacked) in zip(axes, trained, strict=True):
         for axis, modality in zip(row, MODALITIES, strict=True):
-            for line in (x for x in lines if x.network in (network, "")):
+            for line in (x for x in lines if not x.network or (x.network, x.train_missing) == (network, lacked)):
                 _draw(axis, line, modality, methods)
-            axis.set_title(figure_text(f"{network}: {modality} missing"), fontsize=10)
+            trained_on = f"\ntrained without {lacked}" if lacked else ""
+            axis.set_title(figure_text(f"{network}: {modality} missing") + trained_on, fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy, %")

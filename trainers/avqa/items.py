@@ -6,8 +6,8 @@ rows of a visual step, Dv width, L words, A answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from shards.errors import InputError
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips
 from trainers.data import Items
+
+NOTHING: Mapping[str, Sequence[Modality]] = {}  # is what each clip lacks
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class AnswerableQuestions:
         kept = {q.id for q in there}
         return cls(there, tuple(q.id for q in mine if q.id not in kept))
 
+    def about(self, clips: Container[str]) -> AnswerableQuestions:
+        """Those about these clips; the others count as neither asked nor lost."""
+        return replace(self, questions=tuple(q for q in self.questions if q.clip in clips))
+
 
 def longest(questions: Sequence[Question]) -> int:
     """Words of the longest question."""
@@ -69,6 +75,11 @@ class QuestionItems(Items):
         seed: of the negative frames.
         absent: a modality that is taken away from every clip.
         negatives: draw a frame of another clip for every time step (AVST's match loss).
+        lacks: by clip, what is taken away from it; frames of other clips are those that are left.
+
+    Attributes:
+        present: which modalities of each clip of `clips` are there in these items, bool [clips, 2]; no others are
+            read.
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class QuestionItems(Items):
         seed: int = 0,
         absent: Modality | None = None,
         negatives: bool = False,
+        lacks: Mapping[str, Sequence[Modality]] = NOTHING,
     ):
         self.clips, self.questions, self.seed, self.absent = clips, questions, seed, absent
         self.words = torch.tensor([vocabulary.encode(q.question, words) for q in questions])
@@ -91,16 +103,18 @@ class QuestionItems(Items):
         if any(q.choices is not None for q in questions):
             self.allowed = torch.tensor([vocabulary.allowed(q) for q in questions])
         self.numbers = [clips.number[q.clip] for q in questions]
+        self.present = present_in(clips, absent, lacks)
         self._pictures: np.ndarray | None = None
         if negatives:
             asked = np.array([clips.number[clip] for clip in sorted({q.clip for q in questions})])
-            self._pictures = asked[clips.present[asked, MODALITIES.index("visual")]]
+            self._pictures = asked[self.present[asked, MODALITIES.index("visual")]]
             self._places = {number: place for place, number in enumerate(self._pictures.tolist())}
             if len(self._pictures) < 2:
                 message = "negative frames need two clips with pictures"
-                remedy = "train on more clips, or a network without a match loss"
+                remedy = "train on more clips with pictures, or without the match loss (weights.match=0)"
                 raise InputError(message, file=clips.folder, remedy=remedy)
-        clips.load(self.numbers)
+        for column, m in enumerate(MODALITIES):
+            clips.load(m, [number for number in self.numbers if self.present[number, column]])
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -113,9 +127,7 @@ class QuestionItems(Items):
     def batch(self, positions: Sequence[int]) -> AVQABatch:
         """The questions at these positions, features as stored."""
         index, clips = torch.tensor(positions), [self.numbers[i] for i in positions]
-        present = torch.from_numpy(self.clips.present[clips])
-        if self.absent is not None:
-            present[:, MODALITIES.index(self.absent)] = False
+        present = torch.from_numpy(self.present[clips])
         return AVQABatch(
             self._features("audio", clips),
             self._features("visual", clips),
@@ -128,10 +140,7 @@ class QuestionItems(Items):
         )
 
     def _features(self, modality: Modality, clips: Sequence[int]) -> Tensor:
-        if modality != self.absent:
-            return self.clips.features(modality, clips)
-        shape = (len(clips), *self.clips.shapes[modality])
-        return torch.full(shape, float("nan"), dtype=self.clips.torch_dtype)
+        return self.clips.features(modality, clips, self.present[clips, MODALITIES.index(modality)])
 
     def _negative(self, positions: Sequence[int]) -> Tensor | None:
         """For every time step a frame of another clip, [B, T, R, Dv]."""
@@ -150,3 +159,13 @@ class QuestionItems(Items):
         if own is not None:
             drawn += drawn >= own
         return pictures[drawn], step
+
+
+def present_in(clips: Clips, absent: Modality | None, lacks: Mapping[str, Sequence[Modality]]) -> np.ndarray:
+    """What is there at the clips' source, without `absent` and without what each one lacks, bool [clips, 2]."""
+    out = clips.present.copy()
+    if absent is not None:
+        out[:, MODALITIES.index(absent)] = False
+    for clip, gone in lacks.items():
+        out[clips.number[clip], [MODALITIES.index(m) for m in gone]] = False
+    return out

@@ -26,7 +26,7 @@ from trainers.avqa.clips import Clips
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.masks import Draws, draw, lost
 from trainers.avqa.predict import QuestionPredictor
-from trainers.avqa.results import Result, condition_of
+from trainers.avqa.results import Result, condition_of, line_name
 from trainers.data import batches
 from trainers.resources import Stopwatch
 from trainers.scored import Samples, Scored
@@ -182,6 +182,7 @@ def results_of(
         "trained": predictor.trained,
         "parameters": predictor.parameters,
         "run": run.folder.name,
+        "train_missing": config.train_missing.said,
         **run.cost(),
     }
     return list(_figures(protocol, cases, says))
@@ -190,7 +191,7 @@ def results_of(
 def scored_of(predictor: QuestionPredictor, cases: Sequence[AnsweredCase]) -> list[Scored]:
     """The same answers, as intervals and differences are computed from them."""
     config = predictor.config
-    line = f"{config.network} {config.method}"
+    line = line_name(config.network, config.method, config.train_missing.said)
     return [
         Scored(line, config.seed, case.condition, case.right, case.counted, config.network, config.method,
                predictor.run.folder.name, kept=not case.follows)

@@ -43,6 +43,7 @@ class Result:
         train_seconds: of all epochs, as its logs tell: wall clock, without validation, features and what it starts
             from.
         inference_seconds: for an answer, the median over the evaluation's batches.
+        train_missing: what its training clips were made to lack, "" for nothing.
     """
 
     method: str
@@ -62,16 +63,23 @@ class Result:
     high: float = math.nan
     train_seconds: float = math.nan
     inference_seconds: float = math.nan
+    train_missing: str = ""
 
     @property
     def line(self) -> str:
         """Name of the line that it belongs to."""
-        return f"{self.network} {self.method}".strip()
+        return line_name(self.network, self.method, self.train_missing)
 
     @property
     def condition(self) -> str:
         """As confidence and differences name it: "complete", "audio_missing", "audio_missing_40"."""
         return condition_of(self.missing, self.rate)
+
+
+def line_name(network: str, method: str, train_missing: str) -> str:
+    """Network and method, and what training clips lacked."""
+    name = f"{network} {method}".strip()
+    return f"{name}, trained without {train_missing}" if train_missing else name
 
 
 def condition_of(missing: str, rate: int) -> str:
@@ -90,6 +98,7 @@ class Line:
         intervals: case -> kind of question -> interval of 95 % of the mean.
         train_seconds: mean and standard deviation.
         answer_seconds: by case, for an answer.
+        train_missing: as of `Result`.
     """
 
     method: str
@@ -103,16 +112,18 @@ class Line:
     intervals: Mapping[Case, Mapping[str, Interval]] = field(default_factory=dict)
     train_seconds: Spread = UNKNOWN
     answer_seconds: Mapping[Case, float] = field(default_factory=dict)
+    train_missing: str = ""
 
     @property
     def name(self) -> str:
-        """Network and method, as MLflow and reports name it."""
-        return f"{self.network} {self.method}".strip()
+        """Network and method, as MLflow and reports name it, and what training clips lacked."""
+        return line_name(self.network, self.method, self.train_missing)
 
     @property
     def params(self) -> dict[str, Any]:
         """Of its MLflow run."""
-        return {"network": self.network, "method": self.method, "seeds": self.seeds}
+        lacked = {"train_missing": self.train_missing} if self.train_missing else {}
+        return {"network": self.network, "method": self.method, "seeds": self.seeds, **lacked}
 
     def mean(self, case: Case, kind: str = ALL) -> float | None:
         """Mean accuracy, None where it was not judged."""
@@ -156,17 +167,18 @@ class Line:
 
 
 def summarise(results: Sequence[Result]) -> list[Line]:
-    """Means and standard deviations over seeds, one line per network and method, in order of appearance.
+    """Means and standard deviations over seeds, one line per network, method and what training clips lacked, in order
+    of appearance.
 
     The two specialists of a network are one line: each has its own modality's cases.
     """
-    groups: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.network, result.method), []).append(result)
+        groups.setdefault((result.network, result.method, result.train_missing), []).append(result)
     return [_line(*key, group) for key, group in groups.items()]
 
 
-def _line(network: str, method: str, results: Sequence[Result]) -> Line:
+def _line(network: str, method: str, train_missing: str, results: Sequence[Result]) -> Line:
     figures: dict[Case, dict[str, list[float]]] = {}
     for r in results:
         figures.setdefault((r.missing, r.rate), {}).setdefault(r.kind, []).append(r.accuracy)
@@ -190,6 +202,7 @@ def _line(network: str, method: str, results: Sequence[Result]) -> Line:
         intervals,
         spread(list(trained.values())),
         {case: statistics.fmean(values) for case, values in seconds.items()},
+        train_missing,
     )
 
 
@@ -212,25 +225,34 @@ def markdown(lines: Sequence[Line], notes: Mapping[str, Any], between: Sequence[
 
 
 def _overview(lines: Sequence[Line]) -> str:
-    head = ["network", "method", "complete"]
+    head = [*_named(lines), "complete"]
     for name in list(CASES)[1:]:
         head += [name, "to specialist", "regained"]
     head += ["parameters", "s/epoch", "peak MiB"]
     body = []
     for line in lines:
-        cells = [line.network, line.method, _cell(line, COMPLETE)]
-        zero, special = _of(lines, line.network, ZERO), _of(lines, line.network, SPECIALIST)
+        cells = [*_names(line, lines), _cell(line, COMPLETE)]
+        zero, special = _beside(line, ZERO, lines), _beside(line, SPECIALIST, lines)
         for case in list(CASES.values())[1:]:
             cells += [_cell(line, case), _gap(line, special, case), _percent(regained(line, zero, case))]
         cost = [f"{line.parameters:,}", f"{line.epoch_seconds:.1f}", f"{line.peak_memory_mb:.0f}"]
         body.append(cells + (cost if line.network else [""] * 3))
-    return markdown_table(head, body, 2)
+    return markdown_table(head, body, len(_named(lines)))
 
 
-def _of(lines: Sequence[Line], network: str, method: str) -> Line | None:
-    """That line of a network, or of the one that it is a variant of."""
-    known = {x.network: x for x in lines if x.network and x.method == method}
-    base = varied_network(network, known)
+def _named(lines: Sequence[Line]) -> list[str]:
+    """Heads of what names a line: without that of the training clips where none lacked anything."""
+    return ["network", "method", *(["training clips lack"] if any(x.train_missing for x in lines) else [])]
+
+
+def _names(line: Line, lines: Sequence[Line]) -> list[str]:
+    return [line.network, line.method, line.train_missing][: len(_named(lines))]
+
+
+def _beside(line: Line, method: str, lines: Sequence[Line]) -> Line | None:
+    """Another method on the same network, or on the one that it is a variant of, trained on the same clips."""
+    known = {x.network: x for x in lines if x.network and (x.method, x.train_missing) == (method, line.train_missing)}
+    base = varied_network(line.network, known)
     return None if base is None else known[base]
 
 
@@ -269,8 +291,9 @@ def _by_kind(lines: Sequence[Line], case: Case) -> str:
     judged = [line for line in lines if case in line.accuracy]
     kinds = list(dict.fromkeys(kind for line in judged for kind in line.accuracy[case]))
     averages = [average(name) for name in FAMILIES]
-    head = ["network", "method", *(f"**{k}**" if k in averages or k == ALL else k for k in kinds)]
-    return markdown_table(head, [[x.network, x.method, *(_cell(x, case, k) for k in kinds)] for x in judged], 2)
+    head = [*_named(lines), *(f"**{k}**" if k in averages or k == ALL else k for k in kinds)]
+    body = [[*_names(x, lines), *(_cell(x, case, k) for k in kinds)] for x in judged]
+    return markdown_table(head, body, len(_named(lines)))
 
 
 def _cell(line: Line, case: Case, kind: str = ALL) -> str:

@@ -14,14 +14,16 @@ from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
+from models.avqa.scale import Scale
 from models.backbone import weights_fingerprint
 from models.settings import Modality
 from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Vocabulary, load_questions
-from trainers.avqa.clips import Clips, scale_of
+from trainers.avqa.clips import Clips, scale_of, scale_of_left
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig
-from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest
+from trainers.avqa.items import AnswerableQuestions, QuestionItems, longest, present_in
+from trainers.avqa.missing import NO_TABLE, TABLE_FILE, TrainTable
 from trainers.avqa.objective import AnswerLoss, OwnLosses
 from trainers.avqa.warm_start import (
     KIND,
@@ -29,6 +31,7 @@ from trainers.avqa.warm_start import (
     check_reading,
     fill_bank,
     memorise,
+    no_complete_clip,
     published_start,
     start_from_runs,
     start_runs,
@@ -48,6 +51,7 @@ class World:
             starts from, its own.
         words: length of a question.
         absent: a modality that is taken away from every clip.
+        table: what is taken away from each training clip.
     """
 
     clips: Clips
@@ -56,6 +60,7 @@ class World:
     vocabulary: Vocabulary
     words: int
     absent: Modality | None = None
+    table: TrainTable = NO_TABLE
 
     @classmethod
     def of(cls, config: QuestionConfig, absent: Modality | None = None) -> World:
@@ -67,6 +72,9 @@ class World:
         clips = Clips(config.data, config.resident, config.choice)
         questions = load_questions(config.questions)
         train = AnswerableQuestions.of(questions, "train", clips, absent)
+        table = TrainTable.of(config.train_missing, [q.clip for q in train.questions], clips)
+        if table:
+            train = train.about(table.left(clips, absent))
         validates = any(q.split == "val" for q in questions)
         val = AnswerableQuestions.of(questions, "val", clips, absent) if validates else None
         if (published := published_start(config)) is not None:
@@ -74,11 +82,35 @@ class World:
             vocabulary, words = Vocabulary.model_validate(published["vocabulary"]), published["words"]
         else:
             vocabulary, words = Vocabulary.of(questions), longest([q for q in questions if q.split == "train"])
-        return cls(clips, train, val, vocabulary, config.words or words, absent)
+        return cls(clips, train, val, vocabulary, config.words or words, absent, table)
 
-    def items(self, seed: int, asked: AnswerableQuestions, negatives: bool = False) -> QuestionItems:
-        """Questions as items of this run."""
-        return QuestionItems(self.clips, asked.questions, self.vocabulary, self.words, seed, self.absent, negatives)
+    def require_complete(self, remedy: str) -> None:
+        """Refuse training clips of which none has both modalities.
+
+        Raises:
+            InputError: none has.
+        """
+        present = present_in(self.clips, self.absent, self.table.lacks)
+        if not any(present[self.clips.number[q.clip]].all() for q in self.train.questions):
+            raise no_complete_clip(self.clips, remedy)
+
+    def train_items(self, seed: int, negatives: bool = False) -> QuestionItems:
+        """The train questions as items of this run."""
+        asked, lacks = self.train.questions, self.table.lacks
+        return QuestionItems(self.clips, asked, self.vocabulary, self.words, seed, self.absent, negatives, lacks)
+
+    def val_items(self, seed: int) -> QuestionItems | None:
+        """The validation questions, from whose clips the table takes nothing."""
+        if self.val is None:
+            return None
+        return QuestionItems(self.clips, self.val.questions, self.vocabulary, self.words, seed, self.absent)
+
+    def scale(self, config: QuestionConfig) -> Scale:
+        """Of the training clips, measured anew where some of it counts as missing."""
+        if not self.table or not config.standardise:
+            return scale_of(self.clips.info, config.standardise)
+        items = self.train_items(config.seed)
+        return scale_of_left(self.clips, sorted(set(items.numbers)), items.present)
 
     @property
     def sizes(self) -> tuple[FeatureSpec, int, int]:
@@ -94,9 +126,9 @@ def answer_stages(config: AVQAConfig) -> list[Stage]:
             nothing that could train.
     """
     world = World.of(config, config.absent)
-    answerer = _build(config, world, _answer_design(config, world))
+    answerer = _build(config, world, _answer_design(config, world), world.scale(config))
     objective = AnswerLoss(answerer, config.taken, config.weights, config.freeze, config.alternate_missing)
-    train = world.items(config.seed, world.train, config.absent is None and _needs_negatives(config))
+    train = world.train_items(config.seed, config.absent is None and _needs_negatives(config))
     if config.memorise:
         memorise(answerer, train)
     fill_bank(answerer, train)
@@ -111,8 +143,9 @@ def recovery_stages(config: RecoveryConfig) -> list[Stage]:
         InputError: data or questions missing, sizes that can't be, or nothing that could train.
     """
     world = World.of(config)
-    answerer = _build(config, world, _recovery_design(config, world))
-    train = world.items(config.seed, world.train)
+    world.require_complete("train the method together with a network")
+    answerer = _build(config, world, _recovery_design(config, world), world.scale(config))
+    train = world.train_items(config.seed)
     if config.memorise:
         memorise(answerer, train)
     fill_bank(answerer, train)
@@ -137,7 +170,7 @@ def _stage(
         config.recipe,
         objective,
         train,
-        world.items(config.seed, world.val) if world.val is not None else None,
+        world.val_items(config.seed),
         weights=answerer.state_dict,
         load=lambda state: _load(answerer, state),
         meta=_meta(world, answerer),
@@ -153,12 +186,12 @@ def _needs_negatives(config: AVQAConfig) -> bool:
     return network.takes_negatives and any(config.weights[name] > 0 for name in network.loss_names)
 
 
-def _build(config: QuestionConfig, world: World, design: Design) -> Answerer:
+def _build(config: QuestionConfig, world: World, design: Design, scale: Scale | None = None) -> Answerer:
     """A fresh module, its weights drawn from the config's seed."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return Answerer(design, scale_of(world.clips.info, config.standardise))
+            return Answerer(design, scale or scale_of(world.clips.info, config.standardise))
     except (ValueError, TypeError) as error:
         remedy = "change the sizes to what these features and networks allow"
         raise InputError(str(error), file=config.data, field="sizes", remedy=remedy) from None
@@ -197,7 +230,7 @@ def answer_fingerprints(config: AVQAConfig) -> Fingerprints:
     if published_start(config) is not None:
         content.append(json.dumps(world.vocabulary.record()))
     start = hashlib.sha256(" ".join(content).encode()).hexdigest()
-    return Fingerprints(_content(config, world), start if weights else None, _notes(config, world))
+    return Fingerprints(_content(config, world), start if weights else None, _notes(config, world), _files(world))
 
 
 def recovery_fingerprints(config: RecoveryConfig) -> Fingerprints:
@@ -207,8 +240,9 @@ def recovery_fingerprints(config: RecoveryConfig) -> Fingerprints:
         InputError: as `recovery_stages`, before anything is made.
     """
     world = World.of(config)
+    world.require_complete("train the method together with a network")
     _build(config, world, _recovery_design(config, world))
-    return Fingerprints(_content(config, world), None, _notes(config, world))
+    return Fingerprints(_content(config, world), None, _notes(config, world), _files(world))
 
 
 def _content(config: QuestionConfig, world: World) -> str:
@@ -218,7 +252,17 @@ def _content(config: QuestionConfig, world: World) -> str:
 
 def _notes(config: QuestionConfig, world: World) -> tuple[str, ...]:
     lost = [*world.train.lost, *(world.val.lost if world.val else ())]
-    notes = [f"{len(lost)} questions can't be asked: their clips are not in {config.data}"] if lost else []
+    notes = (
+        [f"{len(lost)} questions can't be asked: their clips are not in {config.data}, or nothing is left of them"]
+        if lost
+        else []
+    )
     if strange := sum(not world.vocabulary.knows(q.answer) for q in world.train.questions):
         notes.append(f"{strange} train questions have answers that the network to start from does not know: left out")
+    if world.table:
+        notes.append(world.table.said)
     return tuple(notes)
+
+
+def _files(world: World) -> Mapping[str, str]:
+    return {TABLE_FILE: world.table.text()} if world.table else {}

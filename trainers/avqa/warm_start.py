@@ -16,6 +16,7 @@ from models.avqa.recovery.rmm import RMM
 from shards.checkpoint import Checkpoint, checkpoint_in, checkpoint_meta, has_checkpoint, load_checkpoint
 from shards.errors import InputError
 from shards.sequence import StepChoice
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, QuestionConfig
 from trainers.avqa.items import QuestionItems
 from trainers.draws import shuffled
@@ -90,9 +91,14 @@ def check_reading(config: AVQAConfig, meta: Mapping[str, Any], stored: int) -> N
 
 
 def memorise(answerer: Answerer, train: QuestionItems) -> None:
-    """Let slots start from training samples that are complete, where the method has slots."""
+    """Let slots start from training samples that are complete, where the method has slots.
+
+    Raises:
+        InputError: none is.
+    """
     rmm = getattr(answerer.recovery, "rmm", answerer.recovery)
-    if isinstance(rmm, RMM) and (batch := _complete_samples(answerer, train, "memorise", SAMPLES)):
+    if isinstance(rmm, RMM):
+        batch = _complete_samples(answerer, train, "memorise", SAMPLES, "leave memorise out")
         rmm.memorise(batch.audio, batch.visual, batch.question, train.seed)
 
 
@@ -105,18 +111,23 @@ def fill_bank(answerer: Answerer, train: QuestionItems) -> None:
     bank = answerer.recovery
     if not isinstance(bank, HoldsSamples):
         return
-    batch = _complete_samples(answerer, train, "bank", bank.samples)
-    if batch is None:
-        remedy = "train on clips that have both modalities, or choose another recovery method"
-        raise InputError("no training clip has both modalities", file=train.clips.folder, remedy=remedy)
+    batch = _complete_samples(answerer, train, "bank", bank.samples, "choose another recovery method")
     bank.fill(batch.audio, batch.visual, batch.question)
 
 
-def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int) -> AVQABatch | None:
-    """Complete training samples, drawn by the run's seed and standardised; None where there are none."""
+def no_complete_clip(clips: Clips, remedy: str) -> InputError:
+    """What is wrong where no training clip has both modalities; `remedy` beside training on others."""
+    remedy = f"train on clips that have both, lower the rates of train_missing, or {remedy}"
+    return InputError("no training clip has both modalities", file=clips.folder, field="data", remedy=remedy)
+
+
+def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int, remedy: str) -> AVQABatch:
+    """Complete training samples, drawn by the run's seed and standardised."""
     order = shuffled(train.ids, purpose, train.seed).tolist()
-    whole = [i for i in order if train.clips.present[train.numbers[i]].all()][:most]
-    return answerer.standardise(train.batch(whole)) if whole else None
+    whole = [i for i in order if train.present[train.numbers[i]].all()][:most]
+    if not whole:
+        raise no_complete_clip(train.clips, remedy)
+    return answerer.standardise(train.batch(whole))
 
 
 def start_from_runs(answerer: Answerer, config: AVQAConfig, meta: Mapping[str, Any]) -> None:

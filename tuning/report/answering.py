@@ -55,7 +55,7 @@ def no_details(found: Evaluation) -> tuple[Block, ...]:
 
 
 def _overview(lines: Sequence[Line], results: Sequence[Result]) -> Table:
-    zeros = {line.network: line for line in lines if line.method == ZERO and line.network}
+    zeros = {(line.network, line.train_missing): line for line in lines if line.method == ZERO and line.network}
     head = ["method", "complete"]
     for name in MISSING:
         head += [name, *(["regained, %"] if zeros else [])]
@@ -64,7 +64,9 @@ def _overview(lines: Sequence[Line], results: Sequence[Result]) -> Table:
         cells = [text(line.name), _cell(line, COMPLETE)]
         for case in MISSING.values():
             cells.append(_cell(line, case))
-            cells += [figure(regained(line, zeros.get(line.network), case), 0, 100)] if zeros else []
+            cells += (
+                [figure(regained(line, zeros.get((line.network, line.train_missing)), case), 0, 100)] if zeros else []
+            )
         body.append((*cells, figure(line.seeds, 0)))
     asked = max((r.samples for r in results if r.kind == ALL), default=0)
     note = f"On {asked} questions; {intervals.said(results)}. "

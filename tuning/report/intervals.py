@@ -74,13 +74,13 @@ def of_rows(rows: Sequence[classified.Row]) -> list[classified.Line]:
 
 def of_results(results: Sequence[asked.Result]) -> list[asked.Line]:
     """`trainers.avqa.results.summarise` with half widths in place of standard deviations."""
-    counts = Counter((r.network, r.method, r.missing, r.rate, r.kind) for r in results)
+    counts = Counter((r.line, r.missing, r.rate, r.kind) for r in results)
     return [
         replace(
             line,
             accuracy={
                 case: {
-                    kind: (mean, _half(line.interval(case, kind), sd, counts[line.network, line.method, *case, kind]))
+                    kind: (mean, _half(line.interval(case, kind), sd, counts[line.name, *case, kind]))
                     for kind, (mean, sd) in kinds.items()
                 }
                 for case, kinds in line.accuracy.items()
