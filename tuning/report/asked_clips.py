@@ -18,6 +18,7 @@ from trainers.avqa.clips import Clips
 from trainers.avqa.config import QuestionEvaluation
 from trainers.avqa.items import AnswerableQuestions, QuestionItems
 from trainers.avqa.predict import QuestionPredictor
+from trainers.avqa.results import line_name
 from tuning.report.clips import first_seed, load_run
 from tuning.report.evaluations import Evaluation
 from tuning.report.parts import Answer, Clip, View
@@ -66,7 +67,7 @@ def choose_questions(questions: Sequence[Question], count: int) -> list[Question
 
 
 def _called(p: QuestionPredictor) -> str:
-    return f"{p.config.network} {p.config.method}"
+    return line_name(p.config.network, p.config.method, p.config.train_missing.said)
 
 
 @torch.inference_mode()
