@@ -18,7 +18,7 @@ from shards.atomic import replacing
 from shards.errors import InputError
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
-from shards.store import is_url
+from shards.store import is_url, refuse_credentials
 from shards.table import index_path
 
 __all__ = ["cache_folder", "fetch", "is_url"]
@@ -108,6 +108,7 @@ def _names(info: DatasetInfo, splits: Sequence[str] | None, url: str) -> Sequenc
 def _open(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
     import fsspec
 
+    refuse_credentials(url)
     try:
         return fsspec.core.url_to_fs(url.rstrip("/"), **options)
     except (ImportError, ValueError) as error:

@@ -59,6 +59,17 @@ def place(name: str | Path | StorePath) -> Place:
     return StorePath.of(name) if is_url(name) else Path(name)
 
 
+def refuse_credentials(url: str) -> None:
+    """Refuse an address that holds a password, a key or a signature.
+
+    Raises:
+        InputError: it does.
+    """
+    if holds_credentials(url):
+        remedy = "take them out; credentials come from the environment (AWS_ACCESS_KEY_ID, ...) alone"
+        raise InputError("the address holds a password, a key or a signature", file=url, remedy=remedy)
+
+
 @dataclass(frozen=True)
 class StorePath:
     """The address of an object, or of what the names of objects begin with. Picklable; other processes ask with
@@ -76,9 +87,7 @@ class StorePath:
         Raises:
             InputError: it holds credentials.
         """
-        if holds_credentials(url):
-            remedy = "take them out; credentials come from the environment (AWS_ACCESS_KEY_ID, ...) alone"
-            raise InputError("the address holds a password, a key or a signature", file=url, remedy=remedy)
+        refuse_credentials(url)
         address = cls(url.rstrip("/"))
         return address / "" if "/." in url else address
 

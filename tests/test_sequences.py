@@ -19,6 +19,7 @@ from pipelines.features import extract, main
 from pipelines.sequences import middles, pooled
 from pipelines.settings import FeatureConfig, encoders
 from pipelines.tokens import frozen_backbone
+from shards import extraction_log
 from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.reader import ShardDataset
@@ -89,7 +90,8 @@ def whole(run, tmp_path_factory) -> tuple[Path, Path]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Of all files but how long the shards took, which is no part of the dataset."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != extraction_log.FILE)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

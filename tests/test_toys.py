@@ -15,6 +15,7 @@ from models import registry
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.conditions import CONDITIONS
+from models.fusion import FUSIONS
 from models.settings import AUDIO_KINDS, VISUAL_KINDS
 from pipelines.corpora.registry import CORPORA
 from tests.fixtures.asking import asking_world
@@ -23,7 +24,7 @@ from tests.fixtures.worlds import NET, QUICK
 
 pytestmark = pytest.mark.unit
 MODULES = ("tests.fixtures.toys", "tests.fixtures.beeps")
-REGISTRIES: list[registry.Registry] = [NETWORKS, RECOVERIES, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS, CORPORA]
+REGISTRIES: list[registry.Registry] = [NETWORKS, RECOVERIES, FUSIONS, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS, CORPORA]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_a_toy_method_on_a_toy_network(mlflow_root, tmp_path, capsys):
     lines = [json.loads(line) for line in (Path(folder) / "logs" / "avqa" / "metrics.jsonl").open()]
     assert {"gain", "norm", "ce_audio_missing"} <= lines[-1]["metrics"].keys()
     table = run(capsys, "evaluate", folder, "--out", mlflow_root / "results", "--set", "rates=[50]")
-    assert re.search(r"^\| bag \| gain \| \d+\.\d \|", table, re.MULTILINE)
+    assert re.search(r"^\| bag \| gain \| \d+\.\d ± \d+\.\d \|", table, re.MULTILINE)
     page = tmp_path / "report.html"
     run(capsys, "report", "--runs", mlflow_root, "--out", page, "--clips", "0")
     assert "bag gain" in page.read_text(encoding="utf-8")

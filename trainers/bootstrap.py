@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.noise import generator
-
 DRAWS = 10_000
 LEVEL = 0.95
 CHUNK = 2**24  # numbers of a chunk of draws that are in memory at once
@@ -82,6 +80,8 @@ def drawn_shares(
 
 def _weights(clips: int, draws: int) -> Iterator[np.ndarray]:
     """How often each clip is in a draw, float32 [b, C], in chunks of draws."""
+    from models.noise import generator  # here, for help without torch
+
     rng, most = generator("bootstrap", clips), max(1, CHUNK // max(clips, 1))
     for first in range(0, draws, most):
         count = min(most, draws - first)
