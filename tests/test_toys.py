@@ -12,6 +12,7 @@ import pytest
 
 import avmend
 from models import registry
+from models.adaptation import ADAPTATIONS
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.conditions import CONDITIONS
@@ -24,7 +25,16 @@ from tests.fixtures.worlds import NET, QUICK
 
 pytestmark = pytest.mark.unit
 MODULES = ("tests.fixtures.toys", "tests.fixtures.beeps")
-REGISTRIES: list[registry.Registry] = [NETWORKS, RECOVERIES, FUSIONS, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS, CORPORA]
+REGISTRIES: list[registry.Registry] = [
+    NETWORKS,
+    RECOVERIES,
+    FUSIONS,
+    ADAPTATIONS,
+    CONDITIONS,
+    AUDIO_KINDS,
+    VISUAL_KINDS,
+    CORPORA,
+]
 
 
 @pytest.fixture(autouse=True)
