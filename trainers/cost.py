@@ -7,6 +7,7 @@ runs' logs, those of answering were measured one run after the other in the eval
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
     """A panel per cost: gain against it, a mark per method with its interval of 95 %, and of training time the
     standard deviation over seeds."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import FuncFormatter
 
     networks, methods = (list(dict.fromkeys(of)) for of in ((p.network for p in points), (p.method for p in points)))
     fig = Figure(figsize=(11.0, 3.7 + 0.2 * (len(points) // 4)), layout="constrained")
@@ -147,15 +148,34 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
             axes.set_xscale("symlog" if len(shown) < len(points) else "log", **_linear(shown, len(points)))
         else:
             axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(FuncFormatter(_number))
         axes.set_xlabel(label)
         axes.axhline(0, color="0.6", linewidth=0.8) if gain.reference else None
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(figure_text(gain.label), fontsize=9)
+    panels[0].set_ylim(*_limits(points))
     handles, labels = panels[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return fig
+
+
+def _limits(points: Sequence[CostPoint]) -> tuple[float, float] | tuple[None, None]:
+    """Of gains: all of them, with usual intervals whole; one that is much wider is cut."""
+    gains = [p.gain for p in points if not math.isnan(p.gain)]
+    halves = [p.half for p in points if not math.isnan(p.half)]
+    if not gains:
+        return None, None
+    room = 3 * statistics.median(halves) if halves else 0.0
+    return min(gains) - room - 1, max(gains) + room + 1
+
+
+def _number(value: float, _position: int) -> str:
+    """2000000 as 2M, 1500 as 1.5k, 0.25 as it is."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _linear(shown: Sequence[float], points: int) -> dict[str, float]:

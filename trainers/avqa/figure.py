@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from configs.figure_text import figure_text
 from models.settings import MODALITIES
 from trainers.avqa.results import Line
+from trainers.differences import varied_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ LOOKS: dict[str, dict] = {  # a ceiling is dashed, rules that neither hear nor s
     "majority of the kind": {"color": "0.75", "linestyle": ":"},
 }
 MARKS = "osD^vPX*"
+MARGIN = 4.0  # points of accuracy around what is shown
 
 
 def figure(lines: Sequence[Line], path: Path) -> None:
@@ -27,28 +29,41 @@ def figure(lines: Sequence[Line], path: Path) -> None:
 
 
 def drawing(lines: Sequence[Line]) -> Figure:
-    """One row per network and what its training clips lacked, a line per method, its interval of 95 % as a band."""
+    """One row per network (with its variants) and what its training clips lacked, a line per method, its interval of
+    95 % as a band, cut where it leaves the panel: a band wider than that says only that nothing is known."""
     from matplotlib.figure import Figure
 
-    trained = list(dict.fromkeys((x.network, x.train_missing) for x in lines if x.network))
+    panel = _panels([x.network for x in lines if x.network])
+    trained = list(dict.fromkeys((panel[x.network], x.train_missing) for x in lines if x.network))
     methods = [m for m in dict.fromkeys(x.method for x in lines if x.network) if m not in LOOKS]
     size = (9.0, 3.1 * len(trained) + 0.9)
     fig = Figure(figsize=size, layout="constrained")
     axes = fig.subplots(len(trained), 2, squeeze=False, sharex=True, sharey="row")
     for row, (network, lacked) in zip(axes, trained, strict=True):
         for axis, modality in zip(row, MODALITIES, strict=True):
-            for line in (x for x in lines if not x.network or (x.network, x.train_missing) == (network, lacked)):
+            for line in (x for x in lines if not x.network or (panel[x.network], x.train_missing) == (network, lacked)):
                 _draw(axis, line, modality, methods)
             trained_on = f"\ntrained without {lacked}" if lacked else ""
             axis.set_title(figure_text(f"{network}: {modality} missing") + trained_on, fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy, %")
+        row[0].set_ylim(*_limits([y for axis in row for line in axis.get_lines() for y in line.get_ydata()]))
     for axis in axes[-1]:
         axis.set_xlabel("clips without it, %")
     handles = {h.get_label(): h for a in axes.flat for h in a.get_lines() if h.get_label()[0] != "_"}
     fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return fig
+
+
+def _panels(networks: Sequence[str]) -> dict[str, str]:
+    """In whose panel a network is: its own, or that of the one that it varies."""
+    return {name: min((varied_network(name, {other}) or name for other in networks), key=len) for name in networks}
+
+
+def _limits(shown: Sequence[float]) -> tuple[float, float]:
+    """Of a panel, from the accuracies that it shows."""
+    return min(shown) - MARGIN, max(shown) + MARGIN
 
 
 def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
@@ -59,7 +74,11 @@ def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
         axis.axhline(100 * points[0][1][0], label=figure_text(line.method), **LOOKS[line.method])
         return
     place = methods.index(line.method) if line.method in methods else 0
-    look = LOOKS.get(line.method) or {"color": f"C{place}", "marker": MARKS[place % len(MARKS)]}
+    look = LOOKS.get(line.method) or {
+        "color": f"C{place % 10}",
+        "linestyle": "-" if place < 10 else "-.",
+        "marker": MARKS[place % len(MARKS)],
+    }
     at = [rate for rate, _ in points]
     mean = [100 * m for _, (m, _) in points]
     axis.plot(at, mean, label=figure_text(line.method), markersize=4, linewidth=1.5, **look)
