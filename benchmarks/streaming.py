@@ -31,7 +31,8 @@ from benchmarks.slow_store import slow_store
 from shards.reader import ShardDataset
 from shards.scan import write_tables
 from shards.stream_cache import ShardCache
-from shards.streaming import AHEAD, StreamDataset, StreamOrder
+from shards.stream_order import StreamOrder
+from shards.streaming import AHEAD, StreamDataset
 from trainers.config import LANES, SHUFFLE_BUFFER
 from trainers.data import epoch_order
 from trainers.draws import hashed

@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from mmap import mmap
 from pathlib import Path
@@ -37,41 +36,13 @@ from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
 from shards.stream_cache import ShardCache, found_whole
+from shards.stream_order import StreamOrder, integers, repeated_ones
 from shards.table import index_path, read_table
 from shards.urls import url_of
 
 AHEAD = 2  # shards of every lane that are fetched before they are wanted; of few lanes AT_ONCE over all
 AT_ONCE = 8  # shards that a process fetches
 PART = 32 << 20  # bytes of one request
-CHUNK = 4096
-
-
-@dataclass(frozen=True)
-class StreamOrder:
-    """Samples as they are wanted, n of them.
-
-    Attributes:
-        positions: of the samples in their split, int64 [n].
-        arrival: where each comes when its lane's shards are read through, int64 [n]; of samples of one shard in the
-            shard's own order.
-        lane: in which of the lanes, int32 [n].
-    """
-
-    positions: np.ndarray
-    arrival: np.ndarray
-    lane: np.ndarray
-
-    @classmethod
-    def in_shards(cls, positions: Iterable[int]) -> StreamOrder:
-        """These samples as the shards have them."""
-        sorted_ = np.unique(np.fromiter(positions, np.int64))
-        return cls(sorted_, sorted_, np.zeros(len(sorted_), np.int32))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> StreamOrder:
-        return StreamOrder(self.positions[rows], self.arrival[rows], self.lane[rows])
 
 
 class StreamDataset(SplitData):
@@ -172,7 +143,7 @@ class StreamDataset(SplitData):
                     for lane in lanes.values():
                         lane.fetch_next()
                 samples = {n: iter(lane.pipeline()) for n, lane in lanes.items()}
-                for number in _integers(order.lane):
+                for number in integers(order.lane):
                     yield next(samples[number])
             finally:
                 for lane in lanes.values():
@@ -338,8 +309,8 @@ class _Lane:
 
     def _reordered(self, samples: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
         """What comes sooner than it is wanted waits here; what is wanted twice is read once."""
-        waiting, repeated = dict[int, Sample](), _repeated(self.positions)
-        for i in _integers(self.positions):
+        waiting, repeated = dict[int, Sample](), repeated_ones(self.positions)
+        for i in integers(self.positions):
             while i not in waiting:
                 at, sample = next(samples)
                 waiting[at] = sample
@@ -361,18 +332,6 @@ class _Lane:
 def _close(future: Future[BinaryIO]) -> None:
     if not future.cancelled() and future.exception() is None:
         future.result().close()
-
-
-def _integers(values: np.ndarray) -> Iterator[int]:
-    """Each as Python's own, not all of them at once."""
-    for begin in range(0, len(values), CHUNK):
-        yield from values[begin : begin + CHUNK].tolist()
-
-
-def _repeated(values: np.ndarray) -> dict[int, int]:
-    """How often those come that come more than once."""
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True))
 
 
 def _span(data: StreamDataset, number: int, wanted: Sequence[int]) -> tuple[int, int]:

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from models.batch import AVBatch
 from shards.errors import InputError
 from shards.reader import Choose, Sample
-from shards.streaming import StreamDataset, StreamOrder
+from shards.stream_order import StreamOrder
+from shards.streaming import StreamDataset
 from trainers.draws import hashed, shuffled, uniform
 
 
