@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,18 +29,19 @@ pytestmark = pytest.mark.ray
 FIELDS = ["frames=2", "image_size=32", "samples_per_shard=2"]
 
 
-def killed_after(s3: Bucket, prefix: str, ledgers: int, *arguments: str) -> None:
+def killed_after(s3: Bucket, prefix: str, ledgers: int, log: Path, *arguments: str) -> None:
     """Run an ingestion with Ray workers, and kill all of it once so many shards are finished."""
     command = [sys.executable, "-m", "pipelines.ingest", *arguments]
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    silent = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=silent, stderr=silent, start_new_session=True)
+    env |= {"RAY_gcs_server_port_wait_time_s": "300", "RAY_raylet_start_wait_time_s": "300"}  # of a busy machine
     deadline = time.monotonic() + 300
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True)
     try:
-        while sum(name.endswith(".json") for name in s3.objects(f"{prefix}/ledger")) < ledgers:
-            assert process.poll() is None, "the run ended before the kill"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        while sum(name.endswith(".json") for name in s3.names(f"{prefix}/ledger")) < ledgers:
+            assert process.poll() is None, f"the run ended before the kill: {log.read_text()}"
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -61,7 +63,7 @@ def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, cap
         clips, out = s3.upload(corpus, "clips"), s3.root / "set"
         s3.misbehave(failing=0.03, cut=0.03, lost=0.03, stale=True)
         arguments = ["--manifest", f"{clips}/manifest.csv", "--out", str(out), *FIELDS]
-        killed_after(s3, "set", 2, *arguments, "workers=2")
+        killed_after(s3, "set", 1, tmp_path / "killed.log", *arguments, "workers=2")
         assert ingest([*arguments, "workers=0"]) == 0
         assert features(["--data", str(out), *make]) == 0
         assert s3.objects("set") == files(local)
