@@ -17,6 +17,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,8 +261,11 @@ def test_the_limit_holds_and_the_least_recently_used_goes(remote, tmp_path):
     seen, done = [], threading.Event()
 
     def watch() -> None:
+        folder = tmp_path / "cache" / "stream"
         while not done.wait(0.001):
-            seen.append(sum(_bytes(path) for path in (tmp_path / "cache" / "stream").glob("*/*.tar")))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):  # else what goes and what comes are counted together
+                seen.append(sum(dict(map(_inode_and_bytes, folder.glob("*/*.tar"))).values()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -276,11 +280,13 @@ def test_the_limit_holds_and_the_least_recently_used_goes(remote, tmp_path):
     assert left == {data.info.splits["train"].shards[i].sha256 for i in (0, 2)}
 
 
-def _bytes(path: Path) -> int:
+def _inode_and_bytes(path: Path) -> tuple[int, int]:
+    """By inode: a file that gets its name meanwhile is one."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except FileNotFoundError:
-        return 0
+        return 0, 0
+    return found.st_ino, found.st_size
 
 
 def test_several_processes_share_a_cache_and_fetch_once(remote):
