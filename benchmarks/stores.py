@@ -93,11 +93,12 @@ class Bench:
             self.s3.put_object(Bucket=BUCKET, Key=f"{folder.name}/{path.name}", Body=path.read_bytes())
         return folder / "all.csv"
 
-    def start(self, manifest: str, out: str, kind: str, workers: int, log: Path) -> Marked:
+    def start(self, manifest: str, out: str, kind: str, workers: int | None, log: Path, **environment: str) -> Marked:
         """The ingestion's command."""
-        fields = ["frames=2", "image_size=32", f"samples_per_shard={PER_SHARD[kind]}", f"workers={workers}"]
+        fields = ["frames=2", "image_size=32", f"samples_per_shard={PER_SHARD[kind]}"]
+        fields += [f"workers={workers}"] if workers is not None else []
         command = ["-m", "pipelines.ingest", "--manifest", manifest, "--out", out, *fields]
-        return Marked.start(*command, log=log, **variables(self.proxy.url))
+        return Marked.start(*command, log=log, **variables(self.proxy.url), **environment)
 
     def fetched(self, name: str, manifest: Path) -> Path:
         """The dataset as it is in the bucket, with addresses of clips as on the disk; then it is removed there."""

@@ -25,7 +25,7 @@ from pipelines.feature_shard import (
     extract_shard,
     read_features_ledger,
 )
-from pipelines.on_ray import run_in_slots
+from pipelines.on_ray import Flow, Slot, Watch, cluster_has, run_in_slots
 from pipelines.resume import finish, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
@@ -119,7 +119,7 @@ def _work(
     how = _run_here if config.workers == 0 else _run_on_ray
     with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
         clock = time.perf_counter()
-        for name, result in how(todo, extractor, config, data, out):
+        for name, result in how(todo, extractor, config, data, out, _shown(progress)):
             done[name] = result
             append_seconds(out, splits[name], samples[name], time.perf_counter() - clock)
             clock = time.perf_counter()
@@ -127,11 +127,19 @@ def _work(
     return done
 
 
+def _shown(progress: Progress) -> Watch:
+    def show(flow: Flow) -> None:
+        progress.advance(0, shards=flow.line("extract"))
+
+    return show
+
+
 def _run_here(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place, watch: Watch
 ) -> Iterator[tuple[str, FeatureLedger]]:
     extractor.to(_device(config.gpu, torch.cuda.is_available()))
-    for shard in plan:
+    for number, shard in enumerate(plan):
+        watch(Flow(len(plan) - number - 1, 1, 1, number))
         yield shard.name, extract_shard(shard, extractor, config, data, out)
 
 
@@ -151,8 +159,11 @@ class Worker:
         self.config, self.data, self.out, self.device = config, data, out, device
         self.extractor: Extractor | None = None
 
-    def ready(self) -> None:
-        """Return once the actor is up."""
+    def ready(self) -> str:
+        """Once the actor is up, the id of its node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def extract(self, shared: list[Any], shard: FeatureShard) -> FeatureLedger:
         """`extract_shard`; ``shared`` holds the extractor's ObjectRef (Ray resolves none in a list)."""
@@ -165,30 +176,25 @@ class Worker:
 
 
 def _run_on_ray(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place
+    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place, watch: Watch
 ) -> Iterator[tuple[str, FeatureLedger]]:
-    """A pool of actors that share one copy of the weights per machine."""
+    """A pool of actors that share one copy of the weights per machine; it grows and shrinks with the cluster."""
     import ray
 
     with ray_session(config.workers):
-        resources = ray.cluster_resources()
-        device = _device(config.gpu, resources.get("GPU", 0) >= 1)
-        capacity = int(resources.get("GPU" if device == "cuda" else "CPU", 1))
-        count = max(1, min(config.workers or capacity, capacity, len(plan)))
-        kind = ray.remote(
-            num_cpus=1,
-            num_gpus=int(device == "cuda"),
-            max_restarts=config.worker_tries,
-            max_task_retries=config.worker_tries,
-        )(Worker)
+        device = _device(config.gpu, ray.cluster_resources().get("GPU", 0) >= 1)
+        kind = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"))(Worker)  # who dies is replaced by the pool
         shared = [ray.put(extractor)]
-        actors: list[Any] = [kind.remote(config, data, out, device) for _ in range(count)]
-        try:
-            starting = {actor.ready.remote(): partial(actor.extract.remote, shared) for actor in actors}
-            yield from run_in_slots(plan, starting=starting, tries=config.worker_tries, out=out)
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+
+        def make() -> Slot[FeatureShard]:
+            actor: Any = kind.remote(config, data, out, device)
+            return Slot(partial(actor.extract.remote, shared), actor.ready.remote(), partial(ray.kill, actor))
+
+        def room() -> int:
+            has = cluster_has("GPU" if device == "cuda" else "CPU")
+            return min(config.workers or has, has, len(plan))
+
+        yield from run_in_slots(plan, make, room, tries=config.worker_tries, out=out, watch=watch)
 
 
 def _assemble(

@@ -26,13 +26,14 @@ from pipelines.incremental_plan import (
     rows_folder,
     same_revision,
 )
-from pipelines.on_ray import run_tasks
+from pipelines.on_ray import Flow, run_tasks
 from pipelines.preprocessing import preprocessing
 from pipelines.results import Failures, finished
 from pipelines.resume import Ledger, finish, ledger_path, read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import Moments, add, statistics
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
+from pipelines.throttle import Turns, run_throttle
 from shards.atomic import replacing
 from shards.command import command
 from shards.errors import InputError
@@ -120,18 +121,24 @@ def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, 
         return
     failures = sum(done[shard.name] - len(shard.without) for shard in plan if shard.name in done)
     total, left = (sum(shard.clips for shard in shards) for shards in (plan, todo.values()))
-    with Progress("ingest", total, done=total - left, stage=stage) as progress:
-        work = run_tasks(ingest_kept, list(todo.values()), (config, out), config.workers, config.worker_tries, out)
+    limits = (config.fetch.at_once, config.fetch.per_second, config.workers)
+    with Progress("ingest", total, done=total - left, stage=stage) as progress, run_throttle(*limits) as turns:
+
+        def watch(flow: Flow) -> None:
+            progress.advance(0, failed=str(failures), shards=flow.line("decode"))
+
+        shards, shared = list(todo.values()), (config, out, turns)
+        work = run_tasks(ingest_kept, shards, shared, config.workers, config.worker_tries, out, watch)
         for name, result in work:
-            shard = todo.pop(name)
+            shard = todo[name]
             failures += len(_failures(shard, result)) + result.halves
-            progress.advance(shard.clips, queue=f"{len(todo)} shards", failed=str(failures))
+            progress.advance(shard.clips, failed=str(failures))
             check_budget(failures, config, result.quarantined)
 
 
-def ingest_kept(shard: KeptWork, config: IngestConfig, out: Place) -> ShardResult:
+def ingest_kept(shard: KeptWork, config: IngestConfig, out: Place, turns: Turns | None = None) -> ShardResult:
     """Make one shard of a kept plan, as `pipelines.shard_job.ingest_shard` does."""
-    return ingest_shard(shard.load(), config, out)
+    return ingest_shard(shard.load(), config, out, turns)
 
 
 def _assemble(

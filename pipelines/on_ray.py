@@ -1,13 +1,26 @@
-"""Shards as work for Ray: each slot makes one at a time, results are taken as they come."""
+"""Shards as work for Ray, on the nodes that are there: each slot makes one at a time, results are taken as they come.
+
+Nodes may join and leave. There are as many slots as the cluster has room for, looked at every second; what is lost with
+a node is made elsewhere, and does not count as a failure of the shard's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from configs.cluster import ray_session
 from shards.errors import InputError
 from shards.store import Place
+
+LOOK = 1.0  # seconds between two looks at the cluster
+NODES = 20  # that one shard may take part in losing before it counts as the cause
+LONGEST = 30.0  # seconds before what was lost is tried again; doubled each time up to this
 
 
 class Named(Protocol):
@@ -21,62 +34,222 @@ ItemT = TypeVar("ItemT", bound=Named)
 Submit = Callable[[ItemT], Any]  # starts the work on one item and returns its ObjectRef
 
 
+@dataclass(eq=False)
+class Slot(Generic[ItemT]):
+    """Makes one item at a time.
+
+    Attributes:
+        submit: starts it.
+        starting: of an actor: ObjectRef of its node's id, which is there once it takes items.
+        close: ends an actor.
+        node: of an actor, once it is up.
+    """
+
+    submit: Submit[ItemT]
+    starting: Any = None
+    close: Callable[[], None] | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the shards are: the queue before the workers is bounded by the slots, the rest waits here."""
+
+    waiting: int
+    at_work: int
+    slots: int
+    done: int
+    lost: int = 0
+
+    def line(self, work: str) -> str:
+        """``12 to decode, 4 in flight of 4, 7 done, 1 lost with nodes``."""
+        lost = f", {self.lost} lost with nodes" if self.lost else ""
+        return f"{self.waiting} to {work}, {self.at_work} in flight of {self.slots}, {self.done} done{lost}"
+
+
+Watch = Callable[[Flow], None]
+
+
 def run_in_slots(
     items: Sequence[ItemT],
-    slots: Sequence[Submit[ItemT]] = (),
-    starting: Mapping[Any, Submit[ItemT]] | None = None,
+    make: Callable[[], Slot[ItemT]],
+    room: Callable[[], int],
     *,
     tries: int,
     out: Place,
+    watch: Watch = lambda _: None,
 ) -> Iterator[tuple[str, Any]]:
     """Name and result of each item, in the order in which they are finished.
 
     Args:
-        slots: what starts an item; each has at most one under way.
-        starting: slots that take items once their ObjectRef is there (actors on their way up); one that never
-            comes up holds nothing back while others work.
-        tries: how often Ray tries an item again, for the message.
-        out: the folder, for the message.
+        make: another slot. An actor that never comes up holds nothing back while others work.
+        room: how many slots there may be now.
+        tries: how often an item is tried again after its worker died, its node's end not counted.
+        out: the folder, for messages.
+        watch: is told at least every second where the items are.
 
     Raises:
         InputError: as the work raised it; or a worker died once too often.
         OSError: as the work raised it.
     """
+    pool = _Pool(items, make, room, _Losses(tries, out))
+    try:
+        while pool.left:
+            pool.look()
+            pool.submit()
+            watch(pool.flow())
+            yield from pool.finished()
+        watch(pool.flow())
+    finally:
+        pool.close()
+
+
+class _Pool(Generic[ItemT]):
+    """Slots, what each of them makes, and what waits for one."""
+
+    def __init__(
+        self, items: Sequence[ItemT], make: Callable[[], Slot[ItemT]], room: Callable[[], int], losses: _Losses
+    ):
+        self.make, self.room, self.losses = make, room, losses
+        self.waiting = [(0.0, number, item) for number, item in enumerate(items)]  # not before, then in order
+        self.free: list[Slot[ItemT]] = []
+        self.running: dict[Any, tuple[Slot[ItemT], tuple[int, ItemT] | None]] = {}
+        self.slots, self.looked = 0, -LOOK
+        self.left = self.total = len(items)
+
+    def look(self) -> None:
+        """Follow the cluster: new slots where there is more room, fewer where there is less."""
+        if time.monotonic() - self.looked < LOOK:
+            return
+        self.slots, self.looked = self.room(), time.monotonic()
+        while len(self.free) + len(self.running) < self.slots:
+            slot = self.make()
+            if slot.starting is None:
+                self.free.append(slot)
+            else:
+                self.running[slot.starting] = (slot, None)
+
+    def submit(self) -> None:
+        """Give each free slot an item."""
+        while self.free and self.waiting and len(self.running) < self.slots:
+            if self.waiting[0][0] > time.monotonic():
+                return
+            _, number, item = heapq.heappop(self.waiting)
+            slot = self.free.pop()
+            self.running[slot.submit(item)] = (slot, (number, item))
+
+    def finished(self) -> Iterator[tuple[str, Any]]:
+        """What is there within a second."""
+        import ray
+
+        if not self.running:
+            time.sleep(LOOK / 10)
+            return
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOK)
+        for reference in ready:
+            slot, work = self.running.pop(reference)
+            try:
+                result = _result(reference, slot)
+            except _Lost as lost:
+                self._again(slot, work, lost)
+                continue
+            self.free.append(slot)
+            if work is None:
+                slot.node = result
+            else:
+                self.left -= 1
+                yield work[1].name, result
+
+    def _again(self, slot: Slot[ItemT], work: tuple[int, ItemT] | None, lost: _Lost) -> None:
+        if slot.starting is None:
+            self.free.append(slot)
+        elif slot.close is not None:
+            slot.close()  # another is made in its place
+        pause = self.losses.note(work[1].name if work else "", lost)
+        if work is not None:
+            heapq.heappush(self.waiting, (time.monotonic() + pause, *work))
+
+    def flow(self) -> Flow:
+        """Where the items are."""
+        at_work = sum(work is not None for _, work in self.running.values())
+        return Flow(len(self.waiting), at_work, self.slots, self.total - self.left, self.losses.with_nodes)
+
+    def close(self) -> None:
+        """End the actors."""
+        for slot in [*self.free, *(slot for slot, _ in self.running.values())]:
+            if slot.close is not None:
+                slot.close()
+
+
+class _Lost(Exception):
+    """The worker of an item is gone; ``by_node``: its node went, or had no memory left."""
+
+    def __init__(self, by_node: bool):
+        self.by_node = by_node
+
+
+class _Losses:
+    """How often each item was lost, by its own worker's death and with a node."""
+
+    def __init__(self, tries: int, out: Place):
+        self.tries, self.out = tries, out
+        self._own, self._nodes = Counter[str](), Counter[str]()
+
+    @property
+    def with_nodes(self) -> int:
+        """Items that were lost with a node, each time counted."""
+        return self._nodes.total()
+
+    def note(self, name: str, lost: _Lost) -> float:
+        """Seconds before it is tried again.
+
+        Raises:
+            InputError: it was lost too often.
+        """
+        times = self._nodes if lost.by_node else self._own
+        times[name] += 1
+        if times[name] <= (NODES if lost.by_node else self.tries):
+            return min(LONGEST, 0.5 * 2.0 ** times[name]) if lost.by_node else 0.0
+        what = f"shard {name} was lost with its node" if lost.by_node else f"the worker of shard {name} died"
+        message = f"{what} {times[name]} times" if name else "a worker did not start"
+        remedy = "look at the machine's memory and kernel log; the same command then goes on"
+        raise InputError(message, file=self.out, remedy=remedy)
+
+
+def _result(reference: Any, slot: Slot[ItemT]) -> Any:
+    """Raises _Lost, or what the work raised."""
     import ray
 
-    waiting, free = list(reversed(items)), list(slots)
-    running: dict[Any, tuple[Submit[ItemT], str | None]] = {ref: (slot, None) for ref, slot in (starting or {}).items()}
-    left = len(items)
-    while left:
-        while waiting and free:
-            item, slot = waiting.pop(), free.pop()
-            running[slot(item)] = (slot, item.name)
-        (ready, *_), _ = ray.wait(list(running), num_returns=1)
-        slot, name = running.pop(ready)
-        result = _get(ready, name, tries, out)
-        free.append(slot)
-        if name is not None:
-            left -= 1
-            yield name, result
-
-
-def _get(reference: Any, name: str | None, tries: int, out: Place) -> Any:
-    import ray
-
+    of = ray.exceptions
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except of.RayTaskError as error:
         raise error.cause if isinstance(error.cause, (OSError, InputError)) else error from None
-    except (
-        ray.exceptions.WorkerCrashedError,
-        ray.exceptions.RayActorError,
-        ray.exceptions.NodeDiedError,
-        ray.exceptions.ObjectLostError,
-        ray.exceptions.OutOfMemoryError,
-    ):
-        message = f"the worker of shard {name} died {tries + 1} times" if name else "a worker did not start"
-        remedy = "look at the machine's memory and kernel log; the same command then goes on"
-        raise InputError(message, file=out, remedy=remedy) from None
+    except (of.NodeDiedError, of.ObjectLostError, of.OutOfMemoryError):
+        raise _Lost(by_node=True) from None
+    except of.RayActorError as error:
+        raise _Lost(by_node=error.preempted or _is_gone(slot.node)) from None
+    except (of.WorkerCrashedError, of.LocalRayletDiedError):
+        raise _Lost(by_node=False) from None
+
+
+def _is_gone(node: str | None) -> bool:
+    import ray
+
+    return node is not None and all(found["NodeID"] != node for found in ray.nodes() if found["Alive"])
+
+
+def cluster_has(resource: str, before: int = 1) -> int:
+    """How many CPUs or GPUs the nodes that are there have, 1 at least: what waits for one makes a cluster grow.
+
+    Args:
+        before: the answer while the cluster gives none.
+    """
+    import ray
+
+    with suppress(ray.exceptions.RayError):
+        return max(int(ray.cluster_resources().get(resource, 0)), 1)
+    return before
 
 
 def run_tasks(
@@ -86,24 +259,36 @@ def run_tasks(
     workers: int | None,
     tries: int,
     out: Place,
+    watch: Watch = lambda _: None,
 ) -> Iterator[tuple[str, Any]]:
     """Name and result of ``work(item, *arguments)`` for each item: one Ray task per item, never more in flight
     than can run soon; in the order in which they are finished.
 
     Args:
-        workers: tasks at a time; ``None``: two per CPU; 0: in this process, without Ray.
-        tries: how often a task is tried again after its worker process died.
+        workers: tasks at a time; ``None``: two per CPU that the cluster has at the time; 0: in this process,
+            without Ray.
+        tries: how often a task is tried again after its worker process died, its node's end not counted.
         out: the folder, for messages.
+        watch: is told at least every second where the items are.
 
     Raises:
         as `run_in_slots`.
     """
     if workers == 0:
-        yield from ((item.name, work(item, *arguments)) for item in items)
+        for number, item in enumerate(items):
+            watch(Flow(len(items) - number - 1, 1, 1, number))
+            yield item.name, work(item, *arguments)
+        watch(Flow(0, 0, 1, len(items)))
         return
     import ray
 
     with ray_session(workers):
-        task = ray.remote(num_cpus=1, max_retries=tries, retry_exceptions=False)(work)
-        limit = workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        yield from run_in_slots(items, [lambda item: task.remote(item, *arguments)] * limit, tries=tries, out=out)
+        task = ray.remote(num_cpus=1, max_retries=0)(work)  # Ray's own count does not tell a node's end apart
+        yield from run_in_slots(
+            items,
+            lambda: Slot(lambda item: task.remote(item, *arguments)),
+            lambda: workers or 2 * cluster_has("CPU"),
+            tries=tries,
+            out=out,
+            watch=watch,
+        )

@@ -12,6 +12,7 @@ from shards.errors import nearest
 
 # What may differ between two runs over one folder: how it is done, not what comes out.
 EXECUTION = {"timeout_s", "memory_mb", "max_megabytes", "max_failures", "workers", "worker_tries", "gpu"}
+EXECUTION |= {"fetch"}
 
 
 # Rises when the same file becomes another sample. 1: sound and picture each from their own zero; 2: one clock.
@@ -24,6 +25,22 @@ TOKENS = "tokens"
 AUDIO_ENCODERS, VISUAL_ENCODERS = ("vggish", "cavmae"), ("resnet18", "clip", "cavmae")
 OF_TOKENS = {"depth", "draws", "eval_draws", "noise", "seed"}
 OF_SEQUENCES = {"extractor", "pca", "side"}
+
+
+class FetchConfig(Config):
+    """How clips at addresses are fetched.
+
+    Attributes:
+        at_once: files that all workers together fetch from one source (a host, a bucket) at a time; ``None``: eight
+            for each shard that is being made.
+        per_second: requests to one source that all workers together begin in a second; ``None``: any number.
+        tries: of a request that fails in a way that may pass, with growing pauses, or those that the source asks for
+            (Retry-After).
+    """
+
+    at_once: int | None = Field(default=None, ge=1)
+    per_second: float | None = Field(default=None, gt=0)
+    tries: int = Field(default=7, ge=1)
 
 
 class IngestConfig(Config):
@@ -51,6 +68,7 @@ class IngestConfig(Config):
         timeout_s: seconds that decoding one clip may take.
         memory_mb: MiB that decoding one clip may take; 0: no limit.
         max_megabytes: MiB of a file that is fetched from an address; larger ones are quarantined.
+        fetch: how files are fetched from addresses.
         max_failures: stop the run once more clips than this failed, in whole or in part; ``None``: never.
         workers: Ray tasks at a time; ``None``: one per CPU; 0: none, in this process without Ray.
         worker_tries: how often a shard is tried again after its worker process died.
@@ -72,6 +90,7 @@ class IngestConfig(Config):
     timeout_s: float = Field(default=30.0, gt=0)
     memory_mb: int = Field(default=4096, ge=0)
     max_megabytes: int = Field(default=1024, ge=1)
+    fetch: FetchConfig = FetchConfig()
     max_failures: int | None = Field(default=None, ge=0)
     workers: int | None = Field(default=None, ge=0)
     worker_tries: int = Field(default=2, ge=0)

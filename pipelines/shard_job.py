@@ -18,6 +18,7 @@ from pipelines.resume import Ledger, make_shard, read_ledger, write_ledger
 from pipelines.running_stats import Moments, add, audio_moments, visual_moments
 from pipelines.settings import IngestConfig
 from pipelines.sources import Source, sources
+from pipelines.throttle import Turns
 from shards.causes import Cause
 from shards.errors import InputError
 from shards.redaction import redacted
@@ -69,8 +70,11 @@ def check_budget(failures: int, config: IngestConfig, quarantined: Sequence[Quar
         raise InputError(message, field="max_failures", remedy="correct the clips, or raise max_failures")
 
 
-def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Place) -> ShardResult:
+def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Place, turns: Turns | None = None) -> ShardResult:
     """Decode the clips of a shard, write ``out/media/<name>.tar`` and then its ledger.
+
+    Args:
+        turns: at the sources of clips that are at addresses, shared by all workers of a run.
 
     Raises:
         OSError: the shard can't be written. A bad clip raises nothing: it is quarantined.
@@ -78,7 +82,7 @@ def ingest_shard(plan: ShardPlan, config: IngestConfig, out: Place) -> ShardResu
     """
     if (done := read_ledger(ShardResult, out, plan.name, plan.digest)) is not None:
         return done
-    work = _Work(plan, config)
+    work = _Work(plan, config, turns)
     shard = make_shard(out / "media" / f"{plan.name}.tar", work.records(), out)
     result = ShardResult(
         digest=plan.digest,
@@ -98,6 +102,7 @@ class _Work:
 
     plan: ShardPlan
     config: IngestConfig
+    turns: Turns | None = None
     present: dict[str, int] = field(default_factory=lambda: {"audio": 0, "visual": 0})
     metas: list[SampleMeta] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -108,7 +113,7 @@ class _Work:
     def records(self) -> Iterator[Record]:
         """The clips that can be decoded, as the writer takes them; the others are quarantined."""
         decoder = process_decoder(self.config.memory_mb)
-        for source in sources(self.plan.clips, self.config.max_megabytes):
+        for source in sources(self.plan.clips, self.config.max_megabytes, self.config.fetch, self.turns):
             clip = source.clip
             try:
                 decoded = decoder.decode(self._request(source))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,8 @@ from shutil import rmtree
 
 from pipelines.causes import MISSING_FILE, TOO_LARGE, UNREACHABLE, DecodeError
 from pipelines.manifest import MEDIA, Clip
+from pipelines.settings import FetchConfig
+from pipelines.throttle import Throttle, Turns, requests
 from shards.scratch import scratch
 from shards.store import StorePath, in_order, is_url
 from shards.store_errors import StoreRefused, StoreUnreachable, TooManyBytes
@@ -56,11 +58,15 @@ class Source:
         return DecodeError(error.cause, message, error.remedy)
 
 
-def sources(clips: Sequence[Clip], megabytes: int) -> Iterator[Source]:
+def sources(
+    clips: Sequence[Clip], megabytes: int, fetch: FetchConfig | None = None, turns: Turns | None = None
+) -> Iterator[Source]:
     """The clips in order; the files of one are there until the next one is asked for.
 
     Args:
         megabytes: of a file that is fetched.
+        fetch: how.
+        turns: what all workers of a run share.
 
     Raises:
         StoreRefused, StoreUnreachable: the store does not serve this process at all. What concerns one clip, or a
@@ -69,31 +75,32 @@ def sources(clips: Sequence[Clip], megabytes: int) -> Iterator[Source]:
     if not any(is_url(getattr(clip, name)) for clip in clips for name in MEDIA):
         yield from (Source(clip, clip) for clip in clips)
         return
+    tries, shared = (fetch or FetchConfig()).tries, turns or Throttle()
     with scratch() as folder:
-        numbered = list(enumerate(clips))
-        for number, source in enumerate(in_order(partial(_source, folder, megabytes), numbered, AHEAD)):
+        numbered, load = list(enumerate(clips)), partial(_source, folder, partial(_fetch, megabytes, tries, shared))
+        for number, source in enumerate(in_order(load, numbered, AHEAD)):
             yield source
             rmtree(folder / str(number), ignore_errors=True)
 
 
-def _source(folder: Path, megabytes: int, numbered: tuple[int, Clip]) -> Source:
+def _source(folder: Path, fetch: Callable[[StorePath, Path], Path], numbered: tuple[int, Clip]) -> Source:
     number, clip = numbered
     here: dict[str, str] = {}
     failed: dict[str, DecodeError] = {}
     for name in MEDIA:
         if is_url(address := getattr(clip, name)):
             try:
-                here[name] = str(_fetch(StorePath.of(address), folder / str(number) / name, megabytes))
+                here[name] = str(fetch(StorePath.of(address), folder / str(number) / name))
             except DecodeError as error:
                 failed[name] = error
     return Source(clip, replace(clip, **here), failed)  # type: ignore[arg-type]
 
 
-def _fetch(address: StorePath, folder: Path, megabytes: int) -> Path:
+def _fetch(megabytes: int, tries: int, turns: Turns, address: StorePath, folder: Path) -> Path:
     folder.mkdir(parents=True)
     file = folder / address.name[-LONGEST:]
     try:
-        address.download(file, megabytes << 20)
+        address.download(file, megabytes << 20, requests(address, turns, tries))
     except FileNotFoundError:
         raise DecodeError(MISSING_FILE, address.url) from None
     except TooManyBytes as error:

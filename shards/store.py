@@ -17,8 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from shards.errors import InputError
 from shards.redaction import holds_credentials
 from shards.scratch import process_scratch, scratch
-from shards.store_errors import StoreUnreachable, TooManyBytes, failure_of
+from shards.store_errors import StoreUnreachable, TooManyBytes, failure_of, retry_after
 from shards.store_hash import differs, md5
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TRIES = 7  # of a request
 FIRST, LONGEST = 0.2, 10.0  # seconds between them, doubled each time
+PATIENCE = 300.0  # seconds that a store may ask to be left alone (Retry-After)
 AHEAD = 16  # requests that are under way together
 SMALL = 4 << 20  # bytes of an object that is read at once
 BLOCK = 1 << 20
@@ -68,6 +69,21 @@ def refuse_credentials(url: str) -> None:
     if holds_credentials(url):
         remedy = "take them out; credentials come from the environment (AWS_ACCESS_KEY_ID, ...) alone"
         raise InputError("the address holds a password, a key or a signature", file=url, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """How requests are made.
+
+    Attributes:
+        tries: of each.
+        turn: entered for each try; it may wait.
+        hold: is given the seconds for which the store asks to be left alone, by all who ask it.
+    """
+
+    tries: int = field(default_factory=lambda: TRIES)
+    turn: Callable[[], AbstractContextManager[Any]] = nullcontext
+    hold: Callable[[float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,11 @@ class StorePath:
     def _pure(self) -> PurePosixPath:
         path = self._split()[1]
         return PurePosixPath(path.partition("?")[0] if self.url.startswith("http") else path)
+
+    @property
+    def source(self) -> str:
+        """Who is asked: ``s3://bucket``, ``https://host``."""
+        return self._split()[0].rstrip("/")
 
     def with_suffix(self, suffix: str) -> StorePath:
         """The same with another one."""
@@ -202,7 +223,7 @@ class StorePath:
 
         return self._asked(read)
 
-    def download(self, file: Path, limit: int | None = None) -> None:
+    def download(self, file: Path, limit: int | None = None, requests: Requests | None = None) -> None:
         """Fetch the object into a local file, whole.
 
         Raises:
@@ -215,7 +236,7 @@ class StorePath:
             system.get_file(path, str(file), callback=counter)
             _whole(None, file.stat().st_size, counter.size)
 
-        self._asked(load)
+        self._asked(load, requests)
 
     def put(self, file: Path) -> None:
         """Make the object from a local file: whole or not at all, in the place of another; then compare its size,
@@ -266,17 +287,23 @@ class StorePath:
             if not missing_ok:
                 raise
 
-    def _asked(self, request: Callable[[AbstractFileSystem, str], _T]) -> _T:
-        """The answer to a request, which is made again when it fails in a way that may pass."""
-        system, path = self._system()
-        for number in range(TRIES):
+    def _asked(self, request: Callable[[AbstractFileSystem, str], _T], requests: Requests | None = None) -> _T:
+        """The answer to a request, which is made again when it fails in a way that may pass, not before the store
+        wants it."""
+        (system, path), how = self._system(), requests or Requests()
+        for number in range(how.tries):
+            wait = 0.0
             try:
-                return request(system, path)
+                with how.turn():
+                    return request(system, path)
             except Exception as error:
                 failure = failure_of(error, self.url)
-                if not isinstance(failure, StoreUnreachable) or number == TRIES - 1:
+                if not isinstance(failure, StoreUnreachable) or number == how.tries - 1:
                     raise failure from error
-            time.sleep(min(FIRST * 2**number, LONGEST) * random.uniform(0.5, 1.0))
+                wait = min(retry_after(error) or 0.0, PATIENCE)
+            if wait and how.hold:
+                how.hold(wait)
+            time.sleep(max(wait, min(FIRST * 2**number, LONGEST) * random.uniform(0.5, 1.0)))
         raise AssertionError
 
     def _system(self) -> tuple[AbstractFileSystem, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
+
 from shards.errors import InputError
 from shards.redaction import redacted
 
@@ -59,6 +62,26 @@ def failure_of(error: Exception, url: str) -> Exception:
         message = f"the store can't be reached, or fails: {_said(error, code)}"
         return StoreUnreachable(message, file=url, remedy=REACH)
     return error
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds for which a store (429, 503) asks to be left alone: its header Retry-After, seconds or a date."""
+    for found in (error, error.__cause__):
+        response = getattr(found, "response", None)
+        inner = response.get("ResponseMetadata", {}).get("HTTPHeaders") if isinstance(response, dict) else None
+        for headers in (inner, getattr(found, "headers", None)):
+            text = next((str(v) for k, v in dict(headers or {}).items() if str(k).lower() == "retry-after"), None)
+            if text is not None:
+                return _seconds(text)
+    return None
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        date = None if text.strip().isdigit() else parsedate_to_datetime(text)
+        return max(date.timestamp() - time.time() if date else float(text), 0.0)
+    except ValueError:
+        return None
 
 
 def _code(error: BaseException) -> str:
