@@ -34,6 +34,7 @@ from benchmarks.stores import PER_SHARD, Bench, local
 IN_FLIGHT = re.compile(r"(\d+) in flight of (\d+), (\d+) done(?:, (\d+) lost with nodes)?")
 SECONDS = 600.0  # that an ingestion may take
 PATIENT = {f"RAY_{name}_wait_time_s": "300" for name in ("raylet_start", "gcs_server_port")}  # on a busy machine
+PATIENT |= {"RAY_agent_register_timeout_ms": "300000"}
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def one_round(bench: Bench, number: int, clips: int, calm: Path) -> Round:
             seconds = time.monotonic() - begin
             left = tuple(run.left(GRACE))
     slots, again = told(log.read_text())
-    found = compare(calm, bench.fetched(name, manifest))
+    lost, twice, same, verified = compare(calm, bench.fetched(name, manifest))
     times = round(seconds, 1), round(joined, 1), round(killed, 1)
-    return Round(number, *times, at_join, at_kill, slots, again, *found, left)
+    return Round(number, *times, at_join, at_kill, slots, again, lost, twice, same, verified, left)
 
 
 def _ledgers(bench: Bench, name: str) -> int:

@@ -114,7 +114,7 @@ class _Pool(Generic[ItemT]):
         self.waiting = [(0.0, number, item) for number, item in enumerate(items)]  # not before, then in order
         self.free: list[Slot[ItemT]] = []
         self.running: dict[Any, tuple[Slot[ItemT], tuple[int, ItemT] | None]] = {}
-        self.slots, self.looked = 0, -LOOK
+        self.slots, self.looked, self.failed_start = 0, -LOOK, -LOOK
         self.left = self.total = len(items)
 
     def look(self) -> None:
@@ -156,6 +156,7 @@ class _Pool(Generic[ItemT]):
             self.free.append(slot)
             if work is None:
                 slot.node = result
+                self.losses.started()
             else:
                 self.left -= 1
                 yield work[1].name, result
@@ -165,9 +166,12 @@ class _Pool(Generic[ItemT]):
             self.free.append(slot)
         elif slot.close is not None:
             slot.close()  # another is made in its place
-        pause = self.losses.note(work[1].name if work else "", lost)
         if work is not None:
+            pause = self.losses.note(work[1].name, lost)
             heapq.heappush(self.waiting, (time.monotonic() + pause, *work))
+        elif self.looked != self.failed_start:  # one a look: a node may have taken many with it
+            self.failed_start = self.looked
+            self.losses.note("", _Lost(by_node=True))
 
     def flow(self) -> Flow:
         """Where the items are."""
@@ -198,7 +202,11 @@ class _Losses:
     @property
     def with_nodes(self) -> int:
         """Items that were lost with a node, each time counted."""
-        return self._nodes.total()
+        return self._nodes.total() - self._nodes[""]
+
+    def started(self) -> None:
+        """A worker did start."""
+        del self._nodes[""]
 
     def note(self, name: str, lost: _Lost) -> float:
         """Seconds before it is tried again.

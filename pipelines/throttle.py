@@ -108,8 +108,8 @@ def run_throttle(at_once: int | None, per_second: float | None, workers: int | N
 
     with ray_session(workers):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        kind: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Throttle)
-        actor = kind.remote(at_once, per_second)
+        kind: Any = ray.remote(Throttle)
+        actor = kind.options(num_cpus=0, scheduling_strategy=here).remote(at_once, per_second)
         try:
             yield Shared(actor)
         finally:
