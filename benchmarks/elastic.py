@@ -14,10 +14,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,6 @@ from benchmarks.stores import PER_SHARD, Bench, local
 IN_FLIGHT = re.compile(r"(\d+) in flight of (\d+), (\d+) done(?:, (\d+) lost with nodes)?")
 SECONDS = 600.0  # that an ingestion may take
 PATIENT = {f"RAY_{name}_wait_time_s": "300" for name in ("raylet_start", "gcs_server_port")}  # on a busy machine
-PATIENT |= {"RAY_agent_register_timeout_ms": "300000"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Nodes:
         """One more node of one CPU."""
         folder = self.work / f"node-{len(self.started)}"
         folder.mkdir(parents=True)
-        self.started.append(self.cluster.add_node(num_cpus=1, env_vars={"TMPDIR": str(folder)}))
+        node = self.cluster.add_node(num_cpus=1, env_vars={"TMPDIR": str(folder)}, **free_ports())
+        self.started.append(node)
         return self.started[-1]
 
     def kill(self, node: Any) -> int:
@@ -89,6 +90,16 @@ class Nodes:
         return len(processes)
 
 
+def free_ports() -> dict[str, int]:
+    """Of a node's agents: a raylet that leaves the choice to them waits only 15 seconds for it."""
+    names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port", "metrics_export_port")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
 @contextmanager
 def nodes(work: Path, **environment: str) -> Iterator[Nodes]:
     """A head that works on nothing; ``environment`` is that of every node."""
@@ -98,7 +109,7 @@ def nodes(work: Path, **environment: str) -> Iterator[Nodes]:
     os.environ.update({**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **PATIENT})
     found = Nodes(work)
     try:
-        head = {"num_cpus": 0, "include_dashboard": False}
+        head = {"num_cpus": 0, "include_dashboard": False, **free_ports()}
         found.cluster = Cluster(initialize_head=True, head_node_args=head)
         yield found
     finally:
