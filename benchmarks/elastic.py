@@ -109,8 +109,13 @@ def nodes(work: Path, **environment: str) -> Iterator[Nodes]:
     os.environ.update({**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **PATIENT})
     found = Nodes(work)
     try:
-        head = {"num_cpus": 0, "include_dashboard": False, **free_ports()}
-        found.cluster = Cluster(initialize_head=True, head_node_args=head)
+        head: dict[str, Any] = {
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "include_log_monitor": False,
+            "no_monitor": True,
+        }
+        found.cluster = Cluster(initialize_head=True, head_node_args=head | free_ports())
         yield found
     finally:
         if found.cluster is not None:
