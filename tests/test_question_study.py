@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +17,12 @@ from shards.errors import InputError
 from shards.schema import DatasetInfo
 from tests.test_study import made, of_kind
 from trainers.avqa.config import AVQAConfig, TrainMissing
+from trainers.journal import logs, read_metrics
 from trainers.tracking import Store
 from tuning.question_study import QuestionStudyConfig, check
 from tuning.study import main
 
+ROOT = Path(__file__).resolve().parent.parent
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
 ROWS = {"zero": {}, "deaf": {"absent": "audio", "label": "specialist"}}
 STUDY = {
@@ -140,7 +146,7 @@ def test_every_preset_is_sound_and_has_the_rows_of_the_table(name):
 
 @on_ray
 def test_the_demo_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_root, ray_cluster, capsys):
-    """One of its rows on two workers of Ray, the others in this process."""
+    """One of its rows on two workers of Ray, the others side by side."""
     command = ["avqa_demo", "--data", str(tmp_path / "data"), "--runs", str(mlflow_root)]
     command += ["training.workers=0", "rows.rmm_avr.workers=2"]
     assert main(command) == 0
@@ -161,3 +167,32 @@ def test_the_demo_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_roo
     assert made(tmp_path) == before
     again = capsys.readouterr().out
     assert again.startswith(f"{printed.split('done in')[0]}already finished: {out}\n")
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_leaves_no_run_running(tmp_path):
+    """Started as a shell starts what goes on in the background, with SIGINT ignored."""
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    command = ["avqa_demo", "--data", str(tmp_path / "data"), "--runs", str(runs)]
+    command += ["training.workers=0", "training.epochs=100000"]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuning.study", *command],
+            cwd=ROOT,
+            stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
+    try:
+        end = time.monotonic() + 400
+        while not any(read_metrics(logs(run, "avqa")) for run in runs.glob("avqa-*")):
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM, log.read_text()
+    finally:
+        process.kill()
+    client = Store(runs).client
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    stopped = [run for run in found if run.info.run_name.startswith("avqa")]
+    assert len(stopped) > 1
+    assert {run.info.status for run in stopped} == {"KILLED"}

@@ -139,6 +139,7 @@ def s3(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         "AVMEND_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one of another test's server
     system = fsspec.filesystem("s3")
     system.mkdir("bucket")
     upload(with_tables(world, tmp_path / "world"), system, "bucket/world")
