@@ -304,7 +304,8 @@ def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
             axes.bar(np.arange(len(methods)) + number / (len(ways) + 1), means, 1 / (len(ways) + 1), label=way)
         axes.set_xticks(np.arange(len(methods)) + 0.3, methods)
         axes.set(title=f"{missing} missing", ylabel="accuracy in percent", ylim=(20, None))
-    axes.legend(fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(ways), frameon=False, fontsize="small")
 
 
 if __name__ == "__main__":

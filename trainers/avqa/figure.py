@@ -20,6 +20,7 @@ LOOKS: dict[str, dict] = {  # a ceiling is dashed, rules that neither hear nor s
     "majority of the kind": {"color": "0.75", "linestyle": ":"},
 }
 MARKS = "osD^vPX*"
+BANDS = 6
 MARGIN = 4.0  # points of accuracy around what is shown
 
 
@@ -30,7 +31,8 @@ def figure(lines: Sequence[Line], path: Path) -> None:
 
 def drawing(lines: Sequence[Line]) -> Figure:
     """One row per network (with its variants) and what its training clips lacked, a line per method, its interval of
-    95 % as a band, cut where it leaves the panel: a band wider than that says only that nothing is known."""
+    95 % as a band, cut where it leaves the panel: a band wider than that says only that nothing is known. Of more than
+    `BANDS` methods the bands would hide each other and are left to the table."""
     from matplotlib.figure import Figure
 
     panel = _panels([x.network for x in lines if x.network])
@@ -82,6 +84,8 @@ def _draw(axis, line: Line, modality: str, methods: Sequence[str]) -> None:
     at = [rate for rate, _ in points]
     mean = [100 * m for _, (m, _) in points]
     axis.plot(at, mean, label=figure_text(line.method), markersize=4, linewidth=1.5, **look)
+    if len(methods) > BANDS:
+        return
     known = [line.interval((modality, rate)) for rate in at]
     low, high = ([100 * interval[side] for interval in known] for side in (0, 1))
     axis.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
