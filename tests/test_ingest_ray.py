@@ -138,11 +138,11 @@ def test_a_killed_worker_costs_only_time(small, tmp_path, ray_cluster):
     config = IngestConfig(frames=2, image_size=32, samples_per_shard=3)
     marker = tmp_path / "died"
 
-    def dies_once(shard, config, out):
+    def dies_once(shard, config, out, turns):
         if shard.name == "train-000004" and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return ingest_kept(shard, config, out)
+        return ingest_kept(shard, config, out, turns)
 
     from pipelines import ingest as module
 
