@@ -20,9 +20,11 @@ import pydantic
 
 from shards.atomic import write_text
 from shards.errors import InputError
+from shards.json_lines import numbered_lines, parse_line
 from shards.schema import Frozen
 
 TARGETS_FILE = "targets.jsonl"
+LINE = 'a line is {"clip": ..., "seconds": [{CLASS: DB}, ...], "places": [{"class": ..., "x": ..., "y": ...}]}'
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Level = Annotated[float, pydantic.Field(ge=-120, le=0)]
 
@@ -100,10 +102,8 @@ def load_targets(path: str | Path) -> dict[str, DenseTarget]:
             there twice.
     """
     path, found = Path(path), dict[str, DenseTarget]()
-    for line, content in enumerate(_read(path).split("\n"), start=1):
-        if not content.strip():
-            continue
-        target = _parse(f"{path}:{line}", content)
+    for line, content in numbered_lines(path, "check the path of the targets", "targets"):
+        target = parse_line(DenseTarget, f"{path}:{line}", content, LINE)
         if target.clip in found:
             message = f"the clip '{target.clip}' is there twice"
             raise InputError(message, file=f"{path}:{line}", field="clip", remedy="give one line per clip")
@@ -118,25 +118,3 @@ def save_targets(path: str | Path, targets: Iterable[DenseTarget]) -> Path:
     rows = (target.model_dump(mode="json", by_alias=True, exclude_none=True) for target in targets)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return Path(path)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        message = f"can't be read: {error.strerror}"
-        raise InputError(message, file=path, field="targets", remedy="check the path of the targets") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save it as UTF-8") from None
-
-
-def _parse(where: str, content: str) -> DenseTarget:
-    try:
-        return DenseTarget.model_validate_json(content)
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"]) or None
-        remedy = (
-            'a line is {"clip": ..., "seconds": [{CLASS: DB}, ...], "places": [{"class": ..., "x": ..., "y": ...}]}'
-        )
-        raise InputError(problem["msg"], file=where, field=field, remedy=remedy) from None

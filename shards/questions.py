@@ -15,9 +15,11 @@ import pydantic
 
 from shards.atomic import write_text
 from shards.errors import InputError, nearest
+from shards.json_lines import numbered_lines, parse_line
 from shards.published_words import CLIP_IDS, UNKNOWN_PIECE, clip_ids, released_words, word_pieces
 from shards.schema import Frozen
 
+LINE = 'a line is {"id": ..., "clip": ..., "question": ..., "answer": ..., "type": ..., "split": ...}'
 QUESTIONS_FILE = "questions.jsonl"
 PADDING, UNKNOWN = "<pad>", "<unknown>"
 Rule = Literal["words", "released", "clip", "released+clip", "pieces"]
@@ -209,10 +211,8 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
     path = Path(path)
     questions: list[Question] = []
     lines: dict[str, int] = {}
-    for line, content in enumerate(_read(path).split("\n"), start=1):
-        if not content.strip():
-            continue
-        question = _parse(f"{path}:{line}", content)
+    for line, content in numbered_lines(path, "check the questions' path"):
+        question = parse_line(Question, f"{path}:{line}", content, LINE)
         first = lines.setdefault(question.id, line)
         if first != line:
             message = f"'{question.id}' is the id of lines {first} and {line}"
@@ -228,23 +228,3 @@ def save_questions(path: str | Path, questions: Sequence[Question]) -> Path:
     rows = (question.model_dump(mode="json", exclude_none=True) for question in questions)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return Path(path)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        message = f"can't be read: {error.strerror}"
-        raise InputError(message, file=path, remedy="check the questions' path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 ({error})", file=path, remedy="save it as UTF-8") from None
-
-
-def _parse(where: str, content: str) -> Question:
-    try:
-        return Question.model_validate_json(content)
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"]) or None
-        remedy = 'a line is {"id": ..., "clip": ..., "question": ..., "answer": ..., "type": ..., "split": ...}'
-        raise InputError(problem["msg"], file=where, field=field, remedy=remedy) from None

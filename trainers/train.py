@@ -24,7 +24,7 @@ from shards.errors import InputError
 from shards.progress import Progress
 from trainers.command_line import recipe_config, train_parser
 from trainers.config import TrainConfig
-from trainers.job import prepare
+from trainers.job import Job, prepare
 from trainers.journal import logs, read_metrics
 from trainers.loop import Rank, local_rank
 from trainers.register import model_of, register_run
@@ -52,9 +52,13 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     Raises:
         InputError: data, backbone or features missing or of another kind.
     """
+    return train_job(prepare(config, runs), runs, stage, parent)
+
+
+def train_job(job: Job, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
+    """As :func:`train`, of a job that was prepared already."""
     from trainers.tracking import Store, is_closed
 
-    job = prepare(config, runs)
     config, folder, recipe = job.config, job.folder, job.recipe
     names = recipe.stage_names(config)
     if job.finished and is_closed(job.mirrored):
@@ -253,8 +257,9 @@ def main(argv: list[str]) -> int:
 
         print(describe(config, runs))
         return 0
-    finished = prepare(config, runs).finished
-    folder = train(config, runs)
+    job = prepare(config, runs)
+    finished = job.finished
+    folder = train_job(job, runs)
     print(f"already finished: {folder}" if finished else folder)
     if args.register is not None:
         print(register_run(folder, args.register, runs))

@@ -13,7 +13,7 @@ from typing import Any
 from shards.progress import Progress
 from trainers.config import TrainConfig
 from trainers.job import Job, prepare
-from trainers.train import train
+from trainers.train import train, train_job
 
 GRACE_SECONDS = 20.0  # for trainings that are told to stop
 
@@ -45,7 +45,7 @@ def train_several(configs: Sequence[TrainConfig], runs: Path, stage: str, parent
     jobs = [prepare(config, runs) for config in configs]
     for job in jobs:
         if job.finished or job.config.workers > 0:
-            train(job.config, runs, stage, parent)
+            train_job(job, runs, stage, parent)
         else:
             left.setdefault(job.folder, job)
     if left:
