@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -88,14 +87,11 @@ def test_a_higher_revision_is_another_run(world, monkeypatch):
 def test_moved_runs_are_evaluated_where_they_are(world, mlflow_root, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(world.runs, moved, ignore=shutil.ignore_patterns("mlflow*"))
-    away = world.runs.with_name("away")
-    os.rename(world.runs, away)
-    try:
-        assert not read_run(moved / world.others["prompt"].name).config.backbone.exists()
-        config = EvaluateConfig(data=world.media, conditions=("complete",), batch_size=8)
-        rows = evaluate([moved / world.others["prompt"].name], config, tmp_path / "out", mlflow_root)
-    finally:
-        os.rename(away, world.runs)
+    for config_file in moved.glob(f"*/{CONFIG_FILE}"):  # as those of a folder that is no longer there
+        config_file.write_text(config_file.read_text().replace(str(world.runs), str(tmp_path / "gone")))
+    assert not read_run(moved / world.others["prompt"].name).config.backbone.exists()
+    config = EvaluateConfig(data=world.media, conditions=("complete",), batch_size=8)
+    rows = evaluate([moved / world.others["prompt"].name], config, tmp_path / "out", mlflow_root)
     assert {row.selection for row in rows} == {"situation", "concat", "detected"}
 
 
