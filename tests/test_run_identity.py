@@ -19,6 +19,7 @@ from trainers.job import Job, prepare
 from trainers.recipe import leaves
 from trainers.recipes import RECIPES
 from trainers.runs import CONFIG_FILE, read_run
+from trainers.tracking import read_runs
 from trainers.train import train
 from tuning.study_config import ClassificationStudyConfig
 
@@ -65,6 +66,15 @@ def test_a_commit_that_computes_nothing_else_retrains_nothing(world, monkeypatch
     before = (world.backbone / CONFIG_FILE).read_bytes()
     assert train(finetune(world.media), world.runs) == world.backbone
     assert (world.backbone / CONFIG_FILE).read_bytes() == before
+
+
+def test_an_unfinished_run_goes_on_with_its_data_elsewhere_and_other_resources(world, mlflow_root, tmp_path):
+    first = train(finetune(world.media), mlflow_root)
+    shutil.rmtree(first / "finetune")  # as if it had been killed
+    shutil.copytree(world.media, tmp_path / "moved")
+    assert train(finetune(tmp_path / "moved", "cpus=2", "retries=3"), mlflow_root) == first
+    (logged,) = read_runs(mlflow_root)
+    assert (logged.params["data"], logged.params["retries"]) == (str(world.media), "1")  # those it began with
 
 
 def test_an_unfinished_run_says_that_it_goes_on_under_another_commit(world, tmp_path, monkeypatch, capsys):

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from configs import PRESET_FOLDER, load_config, preset_names, read_preset
+from pipelines.settings import IngestConfig
 from trainers.classification.config import CaseConfig
 from trainers.recipes import RECIPES
 from tuning.classification_study import ClassificationStudyConfig, check
+from tuning.data import shards_folder
 from tuning.study import main
 
 unit, on_ray = pytest.mark.unit, pytest.mark.ray
@@ -107,6 +109,17 @@ def test_every_preset_is_sound(name):
 def more(config: ClassificationStudyConfig, name: str) -> dict[str, str]:
     recipe = RECIPES[config.recipes[name].get("recipe", name)]
     return {} if recipe.name == "finetune" else {str(recipe.base): "."}
+
+
+@unit
+def test_only_what_decides_the_shards_names_their_folder(tmp_path):
+    corpus = load_config(ClassificationStudyConfig, preset(tmp_path)).corpus
+
+    def folder(**settings: object) -> Path:
+        return shards_folder(corpus, IngestConfig(**settings), tmp_path)
+
+    assert folder() == folder(workers=3) == folder(timeout_s=9, fetch={"tries": 2})
+    assert len({folder(), folder(frames=3), folder(partial="keep"), folder(decoder="ffmpeg")}) == 4
 
 
 @unit

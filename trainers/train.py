@@ -24,6 +24,7 @@ from shards.errors import InputError
 from shards.progress import Progress
 from trainers.command_line import recipe_config, train_parser
 from trainers.config import TrainConfig
+from trainers.identity import content_settings
 from trainers.job import Job, prepare
 from trainers.journal import logs, read_metrics
 from trainers.loop import Rank, local_rank
@@ -57,7 +58,7 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
 
 def train_job(job: Job, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
     """As :func:`train`, of a job that was prepared already."""
-    from trainers.tracking import Store, is_closed
+    from trainers.tracking import Store, flatten, is_closed
 
     config, folder, recipe = job.config, job.folder, job.recipe
     names = recipe.stage_names(config)
@@ -67,14 +68,16 @@ def train_job(job: Job, runs: Path, stage: str | None = None, parent: Any = None
         print(f"note: {note}", file=sys.stderr)
     job.begin()
     store, experiment = Store(runs), recipe.task.experiment(config)
+    params = config.resolved()
+    free = flatten(params).keys() - flatten(content_settings(config)).keys()  # where and how fast, not what
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(job.name, experiment, config.resolved(), job.tags, parent, folder=job.mirrored)
+            store.run(job.name, experiment, params, job.tags, parent, folder=job.mirrored, free=free)
         )
         for name in names if len(names) > 1 else ():
-            params = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
+            own = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
             place = logs(folder, name)
-            stack.enter_context(store.run(f"{job.name}/{name}", experiment, params, None, main_run, folder=place))
+            stack.enter_context(store.run(f"{job.name}/{name}", experiment, own, None, main_run, folder=place))
         with _progress(config, names, folder, f"train {recipe.run_name(config)}", stage):
             _work(config, folder)
         main_run.summary(_summary(names, folder))

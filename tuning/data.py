@@ -19,6 +19,7 @@ from pipelines.settings import IngestConfig
 from shards.errors import InputError, nearest
 from shards.progress import Progress
 from trainers.config import TrainConfig
+from trainers.identity import digest
 from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
 from tuning.steps import Stages, config_at
@@ -133,7 +134,12 @@ def make_shards(corpus: Corpus, settings: IngestConfig, data: Path, stages: Stag
 
 def shards_folder(corpus: Config, settings: IngestConfig, data: Path) -> Path:
     """Where the media shards of a corpus are."""
-    return data / f"shards-{config_hash(corpus)}-{config_hash(settings)}"
+    return folder_of_shards(config_hash(corpus), settings, data)
+
+
+def folder_of_shards(clips: str, settings: IngestConfig, data: Path) -> Path:
+    """Where the media shards of some clips are: the settings count that decide what shards hold, no others."""
+    return data / f"shards-{clips}-{digest({**settings.content(), 'partial': settings.partial})}"
 
 
 def corpus_folder(config: Corpus, data: Path) -> Path:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pydantic
 
-from configs import Config, config_hash
+from configs import Config
 from pipelines.corpora.synthetic.solos import SolosConfig, build
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
 from trainers.classification.config import DenseConfig, FinetuneConfig
-from tuning.data import Corpus, make_files, shards_folder
+from tuning.data import Corpus, folder_of_shards, make_files, shards_folder
 from tuning.steps import Stages, config_at
 
 
@@ -143,7 +143,7 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
     out = data / f"solos-{config.clips}-{size}-{config.seed}"
     drawn = SolosConfig(clips=config.clips, seed=config.seed, size=size)
     build(drawn, out, functools.partial(Progress, "solos", stage=stages.next()))
-    shards = data / f"shards-{out.name}-{config_hash(config.ingest)}"
+    shards = folder_of_shards(out.name, config.ingest, data)
     ingest(out / "manifest.csv", shards, config.ingest, stage=stages.next())
     settings = {**config.finetune, "data": shards.absolute()}
     return train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,7 @@ class Store:
         *,
         folder: Path,
         mirrors: Mapping[str, Path] | None = None,
+        free: Collection[str] = (),
         sync_seconds: float = SYNC_SECONDS,
     ) -> Iterator[Run]:
         """An open MLflow run that mirrors ``folder``/metrics.jsonl until the block ends.
@@ -99,13 +100,14 @@ class Store:
             parent: the run of the command that this one belongs to.
             folder: the run's folder, made if missing.
             mirrors: prefix of metric names -> folder of a metrics.jsonl to mirror; None: that of `folder`.
+            free: params, by their flat names, that may differ from those that the folder's run began with, which stay.
             sync_seconds: time between two copies of new lines.
 
         Raises:
             InputError: the experiment was deleted in MLflow, the folder's run had other params, or the store or
                 the folder can't be written. A server that does not answer is no error: the work goes on without.
         """
-        run = self.open(name, experiment, params, tags, parent, folder=folder, mirrors=mirrors)
+        run = self.open(name, experiment, params, tags, parent, folder=folder, mirrors=mirrors, free=free)
         status = "FAILED"
         try:
             with signals_raised(), run.synced_every(sync_seconds):
@@ -130,6 +132,7 @@ class Store:
         *,
         folder: Path,
         mirrors: Mapping[str, Path] | None = None,
+        free: Collection[str] = (),
     ) -> Run:
         """As :meth:`run`, for who opens many: the caller calls `sync` now and then, and `close`."""
         folder = Path(folder).resolve()
@@ -139,7 +142,7 @@ class Store:
         all_tags = {name: redacted(value) for name, value in {**of_this_process(), **(tags or {})}.items()}
 
         def begin() -> None:
-            self._begin(run, name, experiment, flatten(params or {}), all_tags)
+            self._begin(run, name, experiment, flatten(params or {}), all_tags, free)
 
         try:
             with write_errors(folder), store_errors(self.uri):
@@ -160,7 +163,15 @@ class Store:
             logger.warning("MLflow store %s is slow; the work does not wait for it", self.shown)
             self._is_slow = True
 
-    def _begin(self, run: Run, name: str, experiment: str, params: Mapping[str, str], tags: dict[str, str]) -> None:
+    def _begin(
+        self,
+        run: Run,
+        name: str,
+        experiment: str,
+        params: Mapping[str, str],
+        tags: dict[str, str],
+        free: Collection[str],
+    ) -> None:
         """The requests that open a run, which can be repeated after any of them failed."""
         parent = run.parent if run.parent is not None and run.parent.run_id else None
         tags |= {PARENT: parent.run_id} if parent is not None else {}
@@ -175,7 +186,7 @@ class Store:
                 place = parent.experiment_id if parent is not None else self._experiment(experiment)
                 found = found or self.client.create_run(place, tags=tags, run_name=name)
                 record.begin(run.folder, found.info.run_id, self.shown)
-        self._log_params(run.folder, found, params)
+        self._log_params(run.folder, found, params, free)
         run.attach(found.info.run_id, found.info.experiment_id, self._pushed(found))
 
     def _resume(self, folder: Path, name: str, tags: Mapping[str, str]) -> MlflowRun | None:
@@ -208,9 +219,9 @@ class Store:
         history = (m for name in found.data.metrics for m in self.client.get_metric_history(run_id, name))
         return {(metric.key, metric.step, repr(metric.value)) for metric in history}
 
-    def _log_params(self, folder: Path, found: MlflowRun, params: Mapping[str, str]) -> None:
+    def _log_params(self, folder: Path, found: MlflowRun, params: Mapping[str, str], free: Collection[str]) -> None:
         logged = found.data.params
-        for key in sorted(params.keys() & logged.keys()):
+        for key in sorted((params.keys() & logged.keys()) - set(free)):
             if params[key] != logged[key]:
                 message = f"its run had {key}={logged[key]}, now it is {params[key]}"
                 remedy = "use another folder for another run"
