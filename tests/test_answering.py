@@ -18,7 +18,7 @@ from models.batch import take_away
 from shards.errors import InputError
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig, check_sizes
-from trainers.avqa.objective import AnswerLoss
+from trainers.avqa.objective import AnswerLoss, divergence
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.metrics import StepOutput
 from trainers.runs import read_run
@@ -56,8 +56,9 @@ def batch(root) -> AVQABatch:
     (stage,) = question_stages(AVQAConfig(**settings(root)))
     found = stage.train.batch(range(0, 36, 6))
     assert isinstance(found, AVQABatch)
+    assert 4 not in found.label
     allowed = torch.ones(6, len(stage.meta["vocabulary"]["answers"]), dtype=torch.bool)
-    allowed[2:, 0] = False
+    allowed[2:, 4] = False  # no right answer
     return dataclasses.replace(found, allowed=allowed)
 
 
@@ -176,6 +177,7 @@ def test_the_objective_is_eq_8(loss, batch):
     if "match" in aux:
         expected = expected + 0.5 * aux["match"].mean()
     total, logits, figures = unpacked(loss(batch))
+    assert expected.isfinite()
     torch.testing.assert_close(total, expected)
     assert torch.equal(logits, answerer(batch)[0].detach())
     assert {"ce_complete", "ce_audio_missing", "accuracy_visual_missing", *own, *aux} <= set(figures)
@@ -194,6 +196,34 @@ def test_alternate_missing_every_sample_loses_one_modality(loss, batch):
         sum_, count = figures[f"ce_{modality}_missing"]
         torch.testing.assert_close(sum_, -chosen.sum().detach())
         assert count == 3
+
+
+def test_distillation_adds_the_divergence_from_the_complete_answers(loss, batch):
+    """By hand; where an answer is not allowed nothing is added, and the complete answers are only taught from."""
+    plain, _, _ = unpacked(loss(batch))
+    loss.distillation = 0.5
+    total, _, figures = unpacked(loss(batch))
+    taught = loss.answerer(batch)[0].softmax(1)
+    apart = []
+    for modality in ("audio", "visual"):
+        given = loss.answerer(take_away(dataclasses.replace(batch, negative=None), modality))[0].softmax(1)
+        rows = [
+            [p * (p / q).log() for p, q in zip(*row, strict=True) if p > 0] for row in zip(taught, given, strict=True)
+        ]
+        apart.append(torch.stack([torch.stack(row).sum() for row in rows]))
+    torch.testing.assert_close(total - plain, 0.5 * sum(x.mean() for x in apart))
+    assert figures["distillation"][1] == 12
+    assert sum(apart).min() > 0
+
+
+def test_only_the_taught_learns_of_a_divergence():
+    complete = torch.tensor([[0.0, 2.0, float("-inf")]], requires_grad=True)
+    without = torch.tensor([[1.0, 0.0, float("-inf")]], requires_grad=True)
+    divergence(complete.detach(), without).sum().backward()
+    p, q = (x.detach()[0, :2].softmax(0) for x in (complete, without))
+    torch.testing.assert_close(without.grad, torch.tensor([[*(q - p), 0.0]]))
+    assert complete.grad is None
+    assert divergence(complete, complete).tolist() == [0.0]
 
 
 def test_incomplete_samples_keep_what_they_have(loss, batch):
@@ -231,6 +261,7 @@ def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
         ({"recovery": "rmm", "recovery_sizes": {}, "absent": "audio"}, ["specialist"]),
         ({"network": "avstt"}, ["'avst'"]),
         ({"recovery": "rmm", "alternate_missing": True, "batch_size": 1}, ["batch_size", "at least 2"]),
+        ({"distillation": 1.0}, ["distillation", "nobody to teach", "give missing"]),
     ],
 )
 def test_a_config_that_can_not_be_is_refused(root, changes, parts):

@@ -47,7 +47,7 @@ def test_a_step_reads_nothing_from_the_device(root, monkeypatch, network, recove
     monkeypatch.setattr(avr, "_generator", lambda seed, call, device: generator(seed, call, torch.device("cpu")))
     (stage,) = question_stages(AVQAConfig(**settings(root, network, recovery)))
     objective = stage.objective.train().to("meta")
-    objective.alternate_missing = network == "avsd"
+    objective.alternate_missing, objective.distillation = network == "avsd", 1.0
     output = objective(stage.train.batch(range(24)).to("meta"))
     loss, figures = output.loss, output.metrics
     loss.backward()

@@ -30,6 +30,7 @@ LATER_FIELDS: dict[str, Any] = {
     "shuffle_buffer": SHUFFLE_BUFFER,
     "train_missing": {"audio": 0, "visual": 0, "balanced": False, "both": False, "seed": 0},
     "train_rates": [],
+    "distillation": 0.0,
 }
 ROOMS = ("configs", "models", "pipelines", "serving", "shards", "trainers", "tuning")
 _CODE = ("*.py", "*.yaml", "*.toml")  # untracked files of these kinds can change what a run computes

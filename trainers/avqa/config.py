@@ -149,6 +149,8 @@ class AVQAConfig(QuestionConfig):
             none for zero fill, either for the other methods.
         alternate_missing: each sample of a batch loses one of `missing`, in turns, instead of being seen without
             each of them: the same expectation of Eq. 8 for less work.
+        distillation: weight of the divergence of the answers without a modality from those of the complete sample,
+            which teaches them (ours).
         absent: this modality is never there, in training or after: the *specialist* for its absence.
         network_from, recovery_from: runs whose network or recovery method to start from; several recovery
             runs each give the parts that they have.
@@ -163,6 +165,7 @@ class AVQAConfig(QuestionConfig):
     recovery_sizes: dict[str, Any] = pydantic.Field(default_factory=dict)
     missing: tuple[Modality, ...] | None = None
     alternate_missing: bool = False
+    distillation: float = pydantic.Field(default=0.0, ge=0)
     absent: Modality | None = None
     network_from: Path | None = None
     recovery_from: tuple[Path, ...] = ()
@@ -177,6 +180,8 @@ class AVQAConfig(QuestionConfig):
             raise ValueError("absent is for a specialist: it has nothing to recover or to take away")
         if self.alternate_missing and self.batch_size < len(self.taken):
             raise ValueError(f"alternate_missing: batch_size is at least {len(self.taken)}, a sample for each turn")
+        if self.distillation and not self.taken:
+            raise ValueError("distillation: training takes no modality away, so there is nobody to teach; give missing")
         return self
 
     @property

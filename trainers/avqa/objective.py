@@ -29,6 +29,17 @@ def added(metrics: Metrics, more: Metrics) -> Metrics:
     return metrics | {name: metrics[name] + x if name in metrics else x for name, x in more.items()}
 
 
+def divergence(complete: Tensor, without: Tensor) -> Tensor:
+    """Kullback-Leibler divergence [R], in nats, of the answers `without` a modality from the `complete` ones.
+
+    Args:
+        complete, without: logits [R, A], -inf in both where an answer is not allowed.
+    """
+    expected, given = (x.float().log_softmax(dim=1) for x in (complete, without))
+    barred = expected == float("-inf")  # which adds 0, not 0 times infinity
+    return (expected.exp() * (expected - given).masked_fill(barred, 0)).sum(dim=1)
+
+
 class OwnLosses(nn.Module):
     """A recovery method's own losses on those samples that are complete, each with its weight."""
 
@@ -55,6 +66,9 @@ class AnswerLoss(nn.Module):
     method's losses, are those of what is there. `alternate_missing`: the rows of a batch take turns in which
     modality they lose, so each term is the mean of a part of them: the same expectation for a fraction of the
     work. Nothing here waits for the device: row sets are known to the host (`models.host`).
+
+    `distillation` (ours; Hinton et al., 2015) adds, so weighted, how far the answers without a modality are from
+    those of the complete sample (`divergence`), which it does not change.
     """
 
     def __init__(
@@ -64,10 +78,11 @@ class AnswerLoss(nn.Module):
         weights: Mapping[str, float],
         frozen: Sequence[str] = (),
         alternate_missing: bool = False,
+        distillation: float = 0.0,
     ):
         super().__init__()
         self.answerer, self.taken, self.weights, self.frozen = answerer, taken, weights, frozen
-        self.alternate_missing = alternate_missing
+        self.alternate_missing, self.distillation = alternate_missing, distillation
         for name in frozen:
             getattr(answerer, name).requires_grad_(False)
 
@@ -84,8 +99,12 @@ class AnswerLoss(nn.Module):
         total, metrics, there = self._answer(batch, "complete")
         for modality, rows in self._lacking(batch):
             less = replace(take_away(batch.select(rows), modality), negative=None)
-            loss, more, _ = self._answer(less, f"{modality}_missing")
+            loss, more, without = self._answer(less, f"{modality}_missing")
             total, metrics = total + loss, added(metrics, more)
+            if self.distillation > 0:
+                apart = divergence(take(there.logits.detach(), rows), without.logits)
+                total = total + self.distillation * apart.mean()
+                metrics = added(metrics, {"distillation": sum_and_count(apart)})
         if "recovery" not in self.frozen:
             loss, more = weighted(there.recovered.losses(), self.weights, batch.label)
             total, metrics = total + loss, metrics | more

@@ -127,7 +127,9 @@ def answer_stages(config: AVQAConfig) -> list[Stage]:
     """
     world = World.of(config, config.absent)
     answerer = _build(config, world, _answer_design(config, world), world.scale(config))
-    objective = AnswerLoss(answerer, config.taken, config.weights, config.freeze, config.alternate_missing)
+    objective = AnswerLoss(
+        answerer, config.taken, config.weights, config.freeze, config.alternate_missing, config.distillation
+    )
     train = world.train_items(config.seed, config.absent is None and _needs_negatives(config))
     if config.memorise:
         memorise(answerer, train)
