@@ -28,6 +28,7 @@ from tests.fixtures.builders import LABELS, absent, media_records, split_info
 from tests.fixtures.worlds import CASE_WISE, SIZES, World
 from trainers.bootstrap import wilson
 from trainers.classification.config import CaseConfig, EvaluateConfig, PromptConfig
+from trainers.classification.evaluate import _meeting_the_same
 from trainers.classification.items import MediaItems
 from trainers.classification.predict import Predictor, detect
 from trainers.classification.results import ClassRow, Row, markdown, recovered, summarise
@@ -252,6 +253,27 @@ def test_rows_are_methods_times_selections_times_conditions(evaluated):
         (r.method, r.selection, r.accuracy) for r in rows
     ]
     assert (out / "results.png").stat().st_size > 10_000
+
+
+def test_a_clip_is_read_once_a_condition_for_all_methods(world, mlflow_root, tmp_path, monkeypatch):
+    read, get = Counter[int](), MediaItems.__getitem__
+    monkeypatch.setattr(MediaItems, "__getitem__", lambda items, i: (read.update([i]), get(items, i))[1])
+    conditions = ("complete", "noisy_both", "audio_missing")
+    evaluate(world.all, EvaluateConfig(data=world.media, conditions=conditions), tmp_path / "out", mlflow_root)
+    assert read == Counter([*range(TEST), *range(TEST), *LEFT["audio_missing"]])
+
+
+def test_other_noise_or_another_seed_is_met_apart(world):
+    config, (one, *_) = EvaluateConfig(data=world.media), [predictor(world, method) for method in METHODS]
+
+    def trained(**changes: object) -> Predictor:
+        return replace(one, run=replace(one.run, config=one.run.config.model_copy(update=changes)))
+
+    noisier = one.run.config.noise.model_copy(update={"alone": 1})
+    given = [one, trained(seed=1), trained(lr=9.0), trained(noise=noisier), trained(seed=1, noise=noisier)]
+    assert [[given.index(p) for p in met] for met in _meeting_the_same(given, config)] == [[0, 2], [1], [3], [4]]
+    fixed = config.model_copy(update={"noise": noisier})
+    assert [[given.index(p) for p in met] for met in _meeting_the_same(given, fixed)] == [[0, 2, 3], [1, 4]]
 
 
 def test_a_sample_with_nothing_left_is_not_counted(evaluated):

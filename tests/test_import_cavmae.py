@@ -36,7 +36,7 @@ from tests.test_cavmae import (
 )
 from trainers.classification import evaluate as judging
 from trainers.classification.config import EvaluateConfig, FinetuneConfig, PromptConfig
-from trainers.classification.evaluate import _answers, prepare
+from trainers.classification.evaluate import prepare
 from trainers.classification.stages import _start
 from trainers.imports.command_line import import_parser
 from trainers.imports.kinds import KINDS
@@ -131,9 +131,8 @@ def test_an_evaluation_gives_the_published_logits(taken_in, media, state, protoc
     evaluation = prepare([read_run(taken_in)], config)
     (predictor,) = evaluation.predictors
     assert predictor.answers == ORDER
-    found = _answers(predictor, CONDITIONS[condition], evaluation.data, evaluation.config, CPU, lambda *_, **__: None)[
-        ""
-    ]
+    ((_, _, answers),) = evaluation.answers(lambda *_, **__: None)
+    found = answers[""]
     whole, audio, visual = clip_inputs(media, 1)
     left = np.flatnonzero(judging.testable(evaluation.data.present, CONDITIONS[condition])).tolist()
     rows = [left.index(i) for i in whole]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.corruption_files import CorruptionFiles
+from models.batch import AVBatch
 from models.conditions import Condition
 from models.settings import MODALITIES
 from shards.errors import InputError
@@ -59,6 +61,16 @@ OF_CORRUPTIONS = ("protocol", "severities", "recordings", "overlays")  # told by
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Of one predictor under one condition, by selection."""
+
+    rows: list[Row]
+    scored: list[Scored]
+    by_class: list[ClassRow]
+    judged: list[Judged]
+
+
+@dataclass(frozen=True)
 class ConditionEvaluation:
     """Runs, conditions and samples of an evaluation; see `trainers.recipe.Evaluation`."""
 
@@ -86,12 +98,11 @@ class ConditionEvaluation:
             FloatingPointError: a method's logits are NaN.
         """
         rows: list[Row] = []
-        for predictor, condition, outcome, watch in self._outcomes(advance):
-            rows += _rows(predictor, condition, outcome, watch)
-            self.scored.extend(scored_of(predictor.run, condition, outcome, len(self.data)))
-            self.by_class.extend(_class_rows(predictor, condition, outcome))
-            calibration = None if predictor.adapting else self.calibrations[predictor.run.folder.name]
-            self.judged.extend(_judged(predictor, condition, outcome, calibration))
+        for figures in self._in_order(advance):
+            rows += figures.rows
+            self.scored.extend(figures.scored)
+            self.by_class.extend(figures.by_class)
+            self.judged.extend(figures.judged)
         if not rows:
             names = ", ".join(self.config.conditions)
             message = f"no sample of '{self.config.split}' has anything left under {names}"
@@ -112,14 +123,32 @@ class ConditionEvaluation:
         for predictor, condition, outcome, _ in self._outcomes(advance):
             yield predictor.run, condition.name, outcome
 
+    def _in_order(self, advance: Callable[..., None]) -> list[Figures]:
+        """By predictor, then by condition: not as they came."""
+        place = {id(predictor): i for i, predictor in enumerate(self.predictors)}
+        found: list[list[Figures]] = [[] for _ in self.predictors]
+        for predictor, condition, outcome, watch in self._outcomes(advance):
+            calibration = None if predictor.adapting else self.calibrations[predictor.run.folder.name]
+            found[place[id(predictor)]].append(
+                Figures(
+                    list(_rows(predictor, condition, outcome, watch)),
+                    list(scored_of(predictor.run, condition, outcome, len(self.data))),
+                    list(_class_rows(predictor, condition, outcome)),
+                    list(_judged(predictor, condition, outcome, calibration)),
+                )
+            )
+        return [figures for own in found for figures in own]
+
     def _outcomes(
         self, advance: Callable[..., None]
     ) -> Iterator[tuple[Predictor, Condition, dict[str, Answers], Stopwatch]]:
-        for predictor in self.predictors:
+        """Of each predictor under each condition; those that meet the same samples do so together, which are read
+        and ruined once."""
+        for together in _meeting_the_same(self.predictors, self.config):
             for condition in self.config.applied():
-                watch = Stopwatch(self.device)
-                found = _answers(predictor, condition, self.data, self.config, self.device, advance, watch)
-                yield predictor, condition, found, watch
+                watches = [Stopwatch(self.device) for _ in together]
+                found = _answers(together, condition, self.data, self.config, self.device, advance, watches)
+                yield from zip(together, itertools.repeat(condition), found, watches)
 
     def write(self, out: Path, rows: Sequence[Row]) -> None:
         """Tables, figures, answers.parquet, differences.csv, classes.csv, confidence.csv, corruptions.csv, and
@@ -239,43 +268,89 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     return MediaItems(data, backbone.labels, spec, names, noise, trained.seed, form=form, files=files)
 
 
+def _meeting_the_same(predictors: Sequence[Predictor], config: EvaluateConfig) -> list[list[Predictor]]:
+    """Predictors by what decides the samples that they meet, and their order."""
+    found: list[tuple[Any, list[Predictor]]] = []
+    for predictor in predictors:
+        run, backbone = predictor.run, predictor.backbone
+        noise = config.noise or run.config.noise
+        own = (
+            run.config.seed,
+            noise,
+            backbone.labels,
+            input_spec(backbone),
+            predictor.several,
+            bool(predictor.adapting),
+        )
+        together = next((others for met, others in found if met == own), None)
+        if together is None:
+            found.append((own, [predictor]))
+        else:
+            together.append(predictor)
+    return [together for _, together in found]
+
+
+class _Answering:
+    """What becomes of a predictor's looks at the samples [N] of one condition."""
+
+    def __init__(self, predictor: Predictor, condition: Condition, data: ShardDataset, samples: int, watch: Stopwatch):
+        self.predictor, self.condition, self.data, self.watch = predictor, condition, data, watch
+        self.samples, self.found, self.seen = samples, dict[str, MeanLogits](), [""] * samples
+
+    def look(self, batch: AVBatch, rows: Sequence[int]) -> None:
+        """Classify a batch, whose samples are these of the N.
+
+        Raises:
+            FloatingPointError: logits are NaN.
+        """
+        by_selection, _, observed = self.predictor.answer(batch, self.condition, self.watch)
+        for at, name in zip(rows, observed, strict=True):
+            self.seen[at] = self.seen[at] or name
+        for selection, logits in by_selection.items():
+            method = f"{self.predictor.run.method} {selection}".strip()
+            check_logits(logits, batch.index, self.data, method, self.condition.name)
+            mean = self.found.setdefault(selection, MeanLogits(self.samples, logits.shape[1], self.predictor.loss))
+            mean.add(rows, logits.float().cpu())
+
+
 @torch.inference_mode()
 def _answers(
-    predictor: Predictor,
+    together: Sequence[Predictor],
     condition: Condition,
     data: ShardDataset,
     config: EvaluateConfig,
     device: torch.device,
     advance: Callable[..., None],
-    watch: Stopwatch | None = None,
-) -> dict[str, Answers]:
-    """By selection, of the samples with anything left; `watch` times the looks at them."""
-    items = items_under(predictor, condition, data, config)
+    watches: Sequence[Stopwatch],
+) -> list[dict[str, Answers]]:
+    """By selection, of the samples with anything left, for each of those that meet the same ones; `watches` time
+    their looks."""
+    items = items_under(together[0], condition, data, config)
     keep = np.flatnonzero(testable(data.present, condition)).tolist()
     row = {i: row for row, i in enumerate(keep)}
-    found, seen = dict[str, MeanLogits](), [""] * len(row)
+    answering = [_Answering(p, condition, data, len(row), w) for p, w in zip(together, watches, strict=True)]
     size = config.batch_size
-    if predictor.adapting is not None:
-        predictor.adapting.begin()
+    if together[0].adapting is not None:
         keep, size = stream_order(items, keep), config.adaptation.batch_size
+    for predictor in together:
+        if predictor.adapting is not None:
+            predictor.adapting.begin()
     for frame in range(_passes(items, keep, config)):
         if config.frames == "all":
             items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
         for batch in batches(items, keep, size, config.loaders, drop_last=False):
             batch = batch.to(device)
             rows = [row[i] for i in batch.index.tolist()]
-            by_selection, _, observed = predictor.answer(batch, condition, watch)
-            for at, name in zip(rows, observed, strict=True):
-                seen[at] = seen[at] or name
-            for selection, logits in by_selection.items():
-                check_logits(logits, batch.index, data, f"{predictor.run.method} {selection}".strip(), condition.name)
-                mean = found.setdefault(selection, MeanLogits(len(row), logits.shape[1], predictor.loss))
-                mean.add(rows, logits.float().cpu())
-            if not frame:
-                advance(len(batch), method=predictor.run.method)
-    advance(len(data) - len(row))
+            for one in answering:
+                one.look(batch, rows)
+                if not frame:
+                    advance(len(batch), method=one.predictor.run.method)
+    advance(len(together) * (len(data) - len(row)))
     label, index = items.targets.batch(list(row)) if row else torch.zeros(0), torch.tensor(list(row))
-    return {selection: Answers.of(index, mean.logits(), label, seen) for selection, mean in found.items()}
+    return [
+        {selection: Answers.of(index, mean.logits(), label, one.seen) for selection, mean in one.found.items()}
+        for one in answering
+    ]
 
 
 def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> int:
