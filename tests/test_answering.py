@@ -17,14 +17,18 @@ from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
 from shards.errors import InputError
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, saved_run, settings
+from tests.fixtures.tiers import told_by
 from trainers.avqa.config import AVQAConfig, check_sizes
 from trainers.avqa.objective import AnswerLoss, divergence
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.metrics import StepOutput
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 PAIRS = [(n, r) for n in SIZES for r in RECOVERY_SIZES]
+every_pair = pytest.mark.parametrize(  # all pairs behave as their halves do: each network by itself, each method once
+    ("network", "recovery"), told_by(lambda pair: pair[1] == "zero" or pair[0] == "avst", PAIRS)
+)
 PRESENT = torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [0, 1]], dtype=torch.bool)
 
 
@@ -80,12 +84,13 @@ FILLINGS: dict[str, Callable[[Tensor], Tensor | float]] = {
 }
 
 
+@unit
 def test_every_member_of_the_registries_has_sizes_for_tests():
     assert set(NETWORKS) == set(SIZES)
     assert set(RECOVERIES) == set(RECOVERY_SIZES)
 
 
-@pytest.mark.parametrize(("network", "recovery"), PAIRS)
+@every_pair
 @torch.inference_mode()
 def test_absent_content_reaches_no_answer_and_the_bits_repeat(predictors, batch, network, recovery):
     p = predictors(network, recovery)
@@ -102,7 +107,7 @@ def test_absent_content_reaches_no_answer_and_the_bits_repeat(predictors, batch,
     assert torch.equal(again(filled(batch, FILLINGS["NaN"])), reference), "loaded again"
 
 
-@pytest.mark.parametrize(("network", "recovery"), PAIRS)
+@every_pair
 @torch.inference_mode()
 def test_a_sample_answers_alike_wherever_it_stands_and_alone(predictors, batch, network, recovery):
     p, mixed = predictors(network, recovery), filled(batch, FILLINGS["NaN"])
@@ -131,6 +136,7 @@ class Peeking(torch.nn.Module):
         return self.inner(audio, visual, present, question)
 
 
+@unit
 @pytest.mark.parametrize("how", ["cleans", "mean"])
 @torch.inference_mode()
 def test_the_test_catches_a_method_that_peeks(predictors, batch, how):
@@ -140,6 +146,7 @@ def test_the_test_catches_a_method_that_peeks(predictors, batch, how):
     assert not all(torch.equal(x, out[0]) for x in out[1:])
 
 
+@unit
 @torch.inference_mode()
 def test_a_specialist_does_not_look_at_its_absent_modality(root, batch):
     config = AVQAConfig(**settings(root, absent="audio"))
@@ -161,6 +168,7 @@ def unpacked(output: StepOutput) -> tuple:
     return output.loss, output.logits, output.metrics
 
 
+@unit
 def test_the_objective_is_eq_8(loss, batch):
     """By hand: three cross-entropies, each through the method, and the own losses by their weights."""
     answerer = loss.answerer
@@ -184,6 +192,7 @@ def test_the_objective_is_eq_8(loss, batch):
     assert all(figure[1] == 6 for figure in figures.values())
 
 
+@unit
 def test_alternate_missing_every_sample_loses_one_modality(loss, batch):
     """Even rows the sound, odd rows the picture, as when these are trained on by themselves."""
     loss.alternate_missing = True
@@ -198,6 +207,7 @@ def test_alternate_missing_every_sample_loses_one_modality(loss, batch):
         assert count == 3
 
 
+@unit
 def test_distillation_adds_the_divergence_from_the_complete_answers(loss, batch):
     """By hand; where an answer is not allowed nothing is added, and the complete answers are only taught from."""
     plain, _, _ = unpacked(loss(batch))
@@ -216,6 +226,7 @@ def test_distillation_adds_the_divergence_from_the_complete_answers(loss, batch)
     assert sum(apart).min() > 0
 
 
+@unit
 def test_only_the_taught_learns_of_a_divergence():
     complete = torch.tensor([[0.0, 2.0, float("-inf")]], requires_grad=True)
     without = torch.tensor([[1.0, 0.0, float("-inf")]], requires_grad=True)
@@ -226,6 +237,7 @@ def test_only_the_taught_learns_of_a_divergence():
     assert divergence(complete, complete).tolist() == [0.0]
 
 
+@unit
 def test_incomplete_samples_keep_what_they_have(loss, batch):
     """Nothing is taken from them, no own loss is theirs, and what their absent rows hold counts nothing."""
     outcomes = []
@@ -242,6 +254,7 @@ def test_incomplete_samples_keep_what_they_have(loss, batch):
     assert {count for name, count in counts.items() if name != "ce_complete"} == {2}
 
 
+@unit
 def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
     total, _, figures = unpacked(loss(filled(batch, FILLINGS["NaN"]).select(torch.tensor([1, 2]))))
     total.backward()
@@ -249,6 +262,7 @@ def test_a_batch_without_a_complete_sample_still_trains(loss, batch):
     assert set(figures) == {"ce_complete"}
 
 
+@unit
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -270,6 +284,7 @@ def test_a_config_that_can_not_be_is_refused(root, changes, parts):
     assert [part for part in parts if part not in str(error.value)] == []
 
 
+@unit
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -284,6 +299,7 @@ def test_what_only_the_data_tell_is_an_input_error(root, changes, parts):
     assert [part for part in parts if part not in str(error.value)] == []
 
 
+@unit
 def test_every_size_of_a_part_can_be_checked():
     check_sizes(RECOVERIES["rmm_avr"], {"rmm": {"addressing": "paper"}, "avr": {"steps": 2}})
     with pytest.raises(ValueError, match="'addressed'"):

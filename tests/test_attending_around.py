@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from models.avqa.contract import Recovered
 from models.avqa.recovery import RECOVERIES
+from tests.fixtures.tiers import told_by
 from tests.test_networks import ANSWERS, BATCH, GRID, TOKEN, WORDS, built, every_network, inputs
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 NAN = float("nan")
 PRESENT = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.bool)
 PATTERNS = {"mixed": PRESENT, "no audio": PRESENT[[1, 1, 1]], "no visual": PRESENT[[2, 2, 2]]}
 FILLINGS = (NAN, float("inf"), 1e30, 0.0)
-front = pytest.mark.parametrize("filled", [True, False], ids=["filled", "bypassed"])
-every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
+SPECS = {"grid": GRID, "frame token": TOKEN}
+CASES = [(pattern, filled, rows) for pattern in PATTERNS for filled in (True, False) for rows in SPECS]
+TELLING = [("mixed", True, "grid"), ("mixed", False, "frame token"), *((name, False, "grid") for name in PATTERNS)]
+every_case = pytest.mark.parametrize(("pattern", "filled", "rows"), told_by(TELLING.__contains__, CASES))
 
 
 def replaced(x: Tensor, there: Tensor, filling: float) -> Tensor:
@@ -36,11 +39,10 @@ def answered(net: nn.Module, audio: Tensor, visual: Tensor, present: Tensor, que
 
 
 @every_network
-@every_pattern
-@front
-@pytest.mark.parametrize("spec", [GRID, TOKEN], ids=["grid", "frame token"])
-def test_nothing_absent_reaches_output_or_gradients(name, pattern, filled, spec):
-    net, (audio, visual, question, _), present = built(name, spec), inputs(spec), PATTERNS[pattern]
+@every_case
+def test_nothing_absent_reaches_output_or_gradients(name, pattern, filled, rows):
+    spec, present = SPECS[rows], PATTERNS[pattern]
+    net, (audio, visual, question, _) = built(name, spec), inputs(spec)
     outcomes = []
     for filling in FILLINGS:
         net.zero_grad()
@@ -59,6 +61,7 @@ def test_nothing_absent_reaches_output_or_gradients(name, pattern, filled, spec)
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@unit
 @torch.no_grad()
 @every_network
 def test_a_sample_s_answer_does_not_depend_on_what_its_neighbours_lack(name):
@@ -75,6 +78,7 @@ def test_a_sample_s_answer_does_not_depend_on_what_its_neighbours_lack(name):
     assert torch.equal(net(a, v, PRESENT, question)[0], logits)
 
 
+@unit
 @torch.no_grad()
 @every_network
 def test_attending_around_is_not_zero_fill_and_the_rest_is_attended_to(name):
@@ -89,6 +93,7 @@ def test_attending_around_is_not_zero_fill_and_the_rest_is_attended_to(name):
         assert not torch.allclose(around, reworded, atol=1e-5)
 
 
+@unit
 @torch.no_grad()
 @every_network
 def test_a_sample_with_neither_modality_is_refused(name):
@@ -97,6 +102,7 @@ def test_a_sample_with_neither_modality_is_refused(name):
         net(audio, visual, torch.tensor([[1, 1], [0, 0], [1, 0]]).bool(), question)
 
 
+@unit
 @torch.no_grad()
 def test_avst_without_a_modality_by_hand():
     """The branch of what is absent adds nothing to the fusion; without sound all places weigh the same."""
@@ -116,6 +122,7 @@ def test_avst_without_a_modality_by_hand():
     torch.testing.assert_close(blind, fused(net.attend_audio(asked, net.audio(audio)), nothing))
 
 
+@unit
 def test_the_match_loss_is_that_of_samples_with_both():
     net, (audio, visual, question, negative) = built("avst"), inputs()
     whole = net(audio, visual, torch.ones_like(PRESENT), question, negative)[1]["match"]

@@ -18,9 +18,10 @@ from models.prompts import DualPrompts, concatenate
 from models.settings import MODALITIES, PromptSize
 from models.tuned import CaseModule, Tuned
 from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
+from tests.fixtures.tiers import told_by
 from trainers.classification.objective import CompetentLoss
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 
 NAN = float("nan")
 PATTERNS = {
@@ -54,6 +55,8 @@ MODULES: dict[str, Callable[[CAVMAE], CaseModule]] = {
     "adapter, k=1": lambda net: Adapter(net, width=3, depth=1),
 }
 METHODS = ["backbone", *(f"{name}{head}" for name in MODULES for head in ("", " + head"))]
+WITH_HEAD = ("adapter + head", "prompts, both levels, deep + head")  # it stands behind any module alike
+every_method = pytest.mark.parametrize("name", told_by(lambda name: "+ head" not in name or name in WITH_HEAD, METHODS))
 
 
 def fresh(name: str) -> nn.Module:
@@ -98,6 +101,7 @@ def assert_blind(
         assert torch.equal(output, reference), f"{name} in place of NaN changed the output"
 
 
+@unit
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [
@@ -113,6 +117,7 @@ def test_absent_content_reaches_no_output(name, pattern):
     assert_blind(method(name), audio, visual, torch.tensor(PATTERNS[pattern], dtype=torch.bool))
 
 
+@unit
 @pytest.mark.parametrize("name", ["backbone", "prompts, both levels, k=1", "lora, k=1", "adapter, k=1 + head"])
 @torch.no_grad()
 def test_absent_tokens_reach_no_output(name):
@@ -139,6 +144,7 @@ class Peeking(nn.Module):
         return self.net(audio.nan_to_num().clamp(-9, 9), visual.nan_to_num().clamp(-9, 9))
 
 
+@unit
 @pytest.mark.parametrize("how", ["multiplies by the mask", "uses the batch's mean", "cleans the NaN away"])
 @torch.no_grad()
 def test_the_test_catches_a_model_that_peeks(how):
@@ -153,6 +159,7 @@ def masked(present: Tensor) -> tuple[Tensor, Tensor]:
     return blanked(audio, present[:, 0], NAN), blanked(visual, present[:, 1], NAN)
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_are_finite_and_reach_every_trained_parameter(name):
     model, present = fresh(name), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
@@ -164,6 +171,7 @@ def test_gradients_are_finite_and_reach_every_trained_parameter(name):
         assert p.grad is None or p.grad.isfinite().all(), parameter_name
 
 
+@unit
 @pytest.mark.parametrize("training", [True, False])
 def test_the_finetuning_objective_ignores_absent_content(training):
     net, present = small_net(), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
@@ -187,7 +195,7 @@ def test_the_finetuning_objective_ignores_absent_content(training):
     assert all(torch.equal(x, y) for x, y in zip(*losses, strict=True))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 @torch.no_grad()
 def test_permuting_the_batch_permutes_the_outputs(name):
     model, present = method(name), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
@@ -201,7 +209,7 @@ def test_permuting_the_batch_permutes_the_outputs(name):
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_neighbours(name):
     """Bit for bit at its place in the batch, whatever the others are; and alone, but for rounding."""
@@ -217,7 +225,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(name):
         torch.testing.assert_close(alone[0], reference[row], atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 @torch.no_grad()
 def test_a_sample_with_neither_modality_is_refused(name):
     audio, visual = small_inputs(3)
@@ -225,6 +233,7 @@ def test_a_sample_with_neither_modality_is_refused(name):
         method(name)(audio, visual, torch.tensor([[1, 1], [0, 0], [0, 1]], dtype=torch.bool))
 
 
+@unit
 @torch.no_grad()
 def test_the_detector_judges_each_modality_and_row_by_itself():
     detector = QualityDetector(SMALL.dim)
@@ -242,6 +251,7 @@ def batch_of(n: int) -> AVBatch:
     return AVBatch(audio, visual, torch.ones(n, 2, dtype=torch.bool), torch.zeros(n).long(), torch.arange(n))
 
 
+@unit
 def test_take_away_leaves_nan_and_says_so():
     batch = batch_of(4)
     rows = torch.tensor([False, True, False, True])
@@ -253,6 +263,7 @@ def test_take_away_leaves_nan_and_says_so():
     assert take_away(batch, "visual").visual.isnan().all()
 
 
+@unit
 def test_groups_name_the_rows_of_every_presence():
     rows = torch.tensor([False, True, False, True])
     batch = take_away(batch_of(4), "audio", rows)
@@ -262,6 +273,7 @@ def test_groups_name_the_rows_of_every_presence():
     ]
 
 
+@unit
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("depth", [0, 2])
 @torch.no_grad()

@@ -20,7 +20,7 @@ from models.modality import all_present
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, settings
 from trainers.avqa.config import AVQAConfig
 
-PAIRS = [(n, "rmm_avr") for n in SIZES] + [("avst", r) for r in RECOVERY_SIZES if r not in ("rmm_avr", "dropout")]
+PAIRS = [(n, "zero") for n in SIZES] + [("avst", r) for r in RECOVERY_SIZES if r not in ("zero", "dropout")]
 READS: dict[str, Callable[[torch.Tensor], object]] = {
     "item": lambda x: x.sum().item(),
     "bool": lambda x: bool(x.any()),

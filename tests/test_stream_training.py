@@ -27,7 +27,7 @@ from trainers.evaluate import evaluate
 from trainers.job import prepare
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 STREAM = ["stream=true", "lanes=2", "shuffle_buffer=6"]
 
 
@@ -64,6 +64,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@unit
 def test_runs_from_a_url_and_a_folder_are_one_and_equal_to_the_bit(world, media, mlflow_root, tmp_path):
     shutil.copytree(mlflow_root, tmp_path / "others")
     settings = [f"backbone={world.backbone}", "length=2", "cases=[noisy_audio]", *STREAM]
@@ -78,6 +79,7 @@ def test_runs_from_a_url_and_a_folder_are_one_and_equal_to_the_bit(world, media,
     assert '"data": "memory://world"' in (remote / "config.json").read_text()
 
 
+@unit
 def test_a_stream_is_another_run_and_a_url_read_by_position_is_not(world, media):
     def job(data: object, *overrides: str):
         config = load_config(FinetuneConfig, None, [f"data={data}", *QUICK, *NET, "lr=0.01", *overrides])
@@ -91,6 +93,7 @@ def test_a_stream_is_another_run_and_a_url_read_by_position_is_not(world, media)
     assert "data: memory://world (media; 24 train" in describe(job("memory://world").config, world.runs)
 
 
+@unit
 @pytest.mark.parametrize(
     ("kind", "overrides", "message"),
     [
@@ -111,6 +114,7 @@ def test_what_needs_any_clip_at_any_time_is_refused(kind, overrides, message):
         load_config(kind, None, ["data=d", *overrides])
 
 
+@unit
 def test_clips_of_questions_come_from_a_url_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
     sequence_dataset(tmp_path / "sequences", {"train": 6, "test": 3})
@@ -147,6 +151,7 @@ def s3(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     server.stop()
 
 
+@pytest.mark.slow
 def test_an_s3_server_is_read_through_in_loader_processes_too(world, s3, mlflow_root, tmp_path):
     assert dataset_info(Path(s3)) == DatasetInfo.load(world.media)
     by_position = open_split(world.media, "train")
