@@ -16,7 +16,7 @@ from trainers.avqa.predict import load_answerer
 from trainers.avqa.protocol import EvaluationProtocol, right_answers
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_the_exam_at_each_number_of_steps(root, tmp_path):
     sizes = RECOVERY_SIZES["avr"] | {"start": 4}
     config = AVQAConfig(**settings(root, recovery="avr", recovery_sizes=sizes))
@@ -46,6 +47,7 @@ def test_accuracies_are_those_of_the_exam_at_each_number_of_steps(root, tmp_path
     assert "4 steps" in (tmp_path / "avr-steps.md").read_text()
 
 
+@unit
 def test_more_steps_than_a_run_has_and_runs_without_avr_are_refused(root, capsys):
     folder = saved_run(root, "zero", AVQAConfig(**settings(root)))
     assert avr_steps.main([str(folder)]) == 2

@@ -148,10 +148,10 @@ def test_its_run_is_a_backbone_of_features_and_of_nothing_else(world, taught):
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(world, tmp_path):
-    settings = config(world, epochs=2)
+    settings = config(world, epochs=2, batch_size=24)
     whole, _ = train(settings, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(settings, tmp_path / "halves", 6)  # of four steps an epoch: in the midst of the second
+        train(settings, tmp_path / "halves", 4)  # of two steps an epoch: in the midst of the second
     resumed, later = train(settings, tmp_path / "halves")
     assert_equal(whole, resumed)
     assert [epoch for _, epoch, _ in later] == [2]
@@ -160,8 +160,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(world, tmp_path):
 def test_clips_outside_train_teach_nothing(world, tmp_path):
     known = load_targets(world / "targets.jsonl")
     save_targets(tmp_path / "train.jsonl", [known[clip] for clip in known if "train" in clip])
-    trained(config(world), tmp_path / "with")
-    trained(config(world, targets=tmp_path / "train.jsonl"), tmp_path / "without")
+    trained(config(world, batch_size=48), tmp_path / "with")
+    trained(config(world, batch_size=48, targets=tmp_path / "train.jsonl"), tmp_path / "without")
     found = [load_checkpoint(tmp_path / run / "dense").weights for run in ("with", "without")]
     assert all(torch.equal(x, found[1][name]) for name, x in found[0].items())
     save_targets(tmp_path / "test.jsonl", [known[clip] for clip in known if "train" not in clip])

@@ -61,6 +61,7 @@ def fresh(world: World, method: str) -> Predictor:
 
 
 LOADED: dict[str, Predictor] = {}  # for reading only
+BY_HAND: dict[tuple[Path, str], Tuned] = {}
 
 
 def predictor(world: World, method: str) -> Predictor:
@@ -86,12 +87,14 @@ def predicted(p: Predictor, batch: AVBatch, condition: str) -> dict[str, Tensor]
 
 
 def by_hand(p: Predictor, case: str) -> Tuned:
-    """The case's module from its checkpoint, beside the backbone."""
-    config = p.run.config
-    assert isinstance(config, CaseConfig)
-    tuned = Tuned(p.backbone.net, build_case_module(config, p.backbone.net), config.head)
-    tuned.load_trained(load_checkpoint(p.run.folder / case).weights)
-    return tuned.eval()
+    """The case's module from its checkpoint, beside the backbone; for reading only."""
+    if (p.run.folder, case) not in BY_HAND:
+        config = p.run.config
+        assert isinstance(config, CaseConfig)
+        tuned = Tuned(p.backbone.net, build_case_module(config, p.backbone.net), config.head)
+        tuned.load_trained(load_checkpoint(p.run.folder / case).weights)
+        BY_HAND[p.run.folder, case] = tuned.eval()
+    return BY_HAND[p.run.folder, case]
 
 
 def row_of(batch: AVBatch, i: int) -> AVBatch:

@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.figure_text import MOST, figure_text, shortened
+from tests.fixtures.tiers import told_by
 from tuning.report.drawings import curves, dots, fronts, svg
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 AWKWARD = (r"$\frac{x$", "$a$ and $b", r"\$5", "a\nb\tc\0d", "x" * 300, "é$_$" * 90, "")
+every_text = pytest.mark.parametrize("text", told_by((AWKWARD[0], AWKWARD[3], AWKWARD[4]).__contains__, AWKWARD))
 
 
+@unit
 @given(st.text(), st.integers(8, 60))
 def test_a_long_text_keeps_both_ends(text: str, most: int):
     found = shortened(text, most)
@@ -29,7 +32,7 @@ def test_a_long_text_keeps_both_ends(text: str, most: int):
             assert tail
 
 
-@pytest.mark.parametrize("text", AWKWARD)
+@every_text
 def test_matplotlib_draws_it_as_it_is_written(text: str):
     from matplotlib.figure import Figure
 
@@ -42,7 +45,7 @@ def test_matplotlib_draws_it_as_it_is_written(text: str):
     assert len(axes.get_title()) <= 2 * MOST
 
 
-@pytest.mark.parametrize("text", AWKWARD)
+@every_text
 def test_the_reports_drawings_take_any_name(text: str):
     drawn = [
         svg(lambda: dots([(text, [(text, 50.0, 1.0), ("b", 40.0, 1.0)])]), "dots"),

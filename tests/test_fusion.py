@@ -25,8 +25,8 @@ from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 from tests.fixtures.worlds import SIZES, World, train_run
 from tests.test_missing import NAN, PATTERNS, assert_blind, blanked
 from trainers.classification.config import EvaluateConfig, FuseConfig
+from trainers.classification.evaluate import prepare
 from trainers.classification.objective import CompetentLoss, FuseLoss, clip_loss
-from trainers.evaluate import evaluate
 from trainers.recipes import recipe_of
 from trainers.runs import read_run
 
@@ -287,7 +287,8 @@ def runs(world: World, _mlflow_schema: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_finished_runs_are_evaluated_and_asked(world: World, runs: dict[str, Path], tmp_path: Path):
     config = EvaluateConfig(conditions=("complete", "audio_missing", "visual_missing"))
-    rows = evaluate([world.backbone, *runs.values()], config, runs["shaspec"].parent / "results")
+    asked = [read_run(folder) for folder in (world.backbone, *runs.values())]
+    rows = prepare(asked, config).rows(lambda *_, **__: None)
     assert [r.method for r in rows] == [m for m in ("finetune", "shaspec", "ours") for _ in range(3)]
     assert all(row.trained == row.parameters for row in rows)
     assert {row.samples for row in rows if row.condition == "complete"} == {SIZES["test"]}

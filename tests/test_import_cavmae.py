@@ -192,7 +192,7 @@ def test_without_prompts_the_fusion_adds_nothing(taken_in):
 
 def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
     extract(media, taken_in, FeatureConfig(draws=1, workers=0))
-    values = [f"data={media}", f"backbone={taken_in}", "epochs=1", "batch_size=4", "workers=0", "cpus=1", "length=2"]
+    values = [f"data={media}", f"backbone={taken_in}", "epochs=1", "batch_size=8", "workers=0", "cpus=1", "length=2"]
     job = prepare_job(load_config(PromptConfig, None, values), files / "runs")
     job.begin()
     run(job.config, job.folder, Rank())

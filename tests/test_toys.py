@@ -23,7 +23,7 @@ from tests.fixtures.asking import asking_world
 from tests.fixtures.builders import media_dataset
 from tests.fixtures.worlds import NET, QUICK
 
-pytestmark = pytest.mark.unit
+unit = pytest.mark.unit
 MODULES = ("tests.fixtures.toys", "tests.fixtures.beeps")
 REGISTRIES: list[registry.Registry] = [
     NETWORKS,
@@ -57,6 +57,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out.strip()
 
 
+@pytest.mark.slow
 def test_a_toy_method_on_a_toy_network(mlflow_root, tmp_path, capsys):
     data, questions = asking_world(tmp_path, {"train": 24, "val": 9, "test": 9})
     settings = [f"data={data}", f"questions={questions}", "workers=0", "cpus=1", "epochs=2", "batch_size=8"]
@@ -71,6 +72,7 @@ def test_a_toy_method_on_a_toy_network(mlflow_root, tmp_path, capsys):
     assert "bag gain" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_toy_kind_of_noise_is_trained_and_evaluated(mlflow_root, tmp_path, capsys):
     media_dataset(tmp_path / "media", {"train": 24, "val": 6, "test": 10})
     noise = ["noise.audio=[silence]", "noise.visual=[silence]"]
@@ -92,6 +94,7 @@ def test_a_toy_kind_of_noise_is_trained_and_evaluated(mlflow_root, tmp_path, cap
     assert set(drawn) == {"silence", "absent"}
 
 
+@unit
 def test_the_toys_are_listed_and_the_corpus_is_made(tmp_path, capsys):
     for kind, name in {"networks": "bag", "recoveries": "gain", "corpora": "beeps"}.items():
         assert name in run(capsys, "list", kind)

@@ -344,8 +344,11 @@ def validate(stage: Stage, config: TrainConfig, rank: Rank) -> dict[str, float]:
 def seeded(device: torch.device, *key: object) -> Iterator[None]:
     """Torch's own random draws in the block (dropout) depend on `key` alone, so a resumed run repeats them;
     the state outside is left as it was."""
+    seed = int(generator("step", *key).integers(2**62))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(generator("step", *key).integers(2**62)))
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for devices at every step
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         yield
 
 
