@@ -45,6 +45,11 @@ class Source:
         """Parsed."""
         return ast.parse(self.text)
 
+    @functools.cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of the tree's."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def room(self) -> str:
         """The folder at the top; of avmend.py itself."""
@@ -106,7 +111,7 @@ def config_classes(files: Mapping[str, Source]) -> set[str]:
     bases = {
         node.name: {_last(base) for base in node.bases}
         for file in files.values()
-        for node in ast.walk(file.tree)
+        for node in file.nodes
         if isinstance(node, ast.ClassDef)
     }
     found, size = {"TrainConfig"}, 0
@@ -122,7 +127,7 @@ def class_tests(files: Mapping[str, Source]) -> list[str]:
     return [
         f"{file.path}:{node.lineno}"
         for file in files.values()
-        for node in ast.walk(file.tree)
+        for node in file.nodes
         if isinstance(node, ast.Call)
         and _last(node.func) in ("isinstance", "issubclass")
         and any(_last(inner) in classes for inner in ast.walk(node.args[1]))

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -327,32 +329,26 @@ def test_nothing_of_its_name_is_there_before_the_schema_is_whole(mlflow_root, tm
     assert seen == [(tmp_path / "new", False)], "in the same folder, so that it can be renamed"
 
 
-FULL = """
-import resource, signal, sys
-from pathlib import Path
-from shards.errors import InputError
-from trainers.tracking import Store
-root = Path(sys.argv[1])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    with Store(root).run("r", "demo", {"a": "x" * 5000}, folder=root / "r") as run:
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """A limit on the size of files stands for the disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_with_a_remedy(mlflow_root):
+    given = {"a": "x" * 5000}
+    with (
+        full_disk(1000),
+        pytest.raises(InputError) as caught,
+        Store(mlflow_root).run("r", "demo", given, folder=mlflow_root / "r") as run,
+    ):
         run.summary({"best/loss": 1.0})
-except InputError as error:
-    print(f"error: {error}")
-    raise SystemExit(2)
-"""
-
-
-def test_a_full_disk_is_told_in_one_line(mlflow_root):
-    """A limit on what may be written stands for the disk."""
-    command = [sys.executable, "-c", FULL, str(mlflow_root), "1000"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    assert done.stdout.startswith("error: ")
-    assert "remedy: make room" in done.stdout or "remedy: correct the rights" in done.stdout
+    assert "make room" in caught.value.remedy or "correct the rights" in caught.value.remedy
 
 
 def test_a_folder_that_can_not_be_made_is_told_in_one_line(tmp_path):
