@@ -97,13 +97,19 @@ def mlflow_root(_mlflow_schema: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(scope="session")
-def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Trained runs of every recipe on a small dataset; for reading only."""
-    from tests.fixtures.worlds import build_world
+def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Trained runs of every recipe on a small dataset; for reading only.
+
+    Raises:
+        AssertionError: at the end, where a test wrote into it (another process may have read it meanwhile).
+    """
+    from tests.fixtures.worlds import build_world, changes
 
     with pytest.MonkeyPatch.context() as patch, _shared(tmp_path_factory, "world") as folder:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return build_world(folder, _mlflow_schema)
+        found = build_world(folder, _mlflow_schema)
+    yield found
+    assert not (changed := changes(folder)), f"files of the shared world that a test changed: {changed}"
 
 
 @pytest.fixture(scope="session", autouse=True)

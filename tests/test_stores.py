@@ -39,7 +39,9 @@ def s3() -> Iterator[Bucket]:
 
 
 @pytest.fixture(autouse=True)
-def _behaving(request) -> None:
+def _behaving(request, monkeypatch) -> None:
+    """The store behaves until a test has it misbehave; who asks again does not wait long."""
+    monkeypatch.setattr(store, "FIRST", 0.02)
     if "s3" in request.fixturenames:
         request.getfixturevalue("s3").misbehave()
 

@@ -131,8 +131,8 @@ def test_it_dies_in_the_middle_for_good(server, mlflow_root, caplog):
 
 def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch):
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 30.0)
-    monkeypatch.setattr(opening, "OPEN_SECONDS", 1.0)
-    server.delay = 0.4
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 0.5)
+    server.delay = 0.25
     store = Store(mlflow_root)
     begin = time.monotonic()
     with store.run("r", "demo", {"a": 1}, folder=mlflow_root / "r") as run:
@@ -143,22 +143,22 @@ def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch
             run.tag("at", str(step))
         worked = time.monotonic() - begin - opened
     assert opened < 2.5
-    assert worked < 1.0, "seven requests would be 2.8 s"
+    assert worked < 1.0, "seven requests would be 1.8 s"
     assert there(server)["r"] == WHOLE["r"], "it is waited for at the end"
     assert "is slow" in caplog.text
 
 
 def test_what_a_slow_server_did_not_take_in_time_the_next_command_copies(server, mlflow_root, caplog, monkeypatch):
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr(opening, "OPEN_SECONDS", 1.0)
-    server.delay = 1.0
+    monkeypatch.setattr(opening, "OPEN_SECONDS", 0.3)
+    server.delay = 0.5
     work(mlflow_root, range(1, 4))
     assert not is_closed(mlflow_root / "r")
     assert "the same command copies what is missing" in caplog.text
     server.delay = 0.0
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 30.0)
     monkeypatch.setattr(opening, "OPEN_SECONDS", 30.0)
-    time.sleep(2.0)  # the request that was under way
+    time.sleep(1.0)  # the request that was under way
     work(mlflow_root, range(1, 4))
     assert there(server) == WHOLE
 
