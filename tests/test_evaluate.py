@@ -345,13 +345,13 @@ def test_draws_name_every_sample_once_per_condition(evaluated):
     assert set(fates["noisy_audio"]) == {"gaussian", "time_mask", "time_shift", "absent"}
 
 
-def test_the_same_evaluation_again_is_kept_and_another_is_not(world, evaluated):
+def test_the_same_evaluation_again_is_kept_and_another_is_not(world, evaluated, mlflow_root):
     out, rows = evaluated
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert evaluate(world.all, EvaluateConfig(data=world.media, batch_size=7), out) == rows
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     other = EvaluateConfig(data=world.media, conditions=("complete",))
-    again = evaluate(world.all[:1], other, out.parent / "other")
+    again = evaluate(world.all[:1], other, mlflow_root / "other")
     assert [r.condition for r in again] == ["complete"]
 
 

@@ -362,8 +362,9 @@ def test_command_line(media, run, capsys):
     assert path.parent.name.endswith("-k1")
 
 
-@on_ray
-@pytest.mark.parametrize("workers", [5, None])  # one actor: see below
+@pytest.mark.parametrize(  # one actor: see below
+    "workers", [pytest.param(5, marks=on_ray), pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_any_number_of_actors_makes_the_same_bytes(whole, media, run, ray_cluster, workers):
     out = extract(media, run, CONFIG.model_copy(update={"workers": workers}))
     assert digests(out) == digests(whole[1])

@@ -160,14 +160,13 @@ def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, 
 
 @unit
 def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
-    config = finetune(world, epochs=1)
+    config = case_wise(PromptConfig, world, epochs=1)
     with pytest.raises(Killed):
         train(config, tmp_path / "killed", 2)
     assert_equal(train(config, tmp_path / "killed")[0], train(config, tmp_path / "whole")[0])
 
 
-@unit
-@pytest.mark.parametrize("recipe", ["finetune", "prompt"])
+@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"]))
 def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_path, recipe):
     """Between the last epoch's resumable state and the result."""
     config = MAKERS[recipe](world).model_copy(update={"epochs": 1})
@@ -183,8 +182,7 @@ def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_pa
     assert after.meta == before.meta
 
 
-@unit
-@pytest.mark.parametrize("recipe", ["finetune", "prompt"])
+@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"]))
 def test_a_finished_stage_returns_at_once_with_its_weights(world, tmp_path, recipe):
     config = MAKERS[recipe](world).model_copy(update={"epochs": 1})
     whole, _ = train(config, tmp_path)
@@ -229,8 +227,7 @@ def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
     assert saved.meta["case"] == "noisy_audio"
 
 
-@unit
-@pytest.mark.parametrize("recipe", ["finetune", "lora"])
+@pytest.mark.parametrize("recipe", told_by("lora".__eq__, ["finetune", "lora"]))
 def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, recipe):
     config = MAKERS[recipe](world)
     name = recipe_of(config).stage_names(config)[0]

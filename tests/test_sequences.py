@@ -29,7 +29,7 @@ from shards.verify import verify
 from shards.writer import Record, write_shard
 from tests.fixtures.builders import LABELS, meta, randomise
 
-unit, on_ray = pytest.mark.unit, pytest.mark.ray
+unit = pytest.mark.unit
 SIZES = BackboneConfig(dim=24, heads=2, depth=2, target_length=32, image_size=32)
 STEPS, SECONDS = 4, 0.8  # 0.2 s a step, windows of 0.32 s
 CONFIG = FeatureConfig(extractor="cavmae", batch_size=3, workers=0)
@@ -289,7 +289,7 @@ def test_vggish_without_a_waveform_is_refused(tmp_path, run):
         extract(data, run, CONFIG.model_copy(update={"extractor": "vggish+cavmae"}), weights=tmp_path)
 
 
-@on_ray
+@pytest.mark.slow
 def test_actors_make_the_same_bytes(whole, media, run, ray_cluster):
     out = extract(media, run, CONFIG.model_copy(update={"workers": 2}))
     assert digests(out) == digests(whole[1])

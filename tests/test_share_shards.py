@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from pathlib import Path
 
@@ -148,8 +147,9 @@ def test_dots_in_ids_and_sounds_beside_pictures_reach_datasets(ingested, tmp_pat
 @pytest.fixture(scope="module")
 def croissants(tmp_path_factory: pytest.TempPathFactory):
     """The reference library, with a cache of its own."""
-    os.environ["CROISSANT_CACHE"] = str(tmp_path_factory.mktemp("croissant"))  # read when it is imported
-    import mlcroissant
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("croissant")))  # read when it is imported
+        import mlcroissant
 
     return mlcroissant
 

@@ -25,7 +25,6 @@ from tests.fixtures.stores import CONFIG, Bucket, as_on_disk, bucket, files, mak
 from tests.test_features import save_backbone
 from tests.test_ingest import write_manifest
 
-pytestmark = pytest.mark.ray
 FIELDS = ["frames=2", "image_size=32", "samples_per_shard=2"]
 
 
@@ -47,11 +46,12 @@ def killed_after(s3: Bucket, prefix: str, ledgers: int, log: Path, *arguments: s
         process.wait()
 
 
+@pytest.mark.ray
 def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, capsys):
     corpus, local = tmp_path / "corpus", tmp_path / "local"
     corpus.mkdir()
     make_clip(corpus / "a.mp4", seconds=0.5)
-    rows = (f"c{i},a.mp4,{('dog', 'cat')[i % 2]},{'test' if i > 8 else 'train'}" for i in range(12))
+    rows = (f"c{i},a.mp4,{('dog', 'cat')[i % 2]},{'test' if i > 5 else 'train'}" for i in range(8))
     manifest = write_manifest(corpus, *rows)
     run = save_backbone(tmp_path / "run")
     make = ["--backbone", str(run), "draws=1", "workers=0"]
@@ -74,15 +74,22 @@ def test_all_of_it_on_a_store_is_what_it_is_on_a_disk(tmp_path, monkeypatch, cap
         assert audit([f"{clips}/manifest.csv", "--out", str(tmp_path / "audit-2"), "workers=0", "frames=2"]) == 0
         capsys.readouterr()
         assert shards(["info", str(out)]) == shards(["verify", str(out)]) == shards(["index", str(out)]) == 0
-        assert "split test: 3 samples" in capsys.readouterr().out
+        assert "split test: 2 samples" in capsys.readouterr().out
         assert s3.objects("set") == files(local), "the index was made to the same bytes"
         assert ingest([*arguments, "workers=0"]) == features(["--data", str(out), *make]) == 0
         assert capsys.readouterr().out.count("already finished") == 2
         data = ShardDataset(f"{out}/features/{next((local / 'features').iterdir()).name}", "train")
-        assert len(data) == 9
+        assert len(data) == 6
 
 
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "endings",
+    [
+        pytest.param(("train-000001.tar", "dataset.json"), marks=pytest.mark.ray, id="shard and end"),
+        pytest.param(("train-000001.arrow", "train-000001.json"), marks=pytest.mark.slow, id="table and ledger"),
+    ],
+)
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch, endings):
     """Killed after each object of the second shard, after its ledger, and just before the end."""
 
     class Killed(BaseException):
@@ -101,7 +108,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     ingestion.ingest(corpus / "manifest.csv", tmp_path / "local", CONFIG)
     with bucket() as s3:
         clips, out = s3.upload(corpus, "corpus"), s3.root / "killed"
-        for ending in ("train-000001.arrow", "train-000001.tar", "train-000001.json", "dataset.json"):
+        for ending in endings:
             with monkeypatch.context() as patch:
                 patch.setattr(StorePath, "put", dying(StorePath.put, ending))
                 patch.setattr(StorePath, "create", dying(StorePath.create, ending))

@@ -139,7 +139,6 @@ MINI = {
         "finetune": {**QUICK, "backbone": SMALL},
         "finetune_noisy": {"recipe": "finetune", "noisy": True, **QUICK},
         "prompt": {**QUICK, "length": 2},
-        "lora": {**QUICK, "depth": 1},
     },
     "evaluate": {"batch_size": 16},
 }
@@ -155,7 +154,7 @@ def test_a_study_from_clips_to_the_table_and_nothing_twice(tmp_path, mlflow_root
     command = [preset(tmp_path, **MINI), "--data", str(tmp_path / "data"), "--runs", str(mlflow_root)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    for method in ("finetune", "finetune_noisy", "prompt, concat", "lora k=1, detected"):
+    for method in ("finetune", "finetune_noisy", "prompt, concat"):
         assert f"| {method} |" in printed
     (out,) = mlflow_root.glob("mini-*")
     assert f": {out}\n" in printed

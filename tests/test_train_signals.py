@@ -17,7 +17,6 @@ from tests.fixtures.builders import media_dataset
 from tests.fixtures.worlds import NET
 from trainers.tracking import Store
 
-pytestmark = pytest.mark.ray
 SETTINGS = [*NET, "epochs=2000", "batch_size=8", "workers=1", "cpus=1"]
 
 
@@ -46,7 +45,11 @@ def stopped(runs: Path, media: Path, number: int, times: int) -> tuple[int, str]
 
 @pytest.mark.parametrize(
     ("number", "times", "status"),
-    [(signal.SIGINT, 1, 130), (signal.SIGINT, 3, 130), (signal.SIGTERM, 1, 143)],
+    [
+        pytest.param(signal.SIGINT, 1, 130, marks=pytest.mark.ray),
+        pytest.param(signal.SIGINT, 3, 130, marks=pytest.mark.ray),
+        pytest.param(signal.SIGTERM, 1, 143, marks=pytest.mark.slow),  # as test_local_ray.py has it
+    ],
 )
 def test_a_signal_ends_training_with_its_status(number, times, status, tmp_path, mlflow_root):
     media, runs = tmp_path / "media", mlflow_root
