@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,14 +27,15 @@ def redacted(text: str) -> str:
     """`text` with every password of an address, every secret of its query, and every value that a variable of the
     environment keeps secret replaced by ``***``. Redacted addresses of one store stay equal: they can be compared."""
     text = _address(text)
-    for secret in _secrets(tuple(os.environ.items())):
+    for secret in _secrets():
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def _address(text: str) -> str:
-    text = _USER.sub(rf"\1{HIDDEN}@", text)
-    return _QUERY.sub(rf"\1{HIDDEN}", _ALONE.sub(rf"\1{HIDDEN}@", text))
+    if "@" in text:  # of a user; looking for it first takes a tenth of the time
+        text = _ALONE.sub(rf"\1{HIDDEN}@", _USER.sub(rf"\1{HIDDEN}@", text))
+    return _QUERY.sub(rf"\1{HIDDEN}", text) if "=" in text else text
 
 
 def holds_credentials(address: str) -> bool:
@@ -62,13 +62,25 @@ def _exists(text: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=4)
-def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Values of an environment that must not be written down, the longest first."""
-    return tuple(sorted(set(_secrets_of(environment)), key=len, reverse=True))
+_seen: tuple[Mapping[Any, Any], tuple[str, ...]] = ({}, ())  # the environment when it was last looked through
 
 
-def _secrets_of(environment: tuple[tuple[str, str], ...]) -> Iterator[str]:
+def _secrets() -> tuple[str, ...]:
+    """Values of the environment that must not be written down, the longest first.
+
+    It is compared with what it was before each text; as the bytes that `os.environ` keeps, in a hundredth of the time
+    that decoding all of them takes.
+    """
+    global _seen
+    before, secrets = _seen
+    if (now := getattr(os.environ, "_data", os.environ)) != before:
+        before = dict(now)
+        secrets = tuple(sorted(set(_secrets_of(os.environ.items())), key=len, reverse=True))
+        _seen = before, secrets
+    return secrets
+
+
+def _secrets_of(environment: Iterable[tuple[str, str]]) -> Iterator[str]:
     for name, value in environment:
         found = [value] if _VARIABLE.search(name) and name not in FOLDERS else []
         found += [password for _, password in _USER.findall(value)]

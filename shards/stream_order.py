@@ -15,9 +15,9 @@ class StreamOrder:
     """Samples as they are wanted, n of them.
 
     Attributes:
-        positions: of the samples in their split, int64 [n].
-        arrival: where each comes when its lane's shards are read through, int64 [n]; of samples of one shard in the
-            shard's own order.
+        positions: of the samples in their split, int32 or int64 [n].
+        arrival: where each comes when its lane's shards are read through, likewise [n]; of samples of one shard in
+            the shard's own order.
         lane: in which of the lanes, int32 [n].
     """
 
@@ -35,7 +35,8 @@ class StreamOrder:
         return len(self.positions)
 
     def __getitem__(self, rows: slice | np.ndarray) -> StreamOrder:
-        return StreamOrder(self.positions[rows], self.arrival[rows], self.lane[rows])
+        columns = (self.positions, self.arrival, self.lane)
+        return StreamOrder(*(np.ascontiguousarray(column[rows]) for column in columns))  # none of the other rows
 
 
 def integers(values: np.ndarray) -> Iterator[int]:

@@ -38,7 +38,7 @@ from trainers.classification.stages import dataset_normalisation
 from trainers.data import Items, batches, subset_size, training_order, validation_order
 from trainers.draws import hashed
 from trainers.sampler_state import Position, epoch_batches
-from trainers.streams import Lanes, _in_lanes, rank_part, shuffled_order
+from trainers.streams import Lanes, _in_lanes, rank_rows, shuffled_order
 
 pytestmark = pytest.mark.unit
 SAMPLES = 50  # in shards of 9
@@ -130,7 +130,7 @@ def test_each_sample_comes_once_to_one_of_even_ranks_out_of_a_bounded_buffer(sha
     chosen = np.flatnonzero(np.random.default_rng(0).random(n) < proportion)
     order = shuffled_order(data, ids, lanes, chosen, seed=3, epoch=1)
     assert sorted(order.positions.tolist()) == chosen.tolist()
-    parts = [rank_part(order, rank, world, 0) for rank in range(world)]
+    parts = [order[rank_rows(len(order), rank, world)] for rank in range(world)]
     assert len({len(part) for part in parts}) == 1
     for number in range(lanes.count):
         arrival = order.arrival[order.lane == number]
@@ -167,7 +167,7 @@ def test_the_order_is_seeded_differs_by_epoch_and_mixes_shards():
 
 
 def test_lanes_differ_by_one_sample_and_take_turns():
-    order = _in_lanes(np.arange(10), np.zeros(10), 4)
+    order = _in_lanes(np.arange(10), np.zeros_like, 4)
     assert order.lane.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert order.positions.tolist() == [0, 3, 6, 8, 1, 4, 7, 9, 2, 5]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +26,12 @@ from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
 from shards.urls import url_of
 from trainers.draws import hashed, shuffled
-from trainers.streams import Lanes, plain_order, rank_part, shuffled_order, streamed_batches
+from trainers.streams import Lanes, plain_order, rank_rows, shuffled_order, streamed_batches
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
-Order = Sequence[int] | StreamOrder  # positions as they are read
+Order = Sequence[int] | np.ndarray | StreamOrder  # positions as they are read
 Split = ShardDataset | StreamDataset
+CHUNK = 1 << 16  # samples that are drawn together
 
 
 def dataset_info(folder: Path) -> DatasetInfo:
@@ -118,8 +120,8 @@ class Items(Dataset):
         """The item that such a sample becomes."""
         raise NotImplementedError
 
-    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
-        """Batches that need no loader; None where items are read one by one."""
+    def gathered(self, parts: Sequence[Sequence[int]]) -> Iterator[AVBatch] | None:
+        """Batches of these positions that need no loader; None where items are read one by one."""
         return None
 
 
@@ -142,7 +144,7 @@ def epoch_order(
     world: int = 1,
     taken: int = 0,
     weights: np.ndarray | None = None,
-) -> list[int]:
+) -> np.ndarray:
     """Positions that one rank reads in one epoch: a seeded shuffle of a seeded subset, as many for every
     rank; without the first `taken` samples of the epoch, which all ranks together have read.
 
@@ -150,15 +152,28 @@ def epoch_order(
         ids: `Items.ids`; the order is one of these, whatever their positions.
         weights: by which as many samples are drawn from the subset with replacement, float64 [size].
     """
-    chosen = shuffled(ids, "subset", seed)[: subset_size(len(ids), proportion)]
-    order = chosen[shuffled(ids[chosen], "order", seed, epoch)]
+    order = _subset_shuffled(ids, seed, epoch, proportion)
     if weights is not None:
-        reached = np.cumsum(weights[order])
-        drawn = generator("balanced", seed, epoch).random(len(order)) * reached[-1]
-        order = order[np.searchsorted(reached, drawn, side="right").clip(max=len(order) - 1)]
-    rest = order[taken:]
-    evening = np.resize(order, -len(rest) % world)
-    return np.concatenate([rest, evening])[rank::world].tolist()
+        order = _drawn(order, weights, seed, epoch)
+    return np.ascontiguousarray(order[rank_rows(len(order), rank, world, taken)])  # not what the other ranks read
+
+
+def _subset_shuffled(ids: np.ndarray, seed: int, epoch: int, proportion: float) -> np.ndarray:
+    """The samples of all ranks, each once."""
+    if (size := subset_size(len(ids), proportion)) >= len(ids):
+        return shuffled(ids, "order", seed, epoch)  # a subset of all of them, in any order, gives the same
+    chosen = shuffled(ids, "subset", seed)[:size]
+    return chosen[shuffled(ids[chosen], "order", seed, epoch)]
+
+
+def _drawn(order: np.ndarray, weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """As many of the samples, drawn with replacement by their weights."""
+    reached = np.cumsum(weights[order])
+    rng, places = generator("balanced", seed, epoch), np.empty_like(order)
+    for at in range(0, len(order), CHUNK):
+        drawn = rng.random(len(places[at : at + CHUNK])) * reached[-1]
+        places[at : at + CHUNK] = np.searchsorted(reached, drawn, side="right").clip(max=len(order) - 1)
+    return order[places]
 
 
 def training_order(
@@ -168,13 +183,14 @@ def training_order(
     if items.lanes is None:
         return epoch_order(items.ids, seed, epoch, proportion, rank, world, taken, items.weights)
     chosen = shuffled(items.ids, "subset", seed)[: subset_size(len(items), proportion)]
-    return rank_part(shuffled_order(items.stream, items.ids, items.lanes, chosen, seed, epoch), rank, world, taken)
+    order = shuffled_order(items.stream, items.ids, items.lanes, chosen, seed, epoch)
+    return order[rank_rows(len(order), rank, world, taken)]
 
 
 def validation_order(items: Items, rank: int = 0, world: int = 1) -> Order:
     """What one rank reads to validate, each sample once."""
     if items.lanes is None:
-        return shuffled(items.ids, "val")[rank::world].tolist()
+        return shuffled(items.ids, "val")[rank::world]
     return plain_order(items.stream, items.lanes)[slice(rank, None, world)]
 
 
@@ -187,10 +203,24 @@ def batches(items: Items, order: Order, batch_size: int, loaders: int, drop_last
         order = order[: len(order) // batch_size * batch_size]
     if isinstance(order, StreamOrder):
         return streamed_batches(items, order, batch_size, loaders, collate)
-    if (ready := items.gathered(order, batch_size)) is not None:
+    parts = _Parts(np.asarray(order), batch_size)
+    if (ready := items.gathered(parts)) is not None:
         return ready
-    parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     return iter(DataLoader(_Batches(items, parts), batch_size=None, num_workers=loaders))
+
+
+class _Parts(Sequence[list[int]]):
+    """An order [n] cut into batches; the positions of one are made when it is asked for."""
+
+    def __init__(self, order: np.ndarray, size: int):
+        self._order, self._size = order, size
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, i: Any) -> Any:
+        at = range(len(self))[i] * self._size
+        return self._order[at : at + self._size].tolist()
 
 
 class _Batches(Dataset):

@@ -21,7 +21,7 @@ from shards.errors import InputError
 from shards.reader import Choose, Sample
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from trainers.draws import hashed, shuffled, uniform
+from trainers.draws import hashed, index_type, shuffled, uniform
 
 
 @dataclass(frozen=True)
@@ -67,44 +67,54 @@ def shuffled_order(
         chosen: positions of those that are used.
     """
     along = _through(data, shuffled(hashed(data.shard_names), "shards", seed, epoch), chosen)
-    delays = uniform(ids[along], 1, "stream", seed, epoch)[:, 0] * (lanes.buffer / lanes.count)
+
+    def delays(rows: np.ndarray) -> np.ndarray:
+        return uniform(ids[along[rows]], 1, "stream", seed, epoch)[:, 0] * (lanes.buffer / lanes.count)
+
     return _in_lanes(along, delays, lanes.count)
 
 
 def plain_order(data: StreamDataset, lanes: Lanes) -> StreamOrder:
     """All samples, in the order of the shards within each lane."""
-    along = _through(data, np.arange(len(data.shard_names)), np.arange(len(data)))
-    return _in_lanes(along, np.zeros(len(along)), lanes.count)
+    along = _through(data, np.arange(len(data.shard_names)), np.arange(len(data), dtype=index_type(len(data))))
+    return _in_lanes(along, np.zeros_like, lanes.count)
 
 
 def _through(data: StreamDataset, shards: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The chosen positions as they come when the shards are read through in this order."""
-    ends = data.shard_ends
-    begins, wanted = np.concatenate([[0], ends[:-1]]), np.zeros(len(data), bool)
+    ends, wanted = data.shard_ends, np.zeros(len(data), bool)
     wanted[chosen] = True
-    along = [np.arange(begins[s], ends[s]) for s in shards]
-    positions = np.concatenate(along) if along else np.zeros(0, np.int64)
-    return positions[wanted[positions]]
+    along, done = np.empty(len(chosen), chosen.dtype), 0
+    for end, begin in zip(ends[shards].tolist(), np.concatenate([[0], ends[:-1]])[shards].tolist(), strict=True):
+        own = np.flatnonzero(wanted[begin:end]) + begin
+        along[done : done + len(own)] = own
+        done += len(own)
+    return along
 
 
-def _in_lanes(along: np.ndarray, delays: np.ndarray, count: int) -> StreamOrder:
+def _in_lanes(along: np.ndarray, delays: Callable[[np.ndarray], np.ndarray], count: int) -> StreamOrder:
     """Cut into lanes, which differ by a sample at most; in each, none comes later than its delay, and a sample of each
-    lane in turn."""
-    n = len(along)
-    lane = (np.arange(n) % count).astype(np.int32)
-    lengths = np.bincount(lane, minlength=count)
-    arrival = np.zeros(n, np.int64)
-    for number, end in enumerate(np.cumsum(lengths)):
-        own = np.arange(end - lengths[number], end)
-        arrival[number::count] = own[np.argsort(own + delays[own], kind="stable")]
-    return StreamOrder(along[arrival], arrival, lane)
+    lane in turn.
+
+    Args:
+        delays: of some rows of `along`, in samples of a lane.
+    """
+    n, end = len(along), 0
+    positions, arrival, lane = np.empty_like(along), np.empty_like(along), np.empty(n, np.int32)
+    for number in range(min(count, n)):
+        begin, end = end, end + len(lane[number::count])
+        rows = np.arange(begin, end)
+        rows = rows[np.argsort(rows + delays(rows), kind="stable")]
+        positions[number::count], arrival[number::count], lane[number::count] = along[rows], rows, number
+    return StreamOrder(positions, arrival, lane)
 
 
-def rank_part(order: StreamOrder, rank: int, world: int, taken: int) -> StreamOrder:
-    """What one rank reads of a sequence of which all ranks together have taken some; as many for every rank."""
-    left = np.arange(taken, len(order))
-    evening = np.resize(np.arange(len(order)), -len(left) % world)
-    return order[np.concatenate([left, evening])[rank::world]]
+def rank_rows(size: int, rank: int, world: int, taken: int = 0) -> slice | np.ndarray:
+    """What one rank takes of a sequence of which all ranks together have taken some: every so-many-th of the rest,
+    and, so that every rank has as many, one from the sequence's beginning."""
+    if rank < (spare := (size - taken) % world) or not spare:
+        return slice(taken + rank, None, world)
+    return np.append(np.arange(taken + rank, size, world), (rank - spare) % size)
 
 
 def streamed_batches(
@@ -149,9 +159,8 @@ class _Parts(IterableDataset):
 
     def __iter__(self) -> Iterator[_Part]:
         info, order = get_worker_info(), self.order
-        own = np.arange(len(order))
-        if info is not None:
-            own = own[np.isin(order.lane, np.unique(order.lane)[info.id :: info.num_workers])]
+        number, of = (info.id, info.num_workers) if info is not None else (0, 1)
+        own = np.flatnonzero(np.isin(order.lane, np.unique(order.lane)[number::of]))
         samples = self.items.stream.read(order[own], self.items.members, self.items.choose)
         for begin in range(0, len(order), self.size):
             first, last = np.searchsorted(own, (begin, begin + self.size))

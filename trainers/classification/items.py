@@ -297,22 +297,22 @@ class FeatureItems(LabelledItems):
         """Hold all tokens on a device from now on; None: read them from disk again."""
         self._resident = None if device is None else ResidentTokens(self.shards, self._blank, device)
 
-    def gathered(self, order: Sequence[int], batch_size: int) -> Iterator[AVBatch] | None:
+    def gathered(self, parts: Sequence[Sequence[int]]) -> Iterator[AVBatch] | None:
         """Batches from the tokens that are resident on a device; None where none are."""
-        return None if self._resident is None else self._gather(self._resident, order, batch_size)
+        return None if self._resident is None else self._gather(self._resident, parts)
 
-    def _gather(self, resident: ResidentTokens, order: Sequence[int], size: int) -> Iterator[AVBatch]:
-        for at in range(0, len(order), size):
-            positions = list(order[at : at + size])
-            rows = [self._rows(i, resident.stored[i]) for i in positions]
+    def _gather(self, resident: ResidentTokens, parts: Sequence[Sequence[int]]) -> Iterator[AVBatch]:
+        for positions in parts:
+            rows = [self._rows(i, *resident.stored[i].tolist()) for i in positions]
             index = torch.tensor(positions)
             batch = AVBatch(*resident.gather(positions, rows), self.targets.batch(positions), index)
             yield batch.to(resident.device)
 
-    def _rows(self, i: int, stored: dict[str, int]) -> dict[str, int]:
+    def _rows(self, i: int, *stored: int) -> dict[str, int]:
         """The variant of each modality that a sample has in this epoch, of as many as are stored."""
-        gone = self._taken_away(self.keys[i]) if len(stored) == 2 else None  # never both
-        return {m: self._row(m, count) for m, count in stored.items() if m != gone}
+        gone = self._taken_away(self.keys[i]) if all(stored) else None  # never both
+        counts = zip(MODALITIES, stored, strict=True)
+        return {m: self._row(m, count) for m, count in counts if count and m != gone}
 
     def choose(self, i: int) -> Choose:
         """One of the stored variants of each modality."""

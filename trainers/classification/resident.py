@@ -23,6 +23,9 @@ class ResidentTokens:
         data: feature shards.
         shapes: [N, D] of each modality's tokens.
         device: of memory (``cpu``) or a GPU; too little memory raises torch's own error.
+
+    Attributes:
+        stored: variants that each sample has of each modality, int32 [S, 2]; 0: it lacks it.
     """
 
     def __init__(self, data: ShardDataset, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
@@ -32,11 +35,10 @@ class ResidentTokens:
         self.tokens: dict[str, Tensor] = {
             m: torch.zeros(len(data), variants, *shapes[m], dtype=torch.float16, device=device) for m in MODALITIES
         }
-        self.stored: list[dict[str, int]] = []
+        self.stored = np.zeros((len(data), len(MODALITIES)), np.int32)
         for i in range(len(data)):
-            arrays = data[i].arrays
-            self.stored.append({m: len(arrays[m]) for m in MODALITIES if m in arrays})
-            for modality, array in arrays.items():
+            for modality, array in data[i].arrays.items():
+                self.stored[i, MODALITIES.index(modality)] = len(array)
                 self.tokens[modality][i, : len(array)] = torch.from_numpy(array)
 
     def gather(self, positions: Sequence[int], rows: Sequence[Mapping[str, int]]) -> tuple[Tensor, Tensor, Tensor]:
