@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from shards.errors import InputError
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.scan import shard_part
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo, add_absent, count_absent
@@ -82,7 +83,7 @@ def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: l
             yield Problem(shard.name, None, error.message)
             whole = False
             continue
-        seen.append(np.array([_hashed(key) for key, _ in samples], np.uint64))
+        seen.append(hashed(key for key, _ in samples))
         absent.append(count_absent(found for _, found in samples if not isinstance(found, str)))
         for key, found in samples:
             if isinstance(found, str):
@@ -109,24 +110,20 @@ def _samples(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> I
             yield key, error.message
 
 
-def _hashed(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
-
-
 def _repeated(folder: Path, info: DatasetInfo, seen: list[np.ndarray]) -> Iterator[Problem]:
     """Keys that several samples have."""
     values, counts = np.unique(np.concatenate([*seen, np.empty(0, np.uint64)]), return_counts=True)
     if not len(twice := values[counts > 1]):
         return
-    suspects, first = set(twice.tolist()), dict[str, str]()
+    first = dict[str, str]()
     for shard in (shard for split in info.splits.values() for shard in split.shards):
         try:
             keys = shard_part(folder / shard.name, shard)["key"].to_pylist()
         except InputError:  # told already
             continue
-        for key in keys:
-            if _hashed(key) in suspects and first.setdefault(key, shard.name) != shard.name:
-                yield Problem(shard.name, key, f"the same key is in {first[key]}")
+        for at in np.flatnonzero(np.isin(hashed(keys), twice)).tolist():
+            if first.setdefault(keys[at], shard.name) != shard.name:
+                yield Problem(shard.name, keys[at], f"the same key is in {first[keys[at]]}")
 
 
 def _table(folder: Path, name: str, split: SplitInfo) -> Iterator[Problem]:

@@ -7,27 +7,19 @@ sample takes 8 bytes for its id and 4 in an order, and 2 more while the order is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from collections.abc import Callable
 
 import numpy as np
 
 from models.noise import generator
+from shards.positions import hashed as hashed
+from shards.positions import index_type
 
 Uniform = Callable[[int], np.ndarray]  # n numbers in [0, 1) of each sample of a batch, float64 [B, n]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _BITS = 6  # an order is made in so many parts (of 2 to this power), by the first bits of what is sorted
 _CHUNK = 1 << 16
-
-
-def hashed(names: Iterable[str]) -> np.ndarray:
-    """64 bits of each name's BLAKE2 hash, uint64 [S]."""
-    return np.fromiter(map(_hash, names), np.uint64)
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def mixed(ids: np.ndarray, *key: object) -> np.ndarray:
@@ -37,11 +29,6 @@ def mixed(ids: np.ndarray, *key: object) -> np.ndarray:
 
 def _addend(*key: object) -> np.uint64:
     return generator(*key).integers(2**64, dtype=np.uint64)
-
-
-def index_type(size: int) -> type[np.signedinteger]:
-    """The smaller one of int32 and int64 that holds so many positions."""
-    return np.int32 if size <= 2**31 else np.int64
 
 
 def shuffled(ids: np.ndarray, *key: object) -> np.ndarray:

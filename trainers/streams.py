@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.batch import AVBatch
 from shards.errors import InputError
+from shards.positions import hashed, index_type
 from shards.reader import Choose, Sample
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from trainers.draws import hashed, index_type, shuffled, uniform
+from trainers.draws import shuffled, uniform
 
 
 @dataclass(frozen=True)

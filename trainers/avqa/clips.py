@@ -6,10 +6,9 @@ Shapes: B clips, T time steps, R rows of a visual step, Da, Dv widths.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate, compress, repeat
+from itertools import compress, repeat
 from math import prod
 from mmap import PAGESIZE
 from pathlib import Path
@@ -22,6 +21,7 @@ from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
+from shards.positions import Positions
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import StepChoice, sequence_dtype, sequence_spec
@@ -112,11 +112,12 @@ class Clips:
         self.stored, self.dtype = feature_spec(self.info), np.dtype(sequence_dtype(self.info))
         self.taken = choice.of(self.stored.steps)
         self.spec = spec = replace(self.stored, steps=len(self.taken)) if self.taken is not None else self.stored
-        self.number: dict[str, int] = {}
         self._splits = [ShardDataset(folder, name, info=self.info) for name in self.info.splits]
-        self._firsts = list(accumulate((len(data) for data in self._splits), initial=0))  # number of a split's first
-        for data, first in zip(self._splits, self._firsts, strict=False):
-            self._add(data, first)
+        self.number = Positions(*(data.ids for data in self._splits))
+        if (twice := self.number.repeated()) is not None:
+            first, second = (self._place(number)[0].split for number in twice)
+            message = f"clip '{self.number.text(twice[0])}' is in split '{second}' and in split '{first}'"
+            raise InputError(message, file=self.folder, field="id", remedy="give every clip its own id")
         self.present = np.concatenate([data.present for data in self._splits])
         self.shapes: dict[Modality, tuple[int, ...]] = {
             "audio": (spec.steps, spec.audio),
@@ -127,24 +128,18 @@ class Clips:
         self._kept: dict[Modality, Tensor] = {}
         if size < RESIDENT if resident is None else resident:
             self._kept = {m: huge_empty(len(self.present), *s, dtype=self.dtype) for m, s in self.shapes.items()}
-        self._read, self._buffers = {m: set[int]() for m in MODALITIES}, Buffers(self.dtype)
+        self._read = {m: np.zeros(len(self.present), bool) for m in MODALITIES}
+        self._buffers = Buffers(self.dtype)
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """Of the features."""
         return torch.float32 if self.dtype == np.float32 else torch.float16
 
-    def _add(self, data: ShardDataset, first: int) -> None:
-        """Number the clips of a split."""
-        for at, clip in enumerate(data.ids, first):
-            if (number := self.number.setdefault(clip, at)) != at:
-                message = f"clip '{clip}' is in split '{data.split}' and in split '{self._place(number)[0].split}'"
-                raise InputError(message, file=self.folder, field="id", remedy="give every clip its own id")
-
     def _place(self, clip: int) -> tuple[ShardDataset, int]:
         """The split of a clip, and its position there."""
-        split = bisect_right(self._firsts, clip) - 1
-        return self._splits[split], clip - self._firsts[split]
+        split, at = self.number.place(clip)
+        return self._splits[split], at
 
     def __contains__(self, clip: str) -> bool:
         return clip in self.number
@@ -156,10 +151,12 @@ class Clips:
 
     def load(self, modality: Modality, clips: Iterable[int]) -> None:
         """Read a modality of clips now, if it is to be kept in memory: loader processes then share it."""
-        if self._kept and (new := sorted(set(clips) - self._read[modality])):
-            features = self._kept[modality]
+        if not self._kept:
+            return
+        features, read, wanted = self._kept[modality], self._read[modality], np.unique(np.fromiter(clips, np.int64))
+        if new := wanted[~read[wanted]].tolist():
             self._copy(modality, new, [features[clip].numpy() for clip in new])
-            self._read[modality].update(new)
+            read[new] = True
             self.close()
 
     def close(self) -> None:

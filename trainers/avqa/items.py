@@ -17,10 +17,12 @@ from models.avqa.batch import NO_ANSWER, AVQABatch
 from models.noise import generator
 from models.settings import MODALITIES, Modality
 from shards.errors import InputError
+from shards.positions import index_type
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips
 from trainers.data import Items
 
+NOWHERE = -1
 NOTHING: Mapping[str, Sequence[Modality]] = {}  # is what each clip lacks
 
 
@@ -102,19 +104,20 @@ class QuestionItems(Items):
         self.allowed: Tensor | None = None
         if any(q.choices is not None for q in questions):
             self.allowed = torch.tensor([vocabulary.allowed(q) for q in questions])
-        self.numbers = [clips.number[q.clip] for q in questions]
+        self.numbers = np.fromiter((clips.number[q.clip] for q in questions), index_type(len(clips.number)))
         self.present = present_in(clips, absent, lacks)
         self._pictures: np.ndarray | None = None
         if negatives:
-            asked = np.array([clips.number[clip] for clip in sorted({q.clip for q in questions})])
+            asked = np.array(sorted(set(self.numbers.tolist()), key=clips.number.text), self.numbers.dtype)
             self._pictures = asked[self.present[asked, MODALITIES.index("visual")]]
-            self._places = {number: place for place, number in enumerate(self._pictures.tolist())}
+            self._places = np.full(len(clips.number), NOWHERE, asked.dtype)  # of a clip among them
+            self._places[self._pictures] = np.arange(len(self._pictures))
             if len(self._pictures) < 2:
                 message = "negative frames need two clips with pictures"
                 remedy = "train on more clips with pictures, or without the match loss (weights.match=0)"
                 raise InputError(message, file=clips.folder, remedy=remedy)
         for column, m in enumerate(MODALITIES):
-            clips.load(m, [number for number in self.numbers if self.present[number, column]])
+            clips.load(m, self.numbers[self.present[self.numbers, column]].tolist())
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -126,7 +129,7 @@ class QuestionItems(Items):
 
     def batch(self, positions: Sequence[int]) -> AVQABatch:
         """The questions at these positions, features as stored."""
-        index, clips = torch.tensor(positions), [self.numbers[i] for i in positions]
+        index, clips = torch.tensor(positions), self.numbers[np.asarray(positions)].tolist()
         present = torch.from_numpy(self.present[clips])
         return AVQABatch(
             self._features("audio", clips),
@@ -153,10 +156,10 @@ class QuestionItems(Items):
     def _drawn(self, i: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clips that have pictures and are another than that of question `i`, and a step of each, [T]."""
         rng, steps = generator("negative", self.seed, self.epoch, self.questions[i].id), self.clips.spec.steps
-        own = self._places.get(self.numbers[i])
-        others = len(pictures) - (own is not None)
+        own = int(self._places[self.numbers[i]])
+        others = len(pictures) - (own != NOWHERE)
         drawn, step = np.divmod(rng.integers(others * steps, size=steps), steps)
-        if own is not None:
+        if own != NOWHERE:
             drawn += drawn >= own
         return pictures[drawn], step
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -110,7 +111,7 @@ class World:
         if not self.table or not config.standardise:
             return scale_of(self.clips.info, config.standardise)
         items = self.train_items(config.seed)
-        return scale_of_left(self.clips, sorted(set(items.numbers)), items.present)
+        return scale_of_left(self.clips, np.unique(items.numbers).tolist(), items.present)
 
     @property
     def sizes(self) -> tuple[FeatureSpec, int, int]:

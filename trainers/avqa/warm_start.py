@@ -123,8 +123,8 @@ def no_complete_clip(clips: Clips, remedy: str) -> InputError:
 
 def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int, remedy: str) -> AVQABatch:
     """Complete training samples, drawn by the run's seed and standardised."""
-    order = shuffled(train.ids, purpose, train.seed).tolist()
-    whole = [i for i in order if train.present[train.numbers[i]].all()][:most]
+    order = shuffled(train.ids, purpose, train.seed)
+    whole = order[train.present[train.numbers[order]].all(axis=1)][:most].tolist()
     if not whole:
         raise no_complete_clip(train.clips, remedy)
     return answerer.standardise(train.batch(whole))
