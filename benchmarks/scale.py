@@ -1,44 +1,54 @@
-"""Time and memory of planning, resuming, opening and verifying, as the number of clips grows; before and after.
+"""Time and memory of planning, resuming, opening, an epoch's order and verifying, as the number of clips grows.
 
-    python -m benchmarks.scale --rows 100000 1000000 --before CHECKOUT
+    python -m benchmarks.scale --rows 100000 1000000 --large 10000000
 
-Clips are tiny and drawn; all but one of those that are planned do not exist, so that what is measured is the
-bookkeeping. Every step runs in a process of its own; memory is what it adds to the imported modules.
+Clips are tiny and drawn (`benchmarks.scale_corpus`): what is measured is the bookkeeping. Every step runs in a process
+of its own; memory is what it adds to the imported modules, *own* without the pages of mapped files, which all processes
+share. What was measured of earlier versions (`EARLIER`) stays in the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
-import shutil
+import select
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from benchmarks import report
-from benchmarks.report import positive
+from benchmarks.report import RESULTS, positive
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = {  # name of the step here, in `benchmarks.scale_step`, and whether it prepares the next one only
-    "ingest all": ("ingest", ("manifest_rows",)),
+EVERY = 0.005  # seconds between two looks at a step's memory
+EARLIER = RESULTS / "scale" / "earlier.csv"
+STEPS = {  # name of the step to the one in `benchmarks.scale_step`, and to those that prepare it
+    "plan": ("plan", ("manifest_rows",)),
+    "assemble": ("ingest", ("draw",)),
     "nothing to do": ("ingest", ()),
     "one row added": ("ingest", ("add_row",)),
-    "open": ("open_split", ("draw", "tables")),
+    "open": ("open_split", ()),
     "epoch order": ("epoch", ()),
+    "training process": ("train", ()),
+    "loader process": ("loader", ()),
     "verify": ("verify", ()),
 }
+FAILS = "ingest, all fail"  # in a folder of its own: each clip is asked for, and is not there
+LARGE = tuple(name for name in STEPS if name != "verify")  # shards of so many are holes
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=positive, nargs="+", default=[20_000, 100_000], help="numbers of clips")
-    parser.add_argument("--before", type=Path, help="another checkout, measured beside this one")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="which (default: all)")
+    parser.add_argument("--rows", type=positive, nargs="*", default=[20_000, 100_000], help="numbers of clips")
+    parser.add_argument("--large", type=positive, nargs="*", default=[], help="others, all but verified")
+    parser.add_argument("--failing", type=positive, nargs="*", default=[20_000], help="numbers of clips that all fail")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
     return parser.parse_args(argv)
 
@@ -46,94 +56,117 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the files."""
     args = parse(argv)
-    checkouts = {"after": ROOT} | ({"before": args.before.resolve()} if args.before else {})
-    rows = [
-        {"version": version, "rows": count, **found}
-        for count in args.rows
-        for version, checkout in checkouts.items()
-        for found in measure(checkout, count, args.steps)
-    ]
-    record = {"machine": report.machine("cpu"), "rows": rows}
-    text = table(rows)
-    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["version"] == "after")]
+    sizes = {count: tuple(STEPS) for count in args.rows} | {count: LARGE for count in args.large}
+    rows = [found for count in sorted(sizes) for found in measure(count, sizes[count])]
+    rows += [found for count in args.failing for found in failing(count)]
+    with EARLIER.open(newline="") as file:
+        earlier = [_read(row) for row in csv.DictReader(file)]
+    record = {"machine": report.machine("cpu"), "rows": rows, "earlier": earlier}
+    text = f"{table(rows, earlier)}\n\n{growth(rows)}"
+    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["rows"] == max(sizes))]
     report.save_folder(args.out, "scale", "Scale", text, record, lambda figure: draw(figure, rows), rows, line)
     return 0
 
 
-def measure(checkout: Path, count: int, steps: Sequence[str]) -> list[dict[str, Any]]:
-    """The steps at one size, on one checkout."""
-    folder = Path(tempfile.mkdtemp(prefix="scale-"))
-    found = []
-    try:
+def measure(count: int, steps: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The steps at one size."""
+    with TemporaryDirectory(prefix="scale-") as folder:
         for name in steps:
             step, before = STEPS[name]
             for other in before:
-                run(checkout, other, folder / ("data" if other in ("draw", "tables") else "plan"), count)
-            where = "plan" if step == "ingest" else "data"
-            found.append({"step": name, **run(checkout, step, folder / where, count)})
-            print(f"{checkout.name} {count:,} {name}: {found[-1]}", file=sys.stderr, flush=True)
-    finally:
-        shutil.rmtree(folder)
+                run(other, Path(folder), count)
+            yield {"step": name, "rows": count, **run(step, Path(folder), count)}
+
+
+def failing(count: int) -> Iterator[dict[str, Any]]:
+    """Clips of which none can be had."""
+    with TemporaryDirectory(prefix="scale-") as folder:
+        run("manifest_rows", Path(folder), count)
+        yield {"step": FAILS, "rows": count, **run("ingest", Path(folder), count)}
+
+
+def run(step: str, folder: Path, count: int) -> dict[str, float]:
+    """One step in a process of its own: seconds, of the processor, and MB."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.scale_step", step, str(folder), str(count)]
+    with TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
+        begun = json.loads(process.stdout.readline() or "{}")
+        own = _watched(process, begun.get("process", process.pid))
+        found = json.loads(process.stdout.readline() or "{}")
+        if process.wait() or not found:
+            errors.seek(0)
+            raise SystemExit(f"error: {step} of {count} rows:\n{errors.read()}")
+    found |= {"own_mb": found.pop("private_mb") if step == "loader" else own}
+    print(f"{count:,} {step}: {found}", file=sys.stderr, flush=True)
     return found
 
 
-def run(checkout: Path, step: str, folder: Path, count: int) -> dict[str, float]:
-    """One step in a process of its own."""
-    folder.mkdir(exist_ok=True)
-    program = Path(__file__).resolve().with_name("scale_step.py")
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(program), step, str(folder), str(count)]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"error: {step} of {count} rows on {checkout}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+def _watched(process: subprocess.Popen[str], of: int) -> float:
+    """MB of memory of its own that a process came to hold at most, until it says that the step ended."""
+    first = most = _own(of)
+    assert process.stdout is not None
+    while not select.select([process.stdout], [], [], EVERY)[0]:
+        most = max(most, _own(of))
+    return most - first
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line per step and size, and how time and memory grow with the size (exponents of a fit)."""
-    versions = list(dict.fromkeys(row["version"] for row in rows))
-    columns = ["step", "clips", *(f"{v}: {what}" for v in versions for what in ("s", "peak MB", "own MB"))]
+def _own(process: int) -> float:
+    try:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    except OSError:
+        return 0.0
+    return int(fields.get("RssAnon", "0").split()[0]) / 1024
+
+
+def _read(row: dict[str, str]) -> dict[str, Any]:
+    numbers = {name: float(row[name]) for name in ("processor", "peak_mb", "own_mb")}
+    return {**row, **numbers, "rows": int(row["rows"])}
+
+
+def table(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> str:
+    """A line per step and size; then a line per step and size of earlier versions."""
+    columns = ["step", "clips", "version", "s", "us a clip", "peak MB", "own MB", "own bytes a clip"]
     cells = []
-    for step in dict.fromkeys(row["step"] for row in rows):
-        for count in dict.fromkeys(row["rows"] for row in rows):
-            found = {row["version"]: row for row in rows if (row["step"], row["rows"]) == (step, count)}
-            values = [figures(found[v]) if v in found else ("", "", "") for v in versions]
-            cells.append([step, f"{count:,}", *(cell for value in values for cell in value)])
-    return report.table(columns, cells) + "\n\n" + growth(rows)
+    for step in dict.fromkeys(row["step"] for row in (*rows, *earlier)):
+        own = [{**row, "version": "now"} for row in rows]
+        found = [row for row in (*earlier, *own) if row["step"] == step]
+        for row in sorted(found, key=lambda row: (row["rows"], row["version"] == "now")):
+            cells.append([step, f"{row['rows']:,}", row["version"], *figures(row)])
+    return report.table(columns, cells)
 
 
-def figures(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Seconds of processor, peak and private MB that a step added."""
-    return f"{row['processor']:.2f}", f"{row['peak_mb']:.0f}", f"{row['private_mb']:.0f}"
+def figures(row: dict[str, Any]) -> tuple[str, ...]:
+    """Seconds of the processor, peak with mapped pages and of its own, MB; both also a clip."""
+    each = (1e6 * row["processor"] / row["rows"], row["own_mb"] * 2**20 / row["rows"])
+    return f"{row['processor']:.2f}", f"{each[0]:.2f}", f"{row['peak_mb']:.0f}", f"{row['own_mb']:.0f}", f"{each[1]:,.0f}"
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:
-    """Bytes of peak memory per clip between the smallest and the greatest size."""
+    """By step, bytes of a process's own memory per further clip, between the smallest and the greatest size, and the
+    exponent of time."""
     lines = []
-    for version in dict.fromkeys(row["version"] for row in rows):
-        for step in dict.fromkeys(row["step"] for row in rows):
-            found = sorted(
-                (row["rows"], row["peak_mb"], row["processor"])
-                for row in rows
-                if (row["version"], row["step"]) == (version, step)
-            )
-            (n0, m0, t0), (n1, m1, t1) = found[0], found[-1]
-            if n1 > n0:
-                slope = (m1 - m0) * 2**20 / (n1 - n0)
-                power = math.log(max(t1, 1e-3) / max(t0, 1e-3)) / math.log(n1 / n0)
-                lines.append(f"{version}, {step}: {slope:,.0f} bytes a clip, time grows as n^{power:.2f}")
+    for step in dict.fromkeys(row["step"] for row in rows):
+        found = sorted((row["rows"], row["own_mb"], row["processor"]) for row in rows if row["step"] == step)
+        (n0, m0, t0), (n1, m1, t1) = found[0], found[-1]
+        if n1 > n0:
+            slope = (m1 - m0) * 2**20 / (n1 - n0)
+            power = math.log(max(t1, 1e-3) / max(t0, 1e-3)) / math.log(n1 / n0)
+            lines.append(f"{step}: {slope:,.1f} bytes a further clip, time grows as n^{power:.2f}")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def draw(figure: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Peak memory by number of clips, a panel per step."""
-    steps = list(dict.fromkeys(row["step"] for row in rows))
-    for at, (axes, step) in enumerate(zip(figure.subplots(1, len(steps), sharey=True), steps, strict=True)):
-        for version in dict.fromkeys(row["version"] for row in rows):
-            found = [row for row in rows if (row["version"], row["step"]) == (version, step)]
-            axes.plot([r["rows"] for r in found], [max(r["peak_mb"], 0.1) for r in found], "o-", label=version)
-        axes.set(xscale="log", yscale="log", title=step, xlabel="clips", ylabel="" if at else "MB added at the peak")
-    axes.legend(fontsize="small")
+    """Memory of its own by number of clips, and time, a line per step."""
+    left, right = figure.subplots(1, 2)
+    for step in dict.fromkeys(row["step"] for row in rows):
+        found = [row for row in rows if row["step"] == step]
+        left.plot([r["rows"] for r in found], [max(r["own_mb"], 0.1) for r in found], "o-", label=step)
+        right.plot([r["rows"] for r in found], [r["processor"] for r in found], "o-", label=step)
+    left.set(xscale="log", yscale="log", xlabel="clips", ylabel="own MB at the peak")
+    right.set(xscale="log", yscale="log", xlabel="clips", ylabel="s of the processor")
+    right.legend(fontsize="small")
 
 
 if __name__ == "__main__":

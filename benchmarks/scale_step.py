@@ -1,13 +1,10 @@
-"""One step of `benchmarks.scale` in a process of its own, on whichever checkout is on the path; prints a JSON line.
-
-Only what both versions of the code have is called here.
-"""
+"""One step of `benchmarks.scale` in a process of its own; prints a JSON line when it begins, and one when it ended."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
+import os
 import resource
 import sys
 import time
@@ -18,107 +15,98 @@ from shards.errors import InputError
 
 
 def manifest_rows(folder: Path, rows: int) -> None:
-    """A manifest of so many clips that are not there, and of one that is."""
-    sound = folder / "sound.wav"
-    if not sound.exists():
-        import wave
+    """A manifest of so many clips."""
+    from benchmarks.scale_corpus import write_manifest
 
-        with wave.open(str(sound), "wb") as file:
-            file.setparams((1, 2, 16000, 0, "NONE", ""))
-            file.writeframes(bytes(3200))
-    with (folder / "manifest.csv").open("w") as file:
-        file.write("id,path,label,split\nsound,sound.wav,x,train\n")
-        file.writelines(f"street/{i:08d},clips/{i:08d}.mp4,x,{'train' if i % 10 else 'test'}\n" for i in range(1, rows))
+    write_manifest(folder, rows)
 
 
 def add_row(folder: Path, rows: int) -> None:
     """One more row at the manifest's end."""
     with (folder / "manifest.csv").open("a") as file:
-        file.write(f"street/more-{time.time_ns()},clips/more.mp4,x,train\n")
-
-
-def ingest(folder: Path, rows: int) -> None:
-    """Ingest it, or find nothing to do."""
-    from pipelines.ingest import ingest
-    from pipelines.settings import IngestConfig
-
-    with contextlib.suppress(InputError):
-        ingest(folder / "manifest.csv", folder / "out", IngestConfig(workers=0, samples_per_shard=1000))
+        file.write(f"more-{time.time_ns()},clips/more.mp4,label00,train\n")
 
 
 def draw(folder: Path, rows: int) -> None:
-    """Media shards of tiny samples, 1,000 each, with dataset.json."""
-    import numpy as np
+    """Finished shards of a plan."""
+    from benchmarks.scale_corpus import draw_shards
 
-    from shards.schema import DatasetInfo, SampleMeta, SplitInfo, StreamInfo
-    from shards.writer import write_shard
-
-    there, sound = StreamInfo(present=True), np.zeros((1, 128), np.float16)
-    frames = np.zeros((1, 2, 2, 3), np.uint8)
-
-    def record(i: int):
-        meta = SampleMeta(
-            key=f"clip{i:08d}", id=f"clip {i}", labels=(f"l{i % 50}",), split="train", duration=10.0, audio=there,
-            visual=there, source_sha256="0" * 64, frame_times=(0.0,),
-        )  # fmt: skip
-        return meta.key, {"json": meta, "audio.npy": sound, "frames.npy": frames}
-
-    shards = tuple(
-        write_shard(folder / f"media/train-{at // 1000:06d}.tar", map(record, range(at, at + 1000)), root=folder)
-        for at in range(0, rows, 1000)
-    )
-    split = SplitInfo(samples=rows, present={"audio": rows, "visual": rows}, shards=shards)
-    labels = tuple(sorted(f"l{i}" for i in range(50)))
-    DatasetInfo(kind="media", preprocessing={}, labels=labels, splits={"train": split}).save(folder)
+    draw_shards(folder / "out", rows)
 
 
-def tables(folder: Path, rows: int) -> None:
-    """The tables of ``index``, where this version has them."""
-    try:
-        from shards.scan import write_tables
-    except ImportError:
-        return
-    from shards.schema import DatasetInfo
+def plan(folder: Path, rows: int) -> None:
+    """Read the manifest and plan its shards."""
+    from pipelines.ingest import _keep_plan
+    from pipelines.settings import IngestConfig
 
-    write_tables(folder, DatasetInfo.load(folder))
+    (folder / "out").mkdir()
+    _keep_plan(folder / "manifest.csv", IngestConfig(workers=0, samples_per_shard=1000), folder / "out", False)
+
+
+def ingest(folder: Path, rows: int) -> None:
+    """Ingest what is left to do, or find that there is nothing."""
+    from pipelines.ingest import ingest
+    from pipelines.settings import IngestConfig
+
+    with contextlib.suppress(InputError):  # of a corpus of which every clip fails
+        ingest(folder / "manifest.csv", folder / "out", IngestConfig(workers=0, samples_per_shard=1000))
 
 
 def open_split(folder: Path, rows: int) -> None:
-    """Open the split, and know its labels and which sample has what, as training does."""
+    """Open the train split, and know the labels and which sample has what."""
     from shards.reader import ShardDataset
 
-    data = ShardDataset(folder, "train")
-    if hasattr(data, "table"):
-        assert len(data.column("labels")) == rows
-        assert data.present.all()
-    else:
-        assert all(meta.labels and meta.audio.present for meta in data.metas)
+    data = ShardDataset(folder / "out", "train")
+    assert len(data.column("labels")) == len(data)
+    assert data.present.all()
     KEPT.append(data)
+
+
+def train(folder: Path, rows: int) -> None:
+    """What a training process knows of all samples: the above, targets, hashed ids, the order of an epoch."""
+    from shards.reader import ShardDataset
+    from trainers.classification.items import LabelledItems
+    from trainers.data import epoch_order
+
+    data = ShardDataset(folder / "out", "train")
+    items = LabelledItems(data, data.info.labels, seed=0)
+    assert data.present.all()
+    KEPT.extend([items, epoch_order(items.ids, 0, 1)])
+
+
+def loader(folder: Path, rows: int) -> None:
+    """A loader process of that one: it looks at every sample's key, place and target, in the epoch's order."""
+    train(folder, rows)
+    items, order = KEPT[-2:]
+    if child := os.fork():
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    begin()  # what is shared with the parent is no longer private
+    for part in (order[at : at + 4096].tolist() for at in range(0, len(order), 4096)):  # type: ignore[index]
+        for i in part:
+            items.keys[i], items.data.table.begin[i], items.data.table.size[i], items.targets.of(i)  # type: ignore[attr-defined]
+            items.data._codes[i] = 1  # type: ignore[attr-defined]
+    end()
+    os._exit(0)
+
+
+def epoch(folder: Path, rows: int) -> None:
+    """The order of one epoch, from the samples' hashed ids."""
+    from trainers.data import epoch_order
+
+    KEPT.append(epoch_order(KEPT[0], 0, 1))  # type: ignore[arg-type]
 
 
 def verify(folder: Path, rows: int) -> None:
     """Read every byte and compare it with dataset.json."""
     from shards.verify import verify
 
-    assert verify(folder) == []
-
-
-def epoch(folder: Path, rows: int) -> None:
-    """The order of one epoch."""
-    from trainers.data import epoch_order
-
-    if "ids" not in inspect.signature(epoch_order).parameters:
-        KEPT.append(epoch_order(rows, 0, 1))  # type: ignore[arg-type]
-        return
-    from trainers.draws import hashed
-
-    ids = hashed(f"clip{i:08d}" for i in range(rows))
-    KEPT.extend([ids, epoch_order(ids, 0, 1)])
+    assert verify(folder / "out") == []
 
 
 KEPT: list[object] = []  # what stays in memory until it is measured
 STEPS: dict[str, Callable[[Path, int], None]] = {
-    step.__name__: step for step in (manifest_rows, add_row, ingest, draw, tables, open_split, verify, epoch)
+    step.__name__: step
+    for step in (manifest_rows, add_row, draw, plan, ingest, open_split, train, loader, epoch, verify)
 }
 
 
@@ -128,21 +116,46 @@ def private() -> float:
     return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
 
 
+def peak() -> float:
+    """MB that this process had at most, mapped files among them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+START = {"seconds": 0.0, "processor": 0.0, "peak_mb": 0.0, "private_mb": 0.0}
+
+
+def now() -> dict[str, float]:
+    """Clocks and memory."""
+    figures = (time.perf_counter(), time.process_time(), peak(), private())
+    return dict(zip(START, figures, strict=True))
+
+
+def begin() -> None:
+    """From here on is measured."""
+    START.update(now())
+    print(json.dumps({"process": os.getpid()}), flush=True)
+
+
+def end() -> None:
+    """Print what it took."""
+    print(json.dumps({name: value - START[name] for name, value in now().items()}), flush=True)
+
+
 def main() -> None:
     step, folder, rows = STEPS[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3])
-    import numpy  # noqa: F401
-    import pyarrow  # noqa: F401
+    import pipelines.ingest
+    import shards.verify
+    import trainers.classification.items  # noqa: F401
 
-    with contextlib.suppress(ImportError):
-        import pipelines.ingest  # noqa: F401
-        import shards.verify  # noqa: F401
-    peak, own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, private()
-    start, used = time.perf_counter(), time.process_time()
+    if step is epoch:
+        import numpy
+
+        KEPT.append(numpy.random.default_rng(0).integers(2**64, size=rows, dtype=numpy.uint64))
+    if step is loader:  # which begins in a process of its own
+        step(folder, rows)
+    begin()
     step(folder, rows)
-    record = {"seconds": time.perf_counter() - start, "processor": time.process_time() - used}
-    record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - peak
-    record["private_mb"] = private() - own
-    print(json.dumps(record))
+    end()
 
 
 if __name__ == "__main__":

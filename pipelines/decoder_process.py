@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,7 +101,7 @@ class Decoder:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            write_message(process.stdin, asdict(request), [])
+            write_message(process.stdin, vars(request), [])
             head, arrays = _Deadline(process.stdout, request.timeout_s + GRACE).message()
         except TimeoutError:
             self.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,8 +216,8 @@ class Growth:
     ) -> dict[str, KeptShard]:
         shards: list[tuple[ShardPlan, KeptShard]] = []
 
-        def keep(shard: ShardPlan) -> None:
-            batch = writer.write(shard.clips, [row_digest(clip, self._base) for clip in shard.clips])
+        def keep(shard: ShardPlan, digests: Sequence[int]) -> None:
+            batch = writer.write(shard.clips, digests)
             kept = KeptShard(
                 digest=shard.digest, partial=self.partial, clips=len(shard.clips), file=number, batch=batch
             )

@@ -40,6 +40,7 @@ TABLES = (".csv", ".tsv")
 SPLITS = ("train", "val", "test")
 BLOCK = 1 << 20  # bytes that are hashed at a time
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ENDS = (".", "/")  # folders that are no part of the path of what lies in them
 _SECONDS = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, lone surrogates
 
@@ -390,6 +391,8 @@ def _clip(where: str, folder: Place, row: Row) -> Clip:
 
 def _text(where: str, row: Row, name: str, *, required: bool = False) -> str:
     value = row.get(name)
+    if value is None and not required:
+        return ""
     if isinstance(value, (bool, list, dict)):
         raise InputError(f"{value!r} is no text", file=where, field=name, remedy="give a string")
     text = "" if value is None else str(value).strip()
@@ -411,6 +414,8 @@ def _media(where: str, folder: Place, row: Row, name: str) -> str | None:
 def joined(folder: Place, text: str) -> str:
     """What a manifest in ``folder`` means by a path: an address and an absolute path are as they are."""
     if isinstance(folder, Path):
+        if text[:1].isalnum() and (there := str(folder)) not in _ENDS and text == os.path.normpath(text):
+            return f"{there}/{text}"  # as below, in a tenth of the time
         return text if is_url(text) else str(folder / text)
     return text if is_url(text) or os.path.isabs(text) else f"{folder}/{PurePosixPath(text)}"
 
@@ -418,7 +423,12 @@ def joined(folder: Place, text: str) -> str:
 def relative(path: str, base: Place) -> str:
     """A path as seen from a manifest's folder; the same for corpora that lie in a folder and on a store."""
     if not is_url(path):
-        return os.path.relpath(path, str(base)) if isinstance(base, Path) else path
+        if not isinstance(base, Path):
+            return path
+        inside = path.removeprefix(f"{base}/")
+        if inside != path and inside[:1].isalnum() and inside == os.path.normpath(inside):
+            return inside  # as below, in a tenth of the time
+        return os.path.relpath(path, str(base))
     (scheme, _, rest), (other, _, folder) = path.partition("://"), str(base).partition("://")
     if scheme != other or rest.partition("/")[0] != folder.partition("/")[0]:
         return path

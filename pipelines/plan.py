@@ -34,13 +34,13 @@ class Cutter:
         base: the manifest's folder; only paths relative to it enter the digests, so corpus and dataset may
             move together.
         numbers: of the first shard, by split, where it is not 0.
-        keep: takes every shard as soon as its clips are there.
+        keep: takes every shard, with the digests of its rows, as soon as its clips are there.
     """
 
     samples_per_shard: int
     base: Place
     numbers: Mapping[str, int]
-    keep: Callable[[ShardPlan], None]
+    keep: Callable[[ShardPlan, Sequence[int]], None]
     _open: dict[str, list[Clip]] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
 
@@ -60,13 +60,15 @@ class Cutter:
     def _cut(self, split: str) -> None:
         number = self._next.get(split, self.numbers.get(split, 0))
         clips, self._open[split], self._next[split] = tuple(self._open[split]), [], number + 1
-        self.keep(ShardPlan(f"{split}-{number:06d}", split, clips, rows_digest(clips, self.base)))
+        texts = [_row_text(clip, self.base) for clip in clips]
+        plan = ShardPlan(f"{split}-{number:06d}", split, clips, _digest(texts))
+        self.keep(plan, [_short(_digest([text])) for text in texts])
 
 
 def make_plan(clips: Iterable[Clip], samples_per_shard: int, base: Place) -> list[ShardPlan]:
     """All shards of a manifest's clips, split by split in the order in which the splits come."""
     plan: list[ShardPlan] = []
-    cutter = Cutter(samples_per_shard, base, {}, plan.append)
+    cutter = Cutter(samples_per_shard, base, {}, lambda shard, _: plan.append(shard))
     for clip in clips:
         cutter.add(clip)
     cutter.finish()
@@ -79,18 +81,30 @@ def by_split(plan: Sequence[ShardPlan]) -> list[ShardPlan]:
     return sorted(plan, key=lambda shard: order.index(shard.split))
 
 
-def rows_digest(clips: Sequence[Clip], base: Place) -> str:
+def rows_digest(clips: Iterable[Clip], base: Place) -> str:
     """sha256 (hex) of rows of the manifest."""
-    rows = [dict(vars(clip)) for clip in clips]
-    for row in rows:
-        for name in MEDIA:
-            row[name] = row[name] and relative(row[name], base)
-    return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
+    return _digest(_row_text(clip, base) for clip in clips)
 
 
 def row_digest(clip: Clip, base: Place) -> int:
     """The first 64 bits of the digest of one row."""
-    return int(rows_digest([clip], base)[:16], 16)
+    return _short(rows_digest([clip], base))
+
+
+def _row_text(clip: Clip, base: Place) -> str:
+    row = dict(vars(clip))
+    for name in MEDIA:
+        row[name] = row[name] and relative(row[name], base)
+    return canonical_json(row)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    """Of a list as `canonical_json` writes it."""
+    return hashlib.sha256(f"[{','.join(texts)}]".encode()).hexdigest()
+
+
+def _short(digest: str) -> int:
+    return int(digest[:16], 16)
 
 
 class Vocabulary:
