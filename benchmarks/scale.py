@@ -29,7 +29,8 @@ from benchmarks.report import RESULTS, positive
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = 0.005  # seconds between two looks at a step's memory
 EARLIER = RESULTS / "scale" / "earlier.csv"
-STEPS = {  # name of the step to the one in `benchmarks.scale_step`, and to those that prepare it
+Steps = dict[str, tuple[str, tuple[str, ...]]]
+STEPS: Steps = {  # name of the step to the one in `benchmarks.scale_step`, and to those that prepare it
     "plan": ("plan", ("manifest_rows",)),
     "assemble": ("ingest", ("draw",)),
     "nothing to do": ("ingest", ()),
@@ -40,14 +41,16 @@ STEPS = {  # name of the step to the one in `benchmarks.scale_step`, and to thos
     "loader process": ("loader", ()),
     "verify": ("verify", ()),
 }
+LARGE: Steps = {**STEPS, "assemble": ("ingest", ("manifest_rows", "draw_rows", "draw"))}
+for name in ("plan", "verify"):  # of what is drawn for so many there is nothing to read
+    del LARGE[name]
 FAILS = "ingest, all fail"  # in a folder of its own: each clip is asked for, and is not there
-LARGE = tuple(name for name in STEPS if name != "verify")  # shards of so many are holes
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=positive, nargs="*", default=[20_000, 100_000], help="numbers of clips")
-    parser.add_argument("--large", type=positive, nargs="*", default=[], help="others, all but verified")
+    parser.add_argument("--large", type=positive, nargs="*", default=[], help="others, neither planned nor verified")
     parser.add_argument("--failing", type=positive, nargs="*", default=[20_000], help="numbers of clips that all fail")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
     return parser.parse_args(argv)
@@ -56,23 +59,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the files."""
     args = parse(argv)
-    sizes = {count: tuple(STEPS) for count in args.rows} | {count: LARGE for count in args.large}
-    rows = [found for count in sorted(sizes) for found in measure(count, sizes[count])]
+    rows = [found for count in args.rows for found in measure(count, STEPS)]
+    rows += [found for count in args.large for found in measure(count, LARGE)]
     rows += [found for count in args.failing for found in failing(count)]
     with EARLIER.open(newline="") as file:
         earlier = [_read(row) for row in csv.DictReader(file)]
     record = {"machine": report.machine("cpu"), "rows": rows, "earlier": earlier}
     text = f"{table(rows, earlier)}\n\n{growth(rows)}"
-    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["rows"] == max(sizes))]
+    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["rows"] == max(args.rows))]
     report.save_folder(args.out, "scale", "Scale", text, record, lambda figure: draw(figure, rows), rows, line)
     return 0
 
 
-def measure(count: int, steps: Sequence[str]) -> Iterator[dict[str, Any]]:
+def measure(count: int, steps: Steps) -> Iterator[dict[str, Any]]:
     """The steps at one size."""
     with TemporaryDirectory(prefix="scale-") as folder:
-        for name in steps:
-            step, before = STEPS[name]
+        for name, (step, before) in steps.items():
             for other in before:
                 run(other, Path(folder), count)
             yield {"step": name, "rows": count, **run(step, Path(folder), count)}

@@ -31,25 +31,32 @@ def draw(folder: Path, rows: int) -> None:
     """Finished shards of a plan."""
     from benchmarks.scale_corpus import draw_shards
 
-    draw_shards(folder / "out", rows)
+    draw_shards(folder, rows)
+
+
+def draw_rows(folder: Path, rows: int) -> None:
+    """The plan."""
+    from benchmarks.scale_corpus import draw_plan
+
+    draw_plan(folder, rows)
 
 
 def plan(folder: Path, rows: int) -> None:
     """Read the manifest and plan its shards."""
+    from benchmarks.scale_corpus import CONFIG
     from pipelines.ingest import _keep_plan
-    from pipelines.settings import IngestConfig
 
     (folder / "out").mkdir()
-    _keep_plan(folder / "manifest.csv", IngestConfig(workers=0, samples_per_shard=1000), folder / "out", False)
+    _keep_plan(folder / "manifest.csv", CONFIG, folder / "out", False)
 
 
 def ingest(folder: Path, rows: int) -> None:
     """Ingest what is left to do, or find that there is nothing."""
+    from benchmarks.scale_corpus import CONFIG
     from pipelines.ingest import ingest
-    from pipelines.settings import IngestConfig
 
     with contextlib.suppress(InputError):  # of a corpus of which every clip fails
-        ingest(folder / "manifest.csv", folder / "out", IngestConfig(workers=0, samples_per_shard=1000))
+        ingest(folder / "manifest.csv", folder / "out", CONFIG)
 
 
 def open_split(folder: Path, rows: int) -> None:
@@ -106,7 +113,7 @@ def verify(folder: Path, rows: int) -> None:
 KEPT: list[object] = []  # what stays in memory until it is measured
 STEPS: dict[str, Callable[[Path, int], None]] = {
     step.__name__: step
-    for step in (manifest_rows, add_row, draw, plan, ingest, open_split, train, loader, epoch, verify)
+    for step in (manifest_rows, add_row, draw, draw_rows, plan, ingest, open_split, train, loader, epoch, verify)
 }
 
 

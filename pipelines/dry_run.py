@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from configs.help import resolved
 from pipelines.extraction import prepare
 from pipelines.feature_shard import read_features_ledger
 from pipelines.incremental_plan import PLAN_FILE, Growth, kept_rows, read_plan, same_revision
-from pipelines.manifest import read_manifest
+from pipelines.manifest import stream_manifest
 from pipelines.results import Failures, finished, quarantined_ids
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE
@@ -48,17 +51,25 @@ def describe_ingestion(manifest: Place, out: Place, config: IngestConfig, retry:
 
 
 def _manifest(manifest: Place, labels: Sequence[str]) -> Iterator[str]:
-    clips = read_manifest(manifest)
-    splits = ", ".join(f"{count} {split}" for split, count in Counter(clip.split for clip in clips).items())
-    yield f"manifest: {manifest} ({len(clips)} clips: {splits}; {len(labels)} labels)"
-    paths = dict.fromkeys(p for clip in clips for p in (clip.path, clip.audio_path, clip.image_path) if p)
-    here = [path for path in paths if not is_url(path)]
-    gone = [path for path in here if not Path(path).exists()]
-    first = f"; the first: {gone[0]}" if gone else ""
+    splits, first = Counter[str](), ""
+    away, here, gone = array("q"), array("q"), array("q")  # hashes of paths, not one object a clip
+    for clip in stream_manifest(manifest):
+        splits[clip.split] += 1
+        for path in filter(None, (clip.path, clip.audio_path, clip.image_path)):
+            (away if is_url(path) else here).append(hash(path))
+            if not is_url(path) and not Path(path).exists():
+                gone.append(hash(path))
+                first = first or f"; the first: {path}"
+    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+    yield f"manifest: {manifest} ({splits.total()} clips: {counts}; {len(labels)} labels)"
     if here:
-        yield f"files: {len(here) - len(gone)} of {len(here)} found{first}"
-    if away := len(paths) - len(here):
-        yield f"addresses: {away}, which are not asked now"
+        yield f"files: {_distinct(here) - _distinct(gone)} of {_distinct(here)} found{first}"
+    if away:
+        yield f"addresses: {_distinct(away)}, which are not asked now"
+
+
+def _distinct(hashes: array[int]) -> int:
+    return len(np.unique(np.frombuffer(hashes, np.int64)))
 
 
 def describe_extraction(data: Place, backbone: Path | None, config: FeatureConfig, weights: Path | None = None) -> str:

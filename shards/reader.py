@@ -22,7 +22,7 @@ from shards.remote import fetch
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
-from shards.table import index_path, read_table
+from shards.table import SplitTable, index_path, read_table
 from shards.urls import url_of
 from shards.writer import MEMBER
 
@@ -99,12 +99,15 @@ class ShardDataset(SplitData):
 
     Args:
         folder: of the dataset, or its URL (``s3://...``): then `shards.remote.fetch` brings the split here.
+        table: where its samples lie; default: what the folder's table says, or the shards.
 
     Raises:
         InputError: no such split; a shard is missing, cut short or not of the size or count in dataset.json.
     """
 
-    def __init__(self, folder: str | Path, split: str, *, info: DatasetInfo | None = None):
+    def __init__(
+        self, folder: str | Path, split: str, *, info: DatasetInfo | None = None, table: SplitTable | None = None
+    ):
         if (url := url_of(folder)) is not None:
             folder = fetch(url, splits=(split,))
         self.folder, self.split = Path(folder).absolute(), split
@@ -114,13 +117,12 @@ class ShardDataset(SplitData):
         self._open: dict[int, int] = {}
         self._maps: dict[int, mmap] = {}
         self._learnt = threading.Lock()
-        self._open_table()
+        self._open_table(table)
 
-    def _open_table(self) -> None:
+    def _open_table(self, table: SplitTable | None = None) -> None:
         """Where the samples lie: from the table in the folder if it is of these shards, else from their headers."""
         split = self.info.splits[self.split]
-        table = read_table(index_path(self.folder, self.split), split)
-        if table is not None:
+        if table is None and (table := read_table(index_path(self.folder, self.split), split)) is not None:
             for shard in self._shards:
                 _check_size(self.folder / shard.name, shard)
         self.table = table or scanned_table(self.folder, split)
@@ -241,9 +243,28 @@ class ShardDataset(SplitData):
             raise InputError(f"names no place in a shard for sample {i}", file=file, remedy=INDEX)
         return shard, begin, begin + size
 
+    def checked(self, i: int) -> SampleMeta:
+        """The json of sample ``i``, after its headers and flags were checked, as when it is first read; of its arrays
+        nothing is read.
+
+        Raises:
+            IndexError, InputError: as above.
+        """
+        return self._described(range(len(self))[i])[1]
+
     def _learn(self, i: int) -> Layout:
-        """Where a sample's arrays lie and what they are, from their headers; its flags are checked."""
+        """Where a sample's arrays lie and what they are; remembered."""
         i = range(len(self))[i]
+        layout, _ = self._described(i)
+        with self._learnt:
+            if (code := self._code_of.get(layout)) is None and len(self._layouts) <= LAYOUTS:
+                code = self._code_of[layout] = len(self._layouts)
+                self._layouts.append(layout)
+            self._codes[i] = code or 0
+        return layout
+
+    def _described(self, i: int) -> tuple[Layout, SampleMeta]:
+        """Where a sample's arrays lie and what they are, from their headers; its flags are checked."""
         fields, meta = [], self._meta(i)
         members = [member for member in self._members(i) if member[0] != "json"]
         stems = [name.removesuffix(".npy") for name, *_ in members]
@@ -251,13 +272,7 @@ class ShardDataset(SplitData):
         for stem, (_, at, size, head) in zip(stems, members, strict=True):
             dtype, shape, start = self._header(i, at, size, head)
             fields.append(Field(stem, dtype, shape, at + start - self._begin[i]))
-        layout = tuple(fields)
-        with self._learnt:
-            if (code := self._code_of.get(layout)) is None and len(self._layouts) <= LAYOUTS:
-                code = self._code_of[layout] = len(self._layouts)
-                self._layouts.append(layout)
-            self._codes[i] = code or 0
-        return layout
+        return tuple(fields), meta
 
     def _members(self, i: int) -> Iterator[tuple[str, int, int, ndarray]]:
         """Name, first byte and size of every member, and its first bytes; strictly as the table has them.

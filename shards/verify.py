@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 from shards.errors import InputError
 from shards.positions import hashed
 from shards.reader import ShardDataset
-from shards.scan import shard_part
+from shards.scan import scanned_places, shard_part
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo, SplitInfo, add_absent, count_absent
-from shards.table import SCHEMA, index_path, read_table
+from shards.table import PLACES, SCHEMA, SplitTable, facts, index_path, joined, read_table, rebatched
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,6 @@ def verify(folder: str | Path) -> list[Problem]:
     for name, split in info.splits.items():
         problems += _split(folder, info, name, split, seen)
     problems += _repeated(folder, info, seen)
-    for name, split in info.splits.items():
-        problems += _table(folder, name, split)
     return problems + list(_strangers(folder, info))
 
 
@@ -75,14 +73,20 @@ def _bytes(folder: Path, shard: ShardInfo) -> Iterator[Problem]:
 def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: list[np.ndarray]) -> Iterator[Problem]:
     """Problems inside the shards of a split; shard by shard, so that one bad shard hides no other."""
     present, absent = dict.fromkeys(split.present, 0), []
-    whole = True
+    whole, table = True, _Table(folder, name, split)
+    yield from table.unreadable()
     for shard in split.shards:
         try:
-            samples = list(_samples(folder, info, name, shard))
+            place = scanned_places(folder / shard.name, shard)
         except InputError as error:
             yield Problem(shard.name, None, error.message)
             whole = False
+            table.skip(shard)
             continue
+        only = info.only(name, shard)
+        data = ShardDataset(folder, name, info=only, table=SplitTable(list(rebatched([place], PLACES))))
+        samples = list(_samples(data))
+        yield from table.compared(shard, place, [found for _, found in samples])
         seen.append(hashed(key for key, _ in samples))
         absent.append(count_absent(found for _, found in samples if not isinstance(found, str)))
         for key, found in samples:
@@ -100,12 +104,11 @@ def _split(folder: Path, info: DatasetInfo, name: str, split: SplitInfo, seen: l
         yield Problem("dataset.json", None, f"split {name}: absent {said}, the shards say {found}")
 
 
-def _samples(folder: Path, info: DatasetInfo, split: str, shard: ShardInfo) -> Iterator[tuple[str, SampleMeta | str]]:
+def _samples(data: ShardDataset) -> Iterator[tuple[str, SampleMeta | str]]:
     """(key, its meta or what is wrong with it) of one shard."""
-    data = ShardDataset(folder, split, info=info.only(split, shard))
     for i, key in enumerate(data.keys):
         try:
-            yield key, data[i].meta
+            yield key, data.checked(i)
         except InputError as error:
             yield key, error.message
 
@@ -126,27 +129,45 @@ def _repeated(folder: Path, info: DatasetInfo, seen: list[np.ndarray]) -> Iterat
                 yield Problem(shard.name, keys[at], f"the same key is in {first[keys[at]]}")
 
 
-def _table(folder: Path, name: str, split: SplitInfo) -> Iterator[Problem]:
-    """Where a split's table, if it has one, says other things than the shards."""
-    path, at = index_path(folder, name), 0
-    file = path.relative_to(folder).as_posix()
-    if not path.exists():
-        return
-    if (table := read_table(path, split)) is None:
-        yield Problem(file, None, "is unreadable or of other shards; run 'avmend shards index'")
-        return
-    for shard in split.shards:
+class _Table:
+    """A split's table, if it has one, beside what the shards say, one after the other."""
+
+    def __init__(self, folder: Path, name: str, split: SplitInfo):
+        self._folder, path = folder, index_path(folder, name)
+        self._file, self._at = path.relative_to(folder).as_posix(), 0
+        self._table = read_table(path, split)
+        self._unreadable = self._table is None and path.exists()
+
+    def unreadable(self) -> Iterator[Problem]:
+        """Whether it is there and can't be compared."""
+        if self._unreadable:
+            yield Problem(self._file, None, "is unreadable or of other shards; run 'avmend shards index'")
+
+    def skip(self, shard: ShardInfo) -> None:
+        """Leave out a shard that can't be read."""
+        self._at += shard.samples
+
+    def compared(self, shard: ShardInfo, place: pa.RecordBatch, found: Sequence[SampleMeta | str]) -> Iterator[Problem]:
+        """Where it says other things than the next shard, of whose samples `place` and `found` were read."""
+        first, self._at = self._at, self._at + shard.samples
+        if self._table is None:
+            return
         try:
-            found = pa.Table.from_batches([shard_part(folder / shard.name, shard)], SCHEMA)
-            rows = table.rows(at, shard.samples)
+            metas = [meta for meta in found if not isinstance(meta, str)]
+            if len(metas) == len(found):
+                part = joined(place, facts(metas))
+            else:  # a sample's arrays may be damaged while its json is not
+                part = shard_part(self._folder / shard.name, shard)
+            rows = self._table.rows(first, shard.samples)
             rows.validate(full=True)
-            if not rows.drop_columns("shard").equals(found.drop_columns("shard")):
-                yield Problem(file, None, f"differs from {shard.name}; run 'avmend shards index'")
+            if not rows.drop_columns("shard").equals(pa.Table.from_batches([part], SCHEMA).drop_columns("shard")):
+                yield Problem(self._file, None, f"differs from {shard.name}; run 'avmend shards index'")
         except InputError:  # told already
             pass
         except pa.ArrowInvalid:
-            yield Problem(file, None, f"is damaged where it describes {shard.name}; run 'avmend shards index'")
-        at += shard.samples
+            yield Problem(
+                self._file, None, f"is damaged where it describes {shard.name}; run 'avmend shards index'"
+            )
 
 
 def _strangers(folder: Path, info: DatasetInfo) -> Iterator[Problem]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.manifest import Clip, read_manifest, write_manifest
+from pipelines.manifest import Clip, joined, read_manifest, relative, write_manifest
 from shards.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -50,6 +51,15 @@ def test_reads_json_lines_with_numbers_lists_and_nulls(tmp_path: Path):
 def test_reads_what_spreadsheets_write(tmp_path: Path):
     clips = read_manifest(written(tmp_path, '\ufeffid,path,label,split\r\n1,"a,b.mp4",x,train\r\n\r\n'))
     assert [clip.path for clip in clips] == [str(tmp_path / "a,b.mp4")]
+
+
+@pytest.mark.parametrize("text", ["a/b.mp4", "a//b", "./a", "a/./b", "a/../b", "../a", ".a", "a/", "é/ä b", "-", "/x/a"])
+@pytest.mark.parametrize("folder", ["/data/set", "/data/../set", "/", "."])
+def test_paths_are_joined_and_told_as_the_system_does(text: str, folder: str):
+    base = Path(folder)
+    path = joined(base, text)
+    assert path == str(base / text)
+    assert relative(path, base) == os.path.relpath(path, folder)
 
 
 def test_an_absolute_path_stays(tmp_path: Path):

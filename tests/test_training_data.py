@@ -21,7 +21,7 @@ from trainers.classification.config import Augment
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.stages import dataset_normalisation
 from trainers.data import Items, batches, collate, epoch_order
-from trainers.draws import Uniform, hashed
+from trainers.draws import Uniform, hashed, mixed, shuffled
 
 pytestmark = pytest.mark.unit
 
@@ -239,6 +239,11 @@ def test_the_order_changes_with_epoch_and_seed_alone():
     torch.manual_seed(4)
     assert epoch_order(ids(50), 0, 0).tolist() == first
     assert epoch_order(ids(50), 0, 1).tolist() != first != epoch_order(ids(50), 1, 0).tolist()
+
+
+def test_an_order_is_that_of_the_mixed_hashes_and_of_equal_ids_the_first_comes_first():
+    some = np.concatenate([ids(70_000), ids(5)])  # more than are looked at together
+    assert np.array_equal(shuffled(some, "order", 1), np.argsort(mixed(some, "order", 1), kind="stable"))
 
 
 def test_a_proportion_is_the_same_subset_in_every_epoch():
