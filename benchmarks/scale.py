@@ -129,7 +129,7 @@ def _read(row: dict[str, str]) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> str:
     """A line per step and size; then a line per step and size of earlier versions."""
-    columns = ["step", "clips", "version", "s", "us a clip", "peak MB", "own MB", "own bytes a clip"]
+    columns = ["step", "clips", "version", "s", "us a clip", "peak MB", "own MB"]
     cells = []
     for step in dict.fromkeys(row["step"] for row in (*rows, *earlier)):
         own = [{**row, "version": "now"} for row in rows]
@@ -140,9 +140,9 @@ def table(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> 
 
 
 def figures(row: dict[str, Any]) -> tuple[str, ...]:
-    """Seconds of the processor, peak with mapped pages and of its own, MB; both also a clip."""
-    each = (1e6 * row["processor"] / row["rows"], row["own_mb"] * 2**20 / row["rows"])
-    return f"{row['processor']:.2f}", f"{each[0]:.2f}", f"{row['peak_mb']:.0f}", f"{row['own_mb']:.0f}", f"{each[1]:,.0f}"
+    """Seconds of the processor, peak with mapped pages and of its own, MB."""
+    each = 1e6 * row["processor"] / row["rows"]
+    return f"{row['processor']:.2f}", f"{each:.2f}", f"{row['peak_mb']:.0f}", f"{row['own_mb']:.0f}"
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:

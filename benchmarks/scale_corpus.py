@@ -98,7 +98,7 @@ def draw_plan(folder: Path, rows: int) -> None:
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 planned[name] = KeptShard(digest=digest, clips=len(numbers), file=0, batch=len(planned))
     mark, config = Mark.end_of(folder / "manifest.csv"), CONFIG.content()
-    KeptPlan(revision=INGESTION_REVISION, config=config, manifest=mark, shards=planned).save(out)
+    KeptPlan(revision=INGESTION_REVISION, config=config, manifest=mark, again={}, shards=planned).save(out)
 
 
 def _planned(numbers: np.ndarray, split: str) -> pa.RecordBatch:

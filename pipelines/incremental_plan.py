@@ -33,7 +33,8 @@ from shards.schema import Frozen
 from shards.store import Place, PlaceT
 
 PLAN_FILE = "ingest.json"
-CHUNK = 1 << 14  # rows that are looked up together
+CHUNK = 1 << 14  # rows that are compared together
+ADDED = 1 << 17  # ids that are looked for together
 _REMEDY = "give another --out, or the manifest and config that this folder was begun with"
 
 Failed = Callable[[str], Container[str]]  # a finished shard's name to the ids of it that are in quarantine
@@ -57,6 +58,7 @@ class KeptPlan(Frozen):
     Attributes:
         manifest: how far it was read.
         gone: clips in quarantine that were taken out of the manifest, by shard.
+        again: clips that were planned again, by the shard that they left; None: of an earlier version, its rows tell.
     """
 
     schema_version: Literal[2] = 2
@@ -65,6 +67,7 @@ class KeptPlan(Frozen):
     assembled: int = 0
     manifest: Mark | None = None
     gone: dict[str, tuple[str, ...]] = pydantic.Field(default={})
+    again: dict[str, tuple[str, ...]] | None = None
     shards: dict[str, KeptShard]
 
     def save(self, out: Place) -> None:
@@ -120,7 +123,7 @@ def read_plan(out: Place, config: IngestConfig, manifest: Place, rows: Place | N
         if (isinstance(out, Path) and (out / "media").exists()) or (out / "dataset.json").exists():
             message, remedy = "holds a dataset that is not this command's", "give another --out"
             raise InputError(message, file=out, remedy=remedy) from None
-        return KeptPlan(revision=INGESTION_REVISION, config=config.content(), shards={})
+        return KeptPlan(revision=INGESTION_REVISION, config=config.content(), again={}, shards={})
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's are ValueErrors
@@ -184,6 +187,7 @@ class Growth:
     def __post_init__(self) -> None:
         self._base = self.manifest.parent
         self._known = self.kept.known(self.rows)
+        self._left = {name: list(ids) for name, ids in (self.kept.again or {}).items()}
         # A retry that was killed goes on; it is not begun anew.
         self._again = self.retry and self.kept.assembled == len(self.kept.shards)
 
@@ -202,6 +206,7 @@ class Growth:
                 update={
                     "manifest": mark,
                     "gone": self.kept.gone if begin else self._gone(),
+                    "again": None if self.kept.again is None else {n: tuple(ids) for n, ids in self._left.items()},
                     "shards": {**self.kept.shards, **added},
                 }
             )
@@ -224,7 +229,6 @@ class Growth:
             shards.append((ShardPlan(shard.name, shard.split, (), shard.digest), kept))
 
         cutter = Cutter(samples_per_shard, self._base, self._numbers(), keep)
-        self._seen = np.zeros(len(self._known), bool)
         for clip in self._read_before(begin) if begin else self._compared():
             cutter.add(clip)
         cutter.finish()
@@ -240,42 +244,45 @@ class Growth:
 
     def _read_before(self, begin: Mark) -> Iterator[Clip]:
         """What stands behind a mark, of a manifest that is unchanged up to there."""
-        excluded = self.excluded()
+        without = excluded(self.kept, self._known)
         groups: dict[str, set[str]] = {}
         for name, _, batch in self._known.batches():
-            _labels(batch, excluded.get(name, ()), self.vocabulary)
-        clips = list[Clip]()
+            _labels(batch, without.get(name, ()), self.vocabulary)
+        ids = list[str]()
         for clip in stream_manifest(self.manifest, begin):
-            clips.append(clip)
+            ids.append(clip.id)
             self.vocabulary.add(clip.id, clip.split, clip.labels)
             if clip.group is not None:
                 groups.setdefault(clip.group, set()).add(clip.split)
             yield clip
-            if len(clips) == CHUNK:
-                self._none_known(clips)
-        self._none_known(clips)
+            if len(ids) == ADDED:
+                self._none_known(ids)
+        self._none_known(ids)
         if groups and any(_divided(batch, groups) for _, _, batch in self._known.batches()):
             check_together(self.manifest)
 
-    def _none_known(self, clips: list[Clip]) -> None:
-        if (self._known.find(clips) >= 0).any():
+    def _none_known(self, ids: list[str]) -> None:
+        if self._known.any_of(ids):
             check_together(self.manifest)
-        clips.clear()
+        ids.clear()
 
     def _compared(self) -> Iterator[Clip]:
         """Clips that are to be planned, of the whole manifest; nothing else may have changed."""
-        clips = stream_manifest(self.manifest)
+        self._seen, clips = np.zeros(len(self._known), bool), stream_manifest(self.manifest)
         while chunk := list(itertools.islice(clips, CHUNK)):
             for clip, row in zip(chunk, self._known.find(chunk).tolist(), strict=True):
                 self.vocabulary.add(clip.id, clip.split, clip.labels)
-                if row < 0 or self._planned_again(clip, row):
+                if row < 0:
+                    yield clip
+                elif self._planned_again(clip, row):
+                    self._left.setdefault(self._known.shard(row), []).append(clip.id)
                     yield clip
 
     def _planned_again(self, clip: Clip, row: int) -> bool:
         self._seen[row] = True
         shard = self._known.shard(row)
         failed = clip.id in self.failed(shard)
-        if row_digest(clip, self._base) == self._known.digests[row]:
+        if row_digest(clip, self._base) == self._known.digest(row):
             return failed and self._again
         if failed and self.retry:
             return True
@@ -296,15 +303,13 @@ class Growth:
             found[shard].append(clip)
         return {name: tuple(clips) for name, clips in found.items() if clips}
 
-    def excluded(self) -> dict[str, frozenset[str]]:
-        """Clips of the kept shards that were planned again later, or taken out, by shard."""
-        return excluded(self.kept, self._known)
-
 
 def excluded(kept: KeptPlan, known: KnownRows) -> dict[str, frozenset[str]]:
     """Clips that no longer belong to a shard, by its name: planned again later, or taken out of the manifest."""
     found = {name: set(clips) for name, clips in kept.gone.items()}
-    for row in known.replaced().tolist():
+    for name, clips in (kept.again or {}).items():
+        found.setdefault(name, set()).update(clips)
+    for row in known.replaced().tolist() if kept.again is None else ():
         found.setdefault(known.shard(row), set()).add(known.id(row))
     return {name: frozenset(ids) for name, ids in found.items()}
 
@@ -408,7 +413,7 @@ class KeptWork:
 def kept_work(kept: KeptPlan, out: Place, base: Place) -> list[KeptWork]:
     """The kept shards as work, each with the clips that belong to it."""
     rows = rows_folder(out)
-    without = excluded(kept, kept.known(rows)) if kept.gone or len({s.file for s in kept.shards.values()}) > 1 else {}
+    without = excluded(kept, kept.known(rows))
     return [
         KeptWork(
             name,

@@ -1,72 +1,102 @@
-"""The rows that are planned already, to be found by a clip's id: 32 bytes of memory a row."""
+"""The rows that are planned already, to be found by a clip's id: looked through where they lie, or, for a manifest that
+is compared in whole, by 12 bytes of memory a row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.manifest import Clip
 from pipelines.rows import digests_of, read_batch
+from shards.positions import index_type
 from shards.store import Place
 
-Batch = tuple[Place, int]  # a file of rows and the number of a batch in it
+TOGETHER = 256  # shards that are looked through at once
 
 
 class KnownRows:
     """Rows of the shards ever planned, numbered through.
 
     Args:
-        places: the batch of each shard, by its name, in the order in which they were planned.
+        places: the file and the number of the batch of each shard's rows, by its name, in the order in which they were
+            planned.
     """
 
-    def __init__(self, places: dict[str, Batch]):
+    def __init__(self, places: dict[str, tuple[Place, int]]):
         self.names, self._places = list(places), list(places.values())
-        sizes, hashes, digests = [], [], []
-        for place in self._places:
-            batch = read_batch(*place)
-            sizes.append(len(batch))
-            hashes.append(_hashes(batch["id"].to_pylist()))
-            digests.append(digests_of(batch).copy())
-        self._ends = np.cumsum(np.array(sizes, np.int64))
-        self.digests = np.concatenate([*digests, np.empty(0, np.uint64)])
-        unsorted = np.concatenate([*hashes, np.empty(0, np.int64)])
-        self._order = np.argsort(unsorted, kind="stable")
-        self._sorted = unsorted[self._order]
+        self._digests = lru_cache(maxsize=64)(lambda shard: digests_of(read_batch(*self._places[shard])))
 
     def __len__(self) -> int:
-        return len(self._sorted)
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """The number of the row after the last one of each shard, int64 [shards]."""
+        return np.cumsum(np.array([len(read_batch(*place)) for place in self._places], np.int64))
+
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of the ids, sorted, and the row of each; of equal ones the row that was planned last comes last."""
+        hashes = np.empty(len(self), np.int64)
+        for _, begin, batch in self.batches():
+            hashes[begin : begin + len(batch)] = _hashes(batch["id"].to_pylist())
+        order = np.argsort(hashes, kind="stable").astype(index_type(len(self)))
+        return hashes[order], order
 
     def find(self, clips: Sequence[Clip]) -> np.ndarray:
         """The row that was planned last for each clip's id, int64 [clips]; -1: none was."""
+        if not len(self):
+            return np.full(len(clips), -1)
+        hashes, order = self._index
         wanted = _hashes([clip.id for clip in clips])
-        at = np.searchsorted(self._sorted, wanted, side="right") - 1
-        there = (at >= 0) & (self._sorted[np.maximum(at, 0)] == wanted) if len(self) else np.zeros(len(clips), bool)
-        return np.where(there, self._order[np.maximum(at, 0)] if len(self) else -1, -1)
+        at = np.searchsorted(hashes, wanted, side="right") - 1
+        return np.where((at >= 0) & (hashes[np.maximum(at, 0)] == wanted), order[np.maximum(at, 0)], -1)
+
+    def any_of(self, ids: Sequence[str]) -> bool:
+        """Whether one of these was planned; all rows are looked through, none is kept in memory."""
+        wanted, places = pa.array(ids, pa.string()), iter(self._places)
+        while ids and (some := list(islice(places, TOGETHER))):
+            there = pa.chunked_array([read_batch(*place)["id"] for place in some])
+            if pc.any(pc.is_in(there, value_set=wanted)).as_py():
+                return True
+        return False
+
+    def digest(self, row: int) -> int:
+        """Of a row of the manifest, as it was planned."""
+        shard, at = self._place(row)
+        return int(self._digests(shard)[at])
 
     def shard(self, row: int) -> str:
         """Name of the shard that a row was planned into."""
-        return self.names[self._shard(row)]
+        return self.names[self._place(row)[0]]
 
     def id(self, row: int) -> str:
         """The id of a row's clip."""
-        shard = self._shard(row)
-        batch = read_batch(*self._places[shard])
-        return batch["id"][row - int(self._ends[shard]) + len(batch)].as_py()
+        shard, at = self._place(row)
+        return read_batch(*self._places[shard])["id"][at].as_py()
 
     def replaced(self) -> np.ndarray:
         """Rows whose clips were planned again later, int64."""
-        return self._order[:-1][self._sorted[:-1] == self._sorted[1:]]
+        hashes, order = self._index
+        return order[:-1][hashes[:-1] == hashes[1:]]
 
     def batches(self) -> Iterator[tuple[str, int, pa.RecordBatch]]:
         """Every shard's name, the number of its first row, and its rows."""
-        for name, end, place in zip(self.names, self._ends.tolist(), self._places, strict=True):
+        begin = 0
+        for name, place in zip(self.names, self._places, strict=True):
             batch = read_batch(*place)
-            yield name, end - len(batch), batch
+            yield name, begin, batch
+            begin += len(batch)
 
-    def _shard(self, row: int) -> int:
-        return int(np.searchsorted(self._ends, row, side="right"))
+    def _place(self, row: int) -> tuple[int, int]:
+        """The number of a row's shard, and of the row in it."""
+        shard = int(np.searchsorted(self._ends, row, side="right"))
+        return shard, row - (int(self._ends[shard - 1]) if shard else 0)
 
 
 def _hashes(ids: Sequence[str]) -> np.ndarray:

@@ -124,7 +124,7 @@ def _write_plan(shards: Sequence[Merged], kept: KeptPlan, config: dict[str, obje
                 file=0,
                 batch=writer.write(clips, digests),
             )
-    update = {"config": config, "assembled": len(planned), "gone": {}, "shards": planned}
+    update = {"config": config, "assembled": len(planned), "gone": {}, "again": {}, "shards": planned}
     return kept.model_copy(update=update)
 
 

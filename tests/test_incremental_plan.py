@@ -125,6 +125,16 @@ def test_what_failed_is_tried_again_on_demand(folder):
     assert again(folder, *FIRST, retry=True)["train"] == ["a", "c", "bad"]  # nothing left to try
 
 
+def test_which_clips_were_planned_again_is_found_in_the_plan_of_an_earlier_version(folder):
+    again(folder, *FIRST, retry=True)
+    plan = json.loads((folder / "out" / "ingest.json").read_text())
+    assert plan.pop("again") == {"train-000000": ["bad"]}
+    (folder / "out" / "ingest.json").write_text(json.dumps(plan))
+    (folder / "bad.wav").write_bytes((folder / "a.wav").read_bytes())
+    assert again(folder, *FIRST, "new,a.wav,x,train", retry=True)["train"] == ["a", "c", "bad", "new"]
+    assert quarantined(folder) == []
+
+
 def test_a_corrected_row_is_tried_again(folder):
     rows = [FIRST[0], "bad,a.wav,x,test", *FIRST[2:]]
     assert again(folder, *rows, retry=True) == {"train": ["a", "c"], "test": ["t", "bad"]}
