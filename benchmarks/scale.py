@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         earlier = [_read(row) for row in csv.DictReader(file)]
     record = {"machine": report.machine("cpu"), "rows": rows, "earlier": earlier}
     text = f"{table(rows, earlier)}\n\n{growth(rows)}"
-    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["rows"] == max(args.rows))]
+    most = max(row["rows"] for row in rows)
+    line = ["; ".join(f"{r['step']} {r['rows']:,}: {r['processor']:.1f} s" for r in rows if r["rows"] == most)]
     report.save_folder(args.out, "scale", "Scale", text, record, lambda figure: draw(figure, rows), rows, line)
     return 0
 
@@ -100,7 +101,10 @@ def run(step: str, folder: Path, count: int) -> dict[str, float]:
         if process.wait() or not found:
             errors.seek(0)
             raise SystemExit(f"error: {step} of {count} rows:\n{errors.read()}")
-    found |= {"own_mb": found.pop("private_mb") if step == "loader" else own}
+    copied = found.pop("private_mb")
+    if step == "loader":  # what it does not share with the process that it was forked from
+        own = found["held_mb"] = copied
+    found["own_mb"] = own
     print(f"{count:,} {step}: {found}", file=sys.stderr, flush=True)
     return found
 
@@ -129,7 +133,7 @@ def _read(row: dict[str, str]) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> str:
     """A line per step and size; then a line per step and size of earlier versions."""
-    columns = ["step", "clips", "version", "s", "us a clip", "peak MB", "own MB"]
+    columns = ["step", "clips", "version", "s", "us a clip", "peak MB", "own MB", "held MB"]
     cells = []
     for step in dict.fromkeys(row["step"] for row in (*rows, *earlier)):
         own = [{**row, "version": "now"} for row in rows]
@@ -140,9 +144,10 @@ def table(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> 
 
 
 def figures(row: dict[str, Any]) -> tuple[str, ...]:
-    """Seconds of the processor, peak with mapped pages and of its own, MB."""
+    """Seconds of the processor, memory at the peak with mapped pages and of its own, and of its own in the end, MB."""
     each = 1e6 * row["processor"] / row["rows"]
-    return f"{row['processor']:.2f}", f"{each:.2f}", f"{row['peak_mb']:.0f}", f"{row['own_mb']:.0f}"
+    memory = (f"{row[name]:.0f}" if row.get(name) is not None else "" for name in ("peak_mb", "own_mb", "held_mb"))
+    return f"{row['processor']:.2f}", f"{each:.2f}", *memory
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:

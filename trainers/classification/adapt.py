@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from models.adaptation import ADAPTATIONS
@@ -74,7 +75,8 @@ def _predicting(adapting: Adapting):
     return predict
 
 
-def stream_order(items: MediaItems, kept: Sequence[int]) -> list[int]:
+def stream_order(items: MediaItems, kept: np.ndarray) -> np.ndarray:
     """The positions in the order in which an adapting network meets them: by the run's seed and the samples' ids."""
-    there = set(kept)
-    return [i for i in shuffled(items.ids, "stream", items.seed).tolist() if i in there]
+    order, there = shuffled(items.ids, "stream", items.seed), np.zeros(len(items), bool)
+    there[kept] = True
+    return order[there[order]]

@@ -326,9 +326,8 @@ def _answers(
     """By selection, of the samples with anything left, for each of those that meet the same ones; `watches` time
     their looks."""
     items = items_under(together[0], condition, data, config)
-    keep = np.flatnonzero(testable(data.present, condition)).tolist()
-    row = {i: row for row, i in enumerate(keep)}
-    answering = [_Answering(p, condition, data, len(row), w) for p, w in zip(together, watches, strict=True)]
+    keep = there = np.flatnonzero(testable(data.present, condition))
+    answering = [_Answering(p, condition, data, len(there), w) for p, w in zip(together, watches, strict=True)]
     size = config.batch_size
     if together[0].adapting is not None:
         keep, size = stream_order(items, keep), config.adaptation.batch_size
@@ -337,25 +336,26 @@ def _answers(
             predictor.adapting.begin()
     for frame in range(_passes(items, keep, config)):
         if config.frames == "all":
-            items.frame, keep = frame, [i for i in keep if frame < items.frames(i)]
+            items.frame, keep = frame, np.array([i for i in keep.tolist() if frame < items.frames(i)], keep.dtype)
         for batch in batches(items, keep, size, config.loaders, drop_last=False):
             batch = batch.to(device)
-            rows = [row[i] for i in batch.index.tolist()]
+            rows = np.searchsorted(there, batch.index.numpy(force=True)).tolist()
             for one in answering:
                 one.look(batch, rows)
                 if not frame:
                     advance(len(batch), method=one.predictor.run.method)
-    advance(len(together) * (len(data) - len(row)))
-    label, index = items.targets.batch(list(row)) if row else torch.zeros(0), torch.tensor(list(row))
+    advance(len(together) * (len(data) - len(there)))
+    label = items.targets.batch(there.tolist()) if len(there) else torch.zeros(0)
+    index = torch.from_numpy(there)
     return [
         {selection: Answers.of(index, mean.logits(), label, one.seen) for selection, mean in one.found.items()}
         for one in answering
     ]
 
 
-def _passes(items: MediaItems, keep: Sequence[int], config: EvaluateConfig) -> int:
+def _passes(items: MediaItems, keep: np.ndarray, config: EvaluateConfig) -> int:
     """How often a method looks at the samples."""
-    return 1 if config.frames == "middle" else max((items.frames(i) for i in keep), default=1)
+    return 1 if config.frames == "middle" else max((items.frames(i) for i in keep.tolist()), default=1)
 
 
 def _judged(

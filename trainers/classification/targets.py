@@ -45,7 +45,8 @@ ONE_LABEL = TargetForm()
 
 
 class Targets:
-    """The labels of a split's samples in the order of a model's outputs: 4 bytes a label, 8 a sample.
+    """The labels of a split's samples in the order of a model's outputs: 4 bytes a label, and where samples have
+    several 8 a sample.
 
     Args:
         data: shards of one split.
@@ -58,26 +59,29 @@ class Targets:
 
     def __init__(self, data: SplitData, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
         self.form, self.classes = form, len(vocabulary)
-        labels = data.column("labels").combine_chunks()
-        counts, names = pc.list_value_length(labels).to_numpy(zero_copy_only=False), labels.flatten()
-        if not form.several and len(odd := np.flatnonzero(counts != 1)):
+        labels = data.column("labels")
+        counts, names = pc.list_value_length(labels).to_numpy(), pc.list_flatten(labels)
+        odd = np.flatnonzero(counts != 1)
+        if not form.several and len(odd):
             remedy = "give each clip one label, or train with loss=bce"
             message = f"sample '{data.ids[int(odd[0])]}' has {counts[odd[0]]} labels"
             raise InputError(message, file=data.folder, field="label", remedy=remedy)
-        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        places = pc.index_in(names, pa.array(vocabulary, pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
-        if len(unknown := np.flatnonzero(places < 0)):
-            first = int(np.searchsorted(self._starts, unknown[0], side="right")) - 1
-            message = f"sample '{data.ids[first]}': unknown label '{names[int(unknown[0])]}'"
+        self._size = len(counts)
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]) if len(odd) else None
+        self._places = pc.index_in(names, pa.array(vocabulary, pa.string())).fill_null(-1).to_numpy().copy()
+        if len(unknown := np.flatnonzero(self._places < 0)):
+            at = int(unknown[0])
+            first = at if self._starts is None else int(np.searchsorted(self._starts, at, side="right")) - 1
+            message = f"sample '{data.ids[first]}': unknown label '{names[at]}'"
             raise InputError(message, file=data.folder, field="label", remedy=f"known labels: {_few(vocabulary)}")
-        self._places = places.astype(np.int32)
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return self._size
 
     def of(self, i: int) -> np.ndarray:
         """Classes of a sample, int32 [its labels]."""
-        return self._places[self._starts[i] : self._starts[i + 1]]
+        begin, end = (i, i + 1) if self._starts is None else self._starts[i : i + 2]
+        return self._places[begin:end]
 
     def __getitem__(self, i: int) -> Tensor:
         """Of a sample: its class, int64 [], or shares of all classes, float32 [C]."""
@@ -107,7 +111,8 @@ class Targets:
         """Weights by which samples are drawn so that rare classes come often, float64 [S]: the sum of
         1000 / (count + 0.01) over a sample's classes (CAV-MAE's ``gen_weight_file``)."""
         weights = 1000.0 / (self.counts() + 0.01)
-        return np.add.reduceat(weights[self._places], self._starts[:-1])
+        own = weights[self._places]
+        return own if self._starts is None else np.add.reduceat(own, self._starts[:-1])
 
 
 def several_labels(data: SplitData) -> bool:

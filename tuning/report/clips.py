@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -99,15 +100,13 @@ def classified_clips(found: Evaluation, count: int) -> tuple[Clip, ...]:
 def choose_clips(data: ShardDataset, conditions: Sequence[Condition], count: int) -> list[int]:
     """Positions of `count` clips: a seeded draw, of other classes first; of those that can be shown under
     all of the conditions if there are enough."""
-    order = generator("clips of a report", len(data)).permutation(len(data)).tolist()
+    order = generator("clips of a report", len(data)).permutation(len(data))
     left = np.stack([testable(data.present, c) for c in conditions], axis=1)  # [S, conditions]
-    order.sort(key=lambda i: not left[i].all())
-    labels = data.column("labels").to_pylist()
-    first: dict[str, int] = {}
-    for i in order:
-        first.setdefault(labels[i][0], i)
-    ranked = list(dict.fromkeys([*first.values(), *order]))
-    return [i for i in ranked if left[i].any()][:count]
+    order = order[np.argsort(~left[order].all(axis=1), kind="stable")]
+    labels = pc.list_element(data.column("labels"), 0).dictionary_encode().combine_chunks().indices.to_numpy()
+    _, first = np.unique(labels[order], return_index=True)
+    ranked = order[np.concatenate([np.sort(first), np.delete(np.arange(len(order)), first)])]
+    return ranked[left[ranked].any(axis=1)][:count].tolist()
 
 
 @dataclass(frozen=True)
