@@ -2,8 +2,8 @@
 
     python -m benchmarks.capacity --price 0.04 --storage 0.02
 
-Reads `results/decode/decode.json` and `results/reading/reading.json`, which `benchmarks.decode` and
-`benchmarks.reading` left; writes `capacity.md` beside this file, and figures into `results/capacity/`.
+Reads `results/decode/decode.json`, `results/reading/reading.json` and `results/scale/scale.json`, which the benchmarks
+of these names left; writes `capacity.md` beside this file, and figures into `results/capacity/`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.scale import further
 from pipelines.estimate import FILES, INDEX, few, shards_of
 from pipelines.settings import IngestConfig
 
@@ -54,8 +55,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Write the page."""
     args = parse(argv)
-    decode, reading = (_rates(args.results / n / f"{n}.json", n) for n in ("decode", "reading"))
-    text = page(decode, reading, args.price, args.storage)
+    decode, reading, grown = (_rates(args.results / n / f"{n}.json", n) for n in ("decode", "reading", "scale"))
+    text = page(decode, reading, grown, args.price, args.storage)
     args.out.write_text(text)
     found = {corpus.name: needs(corpus, decode, reading) for corpus in CORPORA}
     rows: list[dict[str, Any]] = [
@@ -140,7 +141,19 @@ def changes(found: dict[str, float], days: float = 2.0) -> str:
     return "; ".join(told) or "one machine, default settings"
 
 
-def page(decode: dict[str, Any], reading: dict[str, Any], price: float, storage: float) -> str:
+def memory(grown: dict[str, Any], clips: int) -> str:
+    """What so many clips take of the memory of processes that know all of them."""
+    held, copied = (further(grown["rows"], f"{name} process", "held_mb") for name in ("training", "loader"))
+    peak = further(grown["rows"], "nothing to do", "own_mb")
+    return (
+        f"Plan, index and ledger take about {INDEX} bytes a sample on disk, of {clips:,} clips\n"
+        f"  {clips * INDEX / 1e9:.0f} GB. A training process holds {held:.0f} bytes of its own a sample "
+        f"({clips * held / 1e9:.1f} GB), its loaders share them\n  and copy {copied:.0f}; an ingestion that finds "
+        f"nothing to do takes {peak:.0f} (`results/scale/`).\n  A process keeps 256 shards open."
+    )
+
+
+def page(decode: dict[str, Any], reading: dict[str, Any], grown: dict[str, Any], price: float, storage: float) -> str:
     """The page's markdown."""
     cells = []
     for corpus in CORPORA:
@@ -182,8 +195,9 @@ shard. A core-hour costs {price:g}, a GB and month {storage:g}.
 - *core-hours*: ingestion with exact frames; *approximate*: `frame_mode=approximate`; *epoch*: hours to read
   all media shards once, one process, page cache warm: a disk's own rate counts where it is less.
 - Time is taken as proportional to the clips' length, and sources to have the height given; higher ones cost
-  more. Plan and index take about {INDEX} bytes a sample on disk; a reading process maps the index, holds 2
-  bytes of its own a sample, and keeps 256 shards open. What your own clips take: `avmend plan MANIFEST`.
+  more.
+- {memory(grown, CORPORA[-1].clips)}
+- What your own clips take: `avmend plan MANIFEST`.
 """
 
 

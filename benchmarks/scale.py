@@ -151,17 +151,28 @@ def figures(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:
-    """By step, bytes of a process's own memory per further clip, between the smallest and the greatest size, and the
-    exponent of time."""
+    """By step, bytes of a process's own memory per further clip, and the exponent of time."""
     lines = []
     for step in dict.fromkeys(row["step"] for row in rows):
-        found = sorted((row["rows"], row["own_mb"], row["processor"]) for row in rows if row["step"] == step)
-        (n0, m0, t0), (n1, m1, t1) = found[0], found[-1]
-        if n1 > n0:
-            slope = (m1 - m0) * 2**20 / (n1 - n0)
-            power = math.log(max(t1, 1e-3) / max(t0, 1e-3)) / math.log(n1 / n0)
-            lines.append(f"{step}: {slope:,.1f} bytes a further clip, time grows as n^{power:.2f}")
+        first, last = ends(rows, step)
+        if last["rows"] > first["rows"]:
+            peak, held = (further(rows, step, name) for name in ("own_mb", "held_mb"))
+            power = math.log(last["processor"] / first["processor"]) / math.log(last["rows"] / first["rows"])
+            memory = f"{peak:.1f} bytes of its own a further clip at the peak, {held:.1f} in the end"
+            lines.append(f"{step}: {memory}; time as n^{power:.2f}")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def ends(rows: Sequence[dict[str, Any]], step: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A step at its smallest and at its greatest size."""
+    found = sorted((row for row in rows if row["step"] == step), key=lambda row: row["rows"])
+    return found[0], found[-1]
+
+
+def further(rows: Sequence[dict[str, Any]], step: str, memory: str) -> float:
+    """Bytes per further clip, between the smallest and the greatest size."""
+    first, last = ends(rows, step)
+    return (last[memory] - first[memory]) * 2**20 / (last["rows"] - first["rows"])
 
 
 def draw(figure: Any, rows: Sequence[dict[str, Any]]) -> None:

@@ -47,8 +47,8 @@ def write_manifest(folder: Path, rows: int) -> None:
         for begin in range(0, rows, 1 << 16):
             numbers = np.arange(begin, min(begin + (1 << 16), rows))
             splits = np.array([np.frombuffer(name.encode(), np.uint8) for name in SPLITS])[_is_train(numbers)]
-            columns = [_ids(numbers), _bytes(",clips/", numbers, DIGITS, ".mp4"), _bytes(",", numbers, 0), _labels(numbers)]
-            columns += [_bytes(",", numbers, 0), splits, _bytes("\n", numbers, 0)]
+            comma, path = _bytes(",", numbers, 0), _bytes(",clips/", numbers, DIGITS, ".mp4")
+            columns = [_ids(numbers), path, comma, _labels(numbers), comma, splits, _bytes("\n", numbers, 0)]
             file.write(np.concatenate(columns, axis=1).tobytes())
 
 
@@ -89,7 +89,8 @@ def draw_plan(folder: Path, rows: int) -> None:
     """The plan of that manifest."""
     out, planned = folder / "out", dict[str, KeptShard]()
     rows_folder(out).mkdir(parents=True)
-    with pa.OSFile(str(rows_file(rows_folder(out), 0)), "wb") as file, pa.ipc.new_file(file, plan_rows.SCHEMA) as writer:
+    path = rows_file(rows_folder(out), 0)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, plan_rows.SCHEMA) as writer:
         for is_train in (0, 1):
             mine = np.arange(rows)[_is_train(np.arange(rows)) == is_train]
             for number, begin in enumerate(range(0, len(mine), SHARD)):
@@ -148,7 +149,8 @@ def _draw_shard(out: Path, name: str, digest: str, numbers: np.ndarray, whole: b
         shard=shard,
         present={"audio": n, "visual": n},
         quarantined=tuple(map(_failure, bad.tolist())),
-        **({"audio": sound, "visual": picture} if split == "train" else {}),
+        audio=sound if split == "train" else Moments(),
+        visual=picture if split == "train" else Moments(),
     )
     write_ledger(result, out, name)
 
@@ -174,8 +176,8 @@ def _sample(split: str, out: Path) -> bytes:
         key=key, id=key, labels=(label,), split=split, duration=10.0, audio=there, visual=there,
         source_sha256="0" * 64, frame_times=(0.0,),
     )  # fmt: skip
-    arrays = {"audio.npy": np.zeros((1, 128), np.float16), "frames.npy": np.zeros((1, 2, 2, 3), np.uint8)}
-    write_shard(path, [(key, {"json": meta, **arrays})])
+    sound, picture = np.zeros((1, 128), np.float16), np.zeros((1, 2, 2, 3), np.uint8)
+    write_shard(path, [(key, {"json": meta, "audio.npy": sound, "frames.npy": picture})])
     content = path.read_bytes()
     path.unlink()
     return content[: len(content.rstrip(b"\0")) // BLOCK * BLOCK + BLOCK]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from shards.errors import InputError
 
@@ -84,14 +85,15 @@ def train(folder: Path, rows: int) -> None:
 def loader(folder: Path, rows: int) -> None:
     """A loader process of that one: it looks at every sample's key, place and target, in the epoch's order."""
     train(folder, rows)
-    items, order = KEPT[-2:]
+    items: Any = KEPT[-2]
+    order: Any = KEPT[-1]
     if child := os.fork():
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     begin()  # what is shared with the parent is no longer private
-    for part in (order[at : at + 4096].tolist() for at in range(0, len(order), 4096)):  # type: ignore[index]
+    for part in (order[at : at + 4096].tolist() for at in range(0, len(order), 4096)):
         for i in part:
-            items.keys[i], items.data.table.begin[i], items.data.table.size[i], items.targets.of(i)  # type: ignore[attr-defined]
-            items.data._codes[i] = 1  # type: ignore[attr-defined]
+            items.keys[i], items.data.table.begin[i], items.data.table.size[i], items.targets.of(i)
+            items.data._codes[i] = 1  # what reading it writes
     end()
     os._exit(0)
 
@@ -156,8 +158,8 @@ def end() -> None:
 
 def main() -> None:
     step, folder, rows = STEPS[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3])
-    import pipelines.ingest
-    import shards.verify
+    import pipelines.ingest  # noqa: F401
+    import shards.verify  # noqa: F401
     import trainers.classification.items  # noqa: F401
 
     if step is epoch:

@@ -165,9 +165,7 @@ class _Table:
         except InputError:  # told already
             pass
         except pa.ArrowInvalid:
-            yield Problem(
-                self._file, None, f"is damaged where it describes {shard.name}; run 'avmend shards index'"
-            )
+            yield Problem(self._file, None, f"is damaged where it describes {shard.name}; run 'avmend shards index'")
 
 
 def _strangers(folder: Path, info: DatasetInfo) -> Iterator[Problem]:

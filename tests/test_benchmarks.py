@@ -23,6 +23,7 @@ from benchmarks import (
     loop,
     reading,
     report,
+    scale,
     streaming,
 )
 from models.batch import AVBatch
@@ -162,8 +163,14 @@ def test_capacity_follows_from_the_rates():
     assert found["bytes"] == 7200 * capacity.clip_bytes(20, IngestConfig())
     assert found["epoch_hours"] == pytest.approx(found["bytes"] / 1e9 / 3600)
     assert capacity.changes(found) == "one machine, default settings"
-    text = capacity.page(decoded, read, 0.04, 0.02)
+    grown = [
+        {"step": step, "rows": rows, "held_mb": each * rows / 2**20, "own_mb": 30.0}
+        for step, each in (("training process", 20), ("loader process", 2), ("nothing to do", 0))
+        for rows in (10**6, 10**7)
+    ]
+    text = capacity.page(decoded, read, {"rows": grown}, 0.04, 0.02)
     assert all(own.name in text for own in capacity.CORPORA)
+    assert "holds 20 bytes of its own a sample (2.0 GB)" in text
 
 
 @pytest.mark.unit
@@ -180,6 +187,8 @@ def test_decode_reading_and_capacity_end_to_end(tmp_path):
     assert reading.main(["--samples", "50", "--large", "3", "--clips", "2", *short]) == 0
     assert [row["height"] for row in written(tmp_path / "decode", "decode")["rows"]] == [720, 360]
     assert len(written(tmp_path / "reading", "reading")["rows"]) == 10
+    assert scale.main(["--rows", "2000", "4000", "--large", "3000", "--failing", "300", "--out", str(tmp_path)]) == 0
+    assert {row["rows"] for row in written(tmp_path / "scale", "scale")["rows"]} == {2000, 3000, 4000, 300}
     assert capacity.main(["--results", str(tmp_path), "--out", str(tmp_path / "capacity.md")]) == 0
     assert "AudioSet 2M" in (tmp_path / "capacity.md").read_text()
     assert len(written(tmp_path / "capacity", "capacity")["corpora"]) == 5

@@ -53,7 +53,7 @@ def test_reads_what_spreadsheets_write(tmp_path: Path):
     assert [clip.path for clip in clips] == [str(tmp_path / "a,b.mp4")]
 
 
-@pytest.mark.parametrize("text", ["a/b.mp4", "a//b", "./a", "a/./b", "a/../b", "../a", ".a", "a/", "é/ä b", "-", "/x/a"])
+@pytest.mark.parametrize("text", ["a/b.mp4", "a//b", "./a", "a/./b", "a/../b", "../a", ".a", "a/", "é/ä b", "/x/a"])
 @pytest.mark.parametrize("folder", ["/data/set", "/data/../set", "/", "."])
 def test_paths_are_joined_and_told_as_the_system_does(text: str, folder: str):
     base = Path(folder)
