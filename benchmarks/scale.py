@@ -151,15 +151,17 @@ def figures(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:
-    """By step, bytes of a process's own memory per further clip, and the exponent of time."""
+    """By step, bytes of a process's own memory per further clip, and the exponent of time.
+
+    Of a tenth of a second or less the exponent says little.
+    """
     lines = []
     for step in dict.fromkeys(row["step"] for row in rows):
         first, last = ends(rows, step)
         if last["rows"] > first["rows"]:
-            peak, held = (further(rows, step, name) for name in ("own_mb", "held_mb"))
+            peak = further(rows, step, "own_mb")
             power = math.log(last["processor"] / first["processor"]) / math.log(last["rows"] / first["rows"])
-            memory = f"{peak:.1f} bytes of its own a further clip at the peak, {held:.1f} in the end"
-            lines.append(f"{step}: {memory}; time as n^{power:.2f}")
+            lines.append(f"{step}: {peak:.1f} bytes of its own a further clip at the peak, time as n^{power:.2f}")
     return "\n".join(f"- {line}" for line in lines)
 
 
