@@ -47,8 +47,8 @@ for name in ("plan", "verify"):  # of what is drawn for so many there is nothing
 NOTE = (
     "*s*: of the processor. Memory is what a step adds to the imported modules: *peak* with the pages of mapped files, "
     "*own* without them, *held* of its own in the end. Beyond a million clips the plan is drawn and shards are holes. "
-    "Versions *0* (before metadata became columns) and *1* were measured on clips of which all fail; their *own* is what "
-    "was private in the end."
+    "Versions *0* (before metadata became columns) and *1* were measured on clips of which all fail; their *own* is "
+    "what was private in the end."
 )
 FAILS = "ingest, all fail"  # in a folder of its own: each clip is asked for, and is not there
 

@@ -60,7 +60,7 @@ class Targets:
     def __init__(self, data: SplitData, vocabulary: Sequence[str], form: TargetForm = ONE_LABEL):
         self.form, self.classes = form, len(vocabulary)
         labels = data.column("labels")
-        counts, names = pc.list_value_length(labels).to_numpy(), pc.list_flatten(labels)
+        counts, self._places = _counts(labels), _places(labels, vocabulary)
         odd = np.flatnonzero(counts != 1)
         if not form.several and len(odd):
             remedy = "give each clip one label, or train with loss=bce"
@@ -68,11 +68,10 @@ class Targets:
             raise InputError(message, file=data.folder, field="label", remedy=remedy)
         self._size = len(counts)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]) if len(odd) else None
-        self._places = pc.index_in(names, pa.array(vocabulary, pa.string())).fill_null(-1).to_numpy().copy()
         if len(unknown := np.flatnonzero(self._places < 0)):
             at = int(unknown[0])
             first = at if self._starts is None else int(np.searchsorted(self._starts, at, side="right")) - 1
-            message = f"sample '{data.ids[first]}': unknown label '{names[at]}'"
+            message = f"sample '{data.ids[first]}': unknown label '{pc.list_flatten(labels)[at]}'"
             raise InputError(message, file=data.folder, field="label", remedy=f"known labels: {_few(vocabulary)}")
 
     def __len__(self) -> int:
@@ -113,6 +112,25 @@ class Targets:
         weights = 1000.0 / (self.counts() + 0.01)
         own = weights[self._places]
         return own if self._starts is None else np.add.reduceat(own, self._starts[:-1])
+
+
+def _counts(labels: pa.ChunkedArray) -> np.ndarray:
+    """How many labels each sample has, int32 [S]; like the next one part by part, so that little is held besides."""
+    found, end = np.empty(len(labels), np.int32), 0
+    for chunk in labels.chunks:
+        begin, end = end, end + len(chunk)
+        found[begin:end] = pc.list_value_length(chunk)
+    return found
+
+
+def _places(labels: pa.ChunkedArray, vocabulary: Sequence[str]) -> np.ndarray:
+    """The class of every label, int32 [labels]; -1: of none."""
+    known = pa.array(vocabulary, pa.string())
+    found, end = np.empty(sum(len(chunk.flatten()) for chunk in labels.chunks), np.int32), 0
+    for names in (chunk.flatten() for chunk in labels.chunks):
+        begin, end = end, end + len(names)
+        found[begin:end] = pc.index_in(names, known).fill_null(-1)
+    return found
 
 
 def several_labels(data: SplitData) -> bool:
