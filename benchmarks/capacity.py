@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.scale import further
+from benchmarks.scale import TRAINED, further
 from pipelines.estimate import FILES, INDEX, few, shards_of
 from pipelines.settings import IngestConfig
 
@@ -143,8 +143,9 @@ def changes(found: dict[str, float], days: float = 2.0) -> str:
 
 def memory(grown: dict[str, Any], clips: int) -> str:
     """What so many clips take of the memory of processes that know all of them."""
-    held, copied = (further(grown["rows"], f"{name} process", "held_mb") for name in ("training", "loader"))
-    peak = further(grown["rows"], "nothing to do", "own_mb")
+    rows = grown["rows"]
+    held, copied = (further(rows, f"{name} process", "held_mb") / TRAINED for name in ("training", "loader"))
+    peak = further(rows, "nothing to do", "own_mb")
     return (
         f"Plan, index and ledger take about {INDEX} bytes a sample on disk, of {clips:,} clips\n"
         f"  {clips * INDEX / 1e9:.0f} GB. A training process holds {held:.0f} bytes of its own a sample "

@@ -27,6 +27,7 @@ from benchmarks import report
 from benchmarks.report import RESULTS, positive
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAINED = 0.9 * 0.99  # of the clips, samples of the train split, which is opened
 EVERY = 0.005  # seconds between two looks at a step's memory
 EARLIER = RESULTS / "scale" / "earlier.csv"
 Steps = dict[str, tuple[str, tuple[str, ...]]]
@@ -197,7 +198,7 @@ def draw(figure: Any, rows: Sequence[dict[str, Any]]) -> None:
         right.plot([r["rows"] for r in found], [r["processor"] for r in found], "o-", label=step)
     left.set(xscale="log", yscale="log", xlabel="clips", ylabel="own MB at the peak")
     right.set(xscale="log", yscale="log", xlabel="clips", ylabel="s of the processor")
-    right.legend(fontsize="small")
+    figure.legend(*right.get_legend_handles_labels(), fontsize="small", loc="outside right center")
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def test_capacity_follows_from_the_rates():
     assert capacity.changes(found) == "one machine, default settings"
     grown = [
         {"step": step, "rows": rows, "held_mb": each * rows / 2**20, "own_mb": 30.0}
-        for step, each in (("training process", 20), ("loader process", 2), ("nothing to do", 0))
+        for step, each in (("training process", 20 * scale.TRAINED), ("loader process", 2), ("nothing to do", 0))
         for rows in (10**6, 10**7)
     ]
     text = capacity.page(decoded, read, {"rows": grown}, 0.04, 0.02)
