@@ -6,12 +6,13 @@ from pathlib import Path
 
 from configs.command_line import CommandParser
 from pipelines.audit.settings import AuditConfig
-from pipelines.settings import FeatureConfig, IngestConfig
+from pipelines.settings import FeatureConfig, IngestAndExtractConfig, IngestConfig
 from shards.command import location
 
 INGEST = """Clips and a manifest to media shards, dataset.json and quarantine.jsonl.
 
-Run it again after a kill: it goes on where it was, and ends in the same bytes."""
+Features are extracted meanwhile where a backbone or weights are given. Run it again after a kill: it goes on where it
+was, and ends in the same bytes."""
 PLAN = """What ingesting a corpus will take, before it is paid for: shards, bytes, core-hours, price.
 
 Some clips are drawn and ingested here, one after the other; intervals are over these, 95 %."""
@@ -27,7 +28,7 @@ PUBLIC = ("vggish+resnet18", "vggish+clip")
 
 def ingest_parser() -> CommandParser:
     """``avmend ingest --manifest FILE --out DIR key=value ...``."""
-    parser = CommandParser("avmend ingest", INGEST, lambda words: {"ingestion": IngestConfig})
+    parser = CommandParser("avmend ingest", INGEST, lambda words: {"ingestion": IngestAndExtractConfig})
     parser.add_argument(
         "--manifest", required=True, type=location, metavar="FILE", help=".csv or .jsonl, a row per clip"
     )
@@ -36,8 +37,9 @@ def ingest_parser() -> CommandParser:
     )
     parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     parser.add_argument("--retry-quarantined", action="store_true", help="try again what failed before")
-    parser.add_argument("--backbone", type=Path, metavar="RUN", help="then extract features by this finetune run")
-    parser.add_argument("--depth", type=int, default=0, metavar="K", help="of the features (default: 0)")
+    parser.add_argument("--backbone", type=Path, metavar="RUN", help="extract features, too, by this finetune run")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="or by public weights: vggish, resnet18, clip")
+    parser.add_argument("--depth", type=int, metavar="K", help="features.depth=K")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config")
     return parser

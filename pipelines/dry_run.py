@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from configs.help import resolved
-from pipelines.extraction import prepare
+from pipelines.extraction import Extraction, prepare
 from pipelines.feature_shard import read_features_ledger
 from pipelines.incremental_plan import PLAN_FILE, Growth, kept_rows, read_plan, same_revision
 from pipelines.manifest import stream_manifest
@@ -26,8 +27,10 @@ from shards.store import Place, at_hand, each, is_url, place
 PAUSE = 600.0  # seconds between two shards beyond which a job was not at work
 
 
-def describe_ingestion(manifest: Place, out: Place, config: IngestConfig, retry: bool = False) -> str:
-    """What ``ingest`` would do, without writing anything.
+def describe_ingestion(
+    manifest: Place, out: Place, config: IngestConfig, retry: bool = False, features: Extraction[Any] | None = None
+) -> str:
+    """What ``ingest`` would do, with these features meanwhile, without writing anything.
 
     Raises:
         InputError: a wrong manifest, or an ``out`` of another plan.
@@ -47,7 +50,13 @@ def describe_ingestion(manifest: Place, out: Place, config: IngestConfig, retry:
     lines = [*_manifest(manifest, labels), *_shards(out, len(shards), len(todo), sum(todo), "clips")]
     if quarantined := sum(len(quarantined_ids(out, name, before.shards[name].digest)) for name in done):
         lines.append(f"{quarantined} clips are in {out / QUARANTINE_FILE}")
-    return "\n".join([resolved(config), *lines])
+    return "\n".join([resolved(config), *lines, *_features(features)])
+
+
+def _features(job: Extraction[Any] | None) -> Iterator[str]:
+    if job is not None:
+        yield resolved(job.config)
+        yield f"features: of each shard meanwhile, by networks {job.extractor.fingerprint[:12]}, in {job.out}"
 
 
 def _manifest(manifest: Place, labels: Sequence[str]) -> Iterator[str]:

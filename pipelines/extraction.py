@@ -36,7 +36,11 @@ def prepare(
     """
     data = data.absolute()
     info = _media(data, config)
-    extractor = build_extractor(config, info, backbone, weights)
+    return extraction_of(data, info, config, build_extractor(config, info, backbone, weights))
+
+
+def extraction_of(data: PlaceT, info: DatasetInfo, config: FeatureConfig, extractor: Extractor) -> Extraction[PlaceT]:
+    """An extraction from media, of all their shards."""
     out = data / "features" / extractor.folder
     return Extraction(data, info, config, extractor, feature_plan(info, config.splits), out)
 

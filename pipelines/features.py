@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,7 +25,7 @@ from pipelines.feature_shard import (
     extract_shard,
     read_features_ledger,
 )
-from pipelines.on_ray import Flow, Slot, Watch, cluster_has, run_in_slots
+from pipelines.on_ray import Flow, Slot, Stage, Watch, cluster_has, run_in_slots
 from pipelines.resume import finish, keep_plan, remove_partial_files, split_info
 from pipelines.running_stats import add, statistics
 from pipelines.settings import FeatureConfig
@@ -77,38 +77,34 @@ def run(job: Extraction[PlaceT], stage: str | None = None) -> None:
     """
     try:
         with folder_lock(job.out, "extraction"):
-            _keep(job.out, job.plan, job.info, job.extractor, job.config)
+            keep(job)
             remove_partial_files(job.out, "ledger", "index")
-            results = _work(job.plan, job.extractor, job.config, job.data, job.out, stage)
-            finish(_assemble(job.plan, results, job.info, job.extractor, job.config), job.out)
+            finish(_assemble(job, _work(job, stage)), job.out)
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
         raise InputError(f"can't be written: {error.strerror or error}", file=job.out, remedy=remedy) from error
 
 
-def _keep(
-    out: Place, plan: Sequence[FeatureShard], info: DatasetInfo, extractor: Extractor, config: FeatureConfig
-) -> None:
+def keep(job: Extraction[Any]) -> None:
+    """Write the plan of an extraction into its folder, or compare it with the one that is there.
+
+    Raises:
+        InputError: a folder begun otherwise.
+    """
     mine = {
         "schema_version": SCHEMA_VERSION,
-        "dataset": info.fingerprint(),
-        "backbone": extractor.fingerprint,
-        "config": config.content(),
-        "shards": {shard.name: shard.digest for shard in plan},
+        "dataset": job.info.fingerprint(),
+        "backbone": job.extractor.fingerprint,
+        "config": job.config.content(),
+        "shards": {shard.name: shard.digest for shard in job.plan},
     }
-    remedy = f"remove {out} to make these features anew, or give the config that it was begun with"
-    keep_plan(out / PLAN_FILE, mine, "media dataset", remedy)
+    remedy = f"remove {job.out} to make these features anew, or give the config that it was begun with"
+    keep_plan(job.out / PLAN_FILE, mine, "media dataset", remedy)
 
 
-def _work(
-    plan: Sequence[FeatureShard],
-    extractor: Extractor,
-    config: FeatureConfig,
-    data: Place,
-    out: Place,
-    stage: str | None,
-) -> dict[str, FeatureLedger]:
+def _work(job: Extraction[Any], stage: str | None) -> dict[str, FeatureLedger]:
     """Results of all shards by name; those that are finished are read, the others made."""
+    plan, out = job.plan, job.out
     found = each(partial(read_features_ledger, out), plan, out)
     done = {shard.name: result for shard, result in zip(plan, found, strict=True) if result is not None}
     todo = [shard for shard in plan if shard.name not in done]
@@ -116,10 +112,10 @@ def _work(
         return done
     samples, splits = {shard.name: shard.media.samples for shard in plan}, {shard.name: shard.split for shard in plan}
     before = sum(samples[name] for name in done)
-    how = _run_here if config.workers == 0 else _run_on_ray
+    how = _run_here if job.config.workers == 0 else _run_on_ray
     with Progress("features", sum(samples.values()), done=before, stage=stage) as progress:
         clock = time.perf_counter()
-        for name, result in how(todo, extractor, config, data, out, _shown(progress)):
+        for name, result in how(todo, job, _shown(progress)):
             done[name] = result
             append_seconds(out, splits[name], samples[name], time.perf_counter() - clock)
             clock = time.perf_counter()
@@ -134,13 +130,20 @@ def _shown(progress: Progress) -> Watch:
     return show
 
 
-def _run_here(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place, watch: Watch
-) -> Iterator[tuple[str, FeatureLedger]]:
-    extractor.to(_device(config.gpu, torch.cuda.is_available()))
+def _run_here(plan: Sequence[FeatureShard], job: Extraction[Any], watch: Watch) -> Iterator[tuple[str, FeatureLedger]]:
+    move_here(job)
     for number, shard in enumerate(plan):
         watch(Flow(len(plan) - number - 1, 1, 1, number))
-        yield shard.name, extract_shard(shard, extractor, config, data, out)
+        yield shard.name, extract_shard(shard, job.extractor, job.config, job.data, job.out)
+
+
+def move_here(job: Extraction[Any]) -> None:
+    """Move the networks to where this process computes.
+
+    Raises:
+        InputError: there is no GPU, and ``gpu=true``.
+    """
+    job.extractor.to(_device(job.config.gpu, torch.cuda.is_available()))
 
 
 def _device(gpu: bool | None, there: bool) -> str:
@@ -176,35 +179,53 @@ class Worker:
 
 
 def _run_on_ray(
-    plan: Sequence[FeatureShard], extractor: Extractor, config: FeatureConfig, data: Place, out: Place, watch: Watch
+    plan: Sequence[FeatureShard], job: Extraction[Any], watch: Watch
 ) -> Iterator[tuple[str, FeatureLedger]]:
-    """A pool of actors that share one copy of the weights per machine; it grows and shrinks with the cluster."""
+    with ray_session(job.config.workers):
+        yield from run_in_slots(plan, actors(job, len(plan), actors_device(job.config)), out=job.out, watch=watch)
+
+
+def actors_device(config: FeatureConfig) -> str:
+    """Where actors compute on the cluster that this process is connected to.
+
+    Raises:
+        InputError: there is no GPU, and ``gpu=true``.
+    """
     import ray
 
-    with ray_session(config.workers):
-        device = _device(config.gpu, ray.cluster_resources().get("GPU", 0) >= 1)
-        kind = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"))(Worker)  # who dies is replaced by the pool
-        shared = [ray.put(extractor)]
-
-        def make() -> Slot[FeatureShard]:
-            actor: Any = kind.remote(config, data, out, device)
-            return Slot(partial(actor.extract.remote, shared), actor.ready.remote(), partial(ray.kill, actor))
-
-        def room() -> int:
-            has = cluster_has("GPU" if device == "cuda" else "CPU")
-            return min(config.workers or has, has, len(plan))
-
-        yield from run_in_slots(plan, make, room, tries=config.worker_tries, out=out, watch=watch)
+    return _device(config.gpu, ray.cluster_resources().get("GPU", 0) >= 1)
 
 
-def _assemble(
-    plan: Sequence[FeatureShard],
-    results: dict[str, FeatureLedger],
-    info: DatasetInfo,
-    extractor: Extractor,
-    config: FeatureConfig,
-) -> DatasetInfo:
+def actors(job: Extraction[Any], most: int, device: str, cpus: float = 1.0) -> Stage[FeatureShard]:
+    """A pool of actors that share one copy of the weights per machine; it grows and shrinks with the cluster. Within a
+    Ray session.
+
+    Args:
+        most: actors that have something to do.
+        cpus: of each.
+    """
+    import ray
+
+    config, gpus = job.config, int(device == "cuda")
+    # small shares of CPUs would all go to one node
+    where: Literal["DEFAULT", "SPREAD"] = "DEFAULT" if gpus or cpus >= 1 else "SPREAD"
+    kind = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=where)(Worker)
+    shared = [ray.put(job.extractor)]
+
+    def make() -> Slot[FeatureShard]:  # who dies is replaced by the pool
+        actor: Any = kind.remote(config, job.data, job.out, device)
+        return Slot(partial(actor.extract.remote, shared), actor.ready.remote(), partial(ray.kill, actor))
+
+    def room() -> int:
+        has = cluster_has("GPU" if gpus else "CPU")
+        return min(config.workers or has, has, most)
+
+    return Stage(make, room, config.worker_tries)
+
+
+def _assemble(job: Extraction[Any], results: dict[str, FeatureLedger]) -> DatasetInfo:
     """dataset.json, from the shards' results alone, in the plan's order."""
+    plan, info, extractor, config = job.plan, job.info, job.extractor, job.config
     parts: dict[str, list[FeatureLedger]] = {split: [] for split in config.splits or info.splits}
     for shard in plan:
         parts[shard.split].append(results[shard.name])

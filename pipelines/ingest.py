@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from configs import load_config
 from configs.cluster import lasting, ray_session
@@ -26,12 +27,12 @@ from pipelines.incremental_plan import (
     rows_folder,
     same_revision,
 )
-from pipelines.on_ray import Flow, run_tasks
+from pipelines.on_ray import run_tasks
 from pipelines.preprocessing import preprocessing
 from pipelines.results import Failures, finished
 from pipelines.resume import Ledger, finish, ledger_path, read_ledger, remove_partial_files, split_info
 from pipelines.running_stats import Moments, add, statistics
-from pipelines.settings import FeatureConfig, IngestConfig
+from pipelines.settings import FeatureConfig, IngestAndExtractConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined, ShardResult, check_budget, ingest_shard
 from pipelines.throttle import Turns, run_throttle
 from shards.atomic import replacing
@@ -44,6 +45,9 @@ from shards.schema import DATASET_FILE, DatasetInfo, Normalisation
 from shards.store import Place, at_hand, content, each, place
 from shards.verify import plain
 
+if TYPE_CHECKING:
+    from pipelines.extraction import Extraction  # torch, which ingestion alone does without
+
 CAUSES = 3  # that are printed
 
 
@@ -54,6 +58,7 @@ def ingest(
     stage: str | None = None,
     *,
     retry_quarantined: bool = False,
+    features: Extraction[Any] | None = None,
 ) -> DatasetInfo:
     """Ingest a manifest into ``out``; what an earlier run finished there is kept.
 
@@ -62,6 +67,8 @@ def ingest(
     Args:
         stage: place in a longer job, for the progress line.
         retry_quarantined: try the clips in quarantine again; their rows may have been corrected.
+        features: as `pipelines.in_line.planned` has it; their shards are made as media shards become whole. Where no
+            media shard is to be made, none of them is: `pipelines.features.run` makes them, and what is of all shards.
 
     Raises:
         InputError: a wrong manifest, an ``out`` of another plan, too many failures, a full disk.
@@ -77,7 +84,8 @@ def ingest(
                     shutil.rmtree(fresh)
                 raise
             plan = kept_work(kept, out.absolute(), manifest.parent)
-            _work(plan, done, config, out.absolute(), stage)
+            with _features_begun(features, plan, done, labels, kept, config) as job:
+                _work(plan, done, config, out.absolute(), stage, job)
             return _assemble(plan, config, labels, kept, out)
     except MachineError as error:
         remedy = "correct the machine (files, processes, room); the same command then goes on"
@@ -114,8 +122,41 @@ def _failures(shard: KeptWork, result: ShardResult) -> list[Quarantined]:
     return [clip for clip in result.quarantined if clip.id not in shard.without]
 
 
-def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, out: Place, stage: str | None) -> None:
-    """Make the shards that are not done."""
+@contextmanager
+def _features_begun(
+    job: Extraction[Any] | None,
+    plan: Sequence[KeptWork],
+    done: Container[str],
+    labels: tuple[str, ...],
+    kept: KeptPlan,
+    config: IngestConfig,
+) -> Iterator[Extraction[Any] | None]:
+    """The extraction from the media that are there; None where none is wanted, or no media shard is to be made."""
+    if job is None or all(shard.name in done for shard in plan):
+        yield None
+        return
+    from pipelines.in_line import begun
+
+    if unknown := sorted(set(job.config.splits or ()) - {shard.split for shard in plan}):
+        remedy = f"choose from: {', '.join(dict.fromkeys(shard.split for shard in plan))}"
+        raise InputError(f"the manifest has no split '{unknown[0]}'", field="features.splits", remedy=remedy)
+    splits: dict[str, list[Ledger]] = {}
+    there = [shard for shard in plan if shard.name in done]
+    for shard, result in zip(there, each(partial(_result, out=job.data), there, job.data), strict=True):
+        splits.setdefault(shard.split, []).append(result.without_clips())
+    with begun(job, _info(config, kept, labels, splits)) as started:
+        yield started
+
+
+def _work(
+    plan: Sequence[KeptWork],
+    done: dict[str, int],
+    config: IngestConfig,
+    out: Place,
+    stage: str | None,
+    job: Extraction[Any] | None,
+) -> None:
+    """Make the shards that are not done, and features of them."""
     todo = {shard.name: shard for shard in plan if shard.name not in done}
     if not todo:
         return
@@ -124,16 +165,37 @@ def _work(plan: Sequence[KeptWork], done: dict[str, int], config: IngestConfig, 
     limits = (config.fetch.at_once, config.fetch.per_second, config.workers)
     with Progress("ingest", total, done=total - left, stage=stage) as progress, run_throttle(*limits) as turns:
 
-        def watch(flow: Flow) -> None:
-            progress.advance(0, failed=str(failures), shards=flow.line("decode"))
+        def show(shards: str) -> None:
+            progress.advance(0, failed=str(failures), shards=shards)
 
-        shards, shared = list(todo.values()), (config, out, turns)
-        work = run_tasks(ingest_kept, shards, shared, config.workers, config.worker_tries, out, watch)
-        for name, result in work:
+        for name, result in _made(list(todo.values()), (config, out, turns), config, job, show):
+            if not isinstance(result, ShardResult):
+                continue  # features
             shard = todo[name]
             failures += len(_failures(shard, result)) + result.halves
             progress.advance(shard.clips, failed=str(failures))
             check_budget(failures, config, result.quarantined)
+
+
+def _made(
+    shards: Sequence[KeptWork],
+    arguments: tuple[IngestConfig, Place, Turns | None],
+    config: IngestConfig,
+    job: Extraction[Any] | None,
+    show: Callable[[str], None],
+) -> Iterator[tuple[str, Ledger]]:
+    """Name and ledger of each shard as it is finished; where the shards are is shown meanwhile."""
+    if job is None:
+        tries, out = config.worker_tries, arguments[1]
+        yield from run_tasks(
+            ingest_kept, shards, arguments, config.workers, tries, out, lambda flow: show(flow.line("decode"))
+        )
+        return
+    from pipelines.in_line import ingest_and_extract, line
+
+    yield from ingest_and_extract(
+        ingest_kept, shards, arguments, config, job, lambda first, second: show(line(first, second))
+    )
 
 
 def ingest_kept(shard: KeptWork, config: IngestConfig, out: Place, turns: Turns | None = None) -> ShardResult:
@@ -162,21 +224,31 @@ def _assemble(
         complete.save(out)
         message = f"no clip could be ingested; the first, '{first.id}': {first.error}: {first.message}"
         raise InputError(message, file=out / QUARANTINE_FILE, remedy=first.remedy)
-    info = DatasetInfo(
-        kind="media",
-        preprocessing=preprocessing(config, kept.revision),
-        labels=labels,
-        splits={split: split_info(parts) for split, parts in splits.items()},
-        normalisation=Normalisation(
-            audio=statistics(add(moments["audio"])),
-            visual=statistics(add(moments["visual"]), unit=255.0),
-        ),
+    info = _info(config, kept, labels, splits).model_copy(
+        update={
+            "normalisation": Normalisation(
+                audio=statistics(add(moments["audio"])),
+                visual=statistics(add(moments["visual"]), unit=255.0),
+            )
+        }
     )
     finish(info, out)
     if complete != kept:
         complete.save(out)
     remove_partial_files(out, "media", "ledger", "index", "plan")  # of workers that outlived the killed driver
     return info
+
+
+def _info(
+    config: IngestConfig, kept: KeptPlan, labels: tuple[str, ...], splits: dict[str, list[Ledger]]
+) -> DatasetInfo:
+    """dataset.json of these shards, without statistics."""
+    return DatasetInfo(
+        kind="media",
+        preprocessing=preprocessing(config, kept.revision),
+        labels=labels,
+        splits={split: split_info(parts) for split, parts in splits.items()},
+    )
 
 
 def _result(shard: KeptWork, out: Place) -> ShardResult:
@@ -191,37 +263,39 @@ def _result(shard: KeptWork, out: Place) -> ShardResult:
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = ingest_parser().parse(argv)
-    config = load_config(IngestConfig, args.config, args.overrides)
+    depth = [f"features.depth={args.depth}"] if args.depth is not None else []
+    config = load_config(IngestAndExtractConfig, args.config, [*args.overrides, *depth])
     lasting(args.out, "--out")
-    retry = args.retry_quarantined
+    retry, job = args.retry_quarantined, None
+    if config.features is not None or args.backbone is not None or args.weights is not None:
+        from pipelines.in_line import planned
+
+        job = planned(args.out, config.media(), config.features or FeatureConfig(), args.backbone, args.weights)
     if args.dry_run:
         from pipelines.dry_run import describe_ingestion
 
-        print(describe_ingestion(args.manifest, args.out, config, retry))
+        print(describe_ingestion(args.manifest, args.out, config, retry, job))
         return 0
     before = content(args.out / DATASET_FILE)
-    if args.backbone is None:
-        _summarise(ingest(args.manifest, args.out, config, retry_quarantined=retry), args.out)
+    if job is None:
+        _summarise(ingest(args.manifest, args.out, config.media(), retry_quarantined=retry), args.out)
     else:
-        _ingest_and_extract(args.manifest, args.out, config, retry, args.backbone, args.depth)
+        _ingest_and_extract(args.manifest, args.out, config.media(), retry, job)
     if before is not None and before == content(args.out / DATASET_FILE):
         print(f"already finished: {args.out}")
     return 0
 
 
-def _ingest_and_extract(
-    manifest: Place, out: Place, config: IngestConfig, retry: bool, backbone: Path, depth: int
-) -> None:
-    """Both in one Ray session; a backbone that will not do is refused before any work."""
+def _ingest_and_extract(manifest: Place, out: Place, config: IngestConfig, retry: bool, job: Extraction[Any]) -> None:
+    """Both in one Ray session; what is left of the features, and what is of all of them, at the end."""
     from pipelines import features
-    from pipelines.tokens import frozen_backbone
+    from pipelines.extraction import extraction_of
 
-    options = [f"depth={depth}", f"workers={'null' if config.workers is None else config.workers}"]
-    wanted = load_config(FeatureConfig, overrides=options)
-    frozen_backbone(backbone, wanted.depth)
     with ray_session(config.workers) if config.workers != 0 else nullcontext():
-        _summarise(ingest(manifest, out, config, retry_quarantined=retry), out)
-        features.summarise(features.extract(out, backbone, wanted))
+        info = ingest(manifest, out, config, retry_quarantined=retry, features=job)
+        _summarise(info, out)
+        features.run(extraction_of(job.data, info, job.config, job.extractor))
+        features.summarise(job.out)
 
 
 def _summarise(info: DatasetInfo, out: Place) -> None:

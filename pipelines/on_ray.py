@@ -1,15 +1,17 @@
 """Shards as work for Ray, on the nodes that are there: each slot makes one at a time, results are taken as they come.
 
 Nodes may join and leave. There are as many slots as the cluster has room for, looked at every second; what is lost with
-a node is made elsewhere, and does not count as a failure of the shard's own.
+a node is made elsewhere, and does not count as a failure of the shard's own. Two kinds of work may stand in line, the
+second on what the first has made: between them is a bounded queue.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +23,7 @@ from shards.store import Place
 LOOK = 1.0  # seconds between two looks at the cluster
 NODES = 20  # that one shard may take part in losing before it counts as the cause
 LONGEST = 30.0  # seconds before what was lost is tried again; doubled each time up to this
+AHEAD = 2  # items between two stages, for each slot of the second: one it works on, one that waits for it
 
 
 class Named(Protocol):
@@ -31,6 +34,7 @@ class Named(Protocol):
 
 
 ItemT = TypeVar("ItemT", bound=Named)
+NextT = TypeVar("NextT", bound=Named)
 Submit = Callable[[ItemT], Any]  # starts the work on one item and returns its ObjectRef
 
 
@@ -52,14 +56,35 @@ class Slot(Generic[ItemT]):
 
 
 @dataclass(frozen=True)
+class Stage(Generic[ItemT]):
+    """How items of one kind are made.
+
+    Attributes:
+        make: another slot. An actor that never comes up holds nothing back while others work.
+        room: how many slots there may be now.
+        tries: how often an item is tried again after its worker died, its node's end not counted.
+    """
+
+    make: Callable[[], Slot[ItemT]]
+    room: Callable[[], int]
+    tries: int = 0
+
+
+@dataclass(frozen=True)
 class Flow:
-    """Where the shards are: the queue before the workers is bounded by the slots, the rest waits here."""
+    """Where the shards are: the queue before the workers is bounded by the slots, the rest waits here.
+
+    Attributes:
+        lost: with nodes, each time counted.
+        held: slots are free, and what waits does so for the next stage.
+    """
 
     waiting: int
     at_work: int
     slots: int
     done: int
     lost: int = 0
+    held: bool = False
 
     def line(self, work: str) -> str:
         """``12 to decode, 4 in flight of 4, 7 done, 1 lost with nodes``."""
@@ -68,23 +93,15 @@ class Flow:
 
 
 Watch = Callable[[Flow], None]
+WatchBoth = Callable[[Flow, Flow], None]
 
 
 def run_in_slots(
-    items: Sequence[ItemT],
-    make: Callable[[], Slot[ItemT]],
-    room: Callable[[], int],
-    *,
-    tries: int,
-    out: Place,
-    watch: Watch = lambda _: None,
+    items: Sequence[ItemT], stage: Stage[ItemT], *, out: Place, watch: Watch = lambda _: None
 ) -> Iterator[tuple[str, Any]]:
     """Name and result of each item, in the order in which they are finished.
 
     Args:
-        make: another slot. An actor that never comes up holds nothing back while others work.
-        room: how many slots there may be now.
-        tries: how often an item is tried again after its worker died, its node's end not counted.
         out: the folder, for messages.
         watch: is told at least every second where the items are.
 
@@ -92,30 +109,100 @@ def run_in_slots(
         InputError: as the work raised it; or a worker died once too often.
         OSError: as the work raised it.
     """
-    pool = _Pool(items, make, room, _Losses(tries, out))
+    pool = _Pool(items, stage, out)
     try:
         while pool.left:
             pool.look()
             pool.submit()
             watch(pool.flow())
-            yield from pool.finished()
+            for reference in _ready(pool.running):
+                yield from pool.take(reference)
         watch(pool.flow())
     finally:
         pool.close()
 
 
+def run_in_line(
+    items: Sequence[ItemT],
+    first: Stage[ItemT],
+    second: Stage[NextT],
+    following: Callable[[str, Any], NextT | None],
+    *,
+    before: Sequence[NextT] = (),
+    out: Place,
+    watch: WatchBoth = lambda _, __: None,
+) -> Iterator[tuple[str, Any]]:
+    """Name and result of each item of both stages, in the order in which they are finished.
+
+    What the first stage makes is work for the second at once. Between them are no more than `places` items: where the
+    second lags, no item of the first is begun.
+
+    Args:
+        following: name and result of the first stage to the second's item; None: nothing follows.
+        before: items of the second that are there already; done where nothing newer waits, and not counted among those
+            between the stages.
+        out, watch: as of `run_in_slots`.
+
+    Raises:
+        as `run_in_slots`.
+    """
+    making, using = _Pool(items, first, out), _Pool(before, second, out, first_number=len(items))
+    newer = {item.name for item in items}
+    between = 0
+    try:
+        while making.left or using.left:
+            for pool in (making, using):
+                pool.look()
+            using.submit()
+            making.submit(places(making.slots, using.slots) - between)
+            watch(making.flow(), using.flow())
+            for reference in _ready([*making.running, *using.running]):
+                if reference in using.running:
+                    for name, result in using.take(reference):
+                        between -= name in newer
+                        yield name, result
+                    continue
+                for name, result in making.take(reference):
+                    item = following(name, result)
+                    if item is not None:
+                        between += 1
+                        using.add(item, len(newer) - making.left)
+                    yield name, result
+        watch(making.flow(), using.flow())
+    finally:
+        making.close()
+        using.close()
+
+
+def places(first: int, second: int) -> int:
+    """How many items may be begun by the first stage and not be done by the second, of so many slots each.
+
+    All slots of the first may be at work while the second has what it needs.
+    """
+    return first + AHEAD * second
+
+
+def _ready(running: Iterable[Any]) -> list[Any]:
+    """What is there within a second."""
+    import ray
+
+    if not (references := list(running)):
+        time.sleep(LOOK / 10)
+        return []
+    return ray.wait(references, num_returns=1, timeout=LOOK)[0]
+
+
 class _Pool(Generic[ItemT]):
     """Slots, what each of them makes, and what waits for one."""
 
-    def __init__(
-        self, items: Sequence[ItemT], make: Callable[[], Slot[ItemT]], room: Callable[[], int], losses: _Losses
-    ):
-        self.make, self.room, self.losses = make, room, losses
-        self.waiting = [(0.0, number, item) for number, item in enumerate(items)]  # not before, then in order
+    def __init__(self, items: Sequence[ItemT], stage: Stage[ItemT], out: Place, first_number: int = 0):
+        self.make, self.room, self.losses = stage.make, stage.room, _Losses(stage.tries, out)
+        self.waiting = [(0.0, number, item) for number, item in enumerate(items, first_number)]  # not before, in order
         self.free: list[Slot[ItemT]] = []
         self.running: dict[Any, tuple[Slot[ItemT], tuple[int, ItemT] | None]] = {}
         self.slots, self.looked, self.failed_start = 0, -LOOK, -LOOK
         self.left = self.total = len(items)
+        self.held = False
 
     def look(self) -> None:
         """Follow the cluster: new slots where there is more room, fewer where there is less."""
@@ -129,37 +216,39 @@ class _Pool(Generic[ItemT]):
             else:
                 self.running[slot.starting] = (slot, None)
 
-    def submit(self) -> None:
-        """Give each free slot an item."""
+    def add(self, item: ItemT, number: int) -> None:
+        """One more item; those of lower numbers are made before it."""
+        heapq.heappush(self.waiting, (0.0, number, item))
+        self.left, self.total = self.left + 1, self.total + 1
+
+    def submit(self, at_most: float = math.inf) -> None:
+        """Give each free slot an item, while no more than `at_most` are at work."""
+        self.held = False
         while self.free and self.waiting and len(self.running) < self.slots:
             if self.waiting[0][0] > time.monotonic():
+                return
+            if self.at_work >= at_most:
+                self.held = True
                 return
             _, number, item = heapq.heappop(self.waiting)
             slot = self.free.pop()
             self.running[slot.submit(item)] = (slot, (number, item))
 
-    def finished(self) -> Iterator[tuple[str, Any]]:
-        """What is there within a second."""
-        import ray
-
-        if not self.running:
-            time.sleep(LOOK / 10)
+    def take(self, reference: Any) -> Iterator[tuple[str, Any]]:
+        """What came of one of `running`: name and result of an item; nothing where it was lost, or an actor came up."""
+        slot, work = self.running.pop(reference)
+        try:
+            result = _result(reference, slot)
+        except _Lost as lost:
+            self._again(slot, work, lost)
             return
-        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOK)
-        for reference in ready:
-            slot, work = self.running.pop(reference)
-            try:
-                result = _result(reference, slot)
-            except _Lost as lost:
-                self._again(slot, work, lost)
-                continue
-            self.free.append(slot)
-            if work is None:
-                slot.node = result
-                self.losses.started()
-            else:
-                self.left -= 1
-                yield work[1].name, result
+        self.free.append(slot)
+        if work is None:
+            slot.node = result
+            self.losses.started()
+        else:
+            self.left -= 1
+            yield work[1].name, result
 
     def _again(self, slot: Slot[ItemT], work: tuple[int, ItemT] | None, lost: _Lost) -> None:
         if slot.starting is None:
@@ -173,10 +262,15 @@ class _Pool(Generic[ItemT]):
             self.failed_start = self.looked
             self.losses.note("", _Lost(by_node=True))
 
+    @property
+    def at_work(self) -> int:
+        """Items in slots."""
+        return sum(work is not None for _, work in self.running.values())
+
     def flow(self) -> Flow:
         """Where the items are."""
-        at_work = sum(work is not None for _, work in self.running.values())
-        return Flow(len(self.waiting), at_work, self.slots, self.total - self.left, self.losses.with_nodes)
+        done, lost = self.total - self.left, self.losses.with_nodes
+        return Flow(len(self.waiting), self.at_work, self.slots, done, lost, self.held)
 
     def close(self) -> None:
         """End the actors."""
@@ -288,15 +382,17 @@ def run_tasks(
             yield item.name, work(item, *arguments)
         watch(Flow(0, 0, 1, len(items)))
         return
+    with ray_session(workers):
+        yield from run_in_slots(items, task_stage(work, arguments, workers, tries), out=out, watch=watch)
+
+
+def task_stage(
+    work: Callable[..., Any], arguments: Sequence[Any], workers: int | None, tries: int, cpus: float = 1.0
+) -> Stage[Any]:
+    """``work(item, *arguments)`` as Ray tasks of so many CPUs each; else as `run_tasks`, within a Ray session."""
     import ray
 
-    with ray_session(workers):
-        task = ray.remote(num_cpus=1, max_retries=0)(work)  # Ray's own count does not tell a node's end apart
-        yield from run_in_slots(
-            items,
-            lambda: Slot(lambda item: task.remote(item, *arguments)),
-            lambda: workers or 2 * cluster_has("CPU"),
-            tries=tries,
-            out=out,
-            watch=watch,
-        )
+    task = ray.remote(num_cpus=cpus, max_retries=0)(work)  # Ray's own count does not tell a node's end apart
+    return Stage(
+        lambda: Slot(lambda item: task.remote(item, *arguments)), lambda: workers or 2 * cluster_has("CPU"), tries
+    )

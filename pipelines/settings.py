@@ -172,6 +172,21 @@ class FeatureConfig(Config):
         return {k: v for k, v in values.items() if k not in EXECUTION | foreign}
 
 
+class IngestAndExtractConfig(IngestConfig):
+    """How clips become media shards, and these feature shards.
+
+    Attributes:
+        features: of each media shard as soon as it is whole; ``None``: none, unless ``--backbone`` or ``--weights``
+            names networks. Where ``features.workers`` is not given, it is as ``workers``.
+    """
+
+    features: FeatureConfig | None = None
+
+    def media(self) -> IngestConfig:
+        """The ingestion's part."""
+        return IngestConfig.model_validate(self.model_dump(exclude={"features"}))
+
+
 def encoders(extractor: str) -> tuple[str, str]:
     """Names of the encoders of sound and of pictures.
 

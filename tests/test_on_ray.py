@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines import on_ray
-from pipelines.on_ray import NODES, Flow, Slot, _Losses, _Lost, run_in_slots, run_tasks
+from pipelines.on_ray import (
+    NODES,
+    Flow,
+    Slot,
+    Stage,
+    _Losses,
+    _Lost,
+    places,
+    run_in_line,
+    run_in_slots,
+    run_tasks,
+)
 from pipelines.throttle import Turns, run_throttle
 from shards.errors import InputError
 
@@ -75,6 +89,95 @@ def test_without_ray_the_queue_is_told_too():
     assert Flow(12, 4, 4, 7, 1).line("decode") == "12 to decode, 4 in flight of 4, 7 done, 1 lost with nodes"
 
 
+class Threads:
+    """Two stages of threads in the place of Ray's workers, each item as slow as its stage says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.order: list[tuple[str, str]] = []  # stage and item, as they are begun
+        self.told: list[tuple[Flow, Flow]] = []
+        monkeypatch.setattr(on_ray, "_ready", self.ready)
+        monkeypatch.setattr(on_ray, "_result", lambda reference, slot: reference.result())
+        monkeypatch.setattr(on_ray, "LOOK", 0.01)
+
+    def ready(self, running: Iterable[Future[str]]) -> list[Future[str]]:
+        return list(wait(running, timeout=0.01, return_when=FIRST_COMPLETED).done)
+
+    def stage(self, pool: ThreadPoolExecutor, name: str, slots: int, seconds: float) -> Stage[Item]:
+        def work(item: Item) -> str:
+            time.sleep(seconds)
+            return f"{name} {item.name}"
+
+        def submit(item: Item) -> Future[str]:
+            self.order.append((name, item.name))
+            return pool.submit(work, item)
+
+        return Stage(lambda: Slot(submit), lambda: slots)
+
+    def stop(self, running: Iterable[Future[str]]) -> list[Future[str]]:
+        raise TimeoutError
+
+    def run(self, items: list[Item], first: float, second: float, slots: tuple[int, int], **more: Any) -> list[Any]:
+        """Results in their order; nine of ten items go on to the second stage."""
+
+        def following(name: str, result: str) -> Item | None:
+            assert result == f"first {name}"
+            return None if name.endswith("4") else Item(name)
+
+        def watch(first: Flow, second: Flow) -> None:
+            self.told.append((first, second))
+
+        with ThreadPoolExecutor(8) as pool:
+            stages = self.stage(pool, "first", slots[0], first), self.stage(pool, "second", slots[1], second)
+            return [result for _, result in run_in_line(items, *stages, following, out=OUT, watch=watch, **more)]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.01), (0.01, 0.0), (0.003, 0.003)])
+def test_what_lies_between_two_stages_is_bounded(monkeypatch, first, second):
+    threads = Threads(monkeypatch)
+    items = [Item(f"i{n}") for n in range(30)]
+    found = threads.run(items, first, second, (3, 2))
+    wanted = [f"first i{n}" for n in range(30)] + [f"second i{n}" for n in range(30) if n % 10 != 4]
+    assert sorted(found) == sorted(wanted), "each once"
+    between = [a.at_work + b.waiting + b.at_work for a, b in threads.told]
+    assert max(between) <= places(3, 2) == 7
+    assert max(a.at_work for a, _ in threads.told) == 3, "all slots of the first are used"
+    assert threads.told[-1][0].done == 30
+    assert threads.told[-1][1].done == 27
+    if second > first:  # the second lags: the queue is full, and free slots of the first wait
+        assert max(between) == 7
+        assert any(a.held and a.at_work < 3 for a, _ in threads.told)
+    if first > second:  # the first lags: nothing waits for the second
+        assert max(b.waiting for _, b in threads.told) <= 3
+        assert not any(a.held for a, _ in threads.told)
+
+
+@pytest.mark.unit
+def test_what_was_there_before_gives_way_to_what_is_new(monkeypatch):
+    threads = Threads(monkeypatch)
+    old, new = [Item(f"old{n}") for n in range(12)], [Item(f"i{n}") for n in range(4)]
+    found = threads.run(new, 0.0, 0.01, (2, 1), before=old)
+    assert len(found) == len(set(found)) == 4 + 4 + 12
+    assert max(a.at_work + b.waiting + b.at_work for a, b in threads.told[:1]) >= 12, "the old is not bounded"
+    begun = [name for stage, name in threads.order if stage == "second"]
+    assert begun[-11:] == [f"old{n}" for n in range(1, 12)]
+
+
+@pytest.mark.unit
+def test_a_stage_whose_workers_never_come_up_stops_the_other_at_the_bound(monkeypatch):
+    threads = Threads(monkeypatch)
+    never = Future[str]()
+    with ThreadPoolExecutor(4) as pool:
+        second: Stage[Item] = Stage(lambda: Slot(lambda item: never, starting=never), lambda: 1)
+        first = threads.stage(pool, "first", 3, 0.0)
+        line = run_in_line([Item(f"i{n}") for n in range(30)], first, second, lambda name, _: Item(name), out=OUT)
+        found = [next(line) for _ in range(places(3, 1))]
+        monkeypatch.setattr(on_ray, "_ready", threads.stop)
+        with pytest.raises(TimeoutError):
+            next(line)
+    assert len(threads.order) == len(found) == 5
+
+
 @pytest.mark.ray
 def test_slots_follow_the_room_that_there_is(ray_cluster, monkeypatch):
     import ray
@@ -82,9 +185,8 @@ def test_slots_follow_the_room_that_there_is(ray_cluster, monkeypatch):
     monkeypatch.setattr(on_ray, "LOOK", 0.1)
     rooms, told = iter([1, 1, 3, 2, *[2] * 1000]), list[Flow]()
     task = ray.remote(slow)
-    found = dict(
-        run_in_slots(ITEMS, lambda: Slot(task.remote), lambda: next(rooms), tries=0, out=OUT, watch=told.append)
-    )
+    stage = Stage(lambda: Slot(task.remote), lambda: next(rooms))
+    found = dict(run_in_slots(ITEMS, stage, out=OUT, watch=told.append))
     assert found == {item.name: item.name * 2 for item in ITEMS}
     assert all(flow.waiting + flow.at_work + flow.done == len(ITEMS) for flow in told)
     assert {flow.slots for flow in told} == {1, 2, 3}
