@@ -1,6 +1,7 @@
 """Ingests from and to an S3 server while nodes come and go, and compares with a local disk, byte by byte.
 
     python -m benchmarks.elastic --rounds 5
+    python -m benchmarks.elastic --rounds 2 --features      # which are extracted meanwhile
 
 A head without CPUs, for the driver, and one node of one CPU begin; at a quarter of the shards another node joins, at
 half the first one is killed (SIGKILL of its raylet and all that this started). The nodes share no folder of ours: each
@@ -26,13 +27,15 @@ from typing import Any
 
 import psutil
 
+from benchmarks.corpus import write_backbone
 from benchmarks.kills import GRACE, compare
 from benchmarks.processes import ROOT, Marked, stoppable
 from benchmarks.report import RESULTS, machine, positive, save_folder, table
 from benchmarks.s3 import BUCKET, proxied, s3_process, variables
 from benchmarks.stores import PER_SHARD, Bench, local
 
-IN_FLIGHT = re.compile(r"(\d+) in flight of (\d+), (\d+) done(?:, (\d+) lost with nodes)?")
+FEATURES = r"(?: \d+ wait for features, \d+ of \d+ extracting,)?"
+IN_FLIGHT = re.compile(rf"(\d+) in flight of (\d+),{FEATURES} (\d+) done(?:, (\d+) lost with nodes)?")
 SECONDS = 600.0  # that an ingestion may take
 PATIENT = {f"RAY_{name}_wait_time_s": "300" for name in ("raylet_start", "gcs_server_port")}  # on a busy machine
 
@@ -184,15 +187,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.elastic", description=__doc__)
     parser.add_argument("--clips", type=positive, default=80, help="of an ingestion, two in a shard (default 80)")
     parser.add_argument("--rounds", type=positive, default=5, help="ingestions (default 5)")
+    parser.add_argument("--features", action="store_true", help="extract features of a fresh backbone meanwhile")
     parser.add_argument("--work", type=Path, help="folder for clips and logs (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
     args = parser.parse_args(argv)
     work = (args.work or Path(tempfile.mkdtemp(prefix="elastic-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine("cpu"), "settings": {"clips": args.clips, "rounds": args.rounds}}
+    settings = {name: getattr(args, name) for name in ("clips", "rounds", "features")}
+    record = {"machine": machine("cpu"), "settings": settings}
+    more = ["--backbone", str(write_backbone(work / "run" / "finetune", "tiny").parent)] if args.features else []
     found: list[Round] = []
     with stoppable("run it again"), s3_process() as port, proxied(port) as proxy:
-        bench = Bench(work, proxy, 1)
+        bench = Bench(work, proxy, 1, more)
         calm, _ = local(bench, bench.corpus(args.clips), "kills", 0)
         for number in range(args.rounds):
             found.append(one_round(bench, number, args.clips, calm))
@@ -213,8 +219,18 @@ def write(out: Path, found: Sequence[Round], record: dict[str, Any]) -> None:
     line += [f"{sums[0]} clips lost, {sums[1]} twice, {same} of {len(found)} the same bytes as on a local disk"]
     rows = [dict(zip(columns, cell, strict=True)) for cell in cells]
     result = {**record, "rounds": [asdict(r) for r in found]}
-    title = "Ingestion on a store while nodes come and go"
-    save_folder(out, "elastic", title, table(columns, cells), result, partial(_draw, found), rows, line)
+    features = record["settings"]["features"]
+    title = f"Ingestion {'with features ' if features else ''}on a store while nodes come and go"
+    save_folder(
+        out,
+        "elastic-features" if features else "elastic",
+        title,
+        table(columns, cells),
+        result,
+        partial(_draw, found),
+        rows,
+        line,
+    )
 
 
 def _cells(r: Round) -> list[Any]:

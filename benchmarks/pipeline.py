@@ -194,7 +194,12 @@ def _integrated(found: Watched, name: str, module: Any) -> Iterator[None]:
 
     def shown(progress: Progress) -> Callable[[Flow], None]:
         tell = original(progress)
-        return lambda flow: (note(None, flow), tell(flow))[1]
+
+        def show(flow: Flow) -> None:
+            note(None, flow)
+            tell(flow)
+
+        return show
 
     with patch.object(module, name, line if name == "line" else shown):
         yield
@@ -240,7 +245,9 @@ def decoded(batch: dict[str, Any], clips: Sequence[Clip], config: IngestConfig, 
         made = decoder.decode(request_for(clip, config, "quarantine"))
         records.append((clip.key, sample_meta(clip, made), sample_arrays(made, False)))
     shard = int(batch["shard"][0])
-    members = [(key, {"json": meta, **{f"{n}.npy": a for n, a in arrays.items()}}) for key, meta, arrays in records]
+    members: list[Record] = [
+        (key, {"json": meta, **{f"{n}.npy": a for n, a in arrays.items()}}) for key, meta, arrays in records
+    ]
     write_shard(out / "media" / f"train-{shard:06d}.tar", members, root=out)
     return {
         "shard": np.full(len(records), shard),
@@ -324,8 +331,9 @@ def main(argv: list[str] | None = None) -> int:
             taken = alternate({n: partial(measured, way, bench, kept[n]) for n, way in ways.items()}, args.repeats)
             slow: dict[str, Watched] = {}
             for stage in SLOW:
+                rest: list[Watched] = []
                 with slowed(stage):
-                    measured(in_one_pipeline, bench, rest := [])
+                    measured(in_one_pipeline, bench, rest)
                 slow[stage] = rest[0]
     finally:
         shutil.rmtree(work)

@@ -3,14 +3,16 @@
     python -m benchmarks.stores --clips 2000 --kills 50
 
 The server is moto's, in a process of its own (`benchmarks.s3` says why), behind a proxy that waits before each request
-or refuses some. Clips are drawn scenes under many names. What is killed (SIGKILL): the driver alone, its decoder, a Ray
-worker, the local cluster, or all of it.
+or refuses some. Clips are drawn scenes of a second (H.264 and AAC) under many names. What is killed (SIGKILL): the
+driver alone, its decoder, a Ray worker, the local cluster, or all of it. Seconds are of the whole command; the rate "at
+work", which its progress line tells, is without its start and that of Ray.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import shutil
 import tempfile
 import time
@@ -29,22 +31,30 @@ from benchmarks.report import RESULTS, machine, positive, save_folder, table
 from benchmarks.s3 import BUCKET, Faults, Proxy, client, objects, proxied, s3_process, variables
 from pipelines.corpora.synthetic import scenes
 from pipelines.manifest import read_manifest, write_manifest
+from shards import extraction_log
 from shards.progress import Progress
 
 DRAWN, FEW = 24, 20  # scenes; clips of an ingestion that is killed
 LATENCIES = (0.0, 0.02, 0.1)  # seconds
 FAILING = 0.1  # of the requests
 PER_SHARD = {"rates": 64, "kills": 2}
+AT_WORK = re.compile(r"ingest  \d+/\d+ clips  ([\d.]+) clips/s  done in")
 MODES = ("alone", "alone", "alone", "alone", "ray")  # in turn
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One ingestion: where, how fast, how many requests, and whether its bytes are those of the local disk."""
+    """One ingestion: where, how fast, how many requests, and whether its bytes are those of the local disk.
+
+    Attributes:
+        clips_per_second: of the whole command.
+        at_work: clips per second since the command began with its clips.
+    """
 
     place: str
     seconds: float
     clips_per_second: float
+    at_work: float
     requests: int
     struck: int
     identical: bool
@@ -67,11 +77,12 @@ class Round:
 
 @dataclass
 class Bench:
-    """The server, the proxy before it, and the folder of the measurement."""
+    """The server, the proxy before it, and the folder of the measurement; what else the ingestions are told."""
 
     work: Path
     proxy: Proxy
     workers: int
+    more: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.s3 = client(f"http://127.0.0.1:{self.proxy.behind}")
@@ -97,7 +108,7 @@ class Bench:
         """The ingestion's command."""
         fields = ["frames=2", "image_size=32", f"samples_per_shard={PER_SHARD[kind]}"]
         fields += [f"workers={workers}"] if workers is not None else []
-        command = ["-m", "pipelines.ingest", "--manifest", manifest, "--out", out, *fields]
+        command = ["-m", "pipelines.ingest", "--manifest", manifest, "--out", out, *fields, *self.more]
         return Marked.start(*command, log=log, **variables(self.proxy.url), **environment)
 
     def fetched(self, name: str, manifest: Path) -> Path:
@@ -113,14 +124,14 @@ class Bench:
 
 
 def local(bench: Bench, manifest: Path, kind: str, workers: int) -> tuple[Path, float]:
-    """The dataset that a local disk has, without its lock, and the seconds that it took."""
+    """The dataset that a local disk has, without locks and what no store keeps, and the seconds that it took."""
     out, begin = bench.work / f"local-{kind}-{workers}", time.monotonic()
     shutil.rmtree(out, ignore_errors=True)
     run = bench.start(str(manifest), str(out), kind, workers, out.with_suffix(".log"))
     if run.process.wait():
         raise RuntimeError(f"the local ingestion failed: {out.with_suffix('.log').read_text()[-2000:]}")
-    for lock in out.glob(".*.lock"):
-        lock.unlink()
+    for file in [*out.rglob(".*.lock"), *out.rglob(extraction_log.FILE)]:
+        file.unlink()
     return out, time.monotonic() - begin
 
 
@@ -128,7 +139,8 @@ def rates(bench: Bench, clips: int) -> list[Rate]:
     """Ingestions of the same clips on the disk, at each latency, and where requests fail."""
     manifest = bench.corpus(clips)
     calm, seconds = local(bench, manifest, "rates", bench.workers)
-    found = [Rate("local disk", seconds, clips / seconds, 0, 0, True)]
+    found = [Rate("local disk", seconds, clips / seconds, at_work(calm.with_suffix(".log")), 0, 0, True)]
+    print(found[0], flush=True)
     settings = [(f"store, {1000 * s:g} ms", Faults(latency=s)) for s in LATENCIES]
     settings.append((f"store, {FAILING:.0%} fail", Faults(failing=FAILING)))
     for number, (place, faults) in enumerate(settings):
@@ -141,9 +153,14 @@ def rates(bench: Bench, clips: int) -> list[Rate]:
         seconds, asked = time.monotonic() - begin, faults.requests.total()
         bench.proxy.faults = Faults()
         same = compare(calm, bench.fetched(f"set-{number}", manifest))[2]
-        found.append(Rate(place, seconds, clips / seconds, asked, faults.struck.total(), same))
+        found.append(Rate(place, seconds, clips / seconds, at_work(log), asked, faults.struck.total(), same))
         print(found[-1], flush=True)
     return found
+
+
+def at_work(log: Path) -> float:
+    """Clips per second, by the last progress line of an ingestion."""
+    return float(AT_WORK.findall(log.read_text())[-1])
 
 
 def rounds(bench: Bench, kills: int, seed: int) -> list[Round]:
@@ -154,12 +171,13 @@ def rounds(bench: Bench, kills: int, seed: int) -> list[Round]:
         mode = MODES[len(found) % len(MODES)]
         if mode not in calm:
             calm[mode] = local(bench, manifest, "kills", 0 if mode == "alone" else bench.workers)
-        found.append(_round(bench, len(found), mode, manifest, *calm[mode], seed))
+        found.append(one_round(bench, len(found), mode, manifest, *calm[mode], seed))
         print(f"{sum(len(r.kills) for r in found)} of {kills} kills, {sum(map(is_bad, found))} bad", flush=True)
     return found
 
 
-def _round(bench: Bench, number: int, mode: str, manifest: Path, calm: Path, seconds: float, seed: int) -> Round:
+def one_round(bench: Bench, number: int, mode: str, manifest: Path, calm: Path, seconds: float, seed: int) -> Round:
+    """An ingestion that is killed until it comes to its end."""
     name = f"killed-{number}"
     address, out = f"s3://{BUCKET}/{manifest.parent.name}/all.csv", f"s3://{BUCKET}/{name}"
     workers = 0 if mode == "alone" else bench.workers
@@ -205,10 +223,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(out: Path, measured: Sequence[Rate], killed: Sequence[Round], record: dict[str, Any]) -> None:
     """Tables of rates and of kills, and a figure of the rates."""
-    columns = ["place", "seconds", "clips/s", "of the disk's", "requests", "failed", "same bytes"]
-    base = measured[0].clips_per_second
+    columns = ["place", "seconds", "clips/s", "at work", "of the disk's", "requests", "failed", "same bytes"]
+    disk = measured[0].at_work
     cells = [
-        [r.place, f"{r.seconds:.1f}", f"{r.clips_per_second:.2f}", f"{r.clips_per_second / base:.0%}"] for r in measured
+        [r.place, f"{r.seconds:.1f}", f"{r.clips_per_second:.2f}", f"{r.at_work:.2f}", f"{r.at_work / disk:.0%}"]
+        for r in measured
     ]
     for cell, r in zip(cells, measured, strict=True):
         cell += [str(r.requests), str(r.struck), "yes" if r.identical else "no"]
@@ -220,7 +239,7 @@ def write(out: Path, measured: Sequence[Rate], killed: Sequence[Round], record: 
     counts = ", ".join(f"{t} {sum(k.target == t for r in killed for k in r.kills)}" for t in targets)
     text = table(columns, cells) + "\n\n" + table(names, [row]) + f"\n\nKilled: {counts or 'nothing'}."
     line = [f"{kills} kills, {sums[0]} lost, {sums[1]} twice, {sums[2]} of {len(killed)} the same bytes"]
-    line += [", ".join(f"{r.place}: {r.clips_per_second:.1f} clips/s" for r in measured)]
+    line += [", ".join(f"{r.place}: {r.at_work:.1f} clips/s" for r in measured)]
     rows = [dict(zip(columns, cell, strict=True)) for cell in cells]
     found = {**record, "rates": [asdict(r) for r in measured], "rounds": [asdict(r) for r in killed]}
     save_folder(
@@ -230,7 +249,7 @@ def write(out: Path, measured: Sequence[Rate], killed: Sequence[Round], record: 
 
 def _draw(measured: Sequence[Rate], figure: Any) -> None:
     axes = figure.subplots()
-    axes.barh([r.place for r in measured][::-1], [r.clips_per_second for r in measured][::-1])
+    axes.barh([r.place for r in measured][::-1], [r.at_work for r in measured][::-1])
     axes.set(xlabel="clips per second")
 
 

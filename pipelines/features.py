@@ -6,6 +6,7 @@ have grown: the features of the shards that they gained are added.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from configs import load_config
-from configs.cluster import lasting, ray_session
+from configs.cluster import lasting, ray_session, require_resources
 from pipelines.command_line import features_parser
 from pipelines.extraction import Extraction, prepare
 from pipelines.feature_shard import (
@@ -189,11 +190,15 @@ def actors_device(config: FeatureConfig) -> str:
     """Where actors compute on the cluster that this process is connected to.
 
     Raises:
-        InputError: there is no GPU, and ``gpu=true``.
+        InputError: ``gpu=true``, but there is no GPU and the cluster does not grow to one.
     """
     import ray
 
-    return _device(config.gpu, ray.cluster_resources().get("GPU", 0) >= 1)
+    there = ray.cluster_resources().get("GPU", 0) >= 1
+    if config.gpu and not there and (waiting := require_resources(0, 1, 1)) is not None:
+        print(f"note: {waiting}", file=sys.stderr)
+        return "cuda"
+    return _device(config.gpu, there)
 
 
 def actors(job: Extraction[Any], most: int, device: str, cpus: float = 1.0) -> Stage[FeatureShard]:

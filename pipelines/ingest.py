@@ -163,7 +163,11 @@ def _work(
     failures = sum(done[shard.name] - len(shard.without) for shard in plan if shard.name in done)
     total, left = (sum(shard.clips for shard in shards) for shards in (plan, todo.values()))
     limits = (config.fetch.at_once, config.fetch.per_second, config.workers)
-    with Progress("ingest", total, done=total - left, stage=stage) as progress, run_throttle(*limits) as turns:
+    with (
+        ray_session(config.workers) if config.workers != 0 else nullcontext(),  # its start is no part of the rate
+        Progress("ingest", total, done=total - left, stage=stage) as progress,
+        run_throttle(*limits) as turns,
+    ):
 
         def show(shards: str) -> None:
             progress.advance(0, failed=str(failures), shards=shards)
