@@ -5,8 +5,9 @@
 Clips are drawn scenes (H.264 and AAC), decoded into media shards, which go through the first blocks of a fresh
 backbone. Ray Data does the same work with the same functions (`map_batches` by tasks, then by a pool of actors, in its
 streaming executor) and hands samples on through its object store; what it writes are the same shards, without plan,
-ledger, tables or dataset.json: it can't be resumed. All ways share one local Ray and ask for the same CPUs. Then one of
-the stages is made slow, to see what is held between them.
+ledger, tables or dataset.json: it can't be resumed. Each run has a local Ray of its own, whose start does not count,
+and asks for the same CPUs. Then each stage in turn takes seconds longer without computing, as one does that waits for a
+GPU or a source: what the pipeline saves, and what is held between.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ import numpy as np
 import psutil
 
 from benchmarks import corpus
-from benchmarks.report import RESULTS, Spread, alternate, machine, positive, ratios, save_folder, table
+from benchmarks.report import RESULTS, Spread, machine, positive, ratios, save_folder, table
 from configs.cluster import ray_session
 from models.settings import MODALITIES
 from pipelines import features, in_line
@@ -49,7 +50,7 @@ from shards.writer import Record, write_shard
 
 DRAWN = 24  # scenes, under many names
 WAYS = ("one after the other", "pipeline", "Ray Data")
-SLOW = {"decoding": 4.0, "extraction": 4.0}  # seconds that a shard then takes more
+SLOW = 2.0  # seconds that a shard takes more in a stage that is made slow
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Watched:
 
     Attributes:
         seconds: of the wall clock.
+        processor: seconds of all processes together, those that Ray's own take too.
         memory: MiB that the processes held, at most, without what they share.
         store: MiB in Ray's object store, at most.
         extracting: seconds that actors were at work, of all together.
@@ -66,6 +68,7 @@ class Watched:
     """
 
     seconds: float = 0.0
+    processor: float = 0.0
     memory: float = 0.0
     store: float = 0.0
     extracting: float = 0.0
@@ -75,13 +78,19 @@ class Watched:
 
 @contextmanager
 def watching() -> Iterator[Watched]:
-    """Looks at memory and store all the while."""
-    found, ended, begin = Watched(), threading.Event(), time.perf_counter()
+    """Looks at processes and store all the while."""
+    found, ended = Watched(), threading.Event()
+    used = {pid: seconds for pid, (seconds, _) in _processes().items()}
+    before, begin = sum(used.values()), time.perf_counter()
 
     def look() -> None:
-        while not ended.wait(0.25):
-            found.memory = max(found.memory, _private_mib())
+        while True:
+            there = _processes()
+            used.update({pid: seconds for pid, (seconds, _) in there.items()})
+            found.memory = max(found.memory, sum(size for _, size in there.values()))
             found.store = max(found.store, _store_mib())
+            if ended.wait(0.25):
+                return
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -91,19 +100,18 @@ def watching() -> Iterator[Watched]:
         found.seconds = time.perf_counter() - begin
         ended.set()
         thread.join()
+        found.processor = sum(used.values()) - before
 
 
-def _private_mib() -> float:
-    """Memory of this process and all that it started, without shared pages."""
-    total, page = 0, os.sysconf("SC_PAGE_SIZE")
-    me = psutil.Process()
+def _processes() -> dict[int, tuple[float, float]]:
+    """Of this process and all that it started: seconds of processor, MiB of memory without shared pages."""
+    found, page, me = {}, os.sysconf("SC_PAGE_SIZE"), psutil.Process()
     for process in [me, *me.children(recursive=True)]:
-        try:
+        with suppress(OSError, psutil.Error):
             _, resident, shared = Path(f"/proc/{process.pid}/statm").read_text().split()[:3]
-        except OSError:
-            continue
-        total += (int(resident) - int(shared)) * page
-    return total / 2**20
+            times = process.cpu_times()
+            found[process.pid] = (times.user + times.system, (int(resident) - int(shared)) * page / 2**20)
+    return found
 
 
 def _store_mib() -> float:
@@ -280,7 +288,7 @@ def by_ray_data(bench: Bench, found: Watched) -> None:
 
 def measured(way: Callable[[Bench, Watched], None], bench: Bench, kept: list[Watched]) -> float:
     """Clips per second; the rest is appended to `kept`."""
-    with watching() as found:
+    with ray_session(bench.config.workers), watching() as found:
         way(bench, found)
     kept.append(found)
     rate = len(bench.clips) / found.seconds
@@ -291,12 +299,11 @@ def measured(way: Callable[[Bench, Watched], None], bench: Bench, kept: list[Wat
 @contextmanager
 def slowed(stage: str) -> Iterator[None]:
     """Shards take longer in one of the stages."""
-    seconds = SLOW[stage]
     if stage == "decoding":
         original = ingestion.ingest_kept
 
         def slowly(*arguments: Any) -> Any:
-            time.sleep(seconds)
+            time.sleep(SLOW)
             return original(*arguments)
 
         with patch.object(ingestion, "ingest_kept", slowly):
@@ -305,11 +312,23 @@ def slowed(stage: str) -> Iterator[None]:
 
     class Slow(features.Worker):
         def extract(self, shared: list[Any], shard: Any) -> Any:
-            time.sleep(seconds)
+            time.sleep(SLOW)
             return super().extract(shared, shard)
 
     with patch.object(features, "Worker", Slow):
         yield
+
+
+def slow_stages(bench: Bench) -> dict[str, dict[str, Watched]]:
+    """Of each stage made slow: one after the other, and in a pipeline."""
+    found: dict[str, dict[str, Watched]] = {}
+    for stage in ("decoding", "extraction"):
+        kept: list[Watched] = []
+        with slowed(stage):
+            measured(one_after_the_other, bench, kept)
+            measured(in_one_pipeline, bench, kept)
+        found[stage] = dict(zip(WAYS, kept, strict=False))
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -327,49 +346,59 @@ def main(argv: list[str] | None = None) -> int:
         bench = build(work, args)
         kept: dict[str, list[Watched]] = {name: [] for name in WAYS}
         ways = dict(zip(WAYS, (one_after_the_other, in_one_pipeline, by_ray_data), strict=True))
-        with ray_session(args.workers):
-            taken = alternate({n: partial(measured, way, bench, kept[n]) for n, way in ways.items()}, args.repeats)
-            slow: dict[str, Watched] = {}
-            for stage in SLOW:
-                rest: list[Watched] = []
-                with slowed(stage):
-                    measured(in_one_pipeline, bench, rest)
-                slow[stage] = rest[0]
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _, (name, way) in itertools.product(range(args.repeats), ways.items()):  # A B C A B C: each Ray is cold
+            taken[name].append(measured(way, bench, kept[name]))
+        slow = slow_stages(bench)
     finally:
         shutil.rmtree(work)
     bound = places(args.workers, args.workers)
     settings = {name: getattr(args, name) for name in ("clips", "per_shard", "depth", "workers", "repeats")}
-    watched = {name: watched[1:] for name, watched in kept.items()}  # the first is not measured
-    write(args.out, taken, watched, slow, bound, {"machine": found, "settings": settings})
-    return int(any(each.between > bound for each in [*slow.values(), *watched["pipeline"]]))
+    write(args.out, taken, kept, slow, bound, {"machine": found, "settings": settings})
+    return int(any(each.between > bound for each in [*kept["pipeline"], *(ways["pipeline"] for ways in slow.values())]))
 
 
 def write(
     out: Path,
     rates: dict[str, list[float]],
     watched: dict[str, list[Watched]],
-    slow: dict[str, Watched],
+    slow: dict[str, dict[str, Watched]],
     bound: int,
     record: dict[str, Any],
 ) -> None:
     """A row for each way, one for each slow stage, and a figure."""
     workers = record["settings"]["workers"]
-    columns = ["way", "clips/s", "of one after the other", "actors at work", "memory, MiB", "object store, MiB"]
+    columns = ["way", "clips/s", "of one after the other", "processor, ms a clip", "actors at work"]
+    columns += ["memory, MiB", "object store, MiB"]
     rows = []
     for name, found in rates.items():
         busy = Spread.of([w.extracting / workers / w.seconds * 100 for w in watched[name]])
+        each = Spread.of([w.processor / record["settings"]["clips"] * 1000 for w in watched[name]]).text()
         most = [Spread.of([getattr(w, what) for w in watched[name]]) for what in ("memory", "store")]
         share = ratios(found, rates[WAYS[0]]).text()
-        rows.append([name, Spread.of(found).text(), share, f"{busy.text(2)} %", *(each.text() for each in most)])
-    names = ["slow stage", "seconds", "between the stages at most", "places", "decoding held"]
-    held = [[f"{n} (+ {SLOW[n]:g} s)", f"{w.seconds:.0f}", w.between, bound, f"{w.held:.0%}"] for n, w in slow.items()]
-    text = table(columns, rows) + "\n\nOne stage made slow, in the pipeline:\n\n" + table(names, held)
+        rows.append([name, Spread.of(found).text(), share, each, f"{busy.text(2)} %", *(m.text() for m in most)])
+    names = ["slow stage", "one after the other, s", "pipeline, s", "of that", "between at most", "places", "held"]
+    cells = [[stage, *_slow_cells(*(ways[name] for name in WAYS[:2]), bound)] for stage, ways in slow.items()]
+    text = f"{table(columns, rows)}\n\nA stage that takes {SLOW:g} s a shard longer, without computing:\n\n"
+    text += table(names, cells)
     line = [f"{name}: {Spread.of(found).text()} clips/s" for name, found in rates.items()]
     result = {**record, "rates": rates, "watched": {n: list(map(asdict, w)) for n, w in watched.items()}}
-    result["slow"] = {name: asdict(each) for name, each in slow.items()}
+    result["slow"] = {stage: {n: asdict(w) for n, w in ways.items()} for stage, ways in slow.items()}
     title = "From clips to features: one after the other, in a pipeline, by Ray Data"
     flat = [dict(zip(columns, row, strict=True)) for row in rows]
     save_folder(out, "pipeline", title, text, result, partial(_draw, rates), flat, ["; ".join(line)])
+
+
+def _slow_cells(sequence: Watched, pipeline: Watched, bound: int) -> list[Any]:
+    share = pipeline.seconds / sequence.seconds
+    return [
+        f"{sequence.seconds:.0f}",
+        f"{pipeline.seconds:.0f}",
+        f"{share:.0%}",
+        pipeline.between,
+        bound,
+        f"{pipeline.held:.0%}",
+    ]
 
 
 def _draw(rates: dict[str, list[float]], figure: Any) -> None:
