@@ -378,7 +378,7 @@ def write(
         share = ratios(found, rates[WAYS[0]]).text()
         rows.append([name, Spread.of(found).text(), share, each, f"{busy.text(2)} %", *(m.text() for m in most)])
     names = ["slow stage", "one after the other, s", "pipeline, s", "of that", "between at most", "places", "held"]
-    cells = [[stage, *_slow_cells(*(ways[name] for name in WAYS[:2]), bound)] for stage, ways in slow.items()]
+    cells = [[stage, *_slow_cells(ways[WAYS[0]], ways[WAYS[1]], bound)] for stage, ways in slow.items()]
     text = f"{table(columns, rows)}\n\nA stage that takes {SLOW:g} s a shard longer, without computing:\n\n"
     text += table(names, cells)
     line = [f"{name}: {Spread.of(found).text()} clips/s" for name, found in rates.items()]
