@@ -60,8 +60,13 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """First 12 hex digits of the sha256 of the config's canonical json (every field, defaults too)."""
-    text = json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The digest of the config: of every field, defaults too."""
+    return digest(config_to_dict(config))
+
+
+def digest(value: Any) -> str:
+    """First 12 hex digits of the sha256 of plain values, as canonical json."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs import Config, config_to_dict
+from configs import Config, config_to_dict, digest
 from shards.checkpoint import file_sha256
 from trainers.config import LANES, SHUFFLE_BUFFER
 
@@ -45,12 +44,6 @@ def run_identity(config: Config, revision: int, data: str, start: str | None) ->
         data, start: see `trainers.recipe.Fingerprints`; they stand for the paths of the config.
     """
     return digest([type(config).__qualname__, content_settings(config), revision, data, start])
-
-
-def digest(value: Any) -> str:
-    """First 12 hex digits of the sha256 of plain values."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def content_settings(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pydantic
 from pydantic_core import InitErrorDetails
 
-from configs import Config, config_hash
+from configs import Config, config_hash, digest
 from pipelines.corpora.corpus import Corpus as CorpusRecord
 from pipelines.corpora.corpus import CorpusConfig, StartProgress, Summary
 from pipelines.corpora.options import field_names
@@ -19,7 +19,6 @@ from pipelines.settings import IngestConfig
 from shards.errors import InputError, nearest
 from shards.progress import Progress
 from trainers.config import TrainConfig
-from trainers.identity import digest
 from trainers.recipe import Recipe
 from trainers.recipes import RECIPES
 from tuning.steps import Stages, config_at
