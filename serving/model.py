@@ -26,7 +26,7 @@ from serving.sources import clip_of, unlabelled
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DatasetInfo, StreamInfo
-from shards.urls import absolute
+from shards.store import absolute
 from trainers.calibration import Calibration, read_calibration
 from trainers.data import dataset_info
 from trainers.evaluate import common_task

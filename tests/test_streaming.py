@@ -27,11 +27,11 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.scan import shard_part, write_tables
 from shards.schema import DatasetInfo, SplitInfo
+from shards.store import absolute, url_of
 from shards.stream_cache import ShardCache, cache_limit
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
 from shards.table import index_path, write_table
-from shards.urls import absolute, url_of
 from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.stages import dataset_normalisation

@@ -18,7 +18,7 @@ from models.conditions import coarser_observation
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
-from shards.urls import absolute
+from shards.store import absolute
 from trainers.answers import Answers
 from trainers.calibration import CALIBRATION_FILE, Calibration, Temperature, read_calibration, weights_of
 from trainers.command_line import calibrate_parser

@@ -9,7 +9,7 @@ import pydantic
 
 from configs import Config, config_to_dict
 from configs.noise import Noise
-from shards.urls import url_of
+from shards.store import url_of
 
 LANES, SHUFFLE_BUFFER = 8, 512
 

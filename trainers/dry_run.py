@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.help import resolved
 from shards.progress import format_seconds
-from shards.urls import url_of
+from shards.store import url_of
 from trainers.config import TrainConfig
 from trainers.data import dataset_info
 from trainers.job import Job, prepare, read_record

@@ -18,7 +18,7 @@ from shards.command import command
 from shards.errors import InputError
 from shards.keys import safe_name
 from shards.progress import Progress
-from shards.urls import absolute
+from shards.store import absolute
 from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
 from trainers.identity import digest, git_commit

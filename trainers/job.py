@@ -12,7 +12,7 @@ from configs import config_to_dict
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
 from shards.redaction import redacted_values
-from shards.urls import absolute
+from shards.store import absolute
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.journal import logs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
 from shards.errors import InputError
-from shards.urls import url_of
+from shards.store import url_of
 from trainers.config import TrainConfig
 from trainers.journal import parts_seconds, training_cost
 

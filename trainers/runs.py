@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import InputError
-from shards.urls import url_of
+from shards.store import url_of
 from trainers.config import TrainConfig
 from trainers.identity import is_paths
 from trainers.recipe import FinishedRun
