@@ -17,7 +17,7 @@ from typing import Any
 from configs.auth import Answer, ask, sent_token
 from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
-from shards.store import PlaceT, StorePath
+from shards.store import Place, PlaceT, StorePath, place
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
 START = "start the cluster, or unset RAY_ADDRESS"
@@ -210,9 +210,13 @@ def lasting(path: PlaceT, field: str) -> PlaceT:
     return path
 
 
-def runs_folder() -> Path:
-    """The folder of runs where no command names one: AVMEND_RUNS, else ``runs``."""
-    return Path(os.environ.get("AVMEND_RUNS", "runs"))
+def runs_folder() -> Place:
+    """The folder of runs, or its address, where no command names one: AVMEND_RUNS, else ``runs``.
+
+    Raises:
+        InputError: an address that holds credentials.
+    """
+    return place(os.environ.get("AVMEND_RUNS", "runs"))
 
 
 def in_job() -> bool:
