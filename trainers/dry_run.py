@@ -12,7 +12,7 @@ from trainers.config import TrainConfig
 from trainers.data import dataset_info
 from trainers.job import Job, prepare, read_record
 from trainers.journal import logs, read_metrics
-from trainers.runs import CONFIG_FILE
+from trainers.runs import CONFIG_FILE, is_run
 
 
 def describe(config: TrainConfig, runs: Place) -> str:
@@ -33,7 +33,8 @@ def _inputs(job: Job) -> Iterator[str]:
     for name, value in job.config:
         paths = value if isinstance(value, tuple) else (value,)
         for path in (path for path in paths if isinstance(path, Path) and name != "data"):
-            yield f"{name}: {url_of(path) or path} ({'found' if path.exists() else 'not there'})"
+            there = is_run(path) if (url := url_of(path)) else path.exists()
+            yield f"{name}: {url or path} ({'found' if there else 'not there'})"
 
 
 def _work(job: Job) -> Iterator[str]:

@@ -10,6 +10,7 @@ from configs.cluster import runs_folder
 from configs.command_line import CommandParser, Configs, complete_with
 from configs.presets import sweep_names
 from models.registry import imported
+from shards.command import location
 from tuning.studies import STUDIES, study_of
 
 STUDY = """From clips to the results table, with one command; every step keeps what an earlier call finished.
@@ -73,9 +74,9 @@ def report_parser() -> CommandParser:
     parser = CommandParser("avmend report", REPORT)
     parser.add_argument("names", nargs="*", metavar="RUN", help="studies, sweeps, evaluations, runs: name, folder, id")
     runs, out = runs_folder(), Path("report.html")
-    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help=f"folder of the runs (default: {runs})")
+    parser.add_argument("--runs", type=location, default=runs, metavar="DIR", help=f"or URL (default: {runs})")
     parser.add_argument("--experiment", action="append", default=[], help="runs of this MLflow experiment; repeatable")
-    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"default: {out}")
+    parser.add_argument("--out", type=location, default=out, metavar="FILE", help=f"default: {out}")
     clips = f"clips with every method's answer (default: {CLIPS}; 0: none)"
     parser.add_argument("--clips", type=int, default=CLIPS, help=clips)
     return parser
