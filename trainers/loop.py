@@ -118,17 +118,13 @@ class Stage:
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
 
 
-def nobody_waits() -> None:
-    """Nothing follows a save."""
-
-
 def train_stage(
     stage: Stage,
     config: TrainConfig,
     rank: Rank,
     folder: Path,
     report: Report,
-    saved: Callable[[], None] = nobody_waits,
+    saved: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 

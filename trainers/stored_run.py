@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from shards.lock import FOREVER, folder_lock
 from shards.store import Place, StorePath
 from shards.stored_folder import VERSIONS, is_stored, local_root, reading
 from shards.working_copy import Publisher, WorkingCopy
 from trainers.journal import FILE
-from trainers.loop import Rank, nobody_waits
+
+if TYPE_CHECKING:
+    from trainers.loop import Rank
 
 TRAINING = "training"
 DRIVERS = ".drivers"
@@ -102,27 +105,27 @@ def training_folder(where: Place, rank: Rank, wait: float) -> Iterator[tuple[Pat
     """
     copy = WorkingCopy(where, TRAINING) if isinstance(where, StorePath) else None
     folder = where if isinstance(where, Path) else local_root(where.parent) / where.name
-    saved = nobody_waits
     with ExitStack() as stack:
+        publisher: Publisher | None = None
         if rank.index == 0:
             stack.enter_context(folder_lock(folder, TRAINING, wait=wait))
-            saved = stack.enter_context(_published(copy)) if copy is not None else saved
+            publisher = None if copy is None else stack.enter_context(_published(copy))
         rank.total(0)  # the other ranks read nothing before rank 0 has the folder to itself
         if copy is not None and rank.world_size > 1:
             if rank.index:
                 with folder_lock(folder, "bringing", wait=FOREVER):
                     copy.bring(exactly=True)
             rank.total(0)  # and rank 0 changes nothing before they have what it has
-        yield folder, saved
+        yield folder, publisher.save if publisher is not None else lambda: None
 
 
 @contextmanager
-def _published(copy: WorkingCopy) -> Iterator[Callable[[], None]]:
+def _published(copy: WorkingCopy) -> Iterator[Publisher]:
     with copy.held() as held:
         copy.bring()
         copy.publish(held)  # what an earlier process could not
         with Publisher(copy, held).at_work() as publisher:
-            yield publisher.save
+            yield publisher
 
 
 def tracking_folder(runs: Place) -> Path:

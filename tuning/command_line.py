@@ -65,7 +65,7 @@ def _add_folders(parser: CommandParser) -> None:
     runs = runs_folder()
     data = Path("data")
     parser.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help=f"folder for runs (default: {runs})")
+    parser.add_argument("--runs", type=location, default=runs, metavar="DIR", help=f"folder for runs (default: {runs})")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
 
 
@@ -85,7 +85,7 @@ def report_parser() -> CommandParser:
 def doctor_parser() -> CommandParser:
     """``avmend doctor``."""
     parser = CommandParser("avmend doctor", DOCTOR)
-    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs and MLflow")
+    parser.add_argument("--runs", type=location, default=runs_folder(), metavar="DIR", help="or URL, of runs")
     shards = "shards to verify; repeatable"
     parser.add_argument("--data", type=Path, action="append", default=[], metavar="DIR", help=shards)
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="for Ray's launcher (default: ./cluster.yaml)")
