@@ -70,8 +70,8 @@ class WorkingCopy:
             yield held
 
     def bring(self, exactly: bool = False) -> None:
-        """Bring what changed on the store since; by who holds the lease. Where both changed a file, the store counts,
-        for all files.
+        """Bring what changed on the store since; by who holds the lease. Where both changed a file, or one is missing
+        here, the store counts, for all files.
 
         Args:
             exactly: it does in any case.
@@ -83,9 +83,8 @@ class WorkingCopy:
             self.folder.mkdir(parents=True, exist_ok=True)
             stored, base, here = self._stored(), self._base(), self._here()
             theirs = {path for path in stored.keys() | base.keys() if stored.get(path) != base.get(path)}
-            theirs |= base.keys() - here.keys()
             ours = {path for path in here if here[path] != base.get(path)}
-            if exactly or any(here[path] != stored.get(path) for path in theirs & ours):
+            if exactly or base.keys() - here.keys() or any(here[path] != stored.get(path) for path in theirs & ours):
                 theirs = stored.keys() | here.keys()
             theirs = {path for path in theirs if stored.get(path) != here.get(path)}
             if theirs:
