@@ -257,8 +257,8 @@ def test_states_are_published_in_turn_while_work_goes_on(s3, machines, capsys):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: b"?" + data[1:], None], ids=["cut", "other", "gone"]
 )
-def test_an_object_that_is_not_what_the_record_says_is_refused_by_name(s3, machines, damage):
-    address = s3.root / f"damaged-{'none' if damage is None else damage(b'ab').decode()}"
+def test_an_object_that_is_not_what_the_record_says_is_refused_by_name(s3, machines, damage, request):
+    address = s3.root / request.node.callspec.id
     published(address, OLD)
     (name,) = [name for name in s3.names(address.name) if "state." in name]
     if damage is None:
