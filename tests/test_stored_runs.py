@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from shards.errors import InputError
 from shards.store import StorePath
 from shards.store_errors import StoreRefused
 from shards.stored_folder import StoredFiles, local_root, reading
+from tests.conftest import ROOT
 from tests.fixtures.clips import NAMES, ingested_clips
 from tests.fixtures.sharing import TINY, untrained_run
 from tests.fixtures.stores import Bucket, bucket
@@ -244,3 +247,17 @@ def test_a_run_that_stands_on_one_of_the_store(s3, world, at):
     assert all(torch.equal(mine[name], other[name]) for name in other)
     at("first", runs)
     assert register_run(run, "prompts@best") == "models:/prompts@best"
+
+
+@pytest.mark.slow
+def test_two_nodes_that_share_the_store_alone(s3, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "driver"))
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [str(world.media), str(s3.root / "nodes"), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.fixtures.stored_training", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    local, run = done.stdout.split()[-2:]
+    assert_same(StorePath(run), Path(local))
+    copies = {name: list((tmp_path / name).rglob("last/finetune/state.pt")) for name in ("one", "two", "driver")}
+    assert {name: len(found) for name, found in copies.items()} == {"one": 1, "two": 1, "driver": 0}
