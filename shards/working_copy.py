@@ -21,6 +21,7 @@ from shards.errors import InputError
 from shards.lease import Lease, lease
 from shards.lock import WAIT
 from shards.store import AHEAD, Place, StorePath, content, in_order
+from shards.store_errors import StoreRefused, StoreUnreachable
 from shards.stored_folder import (
     RECORD,
     StoredFile,
@@ -156,7 +157,7 @@ class WorkingCopy:
         for path in filter(self.wanted, _paths(self.folder)):
             out[path] = aside / path
             out[path].parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copyfile if out[path].suffix == APPENDED else os.link)(self.folder / path, out[path])
+            _snap(self.folder / path, out[path])
         return out
 
     @contextmanager
@@ -196,7 +197,7 @@ class Publisher:
         """Publish the copy as it is now.
 
         Raises:
-            InputError: another process took this one for dead.
+            InputError: another process took this one for dead; the copy can't be written.
         """
         self._settle()
         self._under_way = self._pool.submit(self.copy.publish, self.held, self.copy.snapshot())
@@ -204,7 +205,7 @@ class Publisher:
     def _settle(self) -> None:
         under_way, self._under_way = self._under_way, None
         if under_way is not None and (error := under_way.exception()) is not None:
-            if not isinstance(error, InputError) or self.held.lost:
+            if not isinstance(error, StoreRefused | StoreUnreachable):
                 raise error
             print(f"note: not published yet: {error}", file=sys.stderr)
 
@@ -267,6 +268,14 @@ def replace_record(address: StorePath, before: StoredFiles, after: StoredFiles, 
     with suppress(InputError):  # who may not delete leaves them there, named by nothing
         for _ in in_order(lambda name: (address / name).unlink(missing_ok=True), sorted(gone), AHEAD):
             pass
+
+
+def _snap(file: Path, target: Path) -> None:
+    if file.suffix != APPENDED:
+        with suppress(OSError):  # a file system without links
+            os.link(file, target)
+            return
+    shutil.copyfile(file, target)
 
 
 def _paths(folder: Path) -> Iterator[str]:
