@@ -20,7 +20,6 @@ from shards.atomic import replacing, write_errors, write_text
 from shards.errors import InputError
 from shards.remote import cache_folder
 from shards.schema import Frozen
-from shards.shared import check_path
 from shards.store import Place, StorePath, content, place
 
 RECORD = "files.json"
@@ -36,6 +35,17 @@ def everything(path: str) -> bool:
     return True
 
 
+def check_inner(path: str) -> str:
+    """A path that leads from a folder to a file within it.
+
+    Raises:
+        ValueError: another one.
+    """
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in path.split("/")):
+        raise ValueError(f"'{path}' does not lie within the folder")
+    return path
+
+
 class StoredFile(Frozen):
     """Where a file is: the name of its object, its size and sha256 (hex)."""
 
@@ -46,7 +56,7 @@ class StoredFile(Frozen):
     @pydantic.field_validator("object")
     @classmethod
     def _plain(cls, name: str) -> str:
-        return check_path(name)
+        return check_inner(name)
 
     def is_at(self, path: Path) -> bool:
         """Whether a local file is this one."""
@@ -62,7 +72,7 @@ class StoredFiles(Frozen):
     @pydantic.field_validator("files")
     @classmethod
     def _plain(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
-        return {check_path(path): file for path, file in files.items()}
+        return {check_inner(path): file for path, file in files.items()}
 
     @classmethod
     def read(cls, address: Place) -> StoredFiles | None:

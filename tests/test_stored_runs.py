@@ -255,7 +255,7 @@ def test_two_nodes_that_share_the_store_alone(s3, world, tmp_path, monkeypatch):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = [str(world.media), str(s3.root / "nodes"), str(tmp_path)]
     command = [sys.executable, "-m", "tests.fixtures.stored_training", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     local, run = done.stdout.split()[-2:]
     assert_same(StorePath(run), Path(local))
