@@ -257,7 +257,7 @@ def test_two_nodes_that_share_the_store_alone(s3, world, tmp_path, monkeypatch):
     command = [sys.executable, "-m", "tests.fixtures.stored_training", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
-    local, run = done.stdout.split()[-2:]
-    assert_same(StorePath(run), Path(local))
     copies = {name: list((tmp_path / name).rglob("last/finetune/state.pt")) for name in ("one", "two", "driver")}
     assert {name: len(found) for name, found in copies.items()} == {"one": 1, "two": 1, "driver": 0}
+    local, run = done.stdout.split()[-2:]
+    assert_same(StorePath(run), Path(local))
