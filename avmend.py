@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serving.model import Model
+    from shards.store import Place
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ COMMANDS = {
 
 
 def load(
-    run: str | Path,
+    run: str | Place,
     device: str | None = None,
     *,
     data: str | Path | None = None,
@@ -155,7 +156,7 @@ def load(
     weights: str | Path | None = None,
     abstain_below: float | None = None,
 ) -> Model:
-    """A finished run, ready to be asked about clips; see `serving.model.load`.
+    """A finished run, in a folder or on a store, ready to be asked about clips; see `serving.model.load`.
 
     >>> model = avmend.load("runs/finetune-0123456789ab")
     >>> model.predict("clip.mp4").answer

@@ -86,9 +86,10 @@ def taken_in(args: argparse.Namespace, work: Path, loss: str) -> Path:
     labels = work / "classes.csv"
     labels.write_text("".join(f'"{label}"\n' for label in DatasetInfo.load(args.media).labels))
     words = [str(released_file(args, work)), "--labels", str(labels), "--loss", loss, "--heads", "2"]
-    return KINDS["cavmae"].run(
+    made = KINDS["cavmae"].run(
         import_parser().parse(["cavmae", *words, "--alone", "own", "--runs", str(work), "--data", str(args.media)])
     )
+    return Path(str(made))
 
 
 def opened(backbone: Path, work: Path) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.backbone import Backbone
-from shards.checkpoint import checkpoint_in, has_checkpoint, load_checkpoint
+from shards.checkpoint import checkpoint_in, has_checkpoint, load_checkpoint, to_ask
 from shards.errors import InputError
+from shards.stored_folder import reading
 
 STAGES = ("finetune", "dense")  # of the recipes whose checkpoint is a backbone
 
@@ -17,13 +18,15 @@ def has_backbone(folder: Path) -> bool:
 
 
 def load_backbone(folder: Path) -> Backbone:
-    """The backbone of a `finetune` or `dense` run, on the CPU: `folder` is the run's, or the checkpoint's own.
+    """The backbone of a `finetune` or `dense` run, on the CPU: `folder` is the run's, or the checkpoint's own, here or
+    on a store.
 
     Raises:
         InputError: nothing there, a damaged one, or a checkpoint of something else; names the folder.
     """
-    own = next((stage for stage in STAGES if has_checkpoint(Path(folder) / stage)), STAGES[0])
-    checkpoint = load_checkpoint(checkpoint_in(folder, own), kind="backbone")
+    here = reading(folder, to_ask)
+    own = next((stage for stage in STAGES if has_checkpoint(here / stage)), STAGES[0])
+    checkpoint = load_checkpoint(checkpoint_in(here, own), kind="backbone")
     try:
         return Backbone.from_checkpoint(checkpoint.weights, checkpoint.meta)
     except (ValueError, KeyError, TypeError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 from configs.auth import Answer, ask, sent_token
 from models.registry import VARIABLE as PLUGINS
 from shards.errors import InputError
-from shards.store import PlaceT, StorePath
+from shards.store import Place, PlaceT, StorePath, place, url_of
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the driver of a submitted job
 START = "start the cluster, or unset RAY_ADDRESS"
@@ -197,11 +197,12 @@ def lasting(path: PlaceT, field: str) -> PlaceT:
     Ray copies ``--working-dir`` to a temporary folder of each node, which no other sees and which is deleted.
 
     Raises:
-        InputError: this is a submitted job and the path lies in its working directory.
+        InputError: this is a submitted job and the path lies in its working directory; a path that is an address, where
+            none is taken.
     """
     if isinstance(path, StorePath):
         return path
-    path = Path(path).absolute()
+    path = folder_alone(path, field).absolute()
     here = Path.cwd()
     if in_job() and path.resolve().is_relative_to(here):
         message = f"{path.resolve().relative_to(here)} would be lost with the job's temporary working directory"
@@ -210,9 +211,25 @@ def lasting(path: PlaceT, field: str) -> PlaceT:
     return path
 
 
-def runs_folder() -> Path:
-    """The folder of runs where no command names one: AVMEND_RUNS, else ``runs``."""
-    return Path(os.environ.get("AVMEND_RUNS", "runs"))
+def folder_alone(path: Place, field: str) -> Path:
+    """The path of what a command writes to a folder alone.
+
+    Raises:
+        InputError: it is an address.
+    """
+    if (url := url_of(path)) is not None:
+        remedy = "name a folder; of several nodes one that all of them mount"
+        raise InputError("is an address, and this is written to a folder alone", file=url, field=field, remedy=remedy)
+    return Path(str(path))
+
+
+def runs_folder() -> Place:
+    """The folder of runs, or its address, where no command names one: AVMEND_RUNS, else ``runs``.
+
+    Raises:
+        InputError: an address that holds credentials.
+    """
+    return place(os.environ.get("AVMEND_RUNS", "runs"))
 
 
 def in_job() -> bool:

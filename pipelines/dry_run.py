@@ -22,7 +22,7 @@ from pipelines.results import Failures, finished, quarantined_ids
 from pipelines.settings import FeatureConfig, IngestConfig
 from pipelines.shard_job import QUARANTINE_FILE
 from shards.progress import format_seconds
-from shards.store import Place, at_hand, each, is_url, place
+from shards.store import Place, at_hand, each, place, url_of
 
 PAUSE = 600.0  # seconds between two shards beyond which a job was not at work
 
@@ -65,8 +65,8 @@ def _manifest(manifest: Place, labels: Sequence[str]) -> Iterator[str]:
     for clip in stream_manifest(manifest):
         splits[clip.split] += 1
         for path in filter(None, (clip.path, clip.audio_path, clip.image_path)):
-            (away if is_url(path) else here).append(hash(path))
-            if not is_url(path) and not Path(path).exists():
+            (away if url_of(path) else here).append(hash(path))
+            if not url_of(path) and not Path(path).exists():
                 gone.append(hash(path))
                 first = first or f"; the first: {path}"
     counts = ", ".join(f"{count} {split}" for split, count in splits.items())

@@ -30,7 +30,7 @@ from shards.atomic import write_text
 from shards.errors import InputError, nearest
 from shards.keys import safe_key
 from shards.redaction import holds_credentials
-from shards.store import Place, at_hand, is_url, place
+from shards.store import Place, at_hand, place, url_of
 
 COLUMNS = ("id", "path", "audio_path", "image_path", "label", "split", "group", "start", "duration")
 REQUIRED = ("id", "label", "split")
@@ -407,7 +407,7 @@ def _text(where: str, row: Row, name: str, *, required: bool = False) -> str:
 
 def _media(where: str, folder: Place, row: Row, name: str) -> str | None:
     text = _text(where, row, name)
-    if is_url(text) and holds_credentials(text):
+    if url_of(text) and holds_credentials(text):
         remedy = "take them out; credentials come from the environment (AWS_ACCESS_KEY_ID, ...) alone"
         raise InputError("the address holds a password, a key or a signature", file=where, field=name, remedy=remedy)
     return joined(folder, text) if text else None
@@ -418,13 +418,13 @@ def joined(folder: Place, text: str) -> str:
     if isinstance(folder, Path):
         if text[:1].isalnum() and (there := str(folder)) not in _ENDS and text == os.path.normpath(text):
             return f"{there}/{text}"  # as below, in a tenth of the time
-        return text if is_url(text) else str(folder / text)
-    return text if is_url(text) or os.path.isabs(text) else f"{folder}/{PurePosixPath(text)}"
+        return text if url_of(text) else str(folder / text)
+    return text if url_of(text) or os.path.isabs(text) else f"{folder}/{PurePosixPath(text)}"
 
 
 def relative(path: str, base: Place) -> str:
     """A path as seen from a manifest's folder; the same for corpora that lie in a folder and on a store."""
-    if not is_url(path):
+    if not url_of(path):
         if not isinstance(base, Path):
             return path
         inside = path.removeprefix(f"{base}/")

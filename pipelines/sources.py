@@ -13,7 +13,7 @@ from pipelines.manifest import MEDIA, Clip
 from pipelines.settings import FetchConfig
 from pipelines.throttle import Throttle, Turns, requests
 from shards.scratch import scratch
-from shards.store import StorePath, in_order, is_url
+from shards.store import StorePath, in_order, url_of
 from shards.store_errors import StoreRefused, StoreUnreachable, TooManyBytes
 
 AHEAD = 8  # clips of a task that are fetched together
@@ -72,7 +72,7 @@ def sources(
         StoreRefused, StoreUnreachable: the store does not serve this process at all. What concerns one clip, or a
             web server, is in its `failed`.
     """
-    if not any(is_url(getattr(clip, name)) for clip in clips for name in MEDIA):
+    if not any(url_of(getattr(clip, name)) for clip in clips for name in MEDIA):
         yield from (Source(clip, clip) for clip in clips)
         return
     tries, shared = (fetch or FetchConfig()).tries, turns or Throttle()
@@ -88,7 +88,7 @@ def _source(folder: Path, fetch: Callable[[StorePath, Path], Path], numbered: tu
     here: dict[str, str] = {}
     failed: dict[str, DecodeError] = {}
     for name in MEDIA:
-        if is_url(address := getattr(clip, name)):
+        if url_of(address := getattr(clip, name)):
             try:
                 here[name] = str(fetch(StorePath.of(address), folder / str(number) / name))
             except DecodeError as error:

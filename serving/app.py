@@ -30,6 +30,7 @@ from serving.settings import ServeConfig
 from serving.web import Front, build_app
 from shards.command import command
 from shards.errors import InputError
+from shards.store import absolute, url_of
 from trainers.runs import read_run
 
 NAME, CONTROLLER = "avmend", "SERVE_CONTROLLER_ACTOR"
@@ -69,7 +70,7 @@ def build(config: ServeConfig) -> Application:
         InputError: a relative path, which would be another one on each node.
     """
     for path in (*config.runs, config.data, config.backbone, config.weights, config.examples, config.token_file):
-        if path is not None and not path.is_absolute():
+        if path is not None and not (path.is_absolute() or url_of(path)):
             raise InputError("is no absolute path", file=path, field="runs", remedy="name it from the root on")
     values = config.model_dump(mode="json")
     options = {"num_cpus": config.cpus, "num_gpus": int(config.gpu)}
@@ -91,7 +92,7 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     Raises:
         InputError: a run that is none, or a setting that does not fit.
     """
-    runs = [Path(word).absolute() for word in args.words if "=" not in word or Path(word).is_dir()]
+    runs = [absolute(Path(word)) for word in args.words if "=" not in word or Path(word).is_dir()]
     overrides = [word for word in args.words if "=" in word and not Path(word).is_dir()]
     if not runs:
         raise InputError("no run", field="runs", remedy="give the folder that 'avmend train' printed")
@@ -101,7 +102,7 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
     config = load_config(ServeConfig, None, [f"runs=[{', '.join(map(_quoted, runs))}]", *words, *overrides])
     paths = ("data", "backbone", "weights", "examples", "token_file")
-    return config.model_copy(update={n: p.absolute() for n in paths if (p := getattr(config, n)) is not None})
+    return config.model_copy(update={n: absolute(p) for n in paths if (p := getattr(config, n)) is not None})
 
 
 def _quoted(path: Path) -> str:

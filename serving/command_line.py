@@ -6,6 +6,7 @@ from pathlib import Path
 
 from configs.command_line import CommandParser
 from serving.settings import ServeConfig
+from shards.command import location
 
 PREDICT = """What finished runs answer about clips, with probabilities, what was present, and which module answered.
 
@@ -36,7 +37,7 @@ HOST, PORT = "127.0.0.1", 8000
 def predict_parser() -> CommandParser:
     """``avmend predict RUN ... CLIP ...``."""
     parser = CommandParser("avmend predict", PREDICT)
-    parser.add_argument("words", nargs="+", metavar="RUN|CLIP", help="folders of finished runs; then clips")
+    parser.add_argument("words", nargs="+", metavar="RUN|CLIP", help="folders or URLs of finished runs; then clips")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="the sound of one clip")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the picture of that clip, a still one")
     parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="about every clip; repeatable")
@@ -57,13 +58,18 @@ def predict_parser() -> CommandParser:
 def export_parser() -> CommandParser:
     """``avmend export RUN|SHARDS DIR``."""
     parser = CommandParser("avmend export", EXPORT)
-    parser.add_argument("source", type=Path, metavar="RUN|SHARDS", help="folder of a finished run, or of shards")
-    parser.add_argument("out", type=Path, metavar="DIR", help="new folder")
+    parser.add_argument("source", type=location, metavar="RUN|SHARDS", help="folder or URL of a finished run or shards")
+    parser.add_argument("out", type=location, metavar="DIR", help="new folder, or its URL")
     parser.add_argument("--license", metavar="NAME", help="licence, as in apache-2.0 or cc-by-4.0 (default: unknown)")
     parser.add_argument("--name", metavar="NAME", help="of shards: the dataset's name (default: its folder's)")
     parser.add_argument("--link", action="store_true", help="of shards: hard links instead of copies, where possible")
     parser.add_argument(
-        "--results", action="append", default=[], type=Path, metavar="DIR", help="of a run: evaluations for its card"
+        "--results",
+        action="append",
+        default=[],
+        type=location,
+        metavar="DIR",
+        help="of a run: evaluations for the card",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="of a run: its shards or features, if they were moved")
     parser.add_argument("--backbone", type=Path, metavar="RUN", help="of a run: the one that it stands on, if moved")

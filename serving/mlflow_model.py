@@ -16,7 +16,9 @@ from serving.model import BATCH, Model, load, read_clip
 from serving.prediction import Prediction
 from serving.sources import clip_of, pair_of
 from shards.errors import InputError
-from trainers.runs import CONFIG_FILE
+from shards.store import Place, StorePath, place
+from shards.stored_folder import place_of
+from trainers.runs import is_run
 from trainers.tracking.models import COLUMNS, RUN_FILE
 
 
@@ -102,25 +104,27 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> An
     return AnswerModel(load(run_folder(name, Path(path), given.pop("runs", None)), **given))
 
 
-def run_folder(name: str, model: Path, runs: str | None) -> Path:
+def run_folder(name: str, model: Path, runs: str | None) -> Place:
     """Where a model's run is.
 
     Raises:
         InputError: in none of the places.
     """
-    for place in _places(model, runs):
-        if (place / name / CONFIG_FILE).is_file():
-            return place / name
+    for folder in _places(model, runs):
+        if is_run(folder / name):
+            return folder / name
     remedy = "set AVMEND_RUNS to the folder of the runs, or give model_config={'runs': FOLDER}"
     raise InputError(
         f"the run {name} is not here; the model names it and holds no weights", field="runs", remedy=remedy
     )
 
 
-def _places(model: Path, runs: str | None) -> Iterator[Path]:
-    """The folder that was given, that of the store which the model is in, and that of this process's runs."""
+def _places(model: Path, runs: str | None) -> Iterator[Place]:
+    """The folder or address that was given, that of the store which the model is in, and that of this process's
+    runs."""
     if runs is not None:
-        yield Path(runs)
+        yield place(runs)
     else:
-        yield from model.absolute().parents
+        for folder in model.absolute().parents:
+            yield address if isinstance(address := place_of(folder / "run").parent, StorePath) else folder
         yield runs_folder()

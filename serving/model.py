@@ -26,7 +26,7 @@ from serving.sources import clip_of, unlabelled
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DatasetInfo, StreamInfo
-from shards.urls import absolute
+from shards.store import Place, absolute
 from trainers.calibration import Calibration, read_calibration
 from trainers.data import dataset_info
 from trainers.evaluate import common_task
@@ -40,7 +40,7 @@ Array = Any  # numpy array, or a CPU tensor
 
 
 def load(
-    run: str | Path,
+    run: str | Place,
     device: str | None = None,
     *,
     data: str | Path | None = None,
@@ -51,7 +51,7 @@ def load(
     """A finished run, ready to be asked.
 
     Args:
-        run: its folder.
+        run: its folder, or its address on a store.
         device: as torch names it; None: a GPU if there is one, else the CPU.
         data: folder of its shards (of a question-answering run: of its features), if that was moved; only its
             dataset.json is read.
@@ -64,7 +64,7 @@ def load(
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise InputError(f"{abstain_below:g} is no probability", field="abstain_below", remedy="give 0 to 1")
-    found = read_run(Path(run))
+    found = read_run(run)
     if data is not None:
         found = replace(found, config=found.config.model_copy(update={"data": absolute(Path(data))}))
     task = common_task([found])

@@ -18,23 +18,28 @@ from serving.sources import named_clips, pair_of
 from serving.text import clip_block, clip_record
 from shards.command import command
 from shards.errors import InputError
-from trainers.runs import CONFIG_FILE
+from shards.store import Place, StorePath, place
+from trainers.runs import is_run
 
 Asked = tuple[Clip, str | None]  # a clip, and a question about it
 
 
-def split_words(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Folders of runs, and what names clips.
+def split_words(words: Sequence[str]) -> tuple[list[Place], list[Path]]:
+    """Folders and addresses of runs, and what names clips.
 
     Raises:
-        InputError: there is no run.
+        InputError: there is no run; an address that is none's.
     """
-    paths = [Path(word) for word in words]
-    runs = [path for path in paths if (path / CONFIG_FILE).is_file()]
+    places = [place(word) for word in words]
+    runs = [found for found in places if is_run(found)]
     if not runs:
         remedy = "give the folder that 'avmend train' printed, then clips"
         raise InputError(f"no run's folder among: {' '.join(words)}", field="runs", remedy=remedy)
-    return runs, [path for path in paths if path not in runs]
+    clips = [found for found in places if found not in runs]
+    for address in (found for found in clips if isinstance(found, StorePath)):
+        remedy = "correct the address; clips are asked about where they lie on a disk"
+        raise InputError("there is no run", file=address, field="runs", remedy=remedy)
+    return runs, [path for path in clips if isinstance(path, Path)]
 
 
 def wanted_clips(args: argparse.Namespace, words: Sequence[Path]) -> list[Clip]:

@@ -13,7 +13,7 @@ class ServeConfig(Config):
     """Finished runs as a service.
 
     Attributes:
-        runs: folders of finished runs; every one answers every request.
+        runs: folders or addresses of finished runs; every one answers every request.
         data: the runs' shards or features, if they were moved.
         backbone: `finetune` run behind the features of questions.
         weights: folder of public weights behind the features of questions.

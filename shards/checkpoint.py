@@ -25,6 +25,7 @@ from shards.atomic import sync
 from shards.errors import InputError
 
 FORMAT = 1
+LAST = "last"  # in a run's folder: what its training resumes from
 WEIGHTS, META, STATE = "weights.safetensors", "checkpoint.json", "state.pt"
 
 
@@ -86,6 +87,11 @@ def save_checkpoint(
     sync(folder.parent)
     if not keep_previous:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def to_ask(path: str) -> bool:
+    """Whether a file of a run is needed to ask it: all but what training resumes from."""
+    return not path.startswith(f"{LAST}/")
 
 
 def checkpoint_in(folder: Path, name: str) -> Path:

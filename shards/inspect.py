@@ -14,7 +14,7 @@ from shards.reader import ShardDataset
 from shards.remote import fetch
 from shards.scan import write_tables
 from shards.schema import DATASET_FILE, DatasetInfo, SampleMeta, SplitInfo, Statistics
-from shards.store import Place, is_url, place
+from shards.store import Place, place, url_of
 from shards.verify import plain, verify
 
 COMMANDS = {
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         print("\n".join(_info(place(args.folder))))
         return 0
     splits = [args.split] if args.split else None
-    folder = fetch(args.folder, splits=splits) if is_url(args.folder) else Path(args.folder)
+    folder = fetch(args.folder, splits=splits) if url_of(args.folder) else Path(args.folder)
     if args.command == "verify":
         return _verify(folder)
     if args.command == "cat":

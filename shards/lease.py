@@ -29,7 +29,7 @@ SETTLED = 2.0  # seconds after which no other taker of the same abandoned lease 
 
 
 @contextmanager
-def lease(folder: StorePath, work: str, wait: float, remedy: str) -> Iterator[None]:
+def lease(folder: StorePath, work: str, wait: float, remedy: str) -> Iterator[Lease]:
     """Hold the object ``.<work>.lease`` in ``folder`` while the block runs.
 
     The lease of a process that is gone, if it was of this machine, is taken over at once, another after `ABANDONED`
@@ -41,26 +41,26 @@ def lease(folder: StorePath, work: str, wait: float, remedy: str) -> Iterator[No
     Raises:
         InputError: another process renews it; or, at the end, this one was taken for dead and lost it.
     """
-    held = _Lease(folder / f".{work}.lease")
+    held = Lease(folder / f".{work}.lease")
     if not held.take(wait):
         raise InputError(f"another {work} is at work here: {held.seen}", file=folder, remedy=remedy)
     held.thread.start()
     try:
-        yield
+        yield held
     finally:
         held.release()
     if held.lost:
-        message = f"another {work} took this for dead and went on here"
-        raise InputError(message, file=folder, remedy="wait for its end, then run the same command again")
+        raise held.taken()
 
 
-class _Lease:
+class Lease:
     """Ours, or on its way to be."""
 
     def __init__(self, address: StorePath):
         self.address, self.beat, self.lost = address, 0, False
         self.owner = {"host": _host(), "pid": os.getpid(), "token": secrets.token_hex(8)}
         self.seen, self.told = "", False
+        self.work = address.name.removeprefix(".").removesuffix(".lease")
         self._over = threading.Event()
         self.thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -108,6 +108,22 @@ class _Lease:
             if self._read() != found:
                 return False
         return True
+
+    def check(self) -> None:
+        """Ask the store whether it is still ours.
+
+        Raises:
+            InputError: another process took this one for dead.
+        """
+        self.lost = self.lost or not self._ours()
+        if self.lost:
+            raise self.taken()
+
+    def taken(self) -> InputError:
+        """What is wrong where it was lost."""
+        message = f"another {self.work} took this for dead and went on here"
+        remedy = "wait for its end, then run the same command again"
+        return InputError(message, file=self.address.parent, remedy=remedy)
 
     def _ours(self) -> bool:
         found = self._read()

@@ -22,8 +22,8 @@ from shards.remote import fetch
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
+from shards.store import url_of
 from shards.table import SplitTable, index_path, read_table
-from shards.urls import url_of
 from shards.writer import MEMBER
 
 HEADER = 128  # bytes that hold the header of any usual .npy

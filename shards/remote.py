@@ -18,10 +18,10 @@ from shards.atomic import replacing
 from shards.errors import InputError
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
-from shards.store import is_url, refuse_credentials
+from shards.store import refuse_credentials
 from shards.table import index_path
 
-__all__ = ["cache_folder", "fetch", "is_url"]
+__all__ = ["cache_folder", "fetch"]
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -16,6 +16,9 @@ import pydantic
 from shards.atomic import replacing, write_text
 from shards.errors import InputError
 from shards.schema import Frozen
+from shards.scratch import scratch
+from shards.store import Place, StorePath
+from shards.store_errors import TooManyBytes
 
 RECORD = "avmend.json"
 SUFFIXES = (".json", ".jsonl", ".safetensors", ".tar", ".md", ".parquet")  # nothing that runs when it is read
@@ -84,16 +87,15 @@ class SharedRecord(Frozen):
         return self
 
     @classmethod
-    def load(cls, folder: Path) -> SharedRecord:
-        """Read ``folder/avmend.json``.
+    def load(cls, folder: Place) -> SharedRecord:
+        """Read ``folder/avmend.json``, of a folder or on a store.
 
         Raises:
             InputError: it is missing, unreadable, or holds what no export holds.
         """
-        path = Path(folder) / RECORD
+        path = folder / RECORD
         try:
-            with open_plain(Path(folder), RECORD) as file:
-                return cls.model_validate_json(file.read())
+            return cls.model_validate_json(_content(folder))
         except FileNotFoundError:
             raise InputError("is no exported folder: it is missing", file=path, remedy=AGAIN) from None
         except pydantic.ValidationError as error:
@@ -110,6 +112,13 @@ class SharedRecord(Frozen):
         for file in self.files:
             if file.path.startswith(f"{folder}/"):
                 yield file.path.removeprefix(f"{folder}/"), file
+
+
+def _content(folder: Place) -> bytes:
+    if isinstance(folder, StorePath):
+        return (folder / RECORD).read_bytes()
+    with open_plain(folder, RECORD) as file:
+        return file.read()
 
 
 def open_plain(folder: Path, path: str) -> IO[bytes]:
@@ -152,17 +161,29 @@ def copied(file: IO[bytes], target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def take(folder: Path, file: SharedFile, target: Path) -> None:
-    """Copy a file out of an exported folder and check it against the record.
+def take(folder: Place, file: SharedFile, target: Path) -> None:
+    """Copy a file out of an exported folder, here or on a store, and check it against the record.
 
     Raises:
         InputError: it is missing, a link, or not the one that was exported; then ``target`` is not there.
     """
-    place = Path(folder) / file.path
+    place = folder / file.path
     try:
-        source = open_plain(Path(folder), file.path)
+        if isinstance(folder, StorePath):
+            with scratch() as here:
+                (folder / file.path).download(here / "file", file.bytes)
+                with (here / "file").open("rb") as opened:
+                    _take(opened, place, file, target)
+            return
+        source = open_plain(folder, file.path)
     except FileNotFoundError:
         raise InputError(f"is missing, {RECORD} lists it", file=place, remedy=AGAIN) from None
+    except TooManyBytes as error:
+        raise InputError(f"has {error}, {RECORD} says {file.bytes}", file=place, remedy=AGAIN) from None
+    _take(source, place, file, target)
+
+
+def _take(source: IO[bytes], place: Place, file: SharedFile, target: Path) -> None:
     with source:
         if (size := os.fstat(source.fileno()).st_size) != file.bytes:
             raise InputError(f"has {size} bytes, {RECORD} says {file.bytes}", file=place, remedy=AGAIN)

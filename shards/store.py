@@ -13,6 +13,7 @@ import io
 import os
 import posixpath
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,26 +39,45 @@ PATIENCE = 300.0  # seconds that a store may ask to be left alone (Retry-After)
 AHEAD = 16  # requests that are under way together
 SMALL = 4 << 20  # bytes of an object that is read at once
 BLOCK = 1 << 20
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_LOCAL = ("file", "local")
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 
 
-def is_url(place: object) -> bool:
-    """Whether it names remote storage (``scheme://...``)."""
-    return isinstance(place, StorePath) or (isinstance(place, str) and "://" in place)
+def url_of(name: str | Path | StorePath) -> str | None:
+    """The URL that a text, a path or an address stands for; None for a local path. The one way of asking.
+
+    A URL begins with a scheme of two letters or more (one is a drive) and ``:/``; ``file:`` is one, too. A setting
+    that is a path may hold a URL: `pathlib` folds its two slashes to one, and what it says of parents, names and
+    joined paths stays right.
+
+    >>> url_of(Path("s3://bucket/scenes") / "features")
+    's3://bucket/scenes/features'
+    """
+    if (found := _SCHEME.match(text := str(name))) is None:
+        return None
+    scheme, rest = found[1], text[found.end() :].rstrip("/")
+    return f"{scheme}:///{rest}" if scheme in _LOCAL else f"{scheme}://{rest}"
 
 
 def place(name: str | Path | StorePath) -> Place:
-    """A local path, or the address of a store.
+    """A local path (that of a ``file:`` URL, too), or the address of a store.
 
     Raises:
         InputError: an address that holds a password, a key or a signature.
     """
-    if isinstance(name, (Path, StorePath)):
+    if isinstance(name, StorePath):
         return name
-    if name.startswith("file://"):
-        return Path(name.removeprefix("file://"))
-    return StorePath.of(name) if is_url(name) else Path(name)
+    if (url := url_of(name)) is None:
+        return Path(name)
+    scheme, _, path = url.partition("://")
+    return Path(path) if scheme in _LOCAL else StorePath.of(url)
+
+
+def absolute(folder: Path) -> Path:
+    """The same as every process sees it; a URL stays as it is."""
+    return folder if url_of(folder) else folder.absolute()
 
 
 def refuse_credentials(url: str) -> None:

@@ -35,10 +35,10 @@ from shards.remote import cache_folder, fetch
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
+from shards.store import url_of
 from shards.stream_cache import ShardCache, found_whole
 from shards.stream_order import StreamOrder, integers, repeated_ones
 from shards.table import index_path, read_table
-from shards.urls import url_of
 
 AHEAD = 2  # shards of every lane that are fetched before they are wanted; of few lanes AT_ONCE over all
 AT_ONCE = 8  # shards that a process fetches

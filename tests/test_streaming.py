@@ -27,11 +27,11 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.scan import shard_part, write_tables
 from shards.schema import DatasetInfo, SplitInfo
+from shards.store import absolute, place, url_of
 from shards.stream_cache import ShardCache, cache_limit
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
 from shards.table import index_path, write_table
-from shards.urls import absolute, url_of
 from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.stages import dataset_normalisation
@@ -198,8 +198,8 @@ def feature_items(data) -> FeatureItems:
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_items_are_the_same_by_id_absent_ones_nan(tmp_path, folder, loaders):
     media_dataset(tmp_path / "media", {"train": SAMPLES})
-    for place, make in ((tmp_path / "media", media_items), (folder, feature_items)):
-        by_position, streamed = make(ShardDataset(place, "train")), make(StreamDataset(place, "train"))
+    for where, make in ((tmp_path / "media", media_items), (folder, feature_items)):
+        by_position, streamed = make(ShardDataset(where, "train")), make(StreamDataset(where, "train"))
         streamed.lanes = Lanes(3, 12)
         by_position.epoch = streamed.epoch = 2
         found = rows(streamed, training_order(streamed, 5, 2), loaders)
@@ -438,6 +438,9 @@ def test_a_url_survives_being_a_path():
         assert url_of(url) == url_of(Path(url)) == url
         assert url_of(Path(url) / "features" / "x") == f"{url}/features/x"
         assert absolute(Path(url)) == Path(url)
+    assert url_of(place("s3://bucket/a")) == "s3://bucket/a"
+    assert place(Path("s3://bucket/a")) == place("s3://bucket/a")
+    assert place(Path("file:///srv/a")) == Path("/srv/a")
     for folder in ("data/scenes", "/srv/a:b/c", "C:/data", "a:b"):
         assert url_of(Path(folder)) is None
         assert absolute(Path(folder)).is_absolute()

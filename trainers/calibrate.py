@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from models.conditions import coarser_observation
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
-from shards.urls import absolute
+from shards.store import Place, absolute
 from trainers.answers import Answers
 from trainers.calibration import CALIBRATION_FILE, Calibration, Temperature, read_calibration, weights_of
 from trainers.command_line import calibrate_parser
@@ -31,11 +30,11 @@ from trainers.tables import markdown_table
 FEWEST = 30  # samples of an observation of its own; else it is served with all of the same modalities
 
 
-def calibrate(folders: Sequence[Path], config: Config, stage: str | None = None) -> dict[str, Calibration]:
+def calibrate(folders: Sequence[Place], config: Config, stage: str | None = None) -> dict[str, Calibration]:
     """Calibrate runs of one task; those that were, on the same data by the same settings, are left as they are.
 
     Args:
-        folders: of finished runs.
+        folders: of finished runs, or their addresses.
         config: an instance of the task's `evaluation`: whose data and conditions are fitted to.
         stage: position in a longer job, for the progress line.
 
@@ -72,7 +71,7 @@ def _calibrated(run: FinishedRun, task: Task, config: Config, stage: str | None)
         raise InputError(message, file=run.folder, field="label", remedy=remedy)
     made = Calibration(weights=weights_of(run), inputs=inputs, groups=fit_groups(parts))
     made = made.model_copy(update={"abstaining": abstaining(made, parts)})
-    made.save(run.folder)
+    made.save(run.place)
     return made
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +17,11 @@ from models.conditions import coarser_observation
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import weights_sha256
 from shards.errors import InputError
+from shards.store import Place, StorePath
+from shards.working_copy import amend
 from trainers.identity import digest
 from trainers.recipe import FinishedRun
+from trainers.stored_run import TRAINING
 
 CALIBRATION_FILE = "calibration.json"
 REMEDY = "calibrate it again: avmend calibrate RUN; or remove the file"
@@ -85,11 +87,14 @@ class Calibration(_Record):
         """12 hex digits of the temperatures."""
         return digest(self.model_dump(mode="json"))
 
-    def save(self, folder: Path) -> None:
-        """Write calibration.json into a run's folder."""
-        path = folder / CALIBRATION_FILE
-        with write_errors(path):
-            write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+    def save(self, run: Place) -> None:
+        """Write calibration.json into a run's folder, or to its address."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+        if isinstance(run, StorePath):
+            amend(run, CALIBRATION_FILE, text.encode(), TRAINING)
+            return
+        with write_errors(run / CALIBRATION_FILE):
+            write_text(run / CALIBRATION_FILE, text)
 
 
 def weights_of(run: FinishedRun) -> str:

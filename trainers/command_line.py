@@ -8,6 +8,7 @@ from pathlib import Path
 from configs import preset_names
 from configs.cluster import runs_folder
 from configs.command_line import CommandParser, Configs, complete_with
+from shards.command import location
 from shards.errors import InputError, nearest
 from trainers.config import TrainConfig
 from trainers.recipes import RECIPES, TASKS
@@ -47,7 +48,9 @@ def train_parser() -> CommandParser:
     complete_with(recipe, recipe_names)
     preset = parser.add_argument("--config", metavar="PRESET", help="preset in configs/, or a yaml file")
     complete_with(preset, preset_names)
-    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
+    parser.add_argument(
+        "--runs", type=location, default=runs_folder(), metavar="DIR", help="folder of runs, or its URL"
+    )
     parser.add_argument("--register", metavar="NAME[@ALIAS]", help="name of its model in MLflow's registry")
     parser.add_argument("--dry-run", action="store_true", help="what would be trained, from what, for how long")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe's config")
@@ -75,10 +78,10 @@ def evaluate_parser() -> CommandParser:
         return {f"runs of {task.name}": task.evaluation for task in TASKS.values()}
 
     parser = CommandParser("avmend evaluate", EVALUATE, configs, before="--set ")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("runs", nargs="+", type=location, metavar="RUN", help="folders or URLs of finished runs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
     out = runs_folder() / "results"
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"folder of the results (default: {out})")
+    parser.add_argument("--out", type=location, default=out, metavar="DIR", help=f"of the results (default: {out})")
     parser.add_argument("--overwrite", action="store_true", help="replace a larger table in --out")
     parser.add_argument("--by", choices=["audit"], help="accuracy with and without what 'avmend audit' flagged")
     parser.add_argument("--audit", type=Path, metavar="DIR", help="its folder (default: audit, beside the shards)")
@@ -104,7 +107,7 @@ def calibrate_parser() -> CommandParser:
         return {f"runs of {task.name}": task.evaluation for task in TASKS.values()}
 
     parser = CommandParser("avmend calibrate", CALIBRATE, configs, before="--set ")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("runs", nargs="+", type=location, metavar="RUN", help="folders or URLs of finished runs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the shards (default: that of the runs)")
     more = "fields of the config of evaluations; split is val here"
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help=more)
@@ -114,9 +117,9 @@ def calibrate_parser() -> CommandParser:
 def register_parser() -> CommandParser:
     """``avmend register RUN NAME[@ALIAS]``."""
     parser = CommandParser("avmend register", "A finished run's model under a name in MLflow's registry.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("run", type=location, metavar="RUN", help="folder or URL of a finished run")
     parser.add_argument("name", metavar="NAME[@ALIAS]", help="name of the model; the alias moves to this version")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the store (default: the one RUN is in)")
+    parser.add_argument("--runs", type=location, metavar="DIR", help="of the store (default: the one RUN is in)")
     return parser
 
 
@@ -125,7 +128,7 @@ def ui_parser() -> CommandParser:
     parser = CommandParser("avmend ui", "Open the MLflow UI on the runs, on this machine's loopback; Ctrl-C ends it.")
     store = runs_folder()
     parser.add_argument(
-        "--store", type=Path, default=store, metavar="DIR", help=f"folder of mlflow.db (default: {store})"
+        "--store", type=location, default=store, metavar="DIR", help=f"folder of mlflow.db (default: {store})"
     )
     parser.add_argument("--port", type=int, default=5000, help="of 127.0.0.1 (default: 5000)")
     return parser

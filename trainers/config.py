@@ -9,9 +9,10 @@ import pydantic
 
 from configs import Config, config_to_dict
 from configs.noise import Noise
-from shards.urls import url_of
+from shards.store import url_of
 
 LANES, SHUFFLE_BUFFER = 8, 512
+MAY_BE_URLS = ("data", "features", "backbone", "start", "network_from", "recovery_from")
 
 
 class TrainConfig(Config):
@@ -76,9 +77,11 @@ class TrainConfig(Config):
             raise ValueError(f"{self.by_position}; leave stream out: shards of a URL are then fetched whole")
         return self
 
-    @pydantic.field_serializer("data", "features", when_used="json", check_fields=False)
-    def _with_its_slashes(self, path: Path | None) -> str | None:
-        return path if path is None else url_of(path) or str(path)
+    @pydantic.field_serializer(*MAY_BE_URLS, mode="wrap", when_used="json", check_fields=False)
+    def _with_its_slashes(self, value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
+        if isinstance(value, tuple):
+            return [url_of(path) or str(path) for path in value]
+        return url_of(value) or str(value) if isinstance(value, Path) else handler(value)
 
     def resolved(self) -> dict[str, Any]:
         """The settings as plain values, with the sizes that presets stand for in their place."""

@@ -22,9 +22,9 @@ from models.noise import generator
 from shards.reader import Choose, Sample, ShardDataset
 from shards.remote import fetch
 from shards.schema import DatasetInfo
+from shards.store import url_of
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from shards.urls import url_of
 from trainers.draws import hashed, shuffled
 from trainers.streams import Lanes, plain_order, rank_rows, shuffled_order, streamed_batches
 

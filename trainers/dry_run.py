@@ -7,15 +7,15 @@ from pathlib import Path
 
 from configs.help import resolved
 from shards.progress import format_seconds
-from shards.urls import url_of
+from shards.store import Place, url_of
 from trainers.config import TrainConfig
 from trainers.data import dataset_info
 from trainers.job import Job, prepare, read_record
 from trainers.journal import logs, read_metrics
-from trainers.runs import CONFIG_FILE
+from trainers.runs import CONFIG_FILE, is_run
 
 
-def describe(config: TrainConfig, runs: Path) -> str:
+def describe(config: TrainConfig, runs: Place) -> str:
     """What ``train`` would do with a config, without beginning it.
 
     Raises:
@@ -33,7 +33,8 @@ def _inputs(job: Job) -> Iterator[str]:
     for name, value in job.config:
         paths = value if isinstance(value, tuple) else (value,)
         for path in (path for path in paths if isinstance(path, Path) and name != "data"):
-            yield f"{name}: {url_of(path) or path} ({'found' if path.exists() else 'not there'})"
+            there = is_run(path) if (url := url_of(path)) else path.exists()
+            yield f"{name}: {url or path} ({'found' if there else 'not there'})"
 
 
 def _work(job: Job) -> Iterator[str]:
@@ -41,10 +42,10 @@ def _work(job: Job) -> Iterator[str]:
     done = {stage: len(read_metrics(logs(job.folder, stage))) for stage in job.recipe.stage_names(job.config)}
     left = sum(max(job.config.epochs - epochs, 0) for epochs in done.values())
     if job.finished:
-        yield f"already finished: {job.folder}"
+        yield f"already finished: {job.place}"
         return
     begun = ", ".join(f"{stage} {epochs} of {job.config.epochs} epochs" for stage, epochs in done.items())
-    yield f"would go on in {job.folder}: {begun}" if any(done.values()) else f"would make {job.folder}: {begun}"
+    yield f"would go on in {job.place}: {begun}" if any(done.values()) else f"would make {job.place}: {begun}"
     if (found := similar_run(job)) is None:
         yield "time: not known, no run of this recipe on this dataset has finished in that folder of runs"
     else:

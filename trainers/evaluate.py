@@ -18,21 +18,25 @@ from shards.command import command
 from shards.errors import InputError
 from shards.keys import safe_name
 from shards.progress import Progress
-from shards.urls import absolute
+from shards.store import Place, PlaceT, absolute
+from shards.stored_folder import RECORD, reading
+from shards.working_copy import worked_on
 from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
 from trainers.identity import digest, git_commit
 from trainers.recipe import Evaluation, FinishedRun, ResultLine, Task
 from trainers.runs import read_run
+from trainers.stored_run import tracking_folder
 
 ROOT = Path(__file__).resolve().parent.parent
+EVALUATION = "evaluation"
 
 
 def evaluate(
-    folders: Sequence[Path],
+    folders: Sequence[Place],
     config: Config,
-    out: Path,
-    runs_folder: Path | None = None,
+    out: PlaceT,
+    runs_folder: Place | None = None,
     stage: str | None = None,
     parent: Any = None,
     overwrite: bool = False,
@@ -42,31 +46,33 @@ def evaluate(
     Where `out` holds the results of the same runs, data and config, those are returned at once.
 
     Args:
-        folders: of finished runs of one task.
+        folders: of finished runs of one task, or their addresses.
         config: an instance of the task's `evaluation`.
-        out: folder of the results.
+        out: folder of the results, or its address.
         runs_folder: folder of the MLflow store; None: the one `out` is in.
         stage: position in a longer job, for the progress line.
         parent: the MLflow run of the command that this is part of.
         overwrite: replace a larger table.
 
     Raises:
-        InputError: a run that is none, runs of two tasks, what the task refuses, a larger table in `out`.
+        InputError: a run that is none, runs of two tasks, what the task refuses, a larger table in `out`; of a store,
+            as `shards.working_copy.worked_on`.
     """
     runs = [read_run(folder) for folder in folders]
     task = common_task(runs)
     evaluation = task.evaluate(runs, config)
-    cached: list[Any] | None = cached_rows(out, evaluation.inputs, task.row)
-    if cached is not None:
-        return cached
-    with Progress("evaluate", evaluation.total, "samples", stage=stage) as progress:
-        rows = evaluation.rows(progress.advance)
-    clear(out, len(rows), overwrite)
-    evaluation.write(out, rows)
-    mirrored = out / "mlflow" / digest(evaluation.inputs)
-    _mirror(out, mirrored, runs_folder or out.parent, evaluation, task.summarise(rows), parent)
-    where = {"config": config_to_dict(evaluation.config), "runs": [str(run.folder.absolute()) for run in runs]}
-    save_rows(out, evaluation.inputs, {**where, "commit": git_commit(ROOT)}, rows)
+    with worked_on(out, EVALUATION) as here:
+        cached: list[Any] | None = cached_rows(here, evaluation.inputs, task.row)
+        if cached is not None:
+            return cached
+        with Progress("evaluate", evaluation.total, "samples", stage=stage) as progress:
+            rows = evaluation.rows(progress.advance)
+        clear(here, len(rows), overwrite)
+        evaluation.write(here, rows)
+        mirrored, store = here / "mlflow" / digest(evaluation.inputs), tracking_folder(runs_folder or out.parent)
+        _mirror(here, mirrored, store, evaluation, task.summarise(rows), parent)
+        where = {"config": config_to_dict(evaluation.config), "runs": [str(run.place.absolute()) for run in runs]}
+        save_rows(here, evaluation.inputs, {**where, "commit": git_commit(ROOT)}, rows)
     return rows
 
 
@@ -121,13 +127,14 @@ def main(argv: list[str]) -> int:
     args = evaluate_parser().parse(argv)
     data = [f"data={absolute(args.data)}"] if args.data is not None else []
     out = lasting(args.out, "--out")
-    before = stamps([out / "results.md"])
+    written = out / ("results.md" if isinstance(out, Path) else RECORD)
+    before = stamps([written])
     runs = [read_run(folder) for folder in args.runs]
     task = common_task(runs)
     config = load_config(task.evaluation, None, [*data, *_audit(args, runs, task), *args.set])
     evaluate(args.runs, config, out, overwrite=args.overwrite)
-    print((out / "results.md").read_text(encoding="utf-8"))
-    if before == stamps([out / "results.md"]):
+    print((reading(out) / "results.md").read_text(encoding="utf-8"))
+    if before == stamps([written]):
         print(f"already finished: {out}")
     return 0
 

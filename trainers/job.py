@@ -12,13 +12,14 @@ from configs import config_to_dict
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import has_checkpoint
 from shards.redaction import redacted_values
-from shards.urls import absolute
+from shards.store import Place, StorePath, absolute
 from trainers.config import TrainConfig
 from trainers.identity import git_commit, is_paths, run_identity
 from trainers.journal import logs
 from trainers.recipe import Fingerprints, Recipe
 from trainers.recipes import recipe_of
 from trainers.runs import CONFIG_FILE
+from trainers.stored_run import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +29,10 @@ class Job:
     """A config with its identity: what is trained, from what, and the folder that its identity names.
 
     Attributes:
+        folder: where the run is; of one on a store, a copy.
         fingerprints: of what the run reads.
         notes: what the user should know before it starts.
+        address: of a run on a store.
     """
 
     config: TrainConfig
@@ -39,11 +42,17 @@ class Job:
     fingerprints: Fingerprints
     commit: str
     notes: tuple[str, ...] = ()
+    address: StorePath | None = None
 
     @property
     def name(self) -> str:
         """Of the run: its folder's."""
         return self.folder.name
+
+    @property
+    def place(self) -> Place:
+        """Where the run is."""
+        return self.folder if self.address is None else self.address
 
     @property
     def tags(self) -> dict[str, str]:
@@ -89,7 +98,7 @@ class Job:
                 write_text(self.folder / name, text)
 
 
-def prepare(config: TrainConfig, runs: Path) -> Job:
+def prepare(config: TrainConfig, runs: Place) -> Job:
     """The job of a config, without beginning it.
 
     Raises:
@@ -98,8 +107,9 @@ def prepare(config: TrainConfig, runs: Path) -> Job:
     config, recipe = _absolute(config), recipe_of(config)
     found, commit = recipe.fingerprints(config), git_commit(ROOT)
     identity = run_identity(config, recipe.revision, found.data, found.start)
-    folder = Path(runs).absolute() / f"{recipe.run_name(config)}-{identity}"
-    return Job(config, recipe, folder, identity, found, commit, found.notes)
+    where = runs.absolute() / f"{recipe.run_name(config)}-{identity}"
+    address = where if isinstance(where, StorePath) else None
+    return Job(config, recipe, run_folder(where), identity, found, commit, found.notes, address)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.batch import AVBatch
 from models.noise import generator
-from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, save_checkpoint
+from shards.checkpoint import LAST, has_checkpoint, load_checkpoint, load_resumable, save_checkpoint
 from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.data import Items, batches, validation_order
@@ -118,21 +118,31 @@ class Stage:
 Report = Callable[[str, int, dict[str, float]], None]  # stage, epoch (from 1), metrics
 
 
-def train_stage(stage: Stage, config: TrainConfig, rank: Rank, folder: Path, report: Report) -> None:
+def train_stage(
+    stage: Stage,
+    config: TrainConfig,
+    rank: Rank,
+    folder: Path,
+    report: Report,
+    saved: Callable[[], None] = lambda: None,
+) -> None:
     """Train a stage to its end, resuming from `folder`/last/<stage>; the result is `folder`/<stage>.
 
     Every epoch leaves a resumable state behind, and so do every `save_steps` steps. A finished stage returns
     at once.
 
+    Args:
+        saved: called on rank 0 after each save.
+
     Raises:
         FloatingPointError: a loss is not finite; names stage, epoch and step, or the validation.
     """
-    done, last = folder / stage.name, folder / "last" / stage.name
+    done, last = folder / stage.name, folder / LAST / stage.name
     if has_checkpoint(done):
         stage.load(load_checkpoint(done).weights)
         return
     meter = Meter(rank.device)
-    loop = _Loop(stage, config, rank, last)
+    loop = _Loop(stage, config, rank, last, saved)
     _make_resident(stage, rank.device if getattr(config, "resident", False) else None)
     while loop.position.epoch < config.epochs:
         meter.reset_clock()
@@ -148,6 +158,7 @@ def train_stage(stage: Stage, config: TrainConfig, rank: Rank, folder: Path, rep
     loop.mean.settle()
     if rank.index == 0:
         save_checkpoint(done, stage.weights(), {**stage.meta, "metrics": loop.metrics})
+        saved()
 
 
 class _Loop:
@@ -159,8 +170,8 @@ class _Loop:
         metrics: of the last whole epoch.
     """
 
-    def __init__(self, stage: Stage, config: TrainConfig, rank: Rank, last: Path):
-        self.stage, self.config, self.rank, self.last = stage, config, rank, last
+    def __init__(self, stage: Stage, config: TrainConfig, rank: Rank, last: Path, saved: Callable[[], None]):
+        self.stage, self.config, self.rank, self.last, self.saved = stage, config, rank, last, saved
         objective = stage.objective.to(rank.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         wanted, steps = stage.optimisation, steps_per_epoch(stage, config, rank)
@@ -194,6 +205,7 @@ class _Loop:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
             state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state(), **self.mean.state()}
             save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state, keep_previous=True)
+            self.saved()
 
     def next_epoch(self, metrics: dict[str, float]) -> None:
         """Close the epoch and save."""
@@ -288,7 +300,7 @@ def _make_resident(stage: Stage, device: torch.device | None) -> None:
 
 def finished_epochs(folder: Path, stage: str) -> int:
     """Epochs of a stage that a resumed run need not repeat."""
-    last = folder / "last" / stage
+    last = folder / LAST / stage
     return load_resumable(last).state["epoch"] if has_checkpoint(last) else 0
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import Config
 from shards.errors import InputError
-from shards.urls import url_of
+from shards.store import Place, url_of
+from shards.stored_folder import is_stored, place_of
 from trainers.config import TrainConfig
 from trainers.journal import parts_seconds, training_cost
 
@@ -71,16 +72,22 @@ class FinishedRun:
         return f"{name} {self.differs}" if self.differs else name
 
     @property
+    def place(self) -> Place:
+        """Where it is: its folder, or the address that its folder is a copy of."""
+        return place_of(self.folder)
+
+    @property
     def imported(self) -> bool:
         """Nothing of it was trained here."""
         return bool(getattr(self.config, "imported", False))
 
     def locate(self, wanted: Path) -> Path:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""
-        if url_of(wanted):
+        if url_of(wanted) or wanted.exists():
             return wanted
-        moved = self.folder.absolute().parent / wanted.name
-        return moved if not wanted.exists() and moved.exists() else wanted
+        moved = self.place.absolute().parent / wanted.name
+        there = moved.exists() if isinstance(moved, Path) else is_stored(moved)
+        return Path(str(moved)) if there else wanted
 
     @property
     def data(self) -> Path:

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 from shards.atomic import write_text
 from shards.checkpoint import has_checkpoint
-from shards.lock import folder_lock
+from shards.store import Place
 from trainers.config import TrainConfig
 from trainers.journal import SIZES_FILE, append_metrics, keep_until, logs, read_metrics, record_parts
 from trainers.loop import Rank, Report, finished_epochs, train_stage
 from trainers.recipes import recipe_of
+from trainers.stored_run import training_folder
 
 WAIT_SECONDS = 60.0  # for the workers of a killed driver to notice and end
 
 
 def run(
-    config: TrainConfig, folder: Path, rank: Rank, report: Report | None = None, *, replay_reports: bool = False
+    config: TrainConfig, where: Place, rank: Rank, report: Report | None = None, *, replay_reports: bool = False
 ) -> None:
-    """Train every stage of `config` that is not finished in `folder`, then make what follows the stages.
+    """Train every stage of `config` that is not finished in a run's folder, then make what follows the stages.
 
-    Metrics go to `folder`/logs/<stage>/metrics.jsonl (rank 0) and to `report` (all ranks, equally often).
+    Metrics go to logs/<stage>/metrics.jsonl there (rank 0) and to `report` (all ranks, equally often).
 
     Args:
+        where: the run's folder, or its address: then all that is saved is published there.
         replay_reports: report the epochs that an earlier process finished, too.
 
     Raises:
-        InputError: another process trains there.
+        InputError: another process trains there, or the store fails.
     """
     recipe = recipe_of(config)
+    with training_folder(where, rank, WAIT_SECONDS) as (folder, saved):
 
-    def record(stage: str, epoch: int, metrics: dict[str, float]) -> None:
-        if rank.index == 0:
-            append_metrics(logs(folder, stage), epoch, metrics)
-        if report is not None:
-            report(stage, epoch, metrics)
+        def record(stage: str, epoch: int, metrics: dict[str, float]) -> None:
+            if rank.index == 0:
+                append_metrics(logs(folder, stage), epoch, metrics)
+            if report is not None:
+                report(stage, epoch, metrics)
 
-    with ExitStack() as stack:
-        if rank.index == 0:
-            stack.enter_context(folder_lock(folder, "training", wait=WAIT_SECONDS))
-        rank.total(0)  # the other ranks read nothing before rank 0 has the folder to itself
         for stage in recipe.stages(config):
             if rank.index == 0:
                 logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
@@ -50,7 +48,7 @@ def run(
                 keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
             if replay_reports and report is not None:
                 _replay_reports(folder, stage.name, rank, report)
-            train_stage(stage, config, rank, folder, record)
+            train_stage(stage, config, rank, folder, record, saved)
         if rank.index == 0 and not all(has_checkpoint(folder / part) for part in recipe.parts):
             clock = time.perf_counter()
             recipe.finish(config, folder)

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shards.checkpoint import to_ask
 from shards.errors import InputError
-from shards.urls import url_of
+from shards.store import Place, place, url_of
+from shards.stored_folder import is_stored, reading
 from trainers.config import TrainConfig
 from trainers.identity import is_paths
 from trainers.recipe import FinishedRun
@@ -18,14 +20,15 @@ CONFIG_FILE = "config.json"
 _RENAMED = {"in_turns": "alternate_missing"}  # settings of earlier versions
 
 
-def read_run(folder: Path) -> FinishedRun:
-    """What `avmend train` recorded about a run. Relative paths in its config, as a run that was handed on has them,
-    begin at its folder.
+def read_run(where: str | Place) -> FinishedRun:
+    """What `avmend train` recorded about a run, in a folder or on a store. Relative paths in its config, as a run that
+    was handed on has them, begin at its folder.
 
     Raises:
         InputError: this is no run's folder, or one of a recipe that this version lacks.
     """
-    path = Path(folder) / CONFIG_FILE
+    folder = reading(where, to_ask)
+    path = folder / CONFIG_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         settings = {_RENAMED.get(name, name): value for name, value in record["config"].items()}
@@ -34,7 +37,13 @@ def read_run(folder: Path) -> FinishedRun:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "give the folder that 'avmend train' printed"
         raise InputError(f"no run here: {error}", file=path, field="runs", remedy=remedy) from None
-    return FinishedRun(Path(folder), recipe, from_folder(config, Path(folder)), record["recipe"])
+    return FinishedRun(folder, recipe, from_folder(config, folder), record["recipe"])
+
+
+def is_run(where: str | Place) -> bool:
+    """Whether there is a run, in a folder or on a store."""
+    found = place(where)
+    return (found / CONFIG_FILE).is_file() if isinstance(found, Path) else is_stored(found)
 
 
 def paths_of(config: TrainConfig) -> list[Path]:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shards.atomic import write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
+from shards.store import Place, PlaceT, place
 from trainers.command_line import recipe_config, train_parser
 from trainers.config import TrainConfig
 from trainers.identity import content_settings
@@ -31,6 +33,7 @@ from trainers.loop import Rank, local_rank
 from trainers.register import model_of, register_run
 from trainers.run import run
 from trainers.runs import read_run
+from trainers.stored_run import DriverFolder, tracking_folder
 from trainers.tables import SHARES
 
 VALIDATED = tuple(f"val_{name}" for name in SHARES)
@@ -39,16 +42,16 @@ POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 POLL_SECONDS = "0.25"  # a report waits until the one before was fetched: Ray's own 2 s are an epoch's time
 
 
-def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
+def train(config: TrainConfig, runs: PlaceT, stage: str | None = None, parent: Any = None) -> PlaceT:
     """Train to the end; what an earlier run of the same identity finished is reused.
 
     Args:
-        runs: folder of all runs and of the MLflow store.
+        runs: folder of all runs and of the MLflow store, or the address of one on a store.
         stage: position in a longer job, for the progress line.
         parent: the MLflow run of the command that this is part of.
 
     Returns:
-        the run's folder: config.json, a checkpoint per stage, logs/<stage>/metrics.jsonl.
+        the run's folder, or its address: config.json, a checkpoint per stage, logs/<stage>/metrics.jsonl.
 
     Raises:
         InputError: data, backbone or features missing or of another kind.
@@ -56,18 +59,28 @@ def train(config: TrainConfig, runs: Path, stage: str | None = None, parent: Any
     return train_job(prepare(config, runs), runs, stage, parent)
 
 
-def train_job(job: Job, runs: Path, stage: str | None = None, parent: Any = None) -> Path:
+def train_job(job: Job, runs: PlaceT, stage: str | None = None, parent: Any = None) -> PlaceT:
     """As :func:`train`, of a job that was prepared already."""
-    from trainers.tracking import Store, flatten, is_closed
+    from trainers.tracking import is_closed
+
+    where = runs.absolute() / job.name
+    if job.finished and is_closed(job.mirrored):
+        return where
+    for note in job.notes:
+        print(f"note: {note}", file=sys.stderr)
+    driver = DriverFolder(where)
+    with driver.at_work() as folder:
+        _train(replace(job, folder=folder), tracking_folder(runs), driver, stage, parent)
+    return where
+
+
+def _train(job: Job, tracking: Path, driver: DriverFolder, stage: str | None, parent: Any) -> None:
+    from trainers.tracking import Store, flatten
 
     config, folder, recipe = job.config, job.folder, job.recipe
     names = recipe.stage_names(config)
-    if job.finished and is_closed(job.mirrored):
-        return folder
-    for note in job.notes:
-        print(f"note: {note}", file=sys.stderr)
     job.begin()
-    store, experiment = Store(runs), recipe.task.experiment(config)
+    store, experiment = Store(tracking), recipe.task.experiment(config)
     params = config.resolved()
     free = flatten(params).keys() - flatten(content_settings(config)).keys()  # where and how fast, not what
     with ExitStack() as stack:
@@ -76,14 +89,14 @@ def train_job(job: Job, runs: Path, stage: str | None = None, parent: Any = None
         )
         for name in names if len(names) > 1 else ():
             own = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
-            place = logs(folder, name)
-            stack.enter_context(store.run(f"{job.name}/{name}", experiment, own, None, main_run, folder=place))
-        with _progress(config, names, folder, f"train {recipe.run_name(config)}", stage):
-            _work(config, folder)
+            mirrored = logs(folder, name)
+            stack.enter_context(store.run(f"{job.name}/{name}", experiment, own, None, main_run, folder=mirrored))
+        label = f"train {recipe.run_name(config)}"
+        with _progress(config, names, folder, label, stage), driver.handed_over():
+            _work(config, job.place, folder)
         main_run.summary(_summary(names, folder))
         if (model := model_of(read_run(folder))) is not None:
             main_run.model(model)
-    return folder
 
 
 def _summary(names: Sequence[str], folder: Path) -> dict[str, float]:
@@ -138,20 +151,28 @@ def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: st
             show(progress)
 
 
-def _work(config: TrainConfig, folder: Path) -> None:
+def _work(config: TrainConfig, where: Place, folder: Path) -> None:
     if config.workers == 0:
-        run(config, folder, local_rank(config.cpus, config.gpu))
+        run(config, where, local_rank(config.cpus, config.gpu))
         return
     with ray_session():
-        on_ray(config, folder)
+        on_ray(config, folder, where=where)
 
 
-def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), reserved: int = 0) -> None:
+def on_ray(
+    config: TrainConfig,
+    folder: Path,
+    callbacks: Sequence[Any] = (),
+    reserved: int = 0,
+    where: Place | None = None,
+) -> None:
     """Train with Ray Train's workers, on the Ray that this process is connected to.
 
     Args:
+        folder: of the run, or the driver's copy of one on a store. What Ray Train keeps of its own goes below it.
         callbacks: Ray Train's, of its RunConfig; they see every epoch, those of earlier processes too.
         reserved: CPUs of the cluster that are not for the workers.
+        where: address of a run on a store.
 
     Raises:
         InputError: the workers do not fit on the cluster, or one of them refused its input.
@@ -171,20 +192,20 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
         raise InputError(message, field="workers", remedy="set workers and cpus to what the cluster has")
     if (waiting := require_resources(cpus, float(bool(gpu)), config.workers)) is not None:
         print(f"note: {waiting}", file=sys.stderr)
-    place = folder / "ray"  # of no use afterwards: state to resume from is in `last`
-    shutil.rmtree(place, ignore_errors=True)
+    rays_own = folder / "ray"  # of no use afterwards: state to resume from is in `last`
+    shutil.rmtree(rays_own, ignore_errors=True)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
             "config": config,
-            "folder": str(folder),
+            "folder": str(where or folder),
             "threads": cpus,
             "replay": bool(callbacks),
         },
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(gpu), resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
             name=folder.name,
-            storage_path=str(place),
+            storage_path=str(rays_own),
             callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=config.retries),
         ),
@@ -196,7 +217,7 @@ def on_ray(config: TrainConfig, folder: Path, callbacks: Sequence[Any] = (), res
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
     (folder / GROUP_FILE).unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(rays_own, ignore_errors=True)
 
 
 def _cause(error: Exception) -> Exception:
@@ -216,14 +237,14 @@ def _worker(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     context = ray_train.get_context()
     rank = Rank(get_device(), context.get_world_rank(), context.get_world_size())
-    folder = Path(job["folder"])
-    if rank.index == 0:
-        _note_placement_group(folder)
+    where = place(job["folder"])
+    if rank.index == 0 and isinstance(where, Path):
+        _note_placement_group(where)
 
     def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
         ray_train.report({"stage": stage, "epoch": epoch, **metrics})
 
-    run(job["config"], folder, rank, report, replay_reports=job["replay"])
+    run(job["config"], where, rank, report, replay_reports=job["replay"])
 
 
 def _note_placement_group(folder: Path) -> None:
@@ -262,10 +283,10 @@ def main(argv: list[str]) -> int:
         return 0
     job = prepare(config, runs)
     finished = job.finished
-    folder = train_job(job, runs)
-    print(f"already finished: {folder}" if finished else folder)
+    where = train_job(job, runs)
+    print(f"already finished: {where}" if finished else where)
     if args.register is not None:
-        print(register_run(folder, args.register, runs))
+        print(register_run(where, args.register, runs))
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from shards.command import command
 from shards.errors import InputError
 from trainers.command_line import ui_parser
+from trainers.stored_run import tracking_folder
 
 LINKS = 5  # experiments whose views are printed
 
@@ -53,8 +54,9 @@ def links(root: Path, port: int) -> list[str]:
 def main(argv: list[str]) -> int:
     """Becomes the server, which Ctrl-C ends."""
     arguments = ui_parser().parse(argv)
-    serve, variables = ui_command(arguments.store, arguments.port)
-    found = links(arguments.store, arguments.port)
+    store = tracking_folder(arguments.store)
+    serve, variables = ui_command(store, arguments.port)
+    found = links(store, arguments.port)
     home = f"http://127.0.0.1:{arguments.port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)"
     print("\n".join([home, *found]), file=sys.stderr, flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -14,13 +14,14 @@ from configs import config_to_dict
 from configs.cluster import ray_session
 from pipelines.features import extract
 from shards.errors import InputError, nearest
+from shards.store import Place, PlaceT
 from trainers.classification.config import EvaluateConfig
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
 from trainers.recipes import RECIPES, recipe_of
 from trainers.train import train
 from tuning.data import make_shards
-from tuning.steps import Stages, config_at
+from tuning.steps import Stages, config_at, open_study
 from tuning.study_config import ClassificationStudyConfig
 
 
@@ -59,36 +60,34 @@ def on_features(config: ClassificationStudyConfig, name: str) -> bool:
     return recipe is not None and recipe.on_features
 
 
-def classification_study(name: str, config: ClassificationStudyConfig, data: Path, runs: Path) -> Path:
+def classification_study(name: str, config: ClassificationStudyConfig, data: Path, runs: PlaceT) -> PlaceT:
     """Run a study to its end.
 
     Args:
         name: of the study; names the results folder.
         data: folder for clips and shards.
-        runs: folder for runs, results and the MLflow store.
+        runs: folder for runs, results and the MLflow store, or the address of one on a store.
 
     Returns:
-        the folder of the results.
+        the folder of the results, or its address.
 
     Raises:
         InputError: whatever a step refuses.
     """
-    from trainers.tracking import Store
-
     check(config)
     config.corpus.check_source("corpus")
     runs = runs.absolute()
     out = runs / f"{name}-{config_identity(config)}"
     stages = Stages(2 + len(config.seeds) * _stages_per_seed(config) + 1)
     params = {"study": name, "seeds": list(config.seeds), **config_to_dict(config.corpus)}
-    with _session(config), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
+    with open_study(name, out, params, _session(config)) as (here, parent):
         shards = make_shards(config.corpus, config.ingest, data, stages)
         trained = []
         for seed in config.seeds:
             trained += _train_all(config, seed, shards, runs, stages, parent)
         settings = config_at("evaluate", EvaluateConfig, {**config.evaluate, "data": shards.absolute()})
-        evaluate(trained, settings, out, runs, stages.next(), parent)
-        parent.note((out / "results.md").read_text(encoding="utf-8"))
+        evaluate(trained, settings, here, runs, stages.next(), parent)
+        parent.note((here / "results.md").read_text(encoding="utf-8"))
     return out
 
 
@@ -108,14 +107,14 @@ def _stages_per_seed(config: ClassificationStudyConfig) -> int:
 
 
 def _train_all(
-    config: ClassificationStudyConfig, seed: int, shards: Path, runs: Path, stages: Stages, parent: Any
-) -> list[Path]:
+    config: ClassificationStudyConfig, seed: int, shards: Path, runs: Place, stages: Stages, parent: Any
+) -> list[Place]:
     """Every recipe with one seed; features once per depth."""
     first, *others = config.recipes
-    backbone = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)
+    trained: Place = train(config.recipe(first, data=shards, seed=seed), runs, stages.next(), parent)
+    out, backbone = [trained], Path(str(trained))
     for depth in _depths(config):
         extract(shards, backbone, config.features.model_copy(update={"depth": depth}), stage=stages.next())
-    out = [backbone]
     for name in others:
         recipe = config.recipe(name, data=shards, seed=seed, **on_backbone(config, name, backbone))
         out.append(train(recipe, runs, stages.next(), parent))

@@ -10,6 +10,7 @@ from configs.cluster import runs_folder
 from configs.command_line import CommandParser, Configs, complete_with
 from configs.presets import sweep_names
 from models.registry import imported
+from shards.command import location
 from tuning.studies import STUDIES, study_of
 
 STUDY = """From clips to the results table, with one command; every step keeps what an earlier call finished.
@@ -64,7 +65,7 @@ def _add_folders(parser: CommandParser) -> None:
     runs = runs_folder()
     data = Path("data")
     parser.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder for clips and shards")
-    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help=f"folder for runs (default: {runs})")
+    parser.add_argument("--runs", type=location, default=runs, metavar="DIR", help=f"folder for runs (default: {runs})")
     parser.add_argument("--dry-run", action="store_true", help="what would be made or reused, without making it")
 
 
@@ -73,9 +74,9 @@ def report_parser() -> CommandParser:
     parser = CommandParser("avmend report", REPORT)
     parser.add_argument("names", nargs="*", metavar="RUN", help="studies, sweeps, evaluations, runs: name, folder, id")
     runs, out = runs_folder(), Path("report.html")
-    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help=f"folder of the runs (default: {runs})")
+    parser.add_argument("--runs", type=location, default=runs, metavar="DIR", help=f"or URL (default: {runs})")
     parser.add_argument("--experiment", action="append", default=[], help="runs of this MLflow experiment; repeatable")
-    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"default: {out}")
+    parser.add_argument("--out", type=location, default=out, metavar="FILE", help=f"default: {out}")
     clips = f"clips with every method's answer (default: {CLIPS}; 0: none)"
     parser.add_argument("--clips", type=int, default=CLIPS, help=clips)
     return parser
@@ -84,7 +85,7 @@ def report_parser() -> CommandParser:
 def doctor_parser() -> CommandParser:
     """``avmend doctor``."""
     parser = CommandParser("avmend doctor", DOCTOR)
-    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs and MLflow")
+    parser.add_argument("--runs", type=location, default=runs_folder(), metavar="DIR", help="or URL, of runs")
     shards = "shards to verify; repeatable"
     parser.add_argument("--data", type=Path, action="append", default=[], metavar="DIR", help=shards)
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="for Ray's launcher (default: ./cluster.yaml)")

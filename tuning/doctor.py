@@ -17,6 +17,8 @@ from pathlib import Path
 from configs.cluster import ray_session
 from shards.command import command
 from shards.errors import InputError
+from shards.store import Place
+from shards.stored_folder import local_root
 from tuning.checks import cluster, machine, stored
 from tuning.checks.finding import Finding, guarded, refused, skip
 from tuning.command_line import doctor_parser
@@ -26,16 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CONNECTED = ("state api", "nodes", "storage")
 
 
-def examine(runs: Path, datasets: list[Path], cluster_file: Path | None, gigabytes: float) -> Iterator[Finding]:
+def examine(runs: Place, datasets: list[Path], cluster_file: Path | None, gigabytes: float) -> Iterator[Finding]:
     """All findings, each as soon as it is known.
 
     Args:
-        runs: folder of runs and of the MLflow store.
+        runs: folder of runs and of the MLflow store, or its address.
         datasets: folders of shards whose every byte is read.
         cluster_file: for Ray's launcher.
         gigabytes: of disk that should be free; less than a tenth of it is a failure.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address, here = os.environ.get("RAY_ADDRESS"), runs if isinstance(runs, Path) else local_root(runs)
     checks: dict[str, Check] = {
         "python": machine.check_python,
         "versions": partial(machine.check_versions, ROOT),
@@ -44,8 +46,8 @@ def examine(runs: Path, datasets: list[Path], cluster_file: Path | None, gigabyt
         "gpu": machine.check_gpu,
         "open files": machine.check_open_files,
         "shared memory": machine.check_shared_memory,
-        "disk": partial(machine.check_disk, [runs, Path(tempfile.gettempdir())], gigabytes),
-        "mlflow store": partial(stored.check_store, runs),
+        "disk": partial(machine.check_disk, [here, Path(tempfile.gettempdir())], gigabytes),
+        "mlflow store": partial(stored.check_store, here),
         "shards": partial(stored.check_datasets, datasets),
         "cluster file": partial(stored.check_cluster_file, cluster_file),
         "token": cluster.check_token,
@@ -57,7 +59,7 @@ def examine(runs: Path, datasets: list[Path], cluster_file: Path | None, gigabyt
     yield from _connected(runs, address, all(finding.status == "ok" for finding in answered))
 
 
-def _connected(runs: Path, address: str | None, answered: bool) -> Iterator[Finding]:
+def _connected(runs: Place, address: str | None, answered: bool) -> Iterator[Finding]:
     """What only a process that Ray knows can see."""
     if not address:
         yield skip("state api", cluster.NO_ADDRESS)

@@ -11,6 +11,8 @@ from configs.presets import preset_file
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
 from shards.schema import DATASET_FILE
+from shards.store import Place
+from shards.stored_folder import is_stored
 from trainers.identity import config_identity
 from trainers.job import prepare
 from trainers.recipes import recipe_of
@@ -24,7 +26,7 @@ from tuning.study_config import ClassificationStudyConfig, QuestionStudyConfig
 NEEDS = "needs what comes before it"
 
 
-def describe_study(study: Study, preset: str, config: Any, data: Path, runs: Path) -> str:
+def describe_study(study: Study, preset: str, config: Any, data: Path, runs: Place) -> str:
     """What ``study`` would do, without making anything.
 
     Args:
@@ -35,10 +37,11 @@ def describe_study(study: Study, preset: str, config: Any, data: Path, runs: Pat
     """
     lines = [resolved(config), *header(preset_file(preset)), *study.describe(config, data, runs.absolute())]
     out = runs.absolute() / f"{Path(preset).stem}-{config_identity(config)}"
-    return "\n".join([*lines, f"results: {out / 'results.md'} ({_state(out / 'results.md')})"])
+    there = is_stored(out) or (isinstance(out, Path) and (out / "results.md").exists())
+    return "\n".join([*lines, f"results: {out / 'results.md'} ({_said(there)})"])
 
 
-def classification_lines(config: ClassificationStudyConfig, data: Path, runs: Path) -> list[str]:
+def classification_lines(config: ClassificationStudyConfig, data: Path, runs: Place) -> list[str]:
     """Clips, shards and runs of a study of classification."""
     from tuning.classification_study import check
 
@@ -49,7 +52,7 @@ def classification_lines(config: ClassificationStudyConfig, data: Path, runs: Pa
     return [*_corpus(config.corpus, config.ingest, data), *recipes]
 
 
-def question_lines(config: QuestionStudyConfig, data: Path, runs: Path) -> list[str]:
+def question_lines(config: QuestionStudyConfig, data: Path, runs: Place) -> list[str]:
     """Clips, questions, shards and runs of a study of question answering."""
     from tuning.question_study import check
 
@@ -117,7 +120,7 @@ def _questions(config: QuestionData, data: Path) -> Iterator[str]:
     yield f"features of {config.features.extractor}: {features[-1].parent if features else 'would be made'}"
 
 
-def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Path, seed: int) -> Iterator[str]:
+def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Place, seed: int) -> Iterator[str]:
     """Every recipe of one seed, and whether its run is there."""
     from tuning.classification_study import on_backbone
 
@@ -134,8 +137,8 @@ def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Path, seed: 
         except InputError:
             yield f"run {name}, seed {seed}: {recipe_of(recipe).run_name(recipe)} ({NEEDS})"
             continue
-        backbone = job.folder if name == first and job.finished else backbone
-        yield f"run {name}, seed {seed}: {job.folder} ({'already finished' if job.finished else 'would be trained'})"
+        backbone = Path(str(job.place)) if name == first and job.finished else backbone
+        yield f"run {name}, seed {seed}: {job.place} ({'already finished' if job.finished else 'would be trained'})"
 
 
 def _point(params: dict[str, Any]) -> str:
@@ -143,4 +146,8 @@ def _point(params: dict[str, Any]) -> str:
 
 
 def _state(path: Path) -> str:
-    return "there" if path.exists() else "would be made"
+    return _said(path.exists())
+
+
+def _said(there: bool) -> str:
+    return "there" if there else "would be made"

@@ -13,6 +13,7 @@ from pipelines.corpora.synthetic.solos import SolosConfig, build
 from pipelines.settings import TOKENS, FeatureConfig, IngestConfig
 from shards.errors import InputError
 from shards.progress import Progress
+from shards.store import Place
 from trainers.classification.config import DenseConfig, FinetuneConfig
 from tuning.data import Corpus, folder_of_shards, make_files, shards_folder
 from tuning.steps import Stages, config_at
@@ -117,7 +118,7 @@ def check_data(config: QuestionData, field: str = "") -> None:
     config.corpus.check_source(f"{field}corpus")
 
 
-def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages, parent: Any) -> tuple[Path, Path]:
+def make_sequences(config: QuestionData, data: Path, runs: Place, stages: Stages, parent: Any) -> tuple[Path, Path]:
     """Sequence features of the clips, and their questions; all made if they are not there."""
     from pipelines.features import extract  # here, for help without torch
     from pipelines.ingest import ingest
@@ -130,12 +131,12 @@ def make_sequences(config: QuestionData, data: Path, runs: Path, stages: Stages,
     ingest(files.manifest, shards, config.ingest, stage=stages.next())
     if config.dense is not None:
         given = {"data": shards.absolute(), "backbone": backbone, "targets": files.targets}
-        backbone = train(config.dense_recipe("", **given), runs, stages.next(), parent)
+        backbone = Path(str(train(config.dense_recipe("", **given), runs, stages.next(), parent)))
     folder = extract(shards, backbone, config.features, stage=stages.next(), weights=config.weights)
     return folder, files.questions
 
 
-def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, parent: Any) -> Path:
+def _backbone(config: Solos, size: int, data: Path, runs: Place, stages: Stages, parent: Any) -> Path:
     """The run of the backbone that solos taught."""
     from pipelines.ingest import ingest
     from trainers.train import train
@@ -146,4 +147,5 @@ def _backbone(config: Solos, size: int, data: Path, runs: Path, stages: Stages, 
     shards = folder_of_shards(out.name, config.ingest, data)
     ingest(out / "manifest.csv", shards, config.ingest, stage=stages.next())
     settings = {**config.finetune, "data": shards.absolute()}
-    return train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)
+    trained = train(config_at("solos.finetune", FinetuneConfig, settings), runs, stages.next(), parent)
+    return Path(str(trained))

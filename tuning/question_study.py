@@ -13,12 +13,13 @@ from typing import Any
 
 from configs import config_to_dict
 from configs.cluster import ray_session
+from shards.store import Place, PlaceT
 from trainers.avqa.config import QuestionEvaluation
 from trainers.evaluate import evaluate
 from trainers.identity import config_identity
 from tuning.question_data import check_data, make_sequences
 from tuning.several import train_several
-from tuning.steps import Stages, config_at
+from tuning.steps import Stages, config_at, open_study
 from tuning.study_config import QuestionStudyConfig, RunName, StudyRun
 
 
@@ -33,25 +34,23 @@ def check(config: QuestionStudyConfig) -> None:
     check_data(config)
 
 
-def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: Path) -> Path:
+def question_study(name: str, config: QuestionStudyConfig, data: Path, runs: PlaceT) -> PlaceT:
     """Run a study to its end; arguments, result and errors as `tuning.classification_study.classification_study`."""
-    from trainers.tracking import Store
-
     check(config)
     runs = runs.absolute()
     out = runs / f"{name}-{config_identity(config)}"
     stages = Stages(config.stages + 3)
     params = {"study": name, **config_to_dict(config.corpus)}
-    with ray_session(), Store(runs).run(out.name, f"study-{name}", params, None, None, folder=out) as parent:
+    with open_study(name, out, params, ray_session()) as (here, parent):
         features, questions = make_sequences(config, data, runs, stages, parent)
         trained = _train_all(config, runs, stages, parent, data=features.absolute(), questions=questions.absolute())
         settings = config_at("evaluate", QuestionEvaluation, config.evaluate)
-        evaluate(trained, settings, out, runs, stages.next(), parent)
-        parent.note((out / "results.md").read_text(encoding="utf-8"))
+        evaluate(trained, settings, here, runs, stages.next(), parent)
+        parent.note((here / "results.md").read_text(encoding="utf-8"))
     return out
 
 
-def _train_all(config: QuestionStudyConfig, runs: Path, stages: Stages, parent: Any, **given: Path) -> list[Path]:
+def _train_all(config: QuestionStudyConfig, runs: Place, stages: Stages, parent: Any, **given: Path) -> list[Place]:
     """The folders of all runs in the study's order: first those that start from nothing, then those that start from
     one of them."""
     planned = list(config.runs(**given))
@@ -63,10 +62,11 @@ def _train_all(config: QuestionStudyConfig, runs: Path, stages: Stages, parent: 
 
 
 def _train(
-    planned: Sequence[StudyRun], folders: Mapping[RunName, Path], runs: Path, stages: Stages, parent: Any
-) -> list[Path]:
+    planned: Sequence[StudyRun], folders: Mapping[RunName, Place], runs: Place, stages: Stages, parent: Any
+) -> list[Place]:
+    starts = {name: Path(str(where)) for name, where in folders.items()}
     configs = [
-        run.config if run.start is None else run.config.model_copy(update={"network_from": folders[run.start]})
+        run.config if run.start is None else run.config.model_copy(update={"network_from": starts[run.start]})
         for run in planned
     ]
     return train_several(configs, runs, stages.next(), parent)

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shards.progress import Progress
+from shards.store import Place
 from trainers.config import TrainConfig
 from trainers.job import Job, prepare
 from trainers.train import train, train_job
@@ -26,35 +26,35 @@ class ParentRun:
     experiment_id: str
 
 
-def train_several(configs: Sequence[TrainConfig], runs: Path, stage: str, parent: Any) -> list[Path]:
+def train_several(configs: Sequence[TrainConfig], runs: Place, stage: str, parent: Any) -> list[Place]:
     """Train all of them on the Ray that this process runs, those with `workers: 0` side by side.
 
     Args:
-        runs: folder of all runs, which every node mounts.
+        runs: folder of all runs, which every node mounts, or its address.
         stage: position in a longer job, for the progress line.
         parent: the open MLflow run of the command.
 
     Returns:
-        the runs' folders, in the order of `configs`.
+        the runs' folders or addresses, in the order of `configs`.
 
     Raises:
         InputError: as `trainers.train.train`, of the first that fails; the others are stopped, and go on with the same
             command.
     """
-    left: dict[Path, Job] = {}
+    left: dict[Place, Job] = {}
     jobs = [prepare(config, runs) for config in configs]
     for job in jobs:
         if job.finished or job.config.workers > 0:
             train_job(job, runs, stage, parent)
         else:
-            left.setdefault(job.folder, job)
+            left.setdefault(job.place, job)
     if left:
         with Progress("train", len(jobs), "runs", stage=stage, done=len(jobs) - len(left)) as progress:
             _side_by_side(list(left.values()), runs, ParentRun(parent.run_id, parent.experiment_id), progress)
-    return [job.folder for job in jobs]
+    return [job.place for job in jobs]
 
 
-def _side_by_side(jobs: Sequence[Job], runs: Path, parent: ParentRun, progress: Progress) -> None:
+def _side_by_side(jobs: Sequence[Job], runs: Place, parent: ParentRun, progress: Progress) -> None:
     import ray
 
     task = ray.remote(max_retries=0)(_work)
@@ -76,7 +76,7 @@ def _side_by_side(jobs: Sequence[Job], runs: Path, parent: ParentRun, progress: 
         _wait_until_closed(jobs, GRACE_SECONDS)
 
 
-def _work(config: TrainConfig, runs: Path, parent: ParentRun) -> Path:
+def _work(config: TrainConfig, runs: Place, parent: ParentRun) -> Place:
     """What a worker of Ray's does; it is told to stop by SIGINT, which the driver's shell may have it ignore."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)

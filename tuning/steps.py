@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from configs import Config, load_config
 from shards.errors import InputError
+from shards.store import Place
+from shards.working_copy import worked_on
+from trainers.stored_run import tracking_folder
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -29,6 +35,23 @@ def as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
         else:
             out.append(f"{prefix}{key}={json.dumps(value, default=str)}")
     return out
+
+
+@contextmanager
+def open_study(
+    name: str, out: Place, params: dict[str, Any], session: AbstractContextManager[Any]
+) -> Iterator[tuple[Path, Any]]:
+    """The local folder of a study's results and its MLflow run, within `session`, while the block runs.
+
+    Args:
+        out: the folder of the results, or its address.
+    """
+    from trainers.tracking import Store
+
+    with worked_on(out, "study") as here, session:
+        store = Store(tracking_folder(out.parent))
+        with store.run(out.name, f"study-{name}", params, None, None, folder=here) as parent:
+            yield here, parent
 
 
 class Stages:

@@ -9,6 +9,7 @@ from typing import Any
 
 from configs import Config
 from models.registry import Registry, deferred
+from shards.store import Place
 from tuning.study_config import ClassificationStudyConfig, QuestionStudyConfig
 
 
@@ -18,13 +19,13 @@ class Study:
 
     Attributes:
         config: of all of it.
-        run: name, config, folder for data and folder for runs to the folder of the results.
+        run: name, config, folder for data and folder (or address) for runs to the folder (or address) of the results.
         describe: config, folder for data and folder for runs to the lines of a dry run.
     """
 
     config: type[Config]
-    run: Callable[[str, Any, Path, Path], Path]
-    describe: Callable[[Any, Path, Path], list[str]]
+    run: Callable[[str, Any, Path, Any], Any]
+    describe: Callable[[Any, Path, Place], list[str]]
 
 
 STUDIES: Registry[Study] = Registry(

@@ -15,6 +15,8 @@ from shards.atomic import stamps
 from shards.command import command
 from shards.errors import InputError, nearest
 from shards.progress import format_seconds
+from shards.store import PlaceT
+from shards.stored_folder import reading
 from tuning.command_line import study_parser
 from tuning.studies import STUDIES, Study, study_of
 
@@ -32,17 +34,17 @@ def main(argv: list[str]) -> int:
         config = load_config(study.config, args.preset, args.overrides)
         print(describe_study(study, args.preset, config, data, runs))
         return 0
-    before = stamps(runs.glob("*/results.md"))
+    before = stamps(runs.glob("*/results.md") if isinstance(runs, Path) else ())
     out = run_study(args.preset, args.overrides, data, runs)
-    print(f"\n{(out / 'results.md').read_text(encoding='utf-8')}")
-    if stamps([out / "results.md"]).items() <= before.items():
+    print(f"\n{(reading(out) / 'results.md').read_text(encoding='utf-8')}")
+    if isinstance(out, Path) and stamps([out / "results.md"]).items() <= before.items():
         print(f"already finished: {out}")
     print(f"done in {format_seconds(time.monotonic() - begin)}: {out}")
     print(f"compare the runs in a browser: avmend ui --store {args.runs}")
     return 0
 
 
-def run_study(preset: str, overrides: Sequence[str], data: Path, runs: Path) -> Path:
+def run_study(preset: str, overrides: Sequence[str], data: Path, runs: PlaceT) -> PlaceT:
     """Run a preset as the kind of study that it says it is; the folder of its results.
 
     Raises:

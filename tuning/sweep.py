@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import config_to_dict, load_config
-from configs.cluster import lasting, ray_session
+from configs.cluster import folder_alone, lasting, ray_session
 from shards.atomic import stamps, write_text
 from shards.command import command
 from shards.lock import folder_lock
@@ -163,7 +163,7 @@ def main(argv: list[str]) -> int:
     begin = time.monotonic()
     path = find_sweep(args.sweep)
     config = load_config(SweepConfig, path, args.overrides)
-    data, runs = lasting(args.data, "--data"), lasting(args.runs, "--runs")
+    data, runs = lasting(args.data, "--data"), folder_alone(lasting(args.runs, "--runs"), "--runs")
     if args.dry_run:
         from tuning.dry_run import describe_sweep
 

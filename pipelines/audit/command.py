@@ -14,7 +14,7 @@ from pipelines.command_line import audit_parser
 from shards.audit_file import AUDIT_FILE, FLAGS
 from shards.command import command
 from shards.errors import InputError
-from shards.store import is_url
+from shards.store import url_of
 
 
 @command
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
 
 def _beside(source: str) -> Path:
-    if is_url(source):
+    if url_of(source):
         raise InputError("what lies at a URL needs a folder here", field="--out", remedy="give --out FOLDER")
     path = Path(source)
     return path / "audit" if path.is_dir() else path.parent / "audit"

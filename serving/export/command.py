@@ -9,7 +9,7 @@ from serving.command_line import export_parser
 from shards.command import command
 from shards.errors import InputError
 from shards.schema import DATASET_FILE
-from trainers.runs import CONFIG_FILE
+from trainers.runs import is_run
 
 OF_RUNS, OF_SHARDS = ("results", "backbone", "data", "without_backbone"), ("link", "name")
 
@@ -19,12 +19,12 @@ def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = export_parser().parse(argv)
     lasting(args.out, "DIR")
-    is_run = (args.source / CONFIG_FILE).is_file()
-    if not is_run and not (args.source / DATASET_FILE).is_file():
+    found_run = is_run(args.source)
+    if not found_run and not (args.source / DATASET_FILE).is_file():
         remedy = "give the folder of a finished run, or of shards (with a dataset.json)"
         raise InputError("neither a run nor shards", file=args.source, field="RUN|SHARDS", remedy=remedy)
-    _refuse_others(args, OF_SHARDS if is_run else OF_RUNS, "a run" if is_run else "shards")
-    lines = _run(args) if is_run else _shards(args)
+    _refuse_others(args, OF_SHARDS if found_run else OF_RUNS, "a run" if found_run else "shards")
+    lines = _run(args) if found_run else _shards(args)
     print("\n".join([str(args.out), *(f"  {line}" for line in lines)]))
     return 0
 

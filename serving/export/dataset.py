@@ -14,8 +14,10 @@ from serving.export.folder import exporting, finish, megabytes
 from serving.export.samples import INDEX, shards_of, survey
 from shards.errors import InputError
 from shards.keys import safe_name
+from shards.remote import fetch
 from shards.schema import DATASET_FILE, DatasetInfo
 from shards.shared import SharedRecord
+from shards.store import Place
 
 SHORT = 12  # digits of a fingerprint in a folder's name
 _PLACE = re.compile(r"(?<![\w.])/(?:[^\s'\"():,;]+/)+")
@@ -36,7 +38,7 @@ class ShardOptions:
     link: bool = False
 
 
-def export_shards(folder: Path, out: Path, options: ShardOptions | None = None) -> tuple[SharedRecord, list[str]]:
+def export_shards(source: Place, out: Place, options: ShardOptions | None = None) -> tuple[SharedRecord, list[str]]:
     """Write ``out``: the shards in a folder named by their content, with an index, a card, and Croissant metadata.
 
     Returns:
@@ -45,14 +47,16 @@ def export_shards(folder: Path, out: Path, options: ShardOptions | None = None) 
     Raises:
         InputError: no dataset, a damaged shard; an ``out`` that holds something.
     """
-    options, info = options or ShardOptions(), DatasetInfo.load(folder)
-    name = safe_name(options.name or folder.absolute().name)
+    options, info = options or ShardOptions(), DatasetInfo.load(source)
+    name = safe_name(options.name or source.absolute().name)
+    folder = source if isinstance(source, Path) else fetch(source.url)
+    link = options.link or not isinstance(out, Path)  # what is sent from here need not be copied first
     place = f"shards-{info.fingerprint()[:SHORT]}"
     with exporting(out, [folder.absolute().parent]) as export:
         for shard in shards_of(info):
-            export.copy(folder / shard.name, f"{place}/{shard.name}", shard.sha256, options.link)
+            export.copy(folder / shard.name, f"{place}/{shard.name}", shard.sha256, link)
         export.copy(folder / DATASET_FILE, f"{place}/{DATASET_FILE}")
-        lost = quarantined(folder)
+        lost = quarantined(source)
         if lost:
             text = "".join(clip.model_dump_json() + "\n" for clip in map(_without_places, lost))
             export.write(f"{place}/{QUARANTINE_FILE}", text)
@@ -68,7 +72,7 @@ def export_shards(folder: Path, out: Path, options: ShardOptions | None = None) 
     return record, lines
 
 
-def quarantined(folder: Path) -> list[Quarantined]:
+def quarantined(folder: Place) -> list[Quarantined]:
     """The clips that are not in a dataset, and why; none where there is no quarantine.jsonl.
 
     Raises:

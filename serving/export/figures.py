@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import InputError
+from shards.store import Place
+from shards.stored_folder import reading
 from trainers.evaluation_cache import RECORD
 from trainers.recipe import FinishedRun
 
@@ -36,14 +38,15 @@ class Figures:
     other: bool = False
 
 
-def evaluations(run: FinishedRun, folders: Sequence[Path] | None = None) -> list[Figures]:
-    """What was evaluated of a run, in the given folders or (None) in those beside it; by name of the run.
+def evaluations(run: FinishedRun, folders: Sequence[Place] | None = None) -> list[Figures]:
+    """What was evaluated of a run, in the given folders or (None) in those beside it, of a run on a disk; by name of
+    the run.
 
     Raises:
         InputError: a given folder holds no evaluation, or none of this run.
     """
     beside = run.folder.absolute().parent.glob(f"*/{RECORD}")
-    places = sorted(path.parent for path in beside) if folders is None else folders
+    places = sorted(path.parent for path in beside) if folders is None else [reading(folder) for folder in folders]
     found = [(place, _figures(run, place)) for place in places]
     if folders is not None and (without := [place for place, figures in found if figures is None]):
         message, remedy = "holds no evaluation of this run", "give a folder that 'avmend evaluate' wrote of it"

@@ -13,7 +13,9 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.redaction import redacted
+from shards.scratch import scratch
 from shards.shared import RECORD, SharedFile, SharedRecord, copied
+from shards.store import Place, StorePath
 
 LOCK = ".export.lock"
 TEXTS = (".json", ".jsonl", ".md")
@@ -67,8 +69,9 @@ class Export:
 
 
 @contextmanager
-def exporting(out: Path, private: Sequence[Path]) -> Iterator[Export]:
-    """An export that becomes ``out`` when the block ends well, whole or not at all.
+def exporting(out: Place, private: Sequence[Path]) -> Iterator[Export]:
+    """An export that becomes ``out`` when the block ends well, whole or not at all; on a store, its record is put
+    last.
 
     Args:
         private: folders of this machine that no text of the export may name.
@@ -76,9 +79,13 @@ def exporting(out: Path, private: Sequence[Path]) -> Iterator[Export]:
     Raises:
         InputError: ``out`` holds something already; a text names one of the folders, the home, or holds a secret.
     """
+    if isinstance(out, StorePath):
+        with _sent(out, private) as export:
+            yield export
+        return
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("is there already and not empty", file=out, field="DIR", remedy="name a folder that is not")
+        raise _taken(out)
     partial = out.with_name(f".{out.name}.partial")
     with folder_lock(partial, "export"):
         export = Export(partial)
@@ -92,6 +99,21 @@ def exporting(out: Path, private: Sequence[Path]) -> Iterator[Export]:
             out.rmdir()
         partial.rename(out)
         sync(out.parent)
+
+
+@contextmanager
+def _sent(out: StorePath, private: Sequence[Path]) -> Iterator[Export]:
+    with folder_lock(out, "export"), scratch() as here:
+        if (out / RECORD).exists():
+            raise _taken(out)
+        with exporting(here / out.name, private) as export:
+            yield export
+        for path in [*export.files, RECORD]:
+            (out / path).put(here / out.name / path)
+
+
+def _taken(out: Place) -> InputError:
+    return InputError("is there already and not empty", file=out, field="DIR", remedy="name a folder that is not")
 
 
 def finish(export: Export, **said: object) -> SharedRecord:

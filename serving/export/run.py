@@ -20,10 +20,11 @@ from shards.errors import InputError
 from shards.keys import safe_name
 from shards.schema import DATASET_FILE, DatasetInfo
 from shards.shared import SharedRecord
+from shards.store import Place, absolute, at_hand, place, size_of
 from trainers.identity import is_paths
 from trainers.job import read_record
 from trainers.recipe import FinishedRun
-from trainers.runs import CONFIG_FILE, read_run
+from trainers.runs import CONFIG_FILE, is_run, read_run
 
 KEPT = (".json", ".jsonl", ".safetensors")
 LEFT_OUT = ("last", "ray", "data")  # state to resume from, which is pickled; what an import left
@@ -43,13 +44,13 @@ class RunOptions:
     """
 
     license: str | None = None
-    results: tuple[Path, ...] | None = None
+    results: tuple[Place, ...] | None = None
     data: Path | None = None
     backbone: Path | None = None
     with_backbone: bool = True
 
 
-def export_run(folder: Path, out: Path, options: RunOptions | None = None) -> tuple[SharedRecord, list[str]]:
+def export_run(folder: Place, out: Place, options: RunOptions | None = None) -> tuple[SharedRecord, list[str]]:
     """Write ``out``: the run (and the one that it stands on) below ``runs``, a model card, the record of all files.
 
     Returns:
@@ -62,7 +63,7 @@ def export_run(folder: Path, out: Path, options: RunOptions | None = None) -> tu
     options = options or RunOptions()
     run = _finished(folder)
     if options.data is not None:
-        run = replace(run, config=run.config.model_copy(update={"data": options.data.absolute()}))
+        run = replace(run, config=run.config.model_copy(update={"data": absolute(options.data)}))
     below = stands_on(run, options.backbone)
     taken = [run, *([below] if below is not None and options.with_backbone else [])]
     private = [one.folder.absolute().parent for one in taken]
@@ -91,18 +92,18 @@ def _place(run: FinishedRun) -> str:
     return f"runs/{name_of(run)}"
 
 
-def _finished(folder: Path) -> FinishedRun:
+def _finished(folder: Place) -> FinishedRun:
     """A run whose checkpoints are all there and whole."""
     run = read_run(folder)
     if safe_name(name_of(run)) != name_of(run):
         raise InputError("has a name that not every system takes", file=folder, remedy="rename the run's folder")
-    if "identity" not in read_record(folder):
+    if "identity" not in read_record(run.folder):
         raise InputError("has no identity: an early version trained it", file=folder, remedy="train it again")
     for name in run.recipe.checkpoints(run.config):
-        if not has_checkpoint(folder / name):
+        if not has_checkpoint(run.folder / name):
             message, remedy = f"is not finished: '{name}' is not there", "train it to its end: the same command goes on"
             raise InputError(message, file=folder, field="RUN", remedy=remedy)
-        load_checkpoint(folder / name)
+        load_checkpoint(run.folder / name)
     return run
 
 
@@ -126,14 +127,14 @@ def stands_on(run: FinishedRun, backbone: Path | None = None) -> FinishedRun | N
         found = maker.backbone
     else:
         return None
-    below = _finished(found if (found / CONFIG_FILE).is_file() else found.parent)  # of a checkpoint, its run
+    below = _finished(found if is_run(found) else found.parent)  # of a checkpoint, its run
     if run.recipe.on_features and run.recipe.load is not None:  # refuses another backbone than it was
         run.recipe.load(_standing_on(run, found), torch.device("cpu"))
     return below
 
 
 def _standing_on(run: FinishedRun, backbone: Path) -> FinishedRun:
-    return replace(run, config=run.config.model_copy(update={"backbone": backbone.absolute()}))
+    return replace(run, config=run.config.model_copy(update={"backbone": absolute(backbone)}))
 
 
 def extraction_needs_run(features: Path) -> bool:
@@ -146,10 +147,9 @@ def _write_run(export: Export, run: FinishedRun, taken: list[str], first: bool) 
         inner = path.relative_to(run.folder)
         if path.is_file() and path.suffix in KEPT and inner.as_posix() != CONFIG_FILE and not _left_out(inner):
             export.copy(path, f"{_place(run)}/{inner.as_posix()}")
-    datasets = dict(_datasets(run))
-    for place, source in datasets.items():
-        if first or source.is_file():  # who stands below another is asked by itself more rarely
-            export.copy(_there(source), f"{_place(run)}/{place}")
+    for name, source in dict(_datasets(run)).items():
+        if first or size_of(place(source)) is not None:  # who stands below another is asked by itself more rarely
+            export.copy(_there(source), f"{_place(run)}/{name}")
     record = read_record(run.folder)
     record["config"] |= dict(_portable_paths(run, taken))
     export.write(f"{_place(run)}/{CONFIG_FILE}", json.dumps(record, indent=1) + "\n")
@@ -160,10 +160,14 @@ def _left_out(inner: Path) -> bool:
 
 
 def _there(source: Path) -> Path:
-    if not source.is_file():
+    try:
+        file = at_hand(place(source))
+    except FileNotFoundError:
+        file = source
+    if not file.is_file():
         remedy = "give --data, the folder of the run's shards: its dataset.json says how clips are decoded"
         raise InputError("is not there", file=source, field="data", remedy=remedy)
-    return source
+    return file
 
 
 def _datasets(run: FinishedRun) -> Iterator[tuple[str, Path]]:

@@ -25,7 +25,7 @@ from shards.positions import Positions
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo, Statistics
 from shards.sequence import StepChoice, sequence_dtype, sequence_spec
-from shards.urls import url_of
+from shards.store import url_of
 from trainers.avqa.buffers import Buffers, huge_empty
 from trainers.config import TrainConfig
 from trainers.data import at_hand

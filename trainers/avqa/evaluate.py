@@ -19,7 +19,7 @@ from shards.checkpoint import file_sha256
 from shards.errors import InputError
 from shards.questions import Question, load_questions
 from shards.sequence import StepChoice
-from shards.urls import absolute
+from shards.store import absolute
 from trainers.answers import Answers
 from trainers.audit_table import audit_fingerprint, write_by_audit
 from trainers.avqa.clips import Clips, media_name

@@ -13,9 +13,10 @@ from models.avqa.batch import AVQABatch
 from models.avqa.contract import HoldsSamples
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery.rmm import RMM
-from shards.checkpoint import Checkpoint, checkpoint_in, checkpoint_meta, has_checkpoint, load_checkpoint
+from shards.checkpoint import Checkpoint, checkpoint_in, checkpoint_meta, has_checkpoint, load_checkpoint, to_ask
 from shards.errors import InputError
 from shards.sequence import StepChoice
+from shards.stored_folder import reading
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, QuestionConfig
 from trainers.avqa.items import QuestionItems
@@ -38,8 +39,9 @@ def answerer_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    recipe = next((name for name in RECIPES if has_checkpoint(Path(folder) / name)), None)
-    return folder if recipe is None else checkpoint_in(folder, recipe)
+    here = reading(folder, to_ask)
+    recipe = next((name for name in RECIPES if has_checkpoint(here / name)), None)
+    return here if recipe is None else checkpoint_in(here, recipe)
 
 
 def start_runs(config: AVQAConfig) -> list[Path]:

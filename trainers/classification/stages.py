@@ -25,7 +25,7 @@ from shards.checkpoint import file_sha256
 from shards.class_order import find_class_order
 from shards.errors import InputError
 from shards.schema import DATASET_FILE, DatasetInfo, feature_folder
-from shards.urls import url_of
+from shards.store import url_of
 from trainers.classification.augment import augment
 from trainers.classification.config import AdapterConfig, CaseConfig, FinetuneConfig, LoraConfig, PromptConfig
 from trainers.classification.detector import fit_detector, save_detector

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.cluster import runs_folder
-from shards.command import Parser
+from shards.command import Parser, location
 from trainers.imports.kinds import KINDS, SHARED
 
 IMPORT = """Take in what others trained or shared: as runs, or shards, like any other.
@@ -34,5 +34,5 @@ def import_parser() -> ImportParser:
     for name, kind in KINDS.items():
         parser = kinds.add_parser(name, help=kind.about, description=kind.about)
         kind.arguments(parser)
-        parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="folder of runs")
+        parser.add_argument("--runs", type=location, default=runs_folder(), metavar="DIR", help="or URL, of runs")
     return found

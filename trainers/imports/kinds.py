@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.registry import Registry, deferred
+from shards.command import location
+from shards.store import Place
 
 
 @dataclass(frozen=True)
@@ -17,19 +18,20 @@ class ImportKind:
     Attributes:
         about: one line of help.
         arguments: adds its own arguments to the parser of ``avmend import KIND``.
-        run: takes it in, given those arguments and `runs`, the folder of runs; returns what it made.
+        run: takes it in, given those arguments and `runs`, the folder of runs (only of what was shared it may lie on a
+            store); returns what it made.
             Raises InputError for a file that is not what it should be.
     """
 
     about: str
     arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Path]
+    run: Callable[[argparse.Namespace], Place]
 
 
 def shared_arguments(parser: argparse.ArgumentParser) -> None:
     """``avmend import shared DIR``."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="exported folder, with an avmend.json")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of shards: where they go (default: data/NAME)")
+    parser.add_argument("folder", type=location, metavar="DIR", help="or URL, of an export, with an avmend.json")
+    parser.add_argument("--out", type=location, metavar="DIR", help="of shards: where they go (default: data/NAME)")
 
 
 SHARED = "shared"  # what a folder is that comes without the name of a kind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from configs.cluster import lasting
@@ -14,18 +14,23 @@ from shards.checkpoint import file_sha256, has_checkpoint, load_checkpoint
 from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.scan import write_tables
-from shards.schema import DatasetInfo
+from shards.schema import DATASET_FILE, DatasetInfo
+from shards.scratch import scratch
 from shards.shared import AGAIN, RECORD, SharedRecord, take
+from shards.store import Place, StorePath
+from shards.working_copy import worked_on
 from trainers.identity import run_identity
 from trainers.job import read_record
 from trainers.runs import CONFIG_FILE, paths_of, read_run
+from trainers.stored_run import TRAINING, run_folder
 
 LOCK = ".import.lock"
 NOT_IN_RUNS = (".tar", ".parquet", ".md")
 
 
-def take_in(args: argparse.Namespace) -> Path:
-    """Copy a run (and the runs it stands on) to the folder of runs, or shards to a folder of their own.
+def take_in(args: argparse.Namespace) -> Place:
+    """Copy a run (and the runs it stands on) to the folder of runs, or shards to a folder of their own; each of these
+    may lie on a store.
 
     What is there already and the same is left as it is.
 
@@ -45,11 +50,11 @@ def take_in(args: argparse.Namespace) -> Path:
     return runs / PurePosixPath(record.folders[0]).name
 
 
-def _take_shards(source: Path, record: SharedRecord, out: Path) -> Path:
+def _take_shards(source: Place, record: SharedRecord, out: Place) -> Place:
     folder = _only_folder(source, record)
-    if (out / "dataset.json").is_file() and DatasetInfo.load(out).fingerprint() == record.fingerprint:
+    if (out / DATASET_FILE).is_file() and DatasetInfo.load(out).fingerprint() == record.fingerprint:
         return out
-    with _arriving(out) as partial:
+    with _arriving(out, _sent) as partial:
         _copy(source, record, folder, partial)
         info = DatasetInfo.load(partial)
         _same(source, "dataset's fingerprint", info.fingerprint(), record.fingerprint)
@@ -58,25 +63,26 @@ def _take_shards(source: Path, record: SharedRecord, out: Path) -> Path:
             file = listed.get(shard.name)
             if file is None or (file.bytes, file.sha256) != (shard.bytes, shard.sha256):
                 message = "dataset.json and avmend.json do not say the same about this shard"
-                raise InputError(message, file=Path(source) / folder / shard.name, remedy=AGAIN)
+                raise InputError(message, file=source / folder / shard.name, remedy=AGAIN)
         write_tables(partial, info)
     return out
 
 
-def _only_folder(source: Path, record: SharedRecord) -> str:
+def _only_folder(source: Place, record: SharedRecord) -> str:
     if len(record.folders) != 1:
         raise InputError("names several folders of shards", file=source / RECORD, field="folders", remedy=AGAIN)
     return record.folders[0]
 
 
-def _take_run(source: Path, record: SharedRecord, folder: str, runs: Path) -> None:
+def _take_run(source: Place, record: SharedRecord, folder: str, runs: Place) -> None:
     out = runs / PurePosixPath(folder).name
     for inner, file in record.within(folder):
         if PurePosixPath(inner).suffix in NOT_IN_RUNS:
-            raise InputError("has no place in a run", file=Path(source) / file.path, remedy=AGAIN)
-    if out.exists() and _is_same(record, folder, out):
+            raise InputError("has no place in a run", file=source / file.path, remedy=AGAIN)
+    here = run_folder(out)
+    if here.exists() and _is_same(record, folder, here):
         return
-    with _arriving(out) as partial:
+    with _arriving(out, _published) as partial:
         _copy(source, record, folder, partial)
         _check_run(source, record, folder, partial)
 
@@ -89,16 +95,16 @@ def _is_same(record: SharedRecord, folder: str, out: Path) -> bool:
     )
 
 
-def _check_run(source: Path, record: SharedRecord, folder: str, place: Path) -> None:
+def _check_run(source: Place, record: SharedRecord, folder: str, place: Path) -> None:
     """Whole, finished, and the run that its name says."""
     run, said = read_run(place), read_record(place)
     for path in paths_of(run.config):
         if not path.is_relative_to(place.absolute().parent):
             message, remedy = f"names a path outside of the folder of runs: {path.name}", AGAIN
-            raise InputError(message, file=Path(source) / folder / CONFIG_FILE, field="config", remedy=remedy)
+            raise InputError(message, file=source / folder / CONFIG_FILE, field="config", remedy=remedy)
     for name in run.recipe.checkpoints(run.config):
         if not has_checkpoint(place / name):
-            raise InputError(f"has no checkpoint '{name}'", file=Path(source) / folder, remedy=AGAIN)
+            raise InputError(f"has no checkpoint '{name}'", file=source / folder, remedy=AGAIN)
         _load(source, folder, place, name)
     start, revision = said.get("backbone") or None, said.get("revision", 1)
     identity = run_identity(run.config, revision, said.get("dataset", ""), start)
@@ -107,37 +113,71 @@ def _check_run(source: Path, record: SharedRecord, folder: str, place: Path) -> 
         _same(source, "identity", identity, record.fingerprint)
 
 
-def _load(source: Path, folder: str, place: Path, name: str) -> None:
+def _load(source: Place, folder: str, place: Path, name: str) -> None:
     try:
         load_checkpoint(place / name)
     except InputError as error:
-        raise InputError(error.message, file=Path(source) / folder / name, remedy=AGAIN) from None
+        raise InputError(error.message, file=source / folder / name, remedy=AGAIN) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"is no checkpoint: {error!r}"
-        raise InputError(message, file=Path(source) / folder / name, remedy=AGAIN) from None
+        raise InputError(message, file=source / folder / name, remedy=AGAIN) from None
 
 
-def _same(source: Path, what: str, found: str, said: object) -> None:
+def _same(source: Place, what: str, found: str, said: object) -> None:
     if found != said:
         message = f"its {what} is {found[:12]}, it says {str(said)[:12]}"
-        raise InputError(message, file=Path(source) / RECORD, remedy=AGAIN)
+        raise InputError(message, file=source / RECORD, remedy=AGAIN)
 
 
-def _copy(source: Path, record: SharedRecord, folder: str, out: Path) -> None:
+def _copy(source: Place, record: SharedRecord, folder: str, out: Path) -> None:
     for inner, file in record.within(folder):
         take(source, file, out / inner)
 
 
 @contextmanager
-def _arriving(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes it when the block ends well; it is removed when it does not.
+def _sent(out: StorePath) -> Iterator[Path]:
+    """A local folder that a dataset's place on a store gets when the block ends well, its dataset.json last."""
+    if (out / DATASET_FILE).exists():
+        raise _another(out)
+    with scratch() as here:
+        yield here
+        paths = sorted((p for p in here.rglob("*") if p.is_file()), key=lambda p: (p.name == DATASET_FILE, p))
+        for path in paths:
+            (out / path.relative_to(here).as_posix()).put(path)
+
+
+@contextmanager
+def _published(out: StorePath) -> Iterator[Path]:
+    """The working copy of a run on a store, which is published when the block ends well."""
+    with worked_on(out, TRAINING) as here:
+        if any(not path.name.startswith(".") for path in here.iterdir()):
+            raise _another(out)
+        try:
+            yield here
+        except BaseException:
+            shutil.rmtree(here, ignore_errors=True)
+            raise
+
+
+def _another(out: Place) -> InputError:
+    message, remedy = "is there already, and is another one", "remove it, or take this one in elsewhere"
+    return InputError(message, file=out, remedy=remedy)
+
+
+@contextmanager
+def _arriving(out: Place, on_store: Callable[[StorePath], AbstractContextManager[Path]]) -> Iterator[Path]:
+    """A folder beside ``out`` that becomes it when the block ends well; it is removed when it does not. On a store
+    `on_store` does that.
 
     Raises:
         InputError: something else is there.
     """
+    if isinstance(out, StorePath):
+        with on_store(out) as here:
+            yield here
+        return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        message, remedy = "is there already, and is another one", "remove it, or take this one in elsewhere"
-        raise InputError(message, file=out, remedy=remedy)
+        raise _another(out)
     partial = out.with_name(f".{out.name}.arriving")
     shutil.rmtree(partial, ignore_errors=True)
     with folder_lock(partial, "import"):

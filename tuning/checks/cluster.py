@@ -15,6 +15,7 @@ from typing import Any
 from configs.auth import MODE, Answer, Token, ask, find_token, sent_token
 from configs.cluster import check_address as check_ray_address
 from shards.errors import InputError
+from shards.store import Place, StorePath
 from tuning.checks.finding import Finding, fail, ok, refused, skip
 from tuning.checks.machine import SHOWN, existing, version
 
@@ -123,8 +124,18 @@ def check_nodes() -> list[Finding]:
     return [ok("nodes", f"{len(there)}, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs, the same versions")]
 
 
-def check_storage(runs: Path, connected: bool) -> list[Finding]:
-    """A file written here is read on every node, and one written there is read here."""
+def check_storage(runs: Place, connected: bool) -> list[Finding]:
+    """A file written here is read on every node, and one written there is read here; a store takes an object and gives
+    it back."""
+    if isinstance(runs, StorePath):
+        probe = runs / f".doctor-{secrets.token_hex(8)}"
+        try:
+            taken = probe.create(probe.name.encode()) and probe.read_bytes() == probe.name.encode()
+            probe.unlink()
+        except InputError as error:
+            return [refused("storage", error)]
+        remedy = "look at what stands between this machine and the store"
+        return [ok("storage", f"{runs} takes objects") if taken else fail("storage", f"{runs} gives others", remedy)]
     above = existing(runs)
     place = (runs if above == runs else above) / f".doctor-{secrets.token_hex(8)}"
     try:

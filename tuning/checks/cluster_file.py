@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from shards.errors import InputError
+from shards.store import url_of
 from tuning.checks.gpu_counts import gpus_of
 
 TOKEN = "~/.ray/auth_token"
@@ -154,10 +155,12 @@ def _mlflow(cluster: Cluster) -> Iterator[Problem]:
 
 
 def _storage(cluster: Cluster) -> Iterator[Problem]:
-    """The folder of runs lies on storage that every type of node mounts."""
+    """The folder of runs lies on storage that every type of node mounts, or on an object store."""
     named = re.search(r"\bAVMEND_RUNS=([^\s;'\"]+)", _start(cluster, "head"))
+    if named is not None and url_of(named.group(1)):
+        return
     if named is None or not named.group(1).startswith("/"):
-        remedy = "export AVMEND_RUNS, an absolute path on the shared storage, before 'ray start'"
+        remedy = "export AVMEND_RUNS, an absolute path on the shared storage or an address, before 'ray start'"
         yield Problem(STARTS["head"], "jobs are told of no folder of runs", remedy)
         return
     runs = Path(named.group(1))

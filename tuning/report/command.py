@@ -15,6 +15,7 @@ from typing import Any
 from shards.atomic import remove_leftovers, write_errors, write_text
 from shards.command import command
 from shards.errors import InputError
+from shards.store import Place, StorePath, size_of
 from trainers.avqa.results import Result
 from trainers.classification.results import Row
 from trainers.tracking import Recorded
@@ -23,7 +24,7 @@ from tuning.report import answering, classification
 from tuning.report.asked_clips import asked_clips
 from tuning.report.clips import classified_clips, clip_blocks
 from tuning.report.compared import difference_blocks
-from tuning.report.evaluations import Evaluation, evaluations, inner_name
+from tuning.report.evaluations import Evaluation, evaluations
 from tuning.report.failures import failure_blocks
 from tuning.report.page import Page, html
 from tuning.report.parts import Block, Clip, Part, Text, plural
@@ -59,11 +60,11 @@ EVALUATION_VIEWS: dict[type, EvaluationView] = {  # by the row of results.csv
 }
 
 
-def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (), clips: int = CLIPS) -> str:
+def report(runs: Place, names: Sequence[str] = (), experiments: Sequence[str] = (), clips: int = CLIPS) -> str:
     """The report's HTML.
 
     Args:
-        runs: folder of the runs and their MLflow store.
+        runs: folder of the runs and their MLflow store, or its address.
         names, experiments: as `tuning.report.run_selection.choose`.
         clips: how many clips of each evaluation are shown with every method's answer.
 
@@ -73,7 +74,7 @@ def report(runs: Path, names: Sequence[str] = (), experiments: Sequence[str] = (
     chosen = choose(runs, names, experiments)
     found = list(evaluations(chosen))
     parts = [part for part in _parts(chosen, found, clips) if part.blocks]
-    what = ", ".join(names or experiments) or chosen.root.name
+    what = ", ".join(names or experiments) or chosen.place.name
     return html(Page(f"avmend report: {what}", tuple(_facts(chosen)), tuple(parts), tuple(_verdicts(found))))
 
 
@@ -104,7 +105,7 @@ def _parts(chosen: Chosen, evaluated: Sequence[Evaluation | Recorded], clips: in
             lost = Text("Its results.csv is neither in its folder nor among its artifacts.", warn=True)
             yield Part(f"Evaluation {base_name(found)}", "", (lost,))
     for i, run in enumerate(reversed(chosen.of("sweep"))):
-        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.root / inner_name(run.name), f"sweep {i}"))
+        yield Part(f"Sweep {run.name}", "", sweep_blocks(chosen.folder(run.name), f"sweep {i}"))
     lead = "A line per configuration over its seeds; only settings that differ have a column."
     yield Part("Training runs", lead, trained_blocks(chosen))
     yield Part("Failures", "", failure_blocks(chosen, datasets(chosen)))
@@ -135,11 +136,14 @@ def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = report_parser().parse(argv)
     _write(args.out, report(args.runs, args.names, args.experiment, max(0, args.clips)))
-    print(f"{args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+    print(f"{args.out} ({(size_of(args.out) or 0) / 1e6:.1f} MB)")
     return 0
 
 
-def _write(out: Path, document: str) -> None:
+def _write(out: Place, document: str) -> None:
+    if isinstance(out, StorePath):
+        write_text(out, document)
+        return
     if out.is_dir():
         raise InputError("is a folder", file=out, field="out", remedy="name a file, such as report.html")
     with write_errors(out, field="--out"):

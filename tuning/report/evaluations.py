@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shards.keys import safe_name
+from shards.store import Place
+from shards.stored_folder import is_stored
 from trainers.evaluation_cache import read_origin
 from trainers.recipe import Task
 from trainers.recipes import TASKS
 from trainers.tables import read_rows
 from trainers.tracking import Recorded, read_artifact
-from tuning.report.run_selection import Chosen
+from tuning.report.run_selection import Chosen, inner_name
 
 TABLE = "results.csv"
 
@@ -50,7 +51,7 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
     """
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
     for run in reversed(last.values()):
-        folder = chosen.root / inner_name(run.name.removeprefix("evaluate-"))
+        folder = chosen.folder(run.name.removeprefix("evaluate-"))
         read = partial(_table, chosen.root, folder, run)
         found = _rows(read(TABLE))
         if found is None:
@@ -59,7 +60,7 @@ def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
         task, rows = found
         parent, origin = chosen.parent(run), read_origin(folder)
         name = parent.name if parent is not None and parent.kind == "study" else folder.name
-        folders = dict(_folders(chosen.root, origin.get("runs", []), rows))
+        folders = dict(_folders(chosen.place, origin.get("runs", []), rows))
         yield Evaluation(name, task, tuple(rows), run.params, origin.get("config", {}), folders, read)
 
 
@@ -79,15 +80,11 @@ def _table(root: Path, folder: Path, run: Recorded, name: str) -> str | None:
     return read_artifact(root, run.run_id, name)
 
 
-def _folders(root: Path, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[str, Path]]:
+def _folders(runs: Place, evaluated: Sequence[str], rows: Any) -> Iterator[tuple[str, Path]]:
     """Every run's folder: beside the evaluation's, or where it was when it was evaluated."""
     was = {Path(path).name: Path(path) for path in evaluated}
     for name in dict.fromkeys(row.run for row in rows if row.run):
-        here = root / inner_name(name)
-        yield name, here if here.is_dir() else was.get(name, here)
-
-
-def inner_name(name: str) -> str:
-    """A run's name as a folder's in the folder of runs. Names come from stores that others write, too: one that
-    leads elsewhere is made harmless."""
-    return name if name == Path(name).name and name != ".." else safe_name(name)
+        here = runs / inner_name(name)
+        there = here.is_dir() if isinstance(here, Path) else is_stored(here)
+        beside = Path(str(here))
+        yield name, beside if there else was.get(name, beside)

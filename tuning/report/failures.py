@@ -9,6 +9,8 @@ from pathlib import Path
 import pydantic
 
 from pipelines.shard_job import QUARANTINE_FILE, Quarantined
+from shards.errors import InputError
+from shards.store import place
 from trainers.tracking import ERROR, NOTE, Recorded
 from tuning.report.parts import Block, Cell, Folded, Table, figure, folded_rows, plural, short, text
 from tuning.report.run_selection import Chosen
@@ -64,9 +66,9 @@ def cause(run: Recorded) -> str:
 def quarantined(folder: Path) -> list[Quarantined]:
     """The clips that the ingestion of a dataset left out; none where that is not known."""
     try:
-        lines = (folder / QUARANTINE_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (place(folder) / QUARANTINE_FILE).read_text(encoding="utf-8").splitlines()
         return [Quarantined.model_validate_json(line) for line in lines if line.strip()]
-    except (OSError, pydantic.ValidationError):
+    except (OSError, InputError, pydantic.ValidationError):
         return []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shards.errors import InputError
 from shards.schema import DatasetInfo
+from shards.store import url_of
 from trainers.tracking import COMMAND, VERSIONS, Recorded
 from tuning.report.failures import quarantined
 from tuning.report.parts import Block, Cell, Folded, Table, figure, text
@@ -78,7 +79,7 @@ def _dataset(folder: Path, had: set[str]) -> tuple[Cell, ...]:
         clips = ", ".join(f"{name} {split.samples}" for name, split in info.splits.items())
         left_out = str(len(quarantined(media_folder(folder))))
     prints = ", ".join(sorted(fingerprint[:12] for fingerprint in had))
-    return tuple(text(x) for x in (folder.name, prints, state, clips, left_out, folder))
+    return tuple(text(x) for x in (folder.name, prints, state, clips, left_out, url_of(folder) or folder))
 
 
 def _every_run(chosen: Chosen) -> Block:
