@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shards.checkpoint import file_sha256
+from shards.hashes import file_sha256
 
 STUDIES = ("demo", "avqa_demo")
 ASIDE = {"epoch_seconds", "peak_memory_mb", "train_seconds", "inference_seconds", "run"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.schema import ShardInfo
 from shards.scratch import scratch
 from shards.store import Place
@@ -38,8 +38,6 @@ def _fetch(folder: Place, shard: ShardInfo, file: Path) -> None:
         address.download(file)
     except FileNotFoundError:
         raise InputError("missing", file=address, remedy=remedy) from None
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if digest != shard.sha256:
+    if (digest := file_sha256(file)) != shard.sha256:
         message = f"sha256 is {digest[:12]}..., dataset.json says {shard.sha256[:12]}..."
         raise InputError(message, file=address, remedy=remedy)

@@ -7,7 +7,6 @@ resumes from keeps the one before it there, for disks that damage files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import pickle
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from shards.atomic import sync
 from shards.errors import InputError
+from shards.hashes import file_sha256
 
 FORMAT = 1
 LAST = "last"  # in a run's folder: what its training resumes from
@@ -275,9 +275,3 @@ def _checked(folder: Path, name: str, record: dict[str, Any]) -> Path:
 
 def _damaged(path: Path, reason: str) -> InputError:
     return InputError(f"is damaged: {reason}", file=path, remedy="copy it again, or train again")
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

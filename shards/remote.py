@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.atomic import replacing
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
 from shards.store import refuse_credentials
@@ -138,8 +139,7 @@ def _is(path: Path, shard: ShardInfo, recheck: bool) -> bool:
         return False
     if not recheck:
         return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
+    return file_sha256(path) == shard.sha256
 
 
 def _load(system: AbstractFileSystem, remote: str, shard: ShardInfo, path: Path) -> None:

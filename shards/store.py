@@ -25,10 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from shards.errors import InputError
+from shards.hashes import differs, md5
 from shards.redaction import holds_credentials
 from shards.scratch import process_scratch, scratch
 from shards.store_errors import StoreUnreachable, TooManyBytes, failure_of, retry_after
-from shards.store_hash import differs, md5
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

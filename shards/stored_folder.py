@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from shards.atomic import replacing, write_errors, write_text
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.remote import cache_folder
 from shards.schema import Frozen
 from shards.store import Place, StorePath, content, place
@@ -60,7 +61,7 @@ class StoredFile(Frozen):
 
     def is_at(self, path: Path) -> bool:
         """Whether a local file is this one."""
-        return path.is_file() and path.stat().st_size == self.bytes and _sha256(path) == self.sha256
+        return path.is_file() and path.stat().st_size == self.bytes and file_sha256(path) == self.sha256
 
 
 class StoredFiles(Frozen):
@@ -184,14 +185,9 @@ def download(address: StorePath, path: str, file: StoredFile, target: Path) -> N
             raise InputError(message, file=address / file.object, remedy=remedy)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def stored_file(path: str, file: Path) -> StoredFile:
     """A local file as it is stored under a path."""
-    digest = _sha256(file)
+    digest = file_sha256(file)
     return StoredFile(object=object_name(path, digest), bytes=file.stat().st_size, sha256=digest)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.scan import scanned_places, shard_part
@@ -64,9 +64,7 @@ def _bytes(folder: Path, shard: ShardInfo) -> Iterator[Problem]:
     elif path.stat().st_size != shard.bytes:
         yield Problem(shard.name, None, f"{path.stat().st_size} bytes, dataset.json says {shard.bytes}")
     else:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != shard.sha256:
+        if (digest := file_sha256(path)) != shard.sha256:
             yield Problem(shard.name, None, f"sha256 is {digest[:12]}..., not {shard.sha256[:12]}...")
 
 

@@ -19,12 +19,12 @@ from pipelines.manifest import joined, relative
 from pipelines.resume import Ledger, read_ledger, write_ledger
 from shards import lease, scratch, store
 from shards.errors import InputError
+from shards.hashes import differs
 from shards.lock import folder_lock
 from shards.remote import fetch
 from shards.schema import ShardInfo
 from shards.store import StorePath, TooManyBytes, at_hand, each, place
 from shards.store_errors import StoreRefused, StoreUnreachable
-from shards.store_hash import differs
 from shards.verify import verify
 from tests.conftest import ROOT
 from tests.fixtures.stores import CONFIG, Bucket, as_on_disk, bucket, files, make_corpus
@@ -135,7 +135,7 @@ def test_a_large_object_is_read_in_pieces_and_hashed_in_parts(s3, tmp_path, monk
         file.seek(1000)
         assert file.read(5) == content[1000:1005]
     assert s3.faults.requests["GET"] == 2
-    monkeypatch.setattr("shards.store_hash.PART", 1 << 20)
+    monkeypatch.setattr("shards.hashes.PART", 1 << 20)
     told = {"ETag": '"b38a0e9a7d7c7ad0f7a9a6ee07a5d0f2-3"'}
     assert differs(told, tmp_path / "large")
     with pytest.raises(TooManyBytes, match="3145728"):

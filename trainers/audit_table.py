@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from shards.audit_file import AUDIT_FILE, FLAGS, read_flags
-from shards.checkpoint import file_sha256
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from trainers.judged import Judged
 from trainers.tables import markdown_table, write_rows
 

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
+from configs import digest
 from models.conditions import coarser_observation
 from shards.atomic import write_errors, write_text
 from shards.checkpoint import weights_sha256
 from shards.errors import InputError
 from shards.store import Place, StorePath
 from shards.working_copy import amend
-from trainers.identity import digest
 from trainers.recipe import FinishedRun
 from trainers.stored_run import TRAINING
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import Config, config_to_dict, load_config
+from configs import Config, config_to_dict, digest, load_config
 from configs.cluster import lasting
 from shards.atomic import stamps
 from shards.command import command
@@ -23,7 +23,7 @@ from shards.stored_folder import RECORD, reading
 from shards.working_copy import worked_on
 from trainers.command_line import evaluate_parser
 from trainers.evaluation_cache import cached_rows, clear, save_rows
-from trainers.identity import digest, git_commit
+from trainers.identity import git_commit
 from trainers.recipe import Evaluation, FinishedRun, ResultLine, Task
 from trainers.runs import read_run
 from trainers.stored_run import tracking_folder

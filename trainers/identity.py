@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config, config_to_dict, digest
-from shards.checkpoint import file_sha256
+from shards.hashes import file_sha256
 from trainers.config import LANES, SHUFFLE_BUFFER
 
 UNKNOWN = "unknown"

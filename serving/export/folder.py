@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shards.atomic import sync, write_text
-from shards.checkpoint import file_sha256
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.lock import folder_lock
 from shards.redaction import redacted
 from shards.scratch import scratch

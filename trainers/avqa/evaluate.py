@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from models.settings import Modality
-from shards.checkpoint import file_sha256
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.questions import Question, load_questions
 from shards.sequence import StepChoice
 from shards.store import absolute

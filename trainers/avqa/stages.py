@@ -18,8 +18,8 @@ from models.avqa.recovery import RECOVERIES
 from models.avqa.scale import Scale
 from models.backbone import weights_fingerprint
 from models.settings import Modality
-from shards.checkpoint import file_sha256
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.questions import Vocabulary, load_questions
 from trainers.avqa.clips import Clips, scale_of, scale_of_left
 from trainers.avqa.config import AVQAConfig, QuestionConfig, RecoveryConfig

@@ -19,22 +19,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs import digest
 from configs.backbone import load_backbone
 from configs.steps import middles, pictures, sounds
 from models.backbone import DENSE, Backbone
 from models.batch import AVBatch
 from models.sequence import SoundRows, band_mixture, picture_rows, pooled
 from models.settings import MODALITIES
-from shards.checkpoint import file_sha256
 from shards.dense_targets import DenseTarget, classes_of, load_targets
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from trainers.classification.config import DenseConfig
 from trainers.classification.items import masked
 from trainers.classification.stages import media_info
 from trainers.data import Items, collate
-from trainers.identity import digest
 from trainers.loop import Stage
 from trainers.metrics import StepOutput, sum_and_count
 from trainers.recipe import Fingerprints

@@ -10,18 +10,20 @@ from pathlib import Path
 
 from torch import Tensor
 
+from configs import digest
 from configs.public import read_state
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.inputs import Normalisation
 from models.public import head_classes, import_state_dict, inner_state, public_sizes
 from models.settings import BackboneConfig
-from shards.checkpoint import file_sha256, save_checkpoint
+from shards.checkpoint import save_checkpoint
 from shards.class_order import KNOWN, find_class_order
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from trainers.classification.config import FinetuneConfig, Sizes
 from trainers.classification.targets import Loss
-from trainers.identity import digest, git_commit
+from trainers.identity import git_commit
 from trainers.job import ROOT, Job
 from trainers.recipe import NO_DATA, Fingerprints
 from trainers.recipes import FINETUNE

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from configs import digest
 from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
@@ -21,9 +22,9 @@ from models.peft import Adapter, LoRA
 from models.prompts import DualPrompts
 from models.public import head_classes
 from models.tuned import CaseModule, Tuned
-from shards.checkpoint import file_sha256
 from shards.class_order import find_class_order
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.schema import DATASET_FILE, DatasetInfo, feature_folder
 from shards.store import url_of
 from trainers.classification.augment import augment
@@ -35,7 +36,6 @@ from trainers.classification.published import head_for, head_order, import_publi
 from trainers.classification.targets import Loss, TargetForm, several_labels
 from trainers.config import TrainConfig
 from trainers.data import Items, Split, dataset_info, open_split
-from trainers.identity import digest
 from trainers.loop import Stage
 from trainers.optimisation import Optimisation
 from trainers.recipe import Fingerprints

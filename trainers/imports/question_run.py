@@ -10,21 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs import config_to_dict
+from configs import config_to_dict, digest
 from configs.public import CLIP
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
 from shards.atomic import write_errors, write_text
-from shards.checkpoint import file_sha256, has_checkpoint, save_checkpoint
+from shards.checkpoint import has_checkpoint, save_checkpoint
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.questions import QUESTIONS_FILE, Question, Vocabulary, load_questions
 from shards.schema import DatasetInfo
 from shards.sequence import StepChoice
 from trainers.avqa.clips import feature_spec
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.warm_start import IMPORTED, KIND, READING
-from trainers.identity import digest, git_commit
+from trainers.identity import git_commit
 from trainers.imports.mirror import mirror
 from trainers.imports.published.network import PublishedNetwork
 from trainers.imports.weights import few, read_tensors

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from configs.cluster import lasting
 from shards.atomic import sync
-from shards.checkpoint import file_sha256, has_checkpoint, load_checkpoint
+from shards.checkpoint import has_checkpoint, load_checkpoint
 from shards.errors import InputError
+from shards.hashes import file_sha256
 from shards.lock import folder_lock
 from shards.scan import write_tables
 from shards.schema import DATASET_FILE, DatasetInfo

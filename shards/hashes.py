@@ -1,4 +1,4 @@
-"""Whether an object is what was sent, by the MD5 that stores keep: S3 as the ETag, Google as ``md5Hash``."""
+"""Hashes of files: sha256, by which what was read is checked, and those by which a store tells what it holds."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def md5(file: Path) -> bytes:
     """MD5 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "md5").digest()
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
