@@ -220,7 +220,7 @@ def test_nested_trials_report_every_epoch_and_stopped_ones_free_their_workers(wh
     runs = new_runs("nested")
     (backbone,) = whole.glob("finetune-*")
     shutil.copytree(backbone, runs / backbone.name)
-    settings = {**DEEP, "workers": 2, "epochs": 8, "cases": ["complete"], "retries": 0}
+    settings = {**DEEP, "workers": 2, "epochs": 4, "cases": ["complete"], "retries": 0}
     early = {"grace": 1, "reduction": 4}
     space = {"lr": {"grid": [0.03, 1e-9]}}
     name = mini(
@@ -236,8 +236,8 @@ def test_nested_trials_report_every_epoch_and_stopped_ones_free_their_workers(wh
     done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = results(runs)
-    assert (rows[0]["status"], rows[0]["epochs"]) == ("finished", "8")
+    assert (rows[0]["status"], rows[0]["epochs"]) == ("finished", "4")
     stopped = [row for row in rows if row["status"] == "stopped"]
     assert len(stopped) == 1
     assert "free: 3.0" in done.stdout
-    assert all(int(row["epochs"]) < 8 for row in stopped), "workers run on for the moment that Tune needs"
+    assert all(int(row["epochs"]) < 4 for row in stopped), "workers run on for the moment that Tune needs"

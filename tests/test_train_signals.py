@@ -47,7 +47,7 @@ def stopped(runs: Path, media: Path, number: int, times: int) -> tuple[int, str]
     ("number", "times", "status"),
     [
         pytest.param(signal.SIGINT, 1, 130, marks=pytest.mark.ray),
-        pytest.param(signal.SIGINT, 3, 130, marks=pytest.mark.ray),
+        pytest.param(signal.SIGINT, 3, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 1, 143, marks=pytest.mark.slow),  # as test_local_ray.py has it
     ],
 )
