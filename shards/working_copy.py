@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from shards.atomic import write_errors, write_text
 from shards.errors import InputError
 from shards.lease import Lease, lease
 from shards.lock import WAIT
+from shards.repeated import repeated
 from shards.store import AHEAD, Place, StorePath, content, in_order
 from shards.store_errors import StoreRefused, StoreUnreachable
 from shards.stored_folder import (
@@ -163,25 +163,18 @@ class WorkingCopy:
     @contextmanager
     def following(self, wanted: Wanted) -> Iterator[None]:
         """Bring some files, as another process publishes them, while the block runs."""
-        ended = threading.Event()
 
         def follow() -> None:
-            while not ended.wait(LOOK):
-                with suppress(InputError, OSError):  # at the next look
-                    base = self._base()
-                    for path, file in self._stored().items():
-                        if wanted(path) and base.get(path) != file:
-                            download(self.address, path, file, self.folder / path)
-                            base[path] = file
-                    self._keep_base(base)
+            with suppress(InputError, OSError):  # at the next look
+                base = self._base()
+                for path, file in self._stored().items():
+                    if wanted(path) and base.get(path) != file:
+                        download(self.address, path, file, self.folder / path)
+                        base[path] = file
+                self._keep_base(base)
 
-        thread = threading.Thread(target=follow, name="follow", daemon=True)
-        thread.start()
-        try:
+        with repeated(follow, LOOK, "follow"):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 class Publisher:

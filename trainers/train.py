@@ -10,10 +10,10 @@ import os
 import shutil
 import statistics
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from shards.atomic import write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.progress import Progress
+from shards.repeated import repeated
 from shards.store import Place, PlaceT, place
 from trainers.command_line import recipe_config, train_parser
 from trainers.config import TrainConfig
@@ -123,14 +124,9 @@ def _summary(names: Sequence[str], folder: Path) -> dict[str, float]:
 @contextmanager
 def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: str, stage: str | None) -> Iterator[None]:
     """One line that follows the workers' metrics.jsonl: epochs, their rate, loss, accuracy, time left."""
-    ended = threading.Event()
 
     def lines() -> list:
         return [line for part in names for line in read_metrics(logs(folder, part))]
-
-    def follow(progress: Progress) -> None:
-        while not ended.wait(0.5):
-            show(progress)
 
     def show(progress: Progress) -> None:
         now = lines()
@@ -141,13 +137,10 @@ def _progress(config: TrainConfig, names: Sequence[str], folder: Path, label: st
             progress.advance(len(now) - progress.done, **shown, waiting=waiting)
 
     with Progress(label, config.epochs * len(names), "epochs", stage=stage, done=len(lines())) as progress:
-        thread = threading.Thread(target=follow, args=(progress,), daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(partial(show, progress), 0.5, "epochs"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             show(progress)
 
 

@@ -18,6 +18,7 @@ from mlflow.entities import Metric
 
 from shards.atomic import write_errors, write_text
 from shards.redaction import redacted
+from shards.repeated import repeated
 from trainers.journal import FILE, Tail, append_metrics
 from trainers.tracking import record
 from trainers.tracking.delivery import Delivery
@@ -132,19 +133,8 @@ class Run:
     @contextmanager
     def synced_every(self, seconds: float) -> Iterator[None]:
         """Sync in a thread of its own while the block runs."""
-        ended = threading.Event()
-
-        def follow() -> None:
-            while not ended.wait(seconds):
-                self.try_sync()
-
-        thread = threading.Thread(target=follow, name="mlflow-mirror", daemon=True)
-        thread.start()
-        try:
+        with repeated(self.try_sync, seconds, "mlflow-mirror"):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def close(self, status: str) -> None:
         """Copy what is left and end the run as FINISHED, FAILED or KILLED. A server that is slow is waited for at
