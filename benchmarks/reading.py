@@ -29,12 +29,12 @@ from benchmarks.processes import stoppable
 from benchmarks.report import Spread, positive
 from models.inputs import Normalisation
 from models.settings import BACKBONES
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.schema import BackboneInfo, DatasetInfo, SampleMeta, SplitInfo, StreamInfo
 from shards.writer import Record, write_shard
 from trainers.classification.items import InputSpec
 from trainers.data import epoch_order
-from trainers.draws import hashed
 
 VALUES = {"25 KB": 12_000, "1.9 MB": 950_000}  # float16 values of a sample, in two arrays
 MEDIA = "base media"

@@ -28,6 +28,7 @@ from benchmarks.processes import stoppable
 from benchmarks.reading import VALUES, write_features
 from benchmarks.report import Spread, positive
 from benchmarks.slow_store import slow_store
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.scan import write_tables
 from shards.stream_cache import ShardCache
@@ -35,7 +36,6 @@ from shards.stream_order import StreamOrder
 from shards.streaming import AHEAD, StreamDataset
 from trainers.config import LANES, SHUFFLE_BUFFER
 from trainers.data import epoch_order
-from trainers.draws import hashed
 from trainers.streams import Lanes, shuffled_order
 
 STREAM, POSITION, BARE = "read through", "by position", "webdataset"

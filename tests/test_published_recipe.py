@@ -12,6 +12,7 @@ from torchaudio.compliance import kaldi
 
 from models.inputs import Normalisation
 from shards.errors import InputError
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, media_dataset, media_records, split_info, two_of
@@ -25,7 +26,6 @@ from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.stages import finetune_stages
 from trainers.classification.targets import TargetForm
 from trainers.data import epoch_order
-from trainers.draws import hashed
 from trainers.optimisation import Optimisation, halving
 
 unit = pytest.mark.unit

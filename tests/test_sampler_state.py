@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.batch import AVBatch
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.streaming import StreamDataset
 from tests.fixtures.builders import LABELS, SMALL, feature_dataset
 from trainers.classification.items import FeatureItems
 from trainers.data import Items, epoch_order
-from trainers.draws import hashed
 from trainers.sampler_state import Position, epoch_batches, last_taken
 from trainers.streams import Lanes
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from shards import stream_cache
 from shards.errors import InputError
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.scan import shard_part, write_tables
 from shards.schema import DatasetInfo, SplitInfo
@@ -36,7 +37,6 @@ from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, medi
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.stages import dataset_normalisation
 from trainers.data import Items, batches, subset_size, training_order, validation_order
-from trainers.draws import hashed
 from trainers.sampler_state import Position, epoch_batches
 from trainers.streams import Lanes, _in_lanes, rank_rows, shuffled_order
 

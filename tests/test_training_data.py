@@ -14,6 +14,7 @@ from models.conditions import CASES
 from models.inputs import Normalisation
 from models.settings import KINDS
 from shards.errors import InputError
+from shards.positions import hashed
 from shards.reader import ShardDataset
 from tests.fixtures.builders import LABELS, SMALL, absent, feature_dataset, media_dataset
 from trainers.classification.augment import augment
@@ -21,7 +22,7 @@ from trainers.classification.config import Augment
 from trainers.classification.items import FeatureItems, InputSpec, MediaItems
 from trainers.classification.stages import dataset_normalisation
 from trainers.data import Items, batches, collate, epoch_order
-from trainers.draws import Uniform, hashed, mixed, shuffled
+from trainers.draws import Uniform, mixed, shuffled
 
 pytestmark = pytest.mark.unit
 

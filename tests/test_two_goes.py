@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.features import extract
 from pipelines.ingest import ingest
 from pipelines.settings import FeatureConfig, IngestConfig
+from shards.positions import hashed
 from shards.questions import Question, save_questions
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
@@ -24,7 +25,7 @@ from trainers.classification.config import FinetuneConfig, PromptConfig
 from trainers.classification.detector import fit_detector
 from trainers.config import TrainConfig
 from trainers.data import epoch_order
-from trainers.draws import hashed, uniform
+from trainers.draws import uniform
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 

@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
+from shards.positions import hashed
 from shards.reader import Choose, Sample, ShardDataset
 from shards.remote import fetch
 from shards.schema import DatasetInfo
 from shards.store import url_of
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from trainers.draws import hashed, shuffled
+from trainers.draws import shuffled
 from trainers.streams import Lanes, plain_order, rank_rows, shuffled_order, streamed_batches
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row

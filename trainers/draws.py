@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from models.noise import generator
-from shards.positions import hashed as hashed
 from shards.positions import index_type
 
 Uniform = Callable[[int], np.ndarray]  # n numbers in [0, 1) of each sample of a batch, float64 [B, n]

@@ -9,9 +9,10 @@ import torch
 from models.detector import QualityDetector, token_statistics
 from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
+from shards.positions import hashed
 from shards.reader import Sample
 from trainers.data import Split
-from trainers.draws import hashed, shuffled
+from trainers.draws import shuffled
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 MANY = 40  # with fewer samples there is no quarter to spare for the threshold
