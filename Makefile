@@ -29,6 +29,7 @@ results: setup
 
 test: setup
 	.venv/bin/python -m pytest -m unit -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -m integration -n 2 --dist loadfile $(ARGS)
 	.venv/bin/python -m pytest -m ray -n 2 --dist loadfile $(ARGS)
 
 lint: setup

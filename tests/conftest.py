@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
 gc.disable()  # until all test files are imported: a full collection meanwhile finds nothing, and there are a dozen
-TIERS = ("unit", "ray", "slow", "gpu")  # in the order in which they run
+TIERS = ("unit", "integration", "ray", "slow", "gpu")  # in the order in which they run
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests with no tier or several, so that no slow one slips into the fast tier; fast ones first."""
+    """Refuse tests with no tier or several, and trained runs in the fastest; fast ones first."""
     tiers = {item: [tier for tier in TIERS if item.get_closest_marker(tier)] for item in items}
     wrong = [item.nodeid for item in items if len(tiers[item]) != 1]
     if wrong:
         raise pytest.UsageError(f"exactly one marker of {TIERS} is needed on: {', '.join(wrong)}")
+    slow = [item.nodeid for item in items if tiers[item] == ["unit"] and "world" in getattr(item, "fixturenames", ())]
+    if slow:
+        raise pytest.UsageError(f"trained runs (`world`) are not of tier unit: {', '.join(slow)}")
     items.sort(key=lambda item: TIERS.index(tiers[item][0]))
 
 

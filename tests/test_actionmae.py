@@ -10,11 +10,12 @@ from models.avqa.recovery.actionmae import ActionMAE
 from tests.fixtures.builders import randomise
 from tests.test_recovery import PRESENT, features, without
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SPEC = FeatureSpec(audio=6, visual=5, steps=2, places=9)
 SIZES = {"dim": 16, "heads": 2, "depth": 1, "memory": 2}
 
 
+@integration
 def test_it_learns_to_reconstruct_each_modality_from_the_other():
     """Both modalities of a clip tell which of three clips it is; the mean of all has the error of their spread."""
     torch.manual_seed(0)
@@ -34,6 +35,7 @@ def test_it_learns_to_reconstruct_each_modality_from_the_other():
     assert loss < spread  # the picture's rows differ by more than a vector a step and one a row can say
 
 
+@unit
 @torch.no_grad()
 def test_the_loss_is_both_errors_of_complete_samples():
     method = randomise(ActionMAE(SPEC, 9, **SIZES), 3).eval()
@@ -45,6 +47,7 @@ def test_the_loss_is_both_errors_of_complete_samples():
     torch.testing.assert_close(found, expected[both], atol=1e-5, rtol=1e-5)
 
 
+@unit
 @torch.no_grad()
 def test_positions_count_and_rows_differ():
     """The released code ignores positions: there, turning the steps round would turn the result round."""
@@ -55,6 +58,7 @@ def test_positions_count_and_rows_differ():
     torch.testing.assert_close(found - found[:, :, :1], (method.places - method.places[:1]).expand_as(found))
 
 
+@unit
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="width 16 is not divisible by heads 3"):
         ActionMAE(SPEC, 9, dim=16, heads=3)

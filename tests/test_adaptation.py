@@ -38,7 +38,7 @@ from trainers.recipe import FinishedRun
 from trainers.runs import read_run
 from tuning.report.clips import first_seed
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 PRESENT = torch.tensor(PATTERNS["mixed"], dtype=torch.bool)
 

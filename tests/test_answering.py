@@ -27,7 +27,8 @@ from trainers.runs import read_run
 unit = pytest.mark.unit
 PAIRS = [(n, r) for n in SIZES for r in RECOVERY_SIZES]
 every_pair = pytest.mark.parametrize(  # all pairs behave as their halves do: each network by itself, each method once
-    ("network", "recovery"), told_by(lambda pair: pair[1] == "zero" or pair[0] == "avst", PAIRS)
+    ("network", "recovery"),
+    told_by(lambda pair: pair[1] == "zero" or pair[0] == "avst", PAIRS, pytest.mark.integration),
 )
 PRESENT = torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1], [1, 0], [0, 1]], dtype=torch.bool)
 

@@ -19,7 +19,7 @@ from shards.errors import InputError
 from tests.fixtures.builders import media_dataset
 from tests.fixtures.media import make_clip, run_ffmpeg
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 CONFIG = AuditConfig(frames=6, image_size=64, clips_per_part=3, workers=0)
 BAD = '<script>alert("x")</script>'
 NOISE = ("-f", "lavfi", "-i", "anoisesrc=d=1:seed=5:a=0.3,tremolo=f=4:d=0.9")
@@ -78,6 +78,7 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
     return {row["id"]: row for _, row in read_rows(out)}
 
 
+@integration
 def test_each_fault_is_flagged(audited):
     flags = read_flags(audited)
     assert flags["dark"] == {"silent", "black"}
@@ -89,10 +90,12 @@ def test_each_fault_is_flagged(audited):
     assert "missing file" in rows(audited)["gone"]["failure"]
 
 
+@unit
 def test_the_rows_are_those_of_the_manifest_in_its_order_by_part(corpus, audited):
     assert sorted(rows(audited)) == sorted(clip.id for clip in read_manifest(corpus))
 
 
+@unit
 def test_group_names_what_must_stay_together_and_keeps_the_manifests(corpus, audited):
     found = {name: row["group"] for name, row in rows(audited).items()}
     assert found["a"] == found["copy"] == found["late"] == "field"  # late has the same pattern and noise
@@ -106,6 +109,7 @@ def test_group_names_what_must_stay_together_and_keeps_the_manifests(corpus, aud
     write_manifest(audited / "regrouped.csv", moved)
 
 
+@unit
 def test_the_same_bytes_again_after_a_kill_and_without_measuring_anew(corpus, audited, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(audited, out)
@@ -122,6 +126,7 @@ def test_the_same_bytes_again_after_a_kill_and_without_measuring_anew(corpus, au
         assert (out / name).read_bytes() == (audited / name).read_bytes()
 
 
+@unit
 def test_other_thresholds_measure_nothing_anew(corpus, audited, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(audited, out)
@@ -132,6 +137,7 @@ def test_other_thresholds_measure_nothing_anew(corpus, audited, tmp_path):
     assert "silent" not in read_flags(out)["dark"]
 
 
+@unit
 def test_a_row_that_changed_is_measured_anew(corpus, audited, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(audited, out)
@@ -151,6 +157,7 @@ class _Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+@unit
 def test_the_page_escapes_and_loads_nothing(audited):
     text = (audited / "audit.html").read_text()
     page = _Page()
@@ -166,6 +173,7 @@ def test_the_page_escapes_and_loads_nothing(audited):
     assert "across splits" in text
 
 
+@unit
 def test_shards_are_audited_as_they_are(tmp_path):
     media_dataset(tmp_path / "data", {"train": 14, "test": 6})
     summary = audit(tmp_path / "data", tmp_path / "out", CONFIG)
@@ -177,6 +185,7 @@ def test_shards_are_audited_as_they_are(tmp_path):
     assert not any(flags & {"duplicate_audio", "duplicate_visual"} for flags in read_flags(tmp_path / "out").values())
 
 
+@unit
 def test_sources_that_are_none(tmp_path, capsys):
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "dataset.json" in capsys.readouterr().err
@@ -187,6 +196,7 @@ def test_sources_that_are_none(tmp_path, capsys):
     assert "silence_db" in capsys.readouterr().err
 
 
+@unit
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -204,6 +214,7 @@ def test_a_wrong_audit_file_is_refused(tmp_path, text, field):
     assert refused.value.remedy
 
 
+@unit
 def test_no_audit_file_and_an_empty_one(tmp_path):
     with pytest.raises(InputError, match="can't be read"):
         read_flags(tmp_path)

@@ -12,7 +12,7 @@ from models.avqa.recovery.avr import AVR
 from models.avqa.recovery.diffusion import Diffusion
 from models.avqa.recovery.unet import UNet
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 SPEC = FeatureSpec(audio=6, visual=5, steps=3, places=9)
 SMALL: dict[str, Any] = {"channels": 11, "width": 8}
@@ -25,6 +25,7 @@ def pair(n: int = 4, spec: FeatureSpec = SPEC, seed: int = 0) -> tuple[torch.Ten
     return audio, visual
 
 
+@unit
 @pytest.mark.parametrize("timesteps", [1, 5, 10, 20])
 def test_the_schedule_falls_from_one_to_nearly_nothing(timesteps):
     signal = Diffusion(timesteps).signal
@@ -36,6 +37,7 @@ def test_the_schedule_falls_from_one_to_nearly_nothing(timesteps):
         assert middle == pytest.approx(0.5, abs=1e-6)  # a sigmoid is odd about its middle
 
 
+@unit
 @pytest.mark.parametrize("timestep", [1, 3, 7, 10])
 def test_noised_latents_have_the_mean_and_variance_of_the_schedule(timestep):
     diffusion = Diffusion()
@@ -47,6 +49,7 @@ def test_noised_latents_have_the_mean_and_variance_of_the_schedule(timestep):
     assert found.var().item() == pytest.approx(1 - signal.item(), abs=0.02)
 
 
+@unit
 def test_noising_step_by_step_is_noising_at_once():
     """Eq. 5 from t - 1 to t, again and again, has the variance and mean of the closed form."""
     diffusion = Diffusion()
@@ -58,6 +61,7 @@ def test_noising_step_by_step_is_noising_at_once():
         assert variance == pytest.approx(1 - diffusion.signal[t].item(), rel=1e-5)
 
 
+@unit
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_the_target_leads_back_to_the_clean_latent(prediction):
     diffusion = Diffusion()
@@ -68,6 +72,7 @@ def test_the_target_leads_back_to_the_clean_latent(prediction):
     torch.testing.assert_close(diffusion.clean(prediction, noised, timestep, target), clean)
 
 
+@unit
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("steps", range(1, 11))
 def test_a_perfect_denoiser_recovers_the_latent_in_any_number_of_steps(steps, eta):
@@ -89,6 +94,7 @@ def test_a_perfect_denoiser_recovers_the_latent_in_any_number_of_steps(steps, et
         assert all(torch.allclose(eps, noise[-1], atol=1e-3) for _, eps in seen)
 
 
+@unit
 def test_ancestral_steps_have_the_posterior_s_variance():
     diffusion = Diffusion()
     clean, noise = (
@@ -103,12 +109,14 @@ def test_ancestral_steps_have_the_posterior_s_variance():
     assert kept == pytest.approx((1 - b) / (1 - a) * (1 - a / b), rel=0.05)  # DDPM's beta tilde
 
 
+@unit
 @pytest.mark.parametrize(("start", "steps"), [(0, 1), (11, 1), (4, 5), (4, 0)])
 def test_impossible_paths_are_refused(start, steps):
     with pytest.raises(ValueError, match=r"start|steps"):
         AVR(SPEC, 9, **SMALL, start=start, steps=steps)
 
 
+@unit
 def test_paths_are_even_and_end_at_the_clean_latent():
     diffusion = Diffusion(10)
     assert diffusion.path(10, 10) == list(range(10, -1, -1))
@@ -116,6 +124,7 @@ def test_paths_are_even_and_end_at_the_clean_latent():
     assert all(len(set(diffusion.path(a, b))) == b + 1 for a in range(1, 11) for b in range(1, a + 1))
 
 
+@unit
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 @torch.no_grad()
 def test_an_untrained_avr_keeps_the_scale(scale):
@@ -128,6 +137,7 @@ def test_an_untrained_avr_keeps_the_scale(scale):
         assert torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1] > 0.85
 
 
+@unit
 @torch.no_grad()
 def test_the_output_scales_with_the_input():
     torch.manual_seed(0)
@@ -138,6 +148,7 @@ def test_the_output_scales_with_the_input():
     torch.testing.assert_close(ten.visual, 10 * one.visual, rtol=1e-3, atol=1e-3)
 
 
+@unit
 @torch.no_grad()
 def test_what_the_diffusion_leaves_alone_comes_back_as_it_was():
     """Also where the latent is narrower than the pair, and where the pair is all zeros."""
@@ -150,6 +161,7 @@ def test_what_the_diffusion_leaves_alone_comes_back_as_it_was():
         assert torch.equal(out.visual, visual)
 
 
+@unit
 def test_a_pair_of_zeros_has_finite_gradients():
     avr = AVR(SPEC, 9, **SMALL)
     audio, visual = (torch.zeros_like(x).requires_grad_() for x in pair())
@@ -160,6 +172,7 @@ def test_a_pair_of_zeros_has_finite_gradients():
     assert all(p.grad is None or p.grad.isfinite().all() for p in avr.parameters())
 
 
+@unit
 def test_the_noise_loss_trains_the_denoiser_alone():
     avr = AVR(SPEC, 9, **SMALL)
     avr.losses(*pair())["ave"].sum().backward()
@@ -169,6 +182,7 @@ def test_the_noise_loss_trains_the_denoiser_alone():
     assert avr.denoiser.linear.weight.grad.any()
 
 
+@unit
 @torch.no_grad()
 def test_the_noise_of_training_is_seeded_and_goes_on_after_a_restart():
     torch.manual_seed(0)
@@ -186,6 +200,7 @@ def test_the_noise_of_training_is_seeded_and_goes_on_after_a_restart():
     assert torch.equal(one.losses(*pair())["ave"], one.losses(*pair())["ave"])
 
 
+@unit
 @pytest.mark.parametrize(("steps", "timesteps"), [(10, 10), (4, 10), (7, 5)])
 def test_the_steps_of_a_sample_share_out_the_timesteps(steps, timesteps):
     avr = AVR(FeatureSpec(2, 2, steps, 1), 9, channels=4, width=8, timesteps=timesteps)
@@ -196,6 +211,7 @@ def test_the_steps_of_a_sample_share_out_the_timesteps(steps, timesteps):
         assert counts.max() - counts.min() <= 1
 
 
+@unit
 def test_fewer_steps_and_gradient_steps_change_cost_not_the_forward():
     torch.manual_seed(0)
     avr = AVR(SPEC, 9, **SMALL, start=4)
@@ -213,6 +229,7 @@ def test_fewer_steps_and_gradient_steps_change_cost_not_the_forward():
     assert calls == [False, True]
 
 
+@integration
 def test_the_linear_path_passes_what_the_u_net_is_too_narrow_for():
     """Noise in 32 channels through a U-Net of width 4: as printed AVE stays near 28 / 32."""
     spec = FeatureSpec(audio=8, visual=24, steps=5, places=1)
@@ -234,10 +251,12 @@ def test_the_linear_path_passes_what_the_u_net_is_too_narrow_for():
     assert left[True] < 0.65
 
 
+@unit
 def test_parameters_at_the_paper_s_size():
     assert sum(p.numel() for p in UNet(512).parameters()) == 4_680_320  # the paper: 4.69 M
 
 
+@unit
 @pytest.mark.parametrize("side", [1, 2, 5, 6])
 @torch.no_grad()
 def test_the_u_net_takes_any_grid(side):

@@ -19,12 +19,13 @@ from tests.test_networks import ANSWERS, built, inputs
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.objective import AnswerLoss
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 PRESENT = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.bool)
 WHOLE = torch.ones(3, 2, dtype=torch.bool)
 RIGHT = torch.tensor([0, 2, 5])
 
 
+@unit
 def test_shared_parts_are_pooled_as_the_logit_of_the_mean_sigmoid():
     one, other = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mean = (one.sigmoid() + other.sigmoid()) / 2
@@ -35,6 +36,7 @@ def test_shared_parts_are_pooled_as_the_logit_of_the_mean_sigmoid():
     assert torch.equal(pooled([far, far]), far)
 
 
+@unit
 def test_divergence_is_scipy_s_summed():
     one, other = np.random.default_rng(0).normal(0, 2, (2, 3, 4))
     p, q = (1 / (1 + np.exp(-x)) for x in (one, other))
@@ -49,6 +51,7 @@ def test_divergence_is_scipy_s_summed():
     torch.testing.assert_close(divergence(edges, -edges), torch.tensor([2 * np.log(2.0)], dtype=torch.float32))
 
 
+@unit
 def test_ranking_by_hand():
     """Two classes, the first is right; of three parts the first is surest of it, the last is wrong."""
     odds = torch.tensor([3.0, 1.0, -1.0])
@@ -73,6 +76,7 @@ def forward(net: torch.nn.Module, present: Tensor, filling: float = float("nan")
     return net(audio, visual, present, question, negative, answer=answer)
 
 
+@unit
 @torch.no_grad()
 def test_every_answer_attends_to_the_parts_that_there_are():
     """The fusion with loops over samples, answers and parts."""
@@ -95,6 +99,7 @@ def test_every_answer_attends_to_the_parts_that_there_are():
             torch.testing.assert_close(logits[i, a], expected, atol=1e-5, rtol=1e-4)
 
 
+@unit
 def test_losses_are_those_of_what_is_there_and_nothing_absent_has_a_gradient():
     net = built("avst_drfuse")
     outcomes = []
@@ -116,6 +121,7 @@ def test_losses_are_those_of_what_is_there_and_nothing_absent_has_a_gradient():
         assert not torch.isclose(losses[name][1:], whole[name][1:]).any()
 
 
+@unit
 @torch.no_grad()
 def test_branches_are_cross_entropies_of_every_part():
     net, (audio, visual, question, _) = built("avst_drfuse"), inputs()
@@ -132,6 +138,7 @@ def test_branches_are_cross_entropies_of_every_part():
     torch.testing.assert_close(losses["orthogonality"], cos)
 
 
+@unit
 @torch.no_grad()
 def test_answers_reach_the_losses_and_never_the_logits():
     net = built("avst_drfuse")
@@ -152,6 +159,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@unit
 def test_its_losses_count_in_all_three_cases_by_their_weights(root):
     """18 clips with gaps, three questions each; of complete ones each case, of incomplete ones what they have."""
     (stage,) = question_stages(AVQAConfig(**settings(root, "avst_drfuse", "masking")))
@@ -180,6 +188,7 @@ def _orthogonality(objective: AnswerLoss, batch: AVQABatch) -> float:
     return sum(float(objective.answerer(case)[1]["orthogonality"].mean()) for case in cases)
 
 
+@integration
 def test_it_learns_and_its_losses_fall(root):
     (stage,) = question_stages(AVQAConfig(**settings(root, "avst_drfuse", "masking", alternate_missing=True)))
     optimizer = torch.optim.Adam(stage.objective.parameters(), lr=1e-2)

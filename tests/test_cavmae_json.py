@@ -15,7 +15,7 @@ from pipelines.manifest import Clip, read_manifest
 from shards.errors import InputError
 from shards.progress import Progress
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 LABELS = 'index,mid,display_name\n0,/m/1,Speech\n1,/m/2,"Male speech, man speaking"\n'
 
@@ -43,6 +43,7 @@ def made(name: str, out: Path, **settings: Any) -> list[Clip]:
     return read_manifest(summary.manifests["default"])
 
 
+@unit
 def test_an_entry_becomes_a_row(tmp_path: Path):
     data, labels = sources(tmp_path)
     roots = {"audio_root": tmp_path / "audio", "visual_root": tmp_path / "frames"}
@@ -56,6 +57,7 @@ def test_an_entry_becomes_a_row(tmp_path: Path):
     assert read_manifest(tmp_path / "out" / "manifest.csv") == [clip]
 
 
+@unit
 def test_without_roots_the_paths_stay_and_an_empty_one_is_absent(tmp_path: Path):
     data, labels = sources(tmp_path, wav="")
     (clip,) = made("cavmae-json", tmp_path / "out", files=[("eval", data)], labels=labels)
@@ -63,6 +65,7 @@ def test_without_roots_the_paths_stay_and_an_empty_one_is_absent(tmp_path: Path)
     assert clip.image_path == "/there/frames/frame_5/-a.b_1.jpg"
 
 
+@unit
 def test_refuses_unknown_labels_missing_fields_and_repeated_ids(tmp_path: Path):
     data, labels = sources(tmp_path, labels="/m/1,/m/22")
     with pytest.raises(InputError, match="did you mean '/m/2'"):
@@ -81,6 +84,7 @@ def test_refuses_unknown_labels_missing_fields_and_repeated_ids(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@unit
 def test_vggsound_csv_in_both_forms(tmp_path: Path):
     (tmp_path / "full.csv").write_text('abc_-defgh1,30,"dog, barking",train\nabc_-defgh1,160,cat,test\n')
     clips = made("vggsound-csv", tmp_path / "out", csv=tmp_path / "full.csv", videos=tmp_path / "videos")
@@ -101,6 +105,7 @@ def test_vggsound_csv_in_both_forms(tmp_path: Path):
         made("vggsound-csv", tmp_path / "out", csv=tmp_path / "full.csv", videos=tmp_path)
 
 
+@integration
 def test_the_real_label_files(shared_data: Path, tmp_path: Path):
     folder = shared_data / "labels"
     assert len(read_labels(folder / "class_labels_indices_as.csv")) == 527

@@ -11,7 +11,7 @@ import pytest
 import avmend
 from shards.errors import InputError
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +35,7 @@ def raising(error: BaseException):
     return main
 
 
+@unit
 def test_help_lists_every_command_in_one_line(capsys):
     assert avmend.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -43,6 +44,7 @@ def test_help_lists_every_command_in_one_line(capsys):
     assert avmend.main([]) == 2
 
 
+@unit
 def test_unknown_command_suggests_the_nearest(capsys):
     assert avmend.main(["trian"]) == 2
     assert "unknown command 'trian'\n  remedy: did you mean 'train'?" in capsys.readouterr().err
@@ -50,6 +52,7 @@ def test_unknown_command_suggests_the_nearest(capsys):
     assert "commands: corpus, ingest" in capsys.readouterr().err
 
 
+@unit
 def test_arguments_and_exit_code_pass_through(command):
     seen = []
     command(lambda argv: seen.extend(argv) or 7)
@@ -57,12 +60,14 @@ def test_arguments_and_exit_code_pass_through(command):
     assert seen == ["--a", "b=c"]
 
 
+@unit
 def test_wrong_input_is_two_lines_and_status_2(command, capsys):
     command(raising(InputError("is empty", file="m.csv", field="id", remedy="add clips")))
     assert avmend.main(["act"]) == 2
     assert capsys.readouterr().err == "error: m.csv: field 'id': is empty\n  remedy: add clips\n"
 
 
+@unit
 def test_interrupt_is_130_and_a_defect_keeps_its_traceback(command, capsys):
     command(raising(KeyboardInterrupt()))
     assert avmend.main(["act"]) == 130
@@ -71,6 +76,7 @@ def test_interrupt_is_130_and_a_defect_keeps_its_traceback(command, capsys):
         avmend.main(["act"])
 
 
+@unit
 def test_help_imports_nothing_heavy_and_starts_at_once():
     """Beyond a bare interpreter, in processor time (a busy machine must not decide), best of three."""
 
@@ -89,6 +95,7 @@ def test_help_imports_nothing_heavy_and_starts_at_once():
 QUICK = [name for name, found in avmend.COMMANDS.items() if found.parser]
 
 
+@integration
 def test_help_of_no_command_imports_anything_heavy():
     """All in one process, with the fields of every recipe and of both kinds of study and evaluation."""
     code = f"""
@@ -110,6 +117,7 @@ print({{"torch", "ray", "mlflow", "av", "matplotlib", "pandas"}} & set(sys.modul
         assert words in done.stdout
 
 
+@unit
 def test_version_names_the_commit_and_what_it_stands_on(capsys):
     assert avmend.main(["--version"]) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -117,6 +125,7 @@ def test_version_names_the_commit_and_what_it_stands_on(capsys):
     assert all(name in second for name in ("Python 3.11", "torch 2.", "ray 2.", "mlflow 3."))
 
 
+@unit
 @pytest.mark.parametrize("name", list(avmend.COMMANDS))
 def test_each_command_has_a_main_that_prints_its_help(name, capsys):
     module = avmend.COMMANDS[name].module

@@ -15,7 +15,7 @@ from configs.cluster import JOB, _fits, can_ever_fit, check_address, lasting, ra
 from shards.errors import InputError
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 NOBODY = "127.0.0.1:9"
 LATE = """
 from configs.cluster import ray_session
@@ -29,6 +29,7 @@ except InputError as error:
 """
 
 
+@unit
 def test_an_address_where_nobody_is_fails_at_once(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", NOBODY)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 32)
@@ -39,6 +40,7 @@ def test_an_address_where_nobody_is_fails_at_once(monkeypatch):
     assert time.monotonic() - begin < 20, "Ray itself tries for two minutes"
 
 
+@integration
 def test_a_local_ray_that_is_late_is_told_with_a_remedy():
     """In a process of its own, with which the half-started Ray ends."""
     waits = {"RAY_gcs_server_port_wait_time_s": "0", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -49,6 +51,7 @@ def test_a_local_ray_that_is_late_is_told_with_a_remedy():
     assert "RAY_raylet_start_wait_time_s" in done.stdout.partition("remedy:")[2]
 
 
+@unit
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -71,6 +74,7 @@ def test_nonsense_and_places_where_nobody_is_are_refused_at_once(monkeypatch, ad
     assert time.monotonic() - begin < 10
 
 
+@unit
 @pytest.mark.parametrize(
     ("nodes", "cpus", "gpus", "workers", "fits"),
     [
@@ -91,6 +95,7 @@ def test_workers_fit_on_nodes_one_by_one(nodes, cpus, gpus, workers, fits):
 HERE = [{"CPU": 4.0, "memory": 1e9}]
 
 
+@unit
 def test_a_cluster_that_grows_is_waited_for_and_says_what_for():
     grows = {"CPU": 64, "GPU": 8}
     assert can_ever_fit(HERE, grows, 2, 0, 2) is None
@@ -99,6 +104,7 @@ def test_a_cluster_that_grows_is_waited_for_and_says_what_for():
     )
 
 
+@unit
 @pytest.mark.parametrize(
     ("most", "cpus", "gpus", "workers", "field"),
     [
@@ -115,12 +121,14 @@ def test_what_a_cluster_can_never_give_is_refused(most, cpus, gpus, workers, fie
     assert caught.value.field == field
 
 
+@unit
 def test_the_dashboards_address_is_told_from_the_heads():
     with pytest.raises(InputError, match="address of a dashboard"):
         check_address("http://127.0.0.1:8265")
     check_address("auto")  # only Ray itself can ask
 
 
+@unit
 def test_the_token_is_taken_as_ray_takes_it(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -142,6 +150,7 @@ def test_the_token_is_taken_as_ray_takes_it(monkeypatch, tmp_path):
     assert sent_token().text == "text"
 
 
+@unit
 def test_a_job_writes_nothing_into_its_working_directory(monkeypatch, tmp_path):
     elsewhere = tmp_path / "shared" / "runs"
     working = tmp_path / "working"
@@ -158,6 +167,7 @@ def test_a_job_writes_nothing_into_its_working_directory(monkeypatch, tmp_path):
     assert lasting(elsewhere, "--runs") == elsewhere
 
 
+@unit
 def test_every_command_that_writes_refuses_to_lose_it(monkeypatch, tmp_path, capsys):
     from avmend import main
 
@@ -177,6 +187,7 @@ def test_every_command_that_writes_refuses_to_lose_it(monkeypatch, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
+@unit
 def test_the_folder_of_runs_may_be_named_by_the_environment(monkeypatch):
     monkeypatch.delenv("AVMEND_RUNS", raising=False)
     assert str(runs_folder()) == "runs"

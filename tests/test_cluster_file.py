@@ -15,7 +15,7 @@ from tuning.checks.cluster_file import Cluster, placeholders, problems, read_clu
 from tuning.checks.gpu_counts import gpus_of
 from tuning.checks.machine import read_pins
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "configs" / "clusters" / "local.yaml"
 KUBERAY = ROOT / "configs" / "clusters" / "kuberay.yaml"
 

@@ -15,7 +15,7 @@ import pytest
 from shards.command import Terminated, command, explain
 from shards.errors import InputError
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,6 +29,7 @@ def status(error: BaseException | int, capsys, **options) -> tuple[int, str]:
     return main([]), capsys.readouterr().err
 
 
+@unit
 def test_arguments_are_those_given_or_the_processes_own(monkeypatch):
     seen = []
     main = command(lambda argv: seen.append(argv) or 0)
@@ -37,6 +38,7 @@ def test_arguments_are_those_given_or_the_processes_own(monkeypatch):
     assert seen == [["a", "b"], ["c"]]
 
 
+@unit
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -62,16 +64,19 @@ def test_status_and_words(error, code, words, capsys):
     assert said.count("\n") <= 2
 
 
+@unit
 def test_a_command_that_resumes_says_so(capsys):
     assert status(KeyboardInterrupt(), capsys, resumes=True) == (130, "interrupted; the same command goes on\n")
 
 
+@unit
 @pytest.mark.parametrize("error", [KeyError("frames"), FileNotFoundError(errno.ENOENT, "x"), RuntimeError("a defect")])
 def test_a_defect_keeps_its_traceback(error, capsys):
     with pytest.raises(type(error)):
         status(error, capsys)
 
 
+@unit
 @pytest.mark.parametrize("code", [0, 1, 2, None])
 def test_an_exit_of_the_parser_passes_through(code, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -79,6 +84,7 @@ def test_an_exit_of_the_parser_passes_through(code, capsys):
     assert ended.value.code == code
 
 
+@unit
 def test_what_a_worker_raised_is_found_behind_what_wraps_it():
     inner = InputError("no such file", file="a.mp4")
     wrapped = RuntimeError("task failed\nTraceback ...")
@@ -127,6 +133,7 @@ def stopped(signals: list[int], cleaning: float) -> tuple[int, str, str]:
     return process.returncode, out + rest, err + more
 
 
+@integration
 @pytest.mark.parametrize(
     ("signals", "code", "word"),
     [
@@ -141,6 +148,7 @@ def test_a_signal_unwinds_the_stack_once(signals, code, word):
     assert "Traceback" not in err
 
 
+@unit
 def test_the_third_signal_ends_at_once_with_the_same_status():
     begin = time.monotonic()
     ended, out, err = stopped([signal.SIGINT] * 3, cleaning=15)
@@ -149,6 +157,7 @@ def test_the_third_signal_ends_at_once_with_the_same_status():
     assert time.monotonic() - begin < 10
 
 
+@unit
 def test_a_reader_that_has_enough_is_no_error():
     code = "from shards.command import command\nraise SystemExit(command(lambda argv: print('x\\n' * 100000) or 0)([]))"
     line = f'"{sys.executable}" -c "$CODE" | head -n 1; echo "${{PIPESTATUS[0]}}"'

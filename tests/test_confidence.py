@@ -45,7 +45,7 @@ from trainers.runs import read_run
 from trainers.tables import read_rows
 from tuning.report.command import report
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 CONFIDENCE = np.array([0.95, 0.85, 0.85, 0.30, 0.60])
 RIGHT = np.array([True, True, False, False, True])
 

@@ -10,7 +10,7 @@ from configs import PRESET_FOLDER, Config, config_hash, config_to_dict, load_con
 from configs.presets import apply_override
 from shards.errors import InputError
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 class Optim(Config):
@@ -46,6 +46,7 @@ def preset(tmp_path):
     return write
 
 
+@unit
 def test_defaults_preset_and_overrides_are_laid_over_each_other(preset):
     path = preset("# command: x\nepochs: 5\noptim: {lr: 0.1}\nsizes: [4]\n")
     config = load_config(Train, path, ["optim.lr=2e-4", "tag=no", "extra_optim.name=sgd"])
@@ -53,11 +54,13 @@ def test_defaults_preset_and_overrides_are_laid_over_each_other(preset):
     assert load_config(Train) == Train()
 
 
+@unit
 def test_config_is_frozen():
     with pytest.raises(pydantic.ValidationError):
         Train().epochs = 4
 
 
+@unit
 def test_unknown_override_names_itself_the_nearest_and_all_valid_names():
     text = refusal(overrides=["optim.lrr=1"])
     assert "override 'optim.lrr=1'" in text
@@ -65,6 +68,7 @@ def test_unknown_override_names_itself_the_nearest_and_all_valid_names():
     assert "valid names: lr, name" in text
 
 
+@unit
 def test_unknown_name_in_a_preset_names_the_file_and_a_deeper_namesake(preset):
     path = preset("lr: 3\n")
     text = refusal(preset=path)
@@ -73,10 +77,12 @@ def test_unknown_name_in_a_preset_names_the_file_and_a_deeper_namesake(preset):
     assert "valid names: epochs, extra_optim, optim, out, sizes, tag" in text
 
 
+@unit
 def test_unknown_name_inside_an_optional_config():
     assert "valid names: lr, name" in refusal(overrides=["extra_optim.nme=sgd"])
 
 
+@unit
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -97,6 +103,7 @@ def test_wrong_values_name_field_value_and_remedy(override, words):
         assert word in text
 
 
+@unit
 @pytest.mark.parametrize(
     ("written", "value"),
     [
@@ -136,10 +143,12 @@ def test_values_are_read_as_a_person_writes_them(written, value):
     assert type(values["key"]) is type(value)
 
 
+@unit
 def test_numbers_in_a_preset_are_decimal_too(preset):
     assert load_config(Train, preset("epochs: 010\nsizes: [08, 09]\n")) == Train(epochs=10, sizes=(8, 9))
 
 
+@integration
 @pytest.mark.parametrize(
     "text",
     [f"{'[' * 5000}{']' * 5000}", f"{'[' * 100}{']' * 100}", "&a [*a]", "x: &a {y: *a}"],
@@ -151,26 +160,31 @@ def test_nesting_without_end_is_refused_with_the_file(preset, text):
         assert f"override 'epochs={text}': is nested too deeply" in refusal(overrides=[f"epochs={text}"])
 
 
+@unit
 def test_an_alias_used_often_is_no_deep_nesting(preset):
     lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
     assert "unknown name" in refusal(preset=preset("\n".join(lines)))
 
 
+@unit
 def test_a_namesake_further_in_is_nearer_than_a_similar_name():
     assert "did you mean 'optim.name'?" in refusal(overrides=["name=sgd"])
     assert "did you mean 'optim'?" in refusal(overrides=["optm.lr=3"])
 
 
+@unit
 def test_inner_name_of_a_plain_value_is_refused(preset):
     text = refusal(preset=preset("epochs: 3\n"), overrides=["epochs.x=1"])
     assert "field 'epochs'" in text
     assert "set 'epochs' itself" in text
 
 
+@unit
 def test_missing_field_is_named():
     assert "field 'data': is required" in refusal(Needs)
 
 
+@unit
 def test_base_is_laid_under_and_each_value_keeps_its_own_file(preset):
     base = preset("epochs: 9\noptim: {lr: 0.5, name: sgd}\n", "base.yaml")
     top = preset("base: base.yaml\noptim: {lr: 0.25}\n", "top.yaml")
@@ -181,16 +195,19 @@ def test_base_is_laid_under_and_each_value_keeps_its_own_file(preset):
     assert "is its own base" in refusal(preset=top)
 
 
+@unit
 @pytest.mark.parametrize("text", ["epochs: 1\nepochs: 2\n", "- 1\n", "epochs: [\n", "3: 4\n"])
 def test_unreadable_presets_name_the_file(preset, text):
     path = preset(text)
     assert str(path) in refusal(preset=path)
 
 
+@unit
 def test_unknown_preset_lists_what_there_is():
     assert "no preset 'demoo'" in refusal(preset="demoo")
 
 
+@unit
 def test_hash_changes_with_every_value_and_only_with_values():
     assert config_hash(Train()) == config_hash(Train(epochs=3))
     assert len(config_hash(Train())) == 12
@@ -198,6 +215,7 @@ def test_hash_changes_with_every_value_and_only_with_values():
     assert config_to_dict(Train())["out"] == "runs"
 
 
+@unit
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_carries_its_command_expectation_and_time_on_top(name):
     lines = (PRESET_FOLDER / f"{name}.yaml").read_text().splitlines()

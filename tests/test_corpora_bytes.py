@@ -12,7 +12,7 @@ import pytest
 from pipelines.corpora.encode import write_wav
 from pipelines.corpus import main
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 TEXTS = ("*.json", "*.jsonl", "*.csv")  # what does not depend on the version of ffmpeg
 TABLES = ("*.jsonl", "*.csv")

@@ -29,7 +29,7 @@ from trainers.runs import read_run
 from tuning.report.classification import accuracy_blocks
 from tuning.report.parts import Table
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 COUNT = 12
 CHOSEN = ("complete", "avrobustbench-gaussian", "avrobustbench-wind", "read-picture-fog", "read-sound-gaussian_noise")
 

@@ -27,7 +27,7 @@ from models.settings import SEVERITIES
 from shards.errors import InputError
 from tests.fixtures.tiers import told_by
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SIDE, RATE = 48, 16000
 ALL = {c.name: c.corruption for c in CORRUPTED if c.corruption is not None}
 PICTURES = [name for name, c in ALL.items() if c.picture is not None]
@@ -126,7 +126,7 @@ def test_what_is_absent_stays_absent(name):
     assert list(only) == ["frames"]
 
 
-@unit
+@integration
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_higher_severity_ruins_the_picture_more(name):
     distance = [_distance(name, severity, "frames") for severity in SEVERITIES]
@@ -135,7 +135,7 @@ def test_a_higher_severity_ruins_the_picture_more(name):
     assert name in NOT_A_LADDER or all(b > STEP * a for a, b in itertools.pairwise(distance)), distance
 
 
-@unit
+@integration
 @pytest.mark.parametrize("name", SOUNDS)
 def test_a_higher_severity_ruins_the_sound_more(name):
     distance = [_distance(name, severity, "wave") for severity in SEVERITIES]

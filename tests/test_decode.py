@@ -21,7 +21,7 @@ from pipelines.ffmpeg import executable
 from shards.schema import ABSENT
 from tests.fixtures.media import make_clip, run_ffmpeg
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def request(path: Path, **more: object) -> Request:
     return Request(path=str(path), size=32, **more)  # type: ignore[arg-type]
 
 
+@unit
 @pytest.mark.parametrize("in_process", [True, False])
 def test_approximate_frames_are_key_frames_near_the_exact_ones_and_say_when(tmp_path, in_process):
     coded = ("-g", "5", "-keyint_min", "5", "-sc_threshold", "0", "-bf", "0")  # a key frame every half second
@@ -57,6 +58,7 @@ def cause_of(call) -> str:
     return caught.value.cause
 
 
+@unit
 def test_both_streams(clip):
     found = decode(request(clip))
     assert found.audio.dtype == np.int16
@@ -67,17 +69,20 @@ def test_both_streams(clip):
     assert (found.audio_info.codec, found.visual_info.codec) == ("aac", "h264")
 
 
+@unit
 def test_the_tone_is_the_tone(clip):
     sound = decode(request(clip)).audio.astype(float)
     assert abs(np.abs(np.fft.rfft(sound)).argmax() * 16000 / len(sound) - 440) < 1
 
 
+@unit
 def test_pyav_and_ffmpeg_give_the_same_frames(clip):
     both = [decode(request(clip, in_process=use)) for use in (True, False)]
     assert both[0].frame_times == both[1].frame_times
     assert np.abs(both[0].frames.astype(int) - both[1].frames).mean() < 2
 
 
+@unit
 @pytest.mark.parametrize("in_process", [True, False])
 def test_a_part_of_a_file(clip, in_process):
     whole = decode(request(clip, frames=20))
@@ -87,12 +92,14 @@ def test_a_part_of_a_file(clip, in_process):
     assert np.abs(part.frames.astype(int) - whole.frames[6:16:2]).mean() < 2
 
 
+@unit
 def test_fewer_frames_than_asked_for_are_repeated(tmp_path):
     found = decode(request(make_clip(tmp_path / "a.mp4", seconds=0.3, audio=False), frames=6))
     assert len(found.frames) == 6
     assert (found.frames[0] == found.frames[1]).all()
 
 
+@unit
 @pytest.mark.parametrize("missing", ["audio", "video"])
 def test_a_stream_absent_at_source(tmp_path, missing):
     path = make_clip(tmp_path / "a.mkv", seconds=0.5, **{missing: False})
@@ -102,6 +109,7 @@ def test_a_stream_absent_at_source(tmp_path, missing):
     assert (found.audio if missing == "audio" else found.frames) is None
 
 
+@unit
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_turned_and_mirrored_clips_are_upright(tmp_path, turn, mirror):
@@ -114,6 +122,7 @@ def test_turned_and_mirrored_clips_are_upright(tmp_path, turn, mirror):
     assert (np.abs(one.astype(int) - upright).mean() < 8) == (not mirror)
 
 
+@unit
 def test_frames_before_an_edit_list_are_not_shown(tmp_path):
     whole = make_clip(tmp_path / "whole.mp4", seconds=4, options=("-g", "100"))
     run_ffmpeg("-ss", "2", "-i", whole, "-c", "copy", tmp_path / "cut.mp4")
@@ -121,12 +130,14 @@ def test_frames_before_an_edit_list_are_not_shown(tmp_path):
     assert np.abs(part.frames.astype(int) - expected.frames).mean() < 2
 
 
+@unit
 def test_av1_goes_through_ffmpeg(tmp_path):
     codec = ("-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1")
     path = make_clip(tmp_path / "a.mkv", size=(128, 96), seconds=0.5, audio=False, options=codec)
     assert decode(request(path)).visual_info.codec == "av1"
 
 
+@unit
 def test_a_pair_of_sound_and_picture(tmp_path):
     make_clip(tmp_path / "a.wav", video=False)
     Image.new("RGB", (50, 40), (250, 10, 20)).save(tmp_path / "a.png")
@@ -139,6 +150,7 @@ def test_a_pair_of_sound_and_picture(tmp_path):
     assert decode(replace(pair, audio_path=None)).audio_info.cause == ABSENT
 
 
+@unit
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".wav"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_truncated_files_are_told(tmp_path, suffix, share):
@@ -149,11 +161,13 @@ def test_truncated_files_are_told(tmp_path, suffix, share):
     assert cause_of(lambda: decode(request(path))) == causes.TRUNCATED
 
 
+@unit
 def test_mp4_without_its_end_is_truncated(clip, tmp_path):
     (tmp_path / "a.mp4").write_bytes(clip.read_bytes()[:-3000])
     assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.TRUNCATED
 
 
+@unit
 def test_other_causes(clip, tmp_path):
     for name, content, cause in (
         ("empty.mp4", b"", causes.TRUNCATED),
@@ -170,6 +184,7 @@ def test_other_causes(clip, tmp_path):
     assert cause_of(lambda: decode(request(clip, start=5.0))) == causes.TRUNCATED
 
 
+@unit
 def test_a_damaged_picture_is_no_picture(clip, tmp_path):
     data = bytearray(clip.read_bytes())
     middle = data.index(b"mdat") + 400
@@ -178,12 +193,14 @@ def test_a_damaged_picture_is_no_picture(clip, tmp_path):
     assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.UNDECODABLE
 
 
+@unit
 def test_unknown_codecs_are_unsupported(clip, tmp_path):
     data = clip.read_bytes()
     (tmp_path / "a.mp4").write_bytes(data.replace(b"avc1", b"zzz1"))
     assert cause_of(lambda: decode(request(tmp_path / "a.mp4"))) == causes.UNSUPPORTED
 
 
+@unit
 def test_uniform_takes_the_middles():
     shown = np.stack([np.arange(10) / 10, np.arange(1, 11) / 10], 1)
     assert list(frames.uniform(shown, Span(), 5)) == [1, 3, 5, 7, 9]
@@ -200,20 +217,24 @@ def decoder():
 
 
 class TestChild:
+    @unit
     def test_the_child_decodes_as_the_function_does(self, decoder, clip):
         ours, theirs = decode(request(clip)), decoder.decode(request(clip))
         np.testing.assert_array_equal(ours.audio, theirs.audio)
         np.testing.assert_array_equal(ours.frames, theirs.frames)
         assert replace(ours, audio=None, frames=None) == replace(theirs, audio=None, frames=None)
 
+    @unit
     def test_errors_come_through(self, decoder, tmp_path):
         assert cause_of(lambda: decoder.decode(request(tmp_path / "none.mp4"))) == causes.MISSING_FILE
 
+    @unit
     def test_a_crash_costs_nothing_but_a_new_child(self, decoder, clip):
         decoder.decode(request(clip))
         os.kill(decoder._process.pid, signal.SIGSEGV)
         assert decoder.decode(request(clip)).frames is not None
 
+    @integration
     def test_a_child_that_hangs_is_given_up(self, decoder, clip, monkeypatch):
         monkeypatch.setattr("pipelines.decoder_process.GRACE", 0.5)
         decoder.decode(request(clip))
@@ -224,6 +245,7 @@ class TestChild:
         monkeypatch.setattr("pipelines.decoder_process.GRACE", 0.0)
         assert cause_of(lambda: decoder.decode(request(clip, timeout_s=0.0))) == causes.TIMED_OUT
 
+    @integration
     def test_memory_is_limited(self, tmp_path):
         fast = ("-preset", "ultrafast")
         path = make_clip(tmp_path / "a.mp4", size=(1280, 720), rate=50, seconds=3, audio=False, options=fast)
@@ -232,6 +254,7 @@ class TestChild:
         small.close()
         assert found == causes.TOO_LARGE
 
+    @unit
     def test_the_child_ends_with_its_parent(self, clip):
         decoder = Decoder()
         decoder.decode(request(clip))
@@ -241,5 +264,6 @@ class TestChild:
             os.kill(pid, 0)
 
 
+@unit
 def test_ffmpeg_comes_from_the_wheel():
     assert "imageio_ffmpeg" in executable()

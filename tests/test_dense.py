@@ -29,7 +29,7 @@ from trainers.classification.config import DenseConfig, PromptConfig
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 SIZES = {"train": 48, "val": 8, "test": 24}
 
 

@@ -16,7 +16,7 @@ from models.noise import ruin
 from models.settings import BACKBONES, NoiseConfig
 from tests.fixtures.tiers import told_by
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 TINY, NORM = BACKBONES["tiny"], Normalisation()
 
@@ -82,7 +82,8 @@ def balanced(detector: QualityDetector, modality, clean: Tensor, noisy: Tensor) 
 
 
 @pytest.mark.parametrize(
-    ("modality", "bound"), told_by(lambda case: case[0] == "audio", [("audio", 0.8), ("visual", 0.85)])
+    ("modality", "bound"),
+    told_by(lambda case: case[0] == "audio", [("audio", 0.8), ("visual", 0.85)], pytest.mark.integration),
 )
 def test_it_separates_clean_from_ruined_on_held_out_samples(modality, bound):
     """Measured (200 samples to train on, 60 held out): audio .89, visual .95. What it misses are shifts in
@@ -108,7 +109,7 @@ def test_synthetic_tokens_are_told_apart_and_classes_weigh_the_same():
     assert balanced(detector, "audio", synthetic(200, 0.0, 2), synthetic(200, 0.7, 3)) > 0.97
 
 
-@unit
+@integration
 def test_fitting_repeats_to_the_bit_and_leaves_the_other_probe():
     first, second = (fitted("visual", synthetic(60, 0.0, 0), synthetic(60, 0.5, 1))[0] for _ in range(2))
     torch.manual_seed(0)
@@ -159,7 +160,7 @@ def test_one_class_alone_is_refused():
             QualityDetector(16).fit("audio", statistics, ruined)
 
 
-@unit
+@integration
 def test_a_fitted_detector_goes_to_disk_and_back(tmp_path):
     from shards.reader import ShardDataset
     from tests.fixtures.builders import SMALL, feature_dataset

@@ -52,7 +52,7 @@ FOREIGN |= {
     "RAY_TMPDIR",
 }
 REGISTRIES: list[Registry] = [NETWORKS, RECOVERIES, CORPORA, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS]
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules.pop(Path(name).stem, None)
 
 
-@unit
+@integration
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_every_command_parses(line: Line, here: Path, plugins: None, monkeypatch: pytest.MonkeyPatch):
     for name, value in line.variables.items():
@@ -229,7 +229,7 @@ def mentions(words: list[str]) -> bool:
     return importlib.util.find_spec(words[2]) is not None
 
 
-@unit
+@integration
 def test_the_examples_of_question_answering_run(tmp_path, mlflow_root, plugins, monkeypatch, capsys):
     """The network and the recovery method of CONTRIBUTING.md train, are evaluated and tabulated by name."""
     monkeypatch.setenv("AVMEND_PLUGINS", "constant,pooled")
@@ -260,7 +260,7 @@ def test_the_example_of_a_corpus_is_ingested(tmp_path, plugins, monkeypatch):
     assert info.labels == ("blue", "red")
 
 
-@unit
+@integration
 def test_the_examples_of_noise_and_condition_are_evaluated(world: World, mlflow_root, plugins, monkeypatch):
     monkeypatch.setenv("AVMEND_PLUGINS", "hum")
     out = mlflow_root / "results"

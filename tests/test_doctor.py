@@ -17,7 +17,7 @@ from tuning.checks import cluster, machine, stored
 from tuning.checks.finding import Finding, guarded
 from tuning.doctor import main
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 def the(findings: list[Finding]) -> Finding:
@@ -35,6 +35,7 @@ def nobody(monkeypatch):
     return monkeypatch
 
 
+@unit
 def test_this_machine_is_fit():
     checks = (machine.check_python, machine.check_ffmpeg, machine.check_decoders, machine.check_gpu)
     for check in checks:
@@ -57,11 +58,13 @@ def project(tmp_path):
     return change
 
 
+@unit
 def test_an_old_version_pinned_is_seen(project):
     found = the(machine.check_versions(project("constraints.txt", "torch==2.11.0", "torch==2.10.0")))
     assert (found.status, found.found) == ("warn", "not those tried together: torch 2.11.0 instead of 2.10.0")
 
 
+@unit
 def test_a_version_out_of_range_and_one_missing_fail(project):
     project("pyproject.toml", "ray[default,data,train,tune,serve]>=2.60,<2.62", "ray>=3")
     found = the(machine.check_versions(project("pyproject.toml", '"pillow",', '"pillow", "no-such-thing",')))
@@ -71,6 +74,7 @@ def test_a_version_out_of_range_and_one_missing_fail(project):
     assert the(machine.check_versions(ROOT / "tests")).status == "skip"
 
 
+@integration
 def test_an_ffmpeg_that_does_not_run_or_decodes_nothing_fails(tmp_path):
     """In processes of their own: the path is looked up once."""
     broken = tmp_path / "ffmpeg"
@@ -86,6 +90,7 @@ def test_an_ffmpeg_that_does_not_run_or_decodes_nothing_fails(tmp_path):
         assert second.startswith("fail decoders")
 
 
+@unit
 def test_a_full_disk_is_measured(tmp_path):
     free = machine.shutil.disk_usage(tmp_path).free / machine.GB
     assert the(machine.check_disk([tmp_path], 0)).status in ("ok", "warn"), "warn where 95 % are full"
@@ -93,6 +98,7 @@ def test_a_full_disk_is_measured(tmp_path):
     assert the(machine.check_disk([tmp_path], free * 20)).status == "fail"
 
 
+@unit
 def test_few_open_files_are_seen():
     code = "from tuning.checks import machine as m; print(m.check_open_files()[0].status)"
     for limit, status in ((512, "fail"), (4096, "warn")):
@@ -101,6 +107,7 @@ def test_few_open_files_are_seen():
         assert done.stdout.strip() == status, done.stderr
 
 
+@unit
 def test_little_shared_memory_is_seen(tmp_path):
     free = machine.shutil.disk_usage(tmp_path).free / machine.GB
     assert the(machine.check_shared_memory(tmp_path, free / 2)).status == "ok"
@@ -108,6 +115,7 @@ def test_little_shared_memory_is_seen(tmp_path):
     assert the(machine.check_shared_memory(tmp_path / "none")).status == "skip"
 
 
+@unit
 def test_a_flipped_byte_in_a_shard_fails(tmp_path):
     media_dataset(tmp_path, {"train": 12})
     feature_dataset(tmp_path / "features" / "small-k0", {"train": 6}, SMALL, "f")
@@ -124,6 +132,7 @@ def test_a_flipped_byte_in_a_shard_fails(tmp_path):
     assert the(stored.check_datasets([])).status == "skip"
 
 
+@unit
 def test_the_mlflow_store_is_opened_and_written(mlflow_root):
     before = (mlflow_root / "mlflow.db").read_bytes()
     found = the(stored.check_store(mlflow_root))
@@ -132,6 +141,7 @@ def test_the_mlflow_store_is_opened_and_written(mlflow_root):
     assert "none yet" in the(stored.check_store(mlflow_root / "new")).found
 
 
+@integration
 def test_a_store_that_is_held_of_another_schema_or_garbage_fails(mlflow_root):
     path = mlflow_root / "mlflow.db"
     holder = sqlite3.connect(path, isolation_level=None)
@@ -149,6 +159,7 @@ def test_a_store_that_is_held_of_another_schema_or_garbage_fails(mlflow_root):
     assert "not a database" in the(stored.check_store(mlflow_root)).found
 
 
+@unit
 def test_an_mlflow_server_that_is_not_there_fails_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     found = the(stored.check_store(tmp_path))
@@ -156,6 +167,7 @@ def test_an_mlflow_server_that_is_not_there_fails_at_once(tmp_path, monkeypatch)
     assert "no MLflow server answers" in found.found
 
 
+@unit
 def test_a_folder_that_can_not_be_written_fails(tmp_path):
     assert the(cluster.check_storage(tmp_path / "runs", connected=False)).status == "ok"
     (tmp_path / "file").write_text("")
@@ -168,6 +180,7 @@ def test_a_folder_that_can_not_be_written_fails(tmp_path):
     assert the(cluster.check_storage(tmp_path / "file", connected=False)).status == "fail"
 
 
+@unit
 def test_a_token_that_others_read_or_none_at_all_fails(nobody, tmp_path):
     assert the(cluster.check_token()).status == "skip"
     nobody.setenv("RAY_AUTH_MODE", "token")
@@ -191,6 +204,7 @@ def test_a_token_that_others_read_or_none_at_all_fails(nobody, tmp_path):
     assert (found.status, found.remedy) == ("fail", "set RAY_AUTH_MODE=token, here and on every node")
 
 
+@integration
 def test_a_wrong_cluster_file_fails_with_every_problem(tmp_path):
     path = tmp_path / "c.yaml"
     text = (ROOT / "configs" / "clusters" / "local.yaml").read_text()
@@ -206,6 +220,7 @@ def test_a_wrong_cluster_file_fails_with_every_problem(tmp_path):
     assert the(stored.check_cluster_file(None)).status == "skip"
 
 
+@unit
 def test_a_check_that_breaks_is_a_failed_one():
     def broken() -> list[Finding]:
         raise ZeroDivisionError("x")
@@ -213,6 +228,7 @@ def test_a_check_that_breaks_is_a_failed_one():
     assert "ZeroDivisionError" in the(guarded("it", broken)).found
 
 
+@integration
 def test_the_command_says_one_line_each_and_its_status(nobody, tmp_path, capfd):
     command = ["--runs", str(tmp_path / "runs"), "--room", "0", "--cluster", str(tmp_path / "none.yaml")]
     assert main(command) == 1

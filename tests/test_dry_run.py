@@ -18,7 +18,7 @@ from trainers.train import main as train
 from tuning.study import main as study
 from tuning.sweep import main as sweep
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def finetune(world: World, *more: str) -> list[str]:
     return ["finetune", f"data={world.media}", *QUICK, *NET, "lr=0.01", *more]
 
 
+@integration
 def test_training_that_is_finished_and_one_that_is_not(dry, world: World, tmp_path):
     text = dry(train, *finetune(world), "--runs", world.runs)
     assert f"already finished: {world.backbone}\n" in text
@@ -52,6 +53,7 @@ def test_training_that_is_finished_and_one_that_is_not(dry, world: World, tmp_pa
     assert "time: not known" in dry(train, *finetune(world), "--runs", tmp_path / "none")
 
 
+@integration
 def test_a_backbone_that_is_given_is_named(dry, world: World):
     arguments = ["prompt", f"data={world.media}", f"backbone={world.backbone}", *QUICK, "cases=[complete]"]
     text = dry(train, *arguments, "--runs", world.runs)
@@ -59,6 +61,7 @@ def test_a_backbone_that_is_given_is_named(dry, world: World):
     assert ": complete 0 of 1 epochs" in text
 
 
+@unit
 def test_a_resolved_config_is_a_preset(tmp_path):
     config = load_config(FinetuneConfig, None, ["data=/x #1", "lr=1e-5", "backbone.dim=48", "noise.audio=[gaussian]"])
     path = tmp_path / "resolved.yaml"
@@ -66,6 +69,7 @@ def test_a_resolved_config_is_a_preset(tmp_path):
     assert load_config(FinetuneConfig, path) == config
 
 
+@unit
 def test_ingestion(dry, tmp_path):
     make_clip(tmp_path / "a.mp4", seconds=0.3)
     manifest = tmp_path / "clips.csv"
@@ -81,6 +85,7 @@ def test_ingestion(dry, tmp_path):
     assert "would make 1 of 3 shards (1 clips)" in dry(ingest, *arguments, "--retry-quarantined")
 
 
+@integration
 def test_extraction(dry, world: World):
     arguments = ["--data", world.media, "--backbone", world.backbone, "workers=0", "draws=1"]
     assert "already finished: " in dry(features, *arguments)
@@ -89,6 +94,7 @@ def test_extraction(dry, world: World):
     assert "; 0 are there\n" in text
 
 
+@unit
 def test_a_study_names_its_steps(dry, tmp_path):
     text = dry(study, "demo")
     assert "\ntime: 4 minutes" in text
@@ -98,6 +104,7 @@ def test_a_study_names_its_steps(dry, tmp_path):
     assert "4 of avqa" in dry(study, "avqa_demo")
 
 
+@unit
 @pytest.mark.parametrize("name", ["prompts", "slots"])
 def test_a_sweep_names_its_trials(dry, name, tmp_path):
     text = dry(sweep, name)

@@ -26,7 +26,7 @@ from shards.progress import Progress
 from shards.questions import load_questions
 from tests.fixtures.decoding import decode_sound
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 MANY = 700
 # A cat left, two frogs (left and middle), a drum right; the bell is heard only, the cat is silent.
@@ -48,6 +48,7 @@ def asked(text: str, facts: Facts = FACTS) -> dict[tuple[str, ...], str]:
     return dict(template.ask(facts))
 
 
+@integration
 def test_sound_and_picture_inform_each_other(scenes: list[dict]):
     seen = [{item["class"] for item in scene["objects"]} for scene in scenes]
     heard = [{sound["class"] for sound in scene["sounds"]} for scene in scenes]
@@ -63,6 +64,7 @@ def test_sound_and_picture_inform_each_other(scenes: list[dict]):
     assert len({(name, sound) for names in heard for name in names for sound in [len(names)]}) == 8 * 4
 
 
+@unit
 def test_places_do_not_touch_and_are_where_they_are_called(scenes: list[dict]):
     middles = {"left": 1 / 6, "middle": 1 / 2, "right": 5 / 6}
     for scene in scenes:
@@ -72,6 +74,7 @@ def test_places_do_not_touch_and_are_where_they_are_called(scenes: list[dict]):
         assert all(0.26 < item["size"] < 0.34 for item in scene["objects"])
 
 
+@unit
 def test_a_part_sounds_from_its_start_to_its_end_at_its_level(scenes: list[dict]):
     scene = next(s for s in scenes for p in s["sounds"] if (p["start_s"], p["end_s"]) == (1, 3))
     (part,) = (part for part in scene["sounds"] if (part["start_s"], part["end_s"]) == (1, 3))
@@ -83,6 +86,7 @@ def test_a_part_sounds_from_its_start_to_its_end_at_its_level(scenes: list[dict]
     assert (power[1:3] > part["playing_db"] - 8).all()
 
 
+@unit
 def test_levels_of_one_clip_can_be_told_apart(scenes: list[dict]):
     for scene in scenes:
         levels = sorted(part["playing_db"] for part in scene["sounds"])
@@ -90,6 +94,7 @@ def test_levels_of_one_clip_can_be_told_apart(scenes: list[dict]):
         assert levels[0] - scene["noise"]["loudness_db"] > 8
 
 
+@unit
 def test_a_clip_and_its_questions_depend_on_seed_and_number_alone(scenes: list[dict]):
     assert describe_ensemble(EnsemblesConfig(clips=9, questions=2), 7) == scenes[7]
     assert describe_ensemble(EnsemblesConfig(clips=9, seed=1), 7) != scenes[7]
@@ -99,6 +104,7 @@ def test_a_clip_and_its_questions_depend_on_seed_and_number_alone(scenes: list[d
     assert ask_all(scenes[:40], splits, 5, 1) != whole
 
 
+@unit
 def test_what_is_counted():
     assert asked("How many kinds of performers are heard throughout the video?") == {(): "three"}
     assert asked("How many kinds of performers are heard besides the {}?")["bell",] == "two"
@@ -112,6 +118,7 @@ def test_what_is_counted():
     assert asked("How many {}s in the video are heard?") == sounding
 
 
+@unit
 def test_what_is_compared():
     louder = asked("Is the {} louder than the {}?")
     assert (louder["frog", "drum"], louder["drum", "frog"], len(louder)) == ("yes", "no", 6)
@@ -125,6 +132,7 @@ def test_what_is_compared():
     assert longer["on the right", "in the middle"] == "no"
 
 
+@unit
 def test_what_is_where():
     assert asked("What is on the {} of the {}?") == {}
     assert asked("What is the performer {}?") == {("in the middle",): "frog", ("on the right",): "drum"}
@@ -134,6 +142,7 @@ def test_what_is_where():
     assert asked("Where is the performer that comes in {} the {}?") == {}
 
 
+@unit
 def test_what_is_beside_whom_and_before_whom():
     facts = Facts(
         seen=(("cat", "left"), ("frog", "middle"), ("drum", "right")),
@@ -152,6 +161,7 @@ def test_what_is_beside_whom_and_before_whom():
     assert asked("Where is the performer that comes in {}?", facts) == comes_in
 
 
+@unit
 def test_what_there_is():
     sounding = {("cat",): "no", ("drum",): "yes", ("frog",): "yes"}
     assert asked("Does the {} in the video make a sound?") == sounding
@@ -160,6 +170,7 @@ def test_what_there_is():
     assert asked("Is someone heard who is not in the video?") == {(): "yes"}
 
 
+@unit
 def test_questions_are_many_of_all_kinds_and_balanced(scenes: list[dict]):
     splits = [split_of(number) for number in range(MANY)]
     questions = ask_all(scenes, splits, 5, 0)
@@ -182,6 +193,7 @@ def test_questions_are_many_of_all_kinds_and_balanced(scenes: list[dict]):
         assert blind[kind] < chance[kind] + 3.5 * (0.25 / count) ** 0.5, kind
 
 
+@unit
 def test_answers_are_those_of_the_template(scenes: list[dict]):
     for scene in scenes[:200]:
         facts = Facts.of(scene)
@@ -191,6 +203,7 @@ def test_answers_are_those_of_the_template(scenes: list[dict]):
                 assert template.text.count("{}") == len(filling)
 
 
+@unit
 def test_solos_are_a_second_of_their_class_with_distractors_of_one_sense():
     config = solos.SolosConfig(clips=400)
     distracted = 0
@@ -207,6 +220,7 @@ def test_solos_are_a_second_of_their_class_with_distractors_of_one_sense():
     assert draw(scene).shape == (4, 96, 96, 3)
 
 
+@unit
 def test_builds_clips_and_questions(tmp_path: Path):
     config = EnsemblesConfig(clips=2, seed=3, seconds=4, size=64, fps=2, jobs=1)
     progress = functools.partial(Progress, "ensembles", stream=io.StringIO())
@@ -226,12 +240,14 @@ def test_builds_clips_and_questions(tmp_path: Path):
     assert len(decode_sound(Path(solo.path or ""))) / 16_000 == pytest.approx(1, abs=0.07)
 
 
+@unit
 @pytest.mark.parametrize("wrong", [{"clips": 0}, {"questions": 10}, {"seconds": 4.5}, {"size": 62}])
 def test_wrong_settings_are_refused(wrong: dict):
     with pytest.raises(InputError, match=f"field '{next(iter(wrong))}'"):
         load_config(EnsemblesConfig, None, [f"{name}={value}" for name, value in ({"clips": 1} | wrong).items()])
 
 
+@unit
 def test_four_may_be_heard_in_as_many_seconds():
     rng = np.random.default_rng(0)
     for _ in range(50):

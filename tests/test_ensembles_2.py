@@ -26,7 +26,7 @@ from shards.questions import Question, load_questions
 from tests.fixtures.corpora import facts_of
 from tests.test_ensembles import FACTS
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 MANY, FEW = 400, 150
 Questions = list[tuple[Question, Candidate]]
@@ -55,6 +55,7 @@ def rank(text: str, filling: tuple[str, ...]) -> Rank:
     return template.rank(FACTS, filling, asked(text)[filling])
 
 
+@unit
 def test_the_performer_is_the_answer():
     louder = asked("Which is louder, the {} or the {}?")
     assert (louder["frog", "drum"], louder["drum", "frog"], louder["bell", "drum"]) == ("frog", "frog", "bell")
@@ -77,6 +78,7 @@ def test_the_performer_is_the_answer():
     assert rank(beside, ("after", "on the right")) == Rank(("after", 3), 1, 2)
 
 
+@unit
 def test_what_sound_alone_would_tell_for_certain_is_not_asked():
     two = Facts(FACTS.seen, {name: FACTS.heard[name] for name in ("frog", "drum")}, 5.0)
     assert asked("Which is louder, the performer {} or the performer {}?", two) == {}
@@ -84,6 +86,7 @@ def test_what_sound_alone_would_tell_for_certain_is_not_asked():
     assert asked("Is the performer {} louder than the performer {}?", two) != {}
 
 
+@integration
 def test_yes_no_comparisons_are_in_kinds_of_their_own(usual):
     assert set(KINDS_2) == {*KINDS, "Audio Comparative (yes/no)", "Audio-Visual Comparative (yes/no)"}
     for question, _ in usual[2]:
@@ -91,6 +94,7 @@ def test_yes_no_comparisons_are_in_kinds_of_their_own(usual):
             assert (question.answer in ("yes", "no")) == question.type.endswith("(yes/no)")
 
 
+@unit
 def test_clips_and_questions_depend_on_seed_and_number_alone(usual):
     _, scenes, whole = usual
     assert describe(Ensembles2Config(clips=9, questions=2), 7) == scenes[7]
@@ -100,6 +104,7 @@ def test_clips_and_questions_depend_on_seed_and_number_alone(usual):
     assert [question for question, _ in whole[: len(part)]] == [question for question, _ in part]
 
 
+@unit
 def test_either_of_two_is_as_often_the_answer(usual):
     named: dict[str, collections.Counter[bool]] = collections.defaultdict(collections.Counter)
     first = collections.Counter[bool]()
@@ -120,6 +125,7 @@ def test_either_of_two_is_as_often_the_answer(usual):
         assert max(counts.values()) - min(counts.values()) <= 3
 
 
+@unit
 def test_the_question_alone_tells_little(usual):
     questions = [question for question, _ in usual[2]]
     train, test = ([q for q in questions if q.split == split] for split in ("train", "test"))
@@ -130,6 +136,7 @@ def test_the_question_alone_tells_little(usual):
     assert blind["all"] < 0.42
 
 
+@integration
 def test_observers_answer_what_they_know_and_guess_the_rest(usual):
     config, scenes, pairs = usual
     found = accuracies_of_observers(config.model_copy(update={"imagined": 15}), scenes, pairs)
@@ -152,6 +159,7 @@ def test_observers_answer_what_they_know_and_guess_the_rest(usual):
     assert header == ["type", "asked", "look-up", "majority", "chance", "who", "picture", "sound"]
 
 
+@integration
 def test_the_dial_says_what_one_sense_tells_of_the_other():
     told = {}
     for name, dial in {"all": (1.0, 1.0), "nothing": (0.5, 0.0)}.items():
@@ -170,6 +178,7 @@ def test_the_dial_says_what_one_sense_tells_of_the_other():
     assert told["all"]["sound"]["Visual Counting"] > told["nothing"]["sound"]["Visual Counting"] + 0.15
 
 
+@unit
 def test_who_is_seen_given_who_is_heard_follows_the_design():
     """By relabelling a pool of casts, against counting the casts that are drawn with exactly these heard."""
     config = Ensembles2Config(clips=1, coupling=0.5)
@@ -186,6 +195,7 @@ def test_who_is_seen_given_who_is_heard_follows_the_design():
         assert renamed[overlap] / 3000 == pytest.approx(counted[overlap] / counted.total(), abs=0.05)
 
 
+@integration
 def test_builds_and_remembers_the_observers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = {"clips": 4, "seconds": 4, "size": 64, "fps": 2, "imagined": 3, "jobs": 1}
     facts = facts_of(CORPORA["ensembles-2"], tmp_path, **settings)
@@ -199,6 +209,7 @@ def test_builds_and_remembers_the_observers(tmp_path: Path, monkeypatch: pytest.
     assert json.loads(before)["generator"] == "ensembles/2"
 
 
+@unit
 def test_floors_are_measured_without_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(observers, "POOL", 400)
     assert question_floors.main(["--clips", "20", "--imagined", "2", "--out", str(tmp_path)]) == 0
@@ -208,6 +219,7 @@ def test_floors_are_measured_without_clips(tmp_path: Path, monkeypatch: pytest.M
     assert rows[1]["informed"] == {"heard_if_seen": 1.0, "seen_if_heard": 1.0}
 
 
+@unit
 def test_settings_are_in_range():
     for wrong in ("sounds=0.4", "coupling=1.1", "questions=12"):
         with pytest.raises(ValueError, match=wrong.partition("=")[0]):

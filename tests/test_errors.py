@@ -24,7 +24,7 @@ from trainers.evaluate import main as evaluate
 from trainers.train import main as train
 from tuning.study import main as study
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 Main = Callable[[list[str]], int]
 
 

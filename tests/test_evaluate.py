@@ -46,7 +46,7 @@ from tuning.report.clips import classified_clips, clip_blocks, load_run
 from tuning.report.evaluations import Evaluation, evaluations
 from tuning.report.run_selection import choose
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 CPU, TEST = torch.device("cpu"), SIZES["test"]
 METHODS = ["finetune", *CASE_WISE]
 BASIC = [condition.name for condition in PUBLISHED]

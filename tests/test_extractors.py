@@ -25,7 +25,7 @@ from shards.verify import verify
 from tests.fixtures.builders import meta, randomise
 from tests.test_sequences import STEPS, records, write_media
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 WIDTHS, HIDDEN = (4, 4, 6, 6, 8, 8), (10, 12)
 
 

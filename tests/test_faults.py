@@ -15,7 +15,7 @@ from pipelines.ffmpeg import executable
 from tests.fixtures.clock import LATE_TONE, RED_LIME, YUV, base_clip, colours, tone_times
 from tests.fixtures.media import run_ffmpeg
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 BOTH = pytest.mark.parametrize("in_process", [True, False], ids=["pyav", "ffmpeg"])
 TONE = ("-f", "lavfi", "-i", "sine=1000:d=2")
 
@@ -49,23 +49,27 @@ def changes(clip: Decoded) -> float:
 
 @BOTH
 class TestClock:
+    @unit
     def test_sound_that_starts_late(self, late, in_process):
         clip = taken(late, frames=40, in_process=in_process)
         assert tone_times(clip.audio) == pytest.approx((2, 4), abs=0.03)
         assert changes(clip) == pytest.approx(2, abs=0.01)
         assert clip.offset == pytest.approx(2, abs=0.03)
 
+    @unit
     def test_a_piece_before_the_sound_begins(self, late, in_process):
         clip = taken(late, start=0, duration=1, in_process=in_process)
         assert (clip.audio, clip.audio_info.cause) == (None, NOT_IN_CLIP)
         assert clip.audio_info.begin == pytest.approx(2, abs=0.03)
         assert set(colours(clip.frames)) == {"red"}
 
+    @unit
     def test_a_piece_in_which_it_begins(self, late, in_process):
         clip = taken(late, start=1.5, duration=2, frames=20, in_process=in_process)
         assert tone_times(clip.audio) == pytest.approx((0.5, 2), abs=0.03)
         assert changes(clip) == pytest.approx(0.5, abs=0.01)
 
+    @integration
     @pytest.mark.parametrize(
         ("name", "options"),
         [
@@ -80,6 +84,7 @@ class TestClock:
         clip = taken(folder / name, frames=100, in_process=in_process)
         assert tone_times(clip.audio)[0] == pytest.approx(changes(clip), abs=0.03)
 
+    @unit
     def test_a_gap_is_silence(self, folder, in_process):
         gap = ("-af", "aselect='not(between(t,1,2.5))'", "-c:a", "pcm_s16le")
         run_ffmpeg("-f", "lavfi", "-i", "sine=1000:d=4", *gap, folder / "gap.mkv")
@@ -88,6 +93,7 @@ class TestClock:
         assert loud == [True, False, True]
         assert len(sound) == pytest.approx(64000, abs=800)
 
+    @unit
     def test_transport_streams_count_from_the_first_stream(self, base, folder, in_process):
         maps = ("-map", "0:a", "-map", "1:v", "-map", "1:v")
         run_ffmpeg("-f", "lavfi", "-i", "sine=1000:d=4", "-itsoffset", "2", "-i", base, *maps, folder / "two.ts")
@@ -96,6 +102,7 @@ class TestClock:
         assert changes(clip) == pytest.approx(4, abs=0.03)
         assert clip.offset == pytest.approx(-2, abs=0.03)
 
+    @unit
     def test_joined_program_streams_follow_one_another(self, folder, in_process):
         one = base_clip(folder, "one.mpg", "-r", "25", "-c:v", "mpeg2video", "-c:a", "mp2")
         (folder / "joined.mpg").write_bytes(one.read_bytes() * 2)
@@ -105,6 +112,7 @@ class TestClock:
         sound = np.abs(clip.audio.astype(float))
         assert [sound[int(16000 * t) :][:8000].max() > 1000 for t in (0.5, 2.6, 4.8, 6.8)] == [False, True, False, True]
 
+    @unit
     def test_a_held_last_frame_stays_to_the_end(self, folder, in_process):
         held = ("-vf", "select='eq(n,0)+eq(n,20)'", "-fps_mode", "vfr", *YUV)
         run_ffmpeg("-f", "lavfi", "-i", RED_LIME, "-f", "lavfi", "-i", "sine=1000:d=20", *held, folder / "held.mp4")
@@ -114,12 +122,14 @@ class TestClock:
         assert set(colours(piece.frames)) == {"lime"}
         assert len(piece.audio) == 80000
 
+    @unit
     def test_a_piece_in_which_one_stream_is_over(self, folder, in_process):
         run_ffmpeg("-f", "lavfi", "-i", RED_LIME, *TONE, *YUV, folder / "short.mp4")
         piece = taken(folder / "short.mp4", start=3, duration=1, in_process=in_process)
         assert set(colours(piece.frames)) == {"lime"}
         assert piece.audio_info.cause == NOT_IN_CLIP
 
+    @unit
     def test_pieces_of_program_streams(self, folder, in_process):
         codecs = ("-r", "25", "-c:v", "mpeg2video", "-c:a", "mp2")
         base_clip(folder, "p.mpg", *codecs)
@@ -131,6 +141,7 @@ class TestClock:
 TEXTS = ("Truncated cone", "Duration: 00:59:00.00 of piano", "partial file; Packet corrupt\n[error] Read error")
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("text", TEXTS)
 def test_words_in_a_file_decide_nothing(base, folder, text, in_process):
@@ -145,6 +156,7 @@ def test_words_in_a_file_decide_nothing(base, folder, text, in_process):
     np.testing.assert_array_equal(clip.frames, plain.frames)
 
 
+@unit
 @BOTH
 def test_an_attached_picture_is_not_the_video(base, folder, in_process):
     Image.new("RGB", (64, 64), (0, 0, 255)).save(folder / "cover.png")
@@ -155,6 +167,7 @@ def test_an_attached_picture_is_not_the_video(base, folder, in_process):
     assert set(colours(clip.frames)) == {"red", "lime"}
 
 
+@unit
 @BOTH
 def test_a_picture_that_the_container_crops(folder, in_process):
     """White with black bars of 16 pixels above and below, which the clap box takes away."""
@@ -181,6 +194,7 @@ def _with_box(data: bytes, box: bytes) -> bytes:
     return bytes(changed)
 
 
+@unit
 @BOTH
 def test_sound_written_to_a_pipe_has_no_length(folder, in_process):
     command = [executable(), "-v", "error", *TONE, "-f", "wav", "-"]
@@ -192,6 +206,7 @@ def test_sound_written_to_a_pipe_has_no_length(folder, in_process):
     )
 
 
+@unit
 @BOTH
 def test_a_pairs_sound_file_may_have_a_longer_picture(folder, in_process):
     run_ffmpeg("-f", "lavfi", "-i", RED_LIME, *TONE, *YUV, folder / "pair.mp4")
@@ -200,6 +215,7 @@ def test_a_pairs_sound_file_may_have_a_longer_picture(folder, in_process):
     assert clip.frames is None
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("channel", ["mean", "first", "loudest"])
 def test_channels(folder, channel, in_process):
@@ -216,6 +232,7 @@ def test_channels(folder, channel, in_process):
     assert clip.audio_info.channel == channel
 
 
+@unit
 def test_deep_pictures_keep_their_brightness(tmp_path):
     deep = np.full((40, 40), 32768, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
@@ -230,6 +247,7 @@ def test_deep_pictures_keep_their_brightness(tmp_path):
         decode(Request(image_path=str(tmp_path / "nan.tif")))
 
 
+@unit
 def test_pictures_that_are_not_read_are_told_as_pictures(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tmp_path / "a.svg").write_bytes(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9"/>')
@@ -242,12 +260,14 @@ def test_pictures_that_are_not_read_are_told_as_pictures(tmp_path):
     assert "mp4" not in caught.value.remedy.lower() or caught.value.cause != UNSUPPORTED
 
 
+@unit
 def test_an_avif_picture_is_read(tmp_path):
     Image.new("RGB", (40, 40), (250, 10, 20)).save(tmp_path / "a.avif")
     frames = decode(Request(image_path=str(tmp_path / "a.avif"), size=16)).frames
     np.testing.assert_allclose(frames.mean((0, 1, 2)), (250, 10, 20), atol=4)
 
 
+@unit
 def test_a_number_pattern_in_a_pictures_name_is_a_name(tmp_path):
     (tmp_path / "%d").mkdir()
     (tmp_path / "1").mkdir()
@@ -259,6 +279,7 @@ def test_a_number_pattern_in_a_pictures_name_is_a_name(tmp_path):
         assert set(colours(taken(Path(path), in_process=in_process).frames)) == {"red"}
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("pixels", ["square", "stored"])
 def test_pixels_that_are_not_square(folder, pixels, in_process):
@@ -274,6 +295,7 @@ def test_pixels_that_are_not_square(folder, pixels, in_process):
     assert width == pytest.approx(48 if pixels == "square" else 24, abs=2)
 
 
+@unit
 @pytest.mark.parametrize("size", ["65x49", "64x49", "65x48"])
 def test_odd_sizes_are_the_same_whichever_way(folder, size):
     path = folder / f"{size}.mkv"
@@ -282,6 +304,7 @@ def test_odd_sizes_are_the_same_whichever_way(folder, size):
     np.testing.assert_array_equal(one, other)
 
 
+@unit
 @BOTH
 def test_approximate_frames_of_a_piece_are_near_it(folder, in_process):
     coded = ("-g", "10", "-keyint_min", "10", "-sc_threshold", "0", *YUV)  # a key frame every second
@@ -290,6 +313,7 @@ def test_approximate_frames_of_a_piece_are_near_it(folder, in_process):
     assert np.abs(np.array(clip.frame_times) - (np.arange(10) + 0.5) * 0.9).max() < 0.6
 
 
+@unit
 @BOTH
 def test_a_file_that_ends_where_no_piece_begins(base, in_process):
     with pytest.raises(DecodeError) as caught:
@@ -297,6 +321,7 @@ def test_a_file_that_ends_where_no_piece_begins(base, in_process):
     assert caught.value.cause == TRUNCATED
 
 
+@unit
 def test_late_tone_is_what_it_says():
     """The truth of the tests above: the source itself, as samples."""
     command = [executable(), "-v", "error", "-f", "lavfi", "-i", LATE_TONE, "-ar", "16000", "-f", "s16le", "-"]
@@ -304,6 +329,7 @@ def test_late_tone_is_what_it_says():
     assert tone_times(samples) == pytest.approx((2, 4), abs=0.001)
 
 
+@unit
 def test_hundreds_of_frames_by_the_program(folder):
     """ffmpeg bounds how deep an expression may be."""
     run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=32x32:r=100:d=4", "-c:v", "mpeg4", folder / "many.mkv")
@@ -311,6 +337,7 @@ def test_hundreds_of_frames_by_the_program(folder):
     assert len(set(clip.frame_times)) > 250
 
 
+@unit
 @BOTH
 def test_a_packet_cut_short_is_told_even_where_a_parser_forgets_its_mark(folder, in_process):
     """Sound in AVI, of which the last packet lacks its end and the header promises no more than 0.2 s beyond."""

@@ -29,7 +29,7 @@ from shards.schema import DatasetInfo
 from shards.sequence import sequence_spec
 from shards.verify import verify
 
-unit, on_ray = pytest.mark.unit, pytest.mark.ray
+unit, on_ray, integration = pytest.mark.unit, pytest.mark.ray, pytest.mark.integration
 FEW = ["workers=0", "samples_per_shard=2"]
 Splits = Mapping[str, str]
 
@@ -97,7 +97,7 @@ def pooled(tmp_path) -> tuple[Path, Path, dict]:
     return tmp_path / "feats", ask(tmp_path / "questions.jsonl", splits), found
 
 
-@unit
+@integration
 def test_maps_become_places_row_by_row_and_nothing_else_changes(tmp_path):
     splits = {"00000001": "train", "00000002": "test"}
     found = music_avqa(tmp_path / "feats", list(splits), "res18_14x14")

@@ -33,7 +33,7 @@ from shards.writer import write_shard
 SIZES = BackboneConfig(dim=24, heads=2, depth=2, target_length=32, image_size=32)
 LABELS = ("cat", "dog")
 CONFIG = FeatureConfig(draws=2, batch_size=7, workers=0)
-unit, on_ray = pytest.mark.unit, pytest.mark.ray
+unit, on_ray, integration = pytest.mark.unit, pytest.mark.ray, pytest.mark.integration
 
 
 def stream(present: bool) -> StreamInfo:
@@ -144,7 +144,7 @@ def test_feature_shards_mirror_the_media_shards(whole, run):
                 assert (x.dtype, x.shape) == (np.float16, (rows, SIZES.tokens[modality], SIZES.dim))
 
 
-@unit
+@integration
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_tokens_are_those_of_the_inputs_that_training_sees(media, run, depth):
     from trainers.classification.items import FeatureItems, InputSpec, MediaItems

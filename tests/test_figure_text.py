@@ -14,7 +14,9 @@ from tuning.report.drawings import curves, dots, fronts, svg
 
 unit = pytest.mark.unit
 AWKWARD = (r"$\frac{x$", "$a$ and $b", r"\$5", "a\nb\tc\0d", "x" * 300, "é$_$" * 90, "")
-every_text = pytest.mark.parametrize("text", told_by((AWKWARD[0], AWKWARD[3], AWKWARD[4]).__contains__, AWKWARD))
+every_text = pytest.mark.parametrize(
+    "text", told_by((AWKWARD[0], AWKWARD[3], AWKWARD[4]).__contains__, AWKWARD, pytest.mark.integration)
+)
 
 
 @unit

@@ -30,7 +30,7 @@ from trainers.classification.objective import CompetentLoss, FuseLoss, clip_loss
 from trainers.recipes import recipe_of
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 CLASSES = 5
 METHODS: dict[str, dict[str, Any]] = {
@@ -68,10 +68,12 @@ def own_losses(net: FusedNet, batch: AVBatch) -> dict[str, Tensor]:
     return net.fuse(*tokens, batch.present).losses(task)
 
 
+@unit
 def test_every_method_is_tested():
     assert set(METHODS) == set(FUSIONS)
 
 
+@unit
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
@@ -95,6 +97,7 @@ class Peeking(nn.Module):
         return Recovered(audio.nan_to_num(), filled(visual, rows, mean), whole)
 
 
+@unit
 @pytest.mark.parametrize("how", ["mask", "mean"])
 @torch.no_grad()
 def test_the_tests_catch_a_method_that_peeks(how):
@@ -118,12 +121,14 @@ def alone_and_beside_others(net: FusedNet) -> None:
         torch.testing.assert_close(alone[0], out[row], atol=5e-6, rtol=1e-5)
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_neighbours(name):
     alone_and_beside_others(network(name))
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_permuting_the_batch_permutes_logits_and_losses(name):
@@ -137,6 +142,7 @@ def test_permuting_the_batch_permutes_logits_and_losses(name):
         torch.testing.assert_close(value, losses[loss][order], atol=5e-6, rtol=1e-5)
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_results_repeat_to_the_bit_across_calls_modes_and_networks(name):
@@ -150,6 +156,7 @@ def test_results_repeat_to_the_bit_across_calls_modes_and_networks(name):
     assert torch.equal(logits(twin.eval(), batch), first)
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_are_finite_and_reach_every_parameter_of_the_method(name):
     net = fresh(name)
@@ -163,6 +170,7 @@ def test_gradients_are_finite_and_reach_every_parameter_of_the_method(name):
         assert parameter.grad is None or parameter.grad.isfinite().all(), f"gradient of {own}"
 
 
+@unit
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_losses_are_of_what_is_present(name):
@@ -178,6 +186,7 @@ def test_losses_are_of_what_is_present(name):
         assert len(mixed[loss]) == 2, "the two complete samples"
 
 
+@unit
 @pytest.mark.parametrize("pattern", ["mixed", "complete"])
 def test_masking_is_what_finetune_computes(pattern):
     batch = batch_of(torch.tensor(PATTERNS[pattern], dtype=torch.bool))
@@ -195,6 +204,7 @@ def test_masking_is_what_finetune_computes(pattern):
             assert torch.equal(one.logits, other.logits)
 
 
+@unit
 @torch.no_grad()
 def test_dropout_puts_zeros_behind_the_encoders():
     net, batch = network("dropout"), batch_of()
@@ -203,6 +213,7 @@ def test_dropout_puts_zeros_behind_the_encoders():
     torch.testing.assert_close(logits(net, batch), expected, atol=1e-6, rtol=1e-5)
 
 
+@unit
 @pytest.mark.parametrize("name", ["shaspec", "actionmae"])
 @torch.no_grad()
 def test_a_fresh_method_begins_as_the_backbone_with_zeros(name):
@@ -213,6 +224,7 @@ def test_a_fresh_method_begins_as_the_backbone_with_zeros(name):
     assert not torch.allclose(logits(network(name), batch), logits(network("dropout"), batch), atol=1e-2)
 
 
+@unit
 @torch.no_grad()
 def test_shaspec_compares_and_names_what_is_there():
     """By hand, from its parts."""
@@ -228,6 +240,7 @@ def test_shaspec_compares_and_names_what_is_there():
     torch.testing.assert_close(found["modality_ce"], expected, atol=1e-5, rtol=1e-4)
 
 
+@unit
 def test_ranking_counts_pairs_that_are_ranked_wrong():
     attention = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     losses = torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [3.0, 2.0, 1.0]])
@@ -235,6 +248,7 @@ def test_ranking_counts_pairs_that_are_ranked_wrong():
     torch.testing.assert_close(ranking(attention, losses), expected)
 
 
+@unit
 @torch.no_grad()
 def test_the_task_loss_of_branches_is_that_of_their_own_samples():
     """With several labels a clip as well."""
@@ -254,6 +268,7 @@ def test_the_task_loss_of_branches_is_that_of_their_own_samples():
     assert {tuple(rows) for rows in seen} == {(0, 3), (1, 5), (2, 4)}
 
 
+@unit
 def test_settings_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"unknown size 'dmi'; did you mean 'dim'"):
         FuseConfig(data=Path(), start=Path(), method="shaspec", sizes={"dmi": 3})
@@ -267,6 +282,7 @@ def test_settings_that_are_none_are_refused():
     }
 
 
+@integration
 def test_sizes_that_can_not_be_are_refused_before_training(world: World):
     config = FuseConfig(data=world.media, start=world.backbone, method="drfuse", sizes={"dim": 9, "heads": 2})
     with pytest.raises(InputError, match="not divisible by heads"):
@@ -285,6 +301,7 @@ def runs(world: World, _mlflow_schema: Path, tmp_path_factory: pytest.TempPathFa
     }
 
 
+@integration
 def test_finished_runs_are_evaluated_and_asked(world: World, runs: dict[str, Path], tmp_path: Path):
     config = EvaluateConfig(conditions=("complete", "audio_missing", "visual_missing"))
     asked = [read_run(folder) for folder in (world.backbone, *runs.values())]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import house
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = """
 from trainers import steps
@@ -51,6 +51,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@unit
 def test_class_tests_chains_and_circles(checkout: Path):
     files = house.read_checkout(checkout)
     assert house.class_tests(files) == ["trainers/train.py:7"]
@@ -62,6 +63,7 @@ def test_class_tests_chains_and_circles(checkout: Path):
     assert circles == [["trainers.steps", "trainers.train"]]
 
 
+@unit
 def test_docstrings_names_and_lengths(checkout: Path):
     files = house.read_checkout(checkout)
     counted = {name: has for file in files.values() for name, has in house.public(file.tree)}
@@ -74,11 +76,13 @@ def test_docstrings_names_and_lengths(checkout: Path):
     assert found["class tests on recipes' configs"] == "1 in 1 files"
 
 
+@unit
 def test_another_folder_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no checkout"):
         house.read_checkout(tmp_path)
 
 
+@integration
 def test_this_project_keeps_to_its_limits():
     files = house.read_checkout(ROOT)
     described = [has for file in files.values() for _, has in house.public(file.tree)]

@@ -45,7 +45,7 @@ from trainers.loop import Rank
 from trainers.run import run
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 ORDER = ("rain", "owl", "bell", "drum", "sea")  # of the published head: other classes, another order than the data's
 CPU = torch.device("cpu")
 
@@ -124,6 +124,7 @@ PROTOCOLS = {  # condition, settings of the evaluation, the formula
 }
 
 
+@unit
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_evaluation_gives_the_published_logits(taken_in, media, state, protocol):
     condition, settings, formula = PROTOCOLS[protocol]
@@ -142,6 +143,7 @@ def test_an_evaluation_gives_the_published_logits(taken_in, media, state, protoc
     assert float((torch.from_numpy(found.logits)[rows] - expected).abs().max() / scale) < 1e-5
 
 
+@unit
 def test_evaluation_counts_by_the_heads_own_order(taken_in, media, state):
     """Argmax over the list's order against the clips' labels, whatever the order of the data's."""
     (row,) = prepare([read_run(taken_in)], EvaluateConfig(conditions=("complete",))).rows(lambda *_, **__: None)
@@ -173,6 +175,7 @@ def gradients(net: CAVMAE, present: list[bool] | None = None) -> dict[str, float
     }
 
 
+@unit
 def test_both_levels_learn_from_the_first_step(taken_in, state):
     before = CAVMAE(SMALL, len(ORDER)).eval()
     import_state_dict(before, state)
@@ -183,6 +186,7 @@ def test_both_levels_learn_from_the_first_step(taken_in, state):
         assert min(gradients(net, present).values()) > 1e-5
 
 
+@unit
 def test_without_prompts_the_fusion_adds_nothing(taken_in):
     net = load_backbone(taken_in).net.eval()
     audio, visual = small_inputs(2)
@@ -190,6 +194,7 @@ def test_without_prompts_the_fusion_adds_nothing(taken_in):
     assert torch.equal(net.fusion_a(tokens["audio"], None, tokens["visual"]), tokens["audio"])
 
 
+@integration
 def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
     extract(media, taken_in, FeatureConfig(draws=1, workers=0))
     values = [f"data={media}", f"backbone={taken_in}", "epochs=1", "batch_size=8", "workers=0", "cpus=1", "length=2"]
@@ -204,6 +209,7 @@ def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
+@unit
 def test_a_head_without_its_list_is_refused(files):
     with pytest.raises(InputError, match="5 classes, and nothing says which") as error:
         take_in(files, labels=None)
@@ -213,6 +219,7 @@ def test_a_head_without_its_list_is_refused(files):
         take_in(files, labels="four.csv")
 
 
+@unit
 def test_a_pre_trained_file_is_to_be_fine_tuned(files):
     saved(files / "pretrained.pth", pretrained(SMALL))
     with pytest.raises(InputError, match="has no head") as error:
@@ -220,6 +227,7 @@ def test_a_pre_trained_file_is_to_be_fine_tuned(files):
     assert "avmend train finetune public=" in error.value.remedy
 
 
+@unit
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -239,12 +247,14 @@ def test_names_that_do_not_fit_are_listed(files, state, change, message):
         take_in(files, file="wrong.pth")
 
 
+@unit
 def test_a_decoder_is_named_and_left(files, state, capsys):
     saved(files / "more.pth", {"model": state | {"mask_token": torch.zeros(1), "decoder_pred_a.bias": torch.zeros(1)}})
     take_in(files, file="more.pth")
     assert "2 tensors are of its decoder" in capsys.readouterr().err
 
 
+@unit
 def test_sizes_are_read_from_the_names_and_shapes(state):
     assert public_sizes(state, heads=2) == SMALL
     with torch.device("meta"):
@@ -252,6 +262,7 @@ def test_sizes_are_read_from_the_names_and_shapes(state):
     assert {n for n in base if not n.startswith("fusion_")} == set(state)
 
 
+@unit
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
     [
@@ -275,6 +286,7 @@ def started(media: Path, **settings) -> Tensor:
     return _start(config, DatasetInfo.load(media)).net.mlp_head[1].weight
 
 
+@unit
 def test_fine_tuning_takes_the_heads_rows_by_name(files, media, state):
     head = started(media, public=files / "av.pth", public_labels=files / "classes.csv")
     rows = [ORDER.index(label) for label in LABELS]
@@ -289,6 +301,7 @@ def test_fine_tuning_takes_the_heads_rows_by_name(files, media, state):
         started(media, public=files / "three.pth", public_labels=files / "other.csv")
 
 
+@unit
 def test_published_normalisation_is_the_default_of_a_public_file():
     assert FinetuneConfig(data=Path(), public=Path("a.pth")).statistics == "published"
     assert FinetuneConfig(data=Path(), public=Path("a.pth"), statistics="dataset").statistics == "dataset"

@@ -29,7 +29,7 @@ from trainers.imports.command import main
 from trainers.runs import read_run
 from trainers.train import train
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 SPLITS = {"train": 8, "val": 3, "test": 6}
 DIM, LENGTH = 8, 14
 CPU = torch.device("cpu")

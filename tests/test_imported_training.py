@@ -36,7 +36,7 @@ from trainers.identity import content_settings
 from trainers.recipe import FinishedRun
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 SPLITS = {f"clip{i}": ("train", "train", "train", "val", "test")[i % 5] for i in range(15)}
 
 

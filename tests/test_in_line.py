@@ -19,7 +19,7 @@ from tests.fixtures.media import make_clip
 from tests.test_features import digests, save_backbone
 from tests.test_ingest import write_manifest
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 FIELDS = ["frames=2", "image_size=32", "samples_per_shard=2", "workers=0"]
 ROWS = [f"c{n},{('both', 'silent')[n % 2]}.mp4,{('dog', 'cat')[n % 2]},{('train', 'test')[n > 4]}" for n in range(8)]
 LOST = [f"gone{n},gone.mp4,dog,train" for n in range(3)]  # with c4 in a shard that has one sample, and one without any

@@ -27,7 +27,7 @@ from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, tra
 from trainers.metrics import MeanMetrics, StepOutput, sum_and_count
 from trainers.recipes import recipe_of
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 NET = BackboneConfig(dim=32, heads=2, mlp_ratio=2.0, depth=1, target_length=32, image_size=32)
 SIZES = Sizes(dim=32, heads=2, mlp_ratio=2.0, depth=1, target_length=32, image_size=32)
@@ -131,7 +131,7 @@ def without_time(log: Log) -> list:
     return [(s, e, {k: v for k, v in m.items() if k not in measured}) for s, e, m in log]
 
 
-@pytest.mark.parametrize("recipe", told_by(RESUMED.__contains__, MAKERS))
+@pytest.mark.parametrize("recipe", told_by(RESUMED.__contains__, MAKERS, pytest.mark.integration))
 def test_half_and_resume_equals_the_whole(world, tmp_path, recipe):
     config = MAKERS[recipe](world)
     whole, log = train(config, tmp_path / "whole")
@@ -145,7 +145,7 @@ def test_half_and_resume_equals_the_whole(world, tmp_path, recipe):
     assert_equal(load_checkpoint(tmp_path / "whole" / name).weights, whole)
 
 
-@unit
+@integration
 @pytest.mark.parametrize(("recipe", "every", "redone"), [("lora", 2, 2), ("prompt", 1, 1), ("prompt, streamed", 1, 1)])
 def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, redone):
     config = MAKERS[recipe](world).model_copy(update={"save_steps": every})
@@ -158,7 +158,7 @@ def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, 
     assert without_time(later) == without_time(log)[1:]
 
 
-@unit
+@integration
 def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
     config = case_wise(PromptConfig, world, epochs=1)
     with pytest.raises(Killed):
@@ -166,7 +166,7 @@ def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
     assert_equal(train(config, tmp_path / "killed")[0], train(config, tmp_path / "whole")[0])
 
 
-@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"]))
+@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"], pytest.mark.integration))
 def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_path, recipe):
     """Between the last epoch's resumable state and the result."""
     config = MAKERS[recipe](world).model_copy(update={"epochs": 1})
@@ -182,7 +182,7 @@ def test_killed_after_the_last_epoch_finishes_with_the_same_result(world, tmp_pa
     assert after.meta == before.meta
 
 
-@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"]))
+@pytest.mark.parametrize("recipe", told_by("prompt".__eq__, ["finetune", "prompt"], pytest.mark.integration))
 def test_a_finished_stage_returns_at_once_with_its_weights(world, tmp_path, recipe):
     config = MAKERS[recipe](world).model_copy(update={"epochs": 1})
     whole, _ = train(config, tmp_path)
@@ -191,7 +191,7 @@ def test_a_finished_stage_returns_at_once_with_its_weights(world, tmp_path, reci
     assert_equal(again, whole)
 
 
-@unit
+@integration
 def test_training_learns_and_the_seed_decides(world, tmp_path):
     """Clean data whose class is plain to hear and see: the loss falls, and another seed ends elsewhere."""
     config = finetune(world, noisy=False, epochs=6, lr=3e-3)
@@ -203,7 +203,7 @@ def test_training_learns_and_the_seed_decides(world, tmp_path):
     assert not torch.equal(one["mlp_head.1.weight"], other["mlp_head.1.weight"])
 
 
-@unit
+@integration
 def test_the_result_is_a_backbone_that_loads(world, tmp_path):
     weights, _ = train(finetune(world, epochs=1), tmp_path)
     backbone = load_backbone(tmp_path)
@@ -213,7 +213,7 @@ def test_the_result_is_a_backbone_that_loads(world, tmp_path):
     assert len(backbone.fingerprint) == 64
 
 
-@unit
+@integration
 def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
     config = case_wise(PromptConfig, world, epochs=1)
     (stage,) = recipe_of(config).stages(config)
@@ -227,7 +227,7 @@ def test_only_the_case_module_trains_and_is_saved(world, tmp_path):
     assert saved.meta["case"] == "noisy_audio"
 
 
-@pytest.mark.parametrize("recipe", told_by("lora".__eq__, ["finetune", "lora"]))
+@pytest.mark.parametrize("recipe", told_by("lora".__eq__, ["finetune", "lora"], pytest.mark.integration))
 def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, recipe):
     config = MAKERS[recipe](world)
     name = recipe_of(config).stage_names(config)[0]
@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_place(world, tmp_path, re
     assert not has_checkpoint(tmp_path / name)
 
 
-@unit
+@integration
 def test_steps_and_learning_rate(world):
     config = finetune(world)
     (stage,) = recipe_of(config).stages(config)
@@ -260,7 +260,7 @@ def test_steps_and_learning_rate(world):
     assert rate(1000) == pytest.approx(0.0, abs=1e-9)
 
 
-@unit
+@integration
 def test_a_stage_without_validation_reports_training_alone(world, tmp_path):
     config = finetune(world, epochs=1)
     (stage,) = recipe_of(config).stages(config)
@@ -299,7 +299,7 @@ def test_the_first_loss_that_is_not_finite_is_named_however_late_it_is_checked()
         finite.check()
 
 
-@unit
+@integration
 def test_a_validation_loss_that_is_not_finite_stops(world, tmp_path):
     config = MAKERS["finetune"](world)
     (stage,) = recipe_of(config).stages(config)
@@ -317,7 +317,7 @@ def test_a_validation_loss_that_is_not_finite_stops(world, tmp_path):
         train_stage(dataclasses.replace(stage, objective=Broken()), config, Rank(), tmp_path, Log())
 
 
-@unit
+@integration
 def test_a_damaged_state_is_left_for_the_one_before_it(world, tmp_path, capsys):
     config = MAKERS["prompt"](world).model_copy(update={"epochs": 3})
     whole, _ = train(config, tmp_path / "whole")

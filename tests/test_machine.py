@@ -23,7 +23,7 @@ from shards.errors import InputError
 from tests.fixtures.media import make_clip
 from tests.test_ingest import write_manifest
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 CONFIG = IngestConfig(frames=2, image_size=16, samples_per_shard=2, workers=0)
 
 
@@ -35,6 +35,7 @@ def sounds(tmp_path_factory) -> Path:
     return write_manifest(folder, *(f"c{i},a.wav,x,train" for i in range(4)))
 
 
+@unit
 def test_a_disk_that_gets_full_is_one_error_and_the_run_goes_on(sounds, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # a shard of sounds takes 50 kB
@@ -48,11 +49,13 @@ def test_a_disk_that_gets_full_is_one_error_and_the_run_goes_on(sounds, tmp_path
     assert ingest(sounds, tmp_path / "out", CONFIG).splits["train"].samples == 4
 
 
+@unit
 def test_a_folder_that_refuses_is_one_error(sounds):
     with pytest.raises(InputError, match="can't be written"):
         ingest(sounds, "/proc/self/nowhere", CONFIG)
 
 
+@unit
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EAGAIN])
 def test_errors_of_the_machine_are_no_clips(sounds, tmp_path, monkeypatch, number):
     def broken(self, request):
@@ -66,6 +69,7 @@ def test_errors_of_the_machine_are_no_clips(sounds, tmp_path, monkeypatch, numbe
     assert not machine_at_fault(OSError(errno.EINVAL, "x"))
 
 
+@unit
 def test_the_child_tells_a_broken_machine_from_a_broken_clip(sounds):
     decoder = Decoder()
     try:
@@ -78,6 +82,7 @@ def test_the_child_tells_a_broken_machine_from_a_broken_clip(sounds):
         decoder.close()
 
 
+@integration
 def test_a_child_that_is_killed_leaves_no_trace_in_the_data(sounds, tmp_path):
     path = str(make_clip(tmp_path / "a.mp4", seconds=0.5, options=("-pix_fmt", "yuv420p10le")))
     decoder = Decoder()
@@ -90,6 +95,7 @@ def test_a_child_that_is_killed_leaves_no_trace_in_the_data(sounds, tmp_path):
     assert (calm.frames == other.frames).all(), "by the program, which takes over, too"
 
 
+@unit
 def test_an_ffmpeg_that_is_killed_is_run_again(sounds, monkeypatch):
     real, calls = subprocess.Popen, []
 
@@ -106,6 +112,7 @@ def test_an_ffmpeg_that_is_killed_is_run_again(sounds, monkeypatch):
     assert (len(out), status, len(calls)) == (32000, 0, 2)
 
 
+@unit
 def test_a_decoder_that_does_not_start_is_said(sounds, tmp_path, monkeypatch):
     monkeypatch.setattr(shard_job, "_decoders", {})
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -114,6 +121,7 @@ def test_a_decoder_that_does_not_start_is_said(sounds, tmp_path, monkeypatch):
     assert not (tmp_path / "out/quarantine.jsonl").exists()
 
 
+@unit
 def test_a_shard_that_fails_wholesale_does_not_wait_for_its_end(tmp_path, monkeypatch):
     seen: list[Request] = []
     real = Decoder.decode
@@ -125,6 +133,7 @@ def test_a_shard_that_fails_wholesale_does_not_wait_for_its_end(tmp_path, monkey
     assert len(seen) == 3
 
 
+@unit
 def test_ffmpeg_is_what_has_to_be_there():
     assert machine_at_fault(FileNotFoundError(errno.ENOENT, "x", executable()), executable())
     assert shard_job.Quarantined.model_fields["error"].annotation.__name__ == "Cause"

@@ -21,7 +21,7 @@ from tests.fixtures.builders import SMALL, randomise, small_inputs, small_net
 from tests.fixtures.tiers import told_by
 from trainers.classification.objective import CompetentLoss
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 NAN = float("nan")
 PATTERNS = {
@@ -101,7 +101,7 @@ def assert_blind(
         assert torch.equal(output, reference), f"{name} in place of NaN changed the output"
 
 
-@unit
+@integration
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [
@@ -159,7 +159,7 @@ def masked(present: Tensor) -> tuple[Tensor, Tensor]:
     return blanked(audio, present[:, 0], NAN), blanked(visual, present[:, 1], NAN)
 
 
-@unit
+@integration
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_are_finite_and_reach_every_trained_parameter(name):
     model, present = fresh(name), torch.tensor(PATTERNS["mixed"], dtype=torch.bool)

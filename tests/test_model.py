@@ -21,7 +21,7 @@ from tests.fixtures.media import make_clip
 from tests.fixtures.worlds import World
 from trainers.runs import CONFIG_FILE
 
-unit, gpu = pytest.mark.unit, pytest.mark.gpu
+unit, gpu, integration = pytest.mark.unit, pytest.mark.gpu, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 22050
 
@@ -49,7 +49,7 @@ def written(path: Path, samples: np.ndarray) -> Path:
     return path
 
 
-@unit
+@integration
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_sound_in_memory_is_the_sound_of_a_file(model, tmp_path, channels):
     samples = sound(channels)
@@ -61,7 +61,7 @@ def test_a_sound_in_memory_is_the_sound_of_a_file(model, tmp_path, channels):
     assert as_float.logits == pytest.approx(from_file.logits, abs=1e-2)  # mixed and rounded in another order
 
 
-@unit
+@integration
 def test_pictures_in_memory_are_those_of_a_file(model, tmp_path):
     """Ten frames, of which the ingestion takes three: the middles' of equal parts."""
     clip = make_clip(tmp_path / "a.mp4", size=(48, 48), audio=False)
@@ -73,7 +73,7 @@ def test_pictures_in_memory_are_those_of_a_file(model, tmp_path):
     assert found.present == {"audio": False, "visual": True}
 
 
-@unit
+@integration
 def test_lists_are_batches_and_have_their_failures_in_order(model, clips):
     named = [clips / NAMES[0], clips / "gone.mp4", clips / NAMES[2]]
     found = model.predict(named, batch_size=2)
@@ -94,7 +94,7 @@ def test_lists_are_batches_and_have_their_failures_in_order(model, clips):
     assert model.predict([]) == []
 
 
-@unit
+@integration
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
@@ -117,7 +117,7 @@ def test_what_is_no_clip_is_refused_with_its_field(model, arguments, field):
     assert refused.value.remedy
 
 
-@unit
+@integration
 def test_too_short_a_sound_fails_and_a_picture_beside_it_is_answered(model):
     pictures = np.zeros((1, 40, 40, 3), np.uint8)
     with pytest.raises(InputError, match="too short"):
@@ -127,13 +127,13 @@ def test_too_short_a_sound_fails_and_a_picture_beside_it_is_answered(model):
     assert np.array_equal(found.logits, model.predict(frames=pictures).logits)
 
 
-@unit
+@integration
 def test_an_unknown_device_is_refused(world: World, clips):
     with pytest.raises(InputError, match="give cpu"):
         avmend.load(world.backbone, "gpu9", data=clips / "media")
 
 
-@unit
+@integration
 def test_the_documented_lines_run(world: World, clips, tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs/predict.md").read_text()
     code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

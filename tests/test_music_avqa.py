@@ -16,7 +16,7 @@ from shards.errors import InputError
 from shards.questions import Question, Vocabulary, load_questions
 from tests.fixtures.corpora import facts_of
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 def entry(number: int = 1, **changes) -> dict:
@@ -40,6 +40,7 @@ def build(folder: Path, **files: list[dict]) -> tuple[dict, tuple[Question, ...]
     return (told, *both)
 
 
+@unit
 def test_values_fill_the_placeholders_in_turn():
     text = "Is the flute on the left louder than the tuba on the right?"
     assert fill(entry()["question_content"], ["flute", "left", "tuba", "right"]) == text
@@ -49,6 +50,7 @@ def test_values_fill_the_placeholders_in_turn():
             fill(entry()["question_content"], values)
 
 
+@unit
 def test_all_three_forms_are_read(tmp_path: Path):
     original = entry(1)
     added = {name: value for name, value in entry(2).items() if not name.startswith("question_")}
@@ -69,6 +71,7 @@ def test_all_three_forms_are_read(tmp_path: Path):
     assert clips["00000003+00000001"].path == str(tmp_path / "videos" / "00000003+00000001.mp4")
 
 
+@unit
 @pytest.mark.parametrize("kept", [0, "0", False, "false", None, ""])
 @pytest.mark.parametrize("deleted", [1, "1", True, "True"])
 def test_a_deleted_question_may_say_so_in_several_ways(tmp_path: Path, kept: object, deleted: object):
@@ -77,6 +80,7 @@ def test_a_deleted_question_may_say_so_in_several_ways(tmp_path: Path, kept: obj
     assert told["deleted"] == 1
 
 
+@unit
 def test_files_of_deleted_questions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     gone = [entry(1, question_deleted=1), entry(2, question_deleted="1")]
     (tmp_path / "avqa-test.json").write_text(json.dumps(gone))
@@ -89,12 +93,14 @@ def test_files_of_deleted_questions_are_told(tmp_path: Path, capsys: pytest.Capt
     assert "avqa-test.json: all 2 questions are deleted" in capsys.readouterr().out
 
 
+@unit
 def test_repeated_ids_stay_and_contradictions_are_counted(tmp_path: Path):
     told, questions, _ = build(tmp_path, train=[entry(1), entry(1, anser="no"), entry(2)])
     assert [question.id for question in questions] == ["1", "1-2", "2"]
     assert told["contradictory"] == 1
 
 
+@unit
 def test_no_version_of_a_video_is_in_two_disjoint_splits(tmp_path: Path):
     numbers = range(1, 121)
     train = [entry(n, video_id=f"sa{n:08d}") for n in numbers]
@@ -116,6 +122,7 @@ def test_no_version_of_a_video_is_in_two_disjoint_splits(tmp_path: Path):
     ]
 
 
+@unit
 def test_a_clip_of_two_official_splits_is_told_and_gets_one_row(tmp_path: Path):
     told, _, _ = build(tmp_path, val=[entry(1)], test=[entry(2, video_id="00000001")])
     assert told["videos_in_several_splits"] == 1
@@ -123,6 +130,7 @@ def test_a_clip_of_two_official_splits_is_told_and_gets_one_row(tmp_path: Path):
     assert clip.split == "val"
 
 
+@unit
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -142,6 +150,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict, message: str):
     assert not (tmp_path / "out").exists()
 
 
+@unit
 def test_wrong_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = ["--out", str(tmp_path / "out")]
     assert main(["music_avqa", *out]) == 2
@@ -153,6 +162,7 @@ def test_wrong_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("remedy: ") == 4
 
 
+@integration
 def test_the_real_questions_parse_without_loss(shared_data: Path, tmp_path: Path):
     files = [(split, shared_data / "music_avqa" / f"avqa-{split}.json") for split in ("val", "test")]
     if not all(path.is_file() for _, path in files):
@@ -187,6 +197,7 @@ def test_the_real_questions_parse_without_loss(shared_data: Path, tmp_path: Path
     assert all(len(those) == 1 for those in splits.values())
 
 
+@unit
 def test_the_train_file_of_synthetic_videos_is_called_so(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

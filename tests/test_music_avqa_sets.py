@@ -17,7 +17,7 @@ from tests.fixtures.corpora import facts_of
 from tests.fixtures.tiers import told_by
 from tests.test_music_avqa import entry
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 def write(folder: Path, **files: Sequence[dict]) -> Path:
@@ -105,7 +105,7 @@ def test_the_real_sets(shared_data: Path, tmp_path: Path, subset: str, total: in
     assert total - facts["left_out_as_leaked"] == kept
 
 
-@unit
+@integration
 def test_the_real_balanced_set_by_type(shared_data: Path, tmp_path: Path):
     source = shared_data / "music_avqa_v2"
     if not (source / "test_balance.json").is_file():

@@ -19,7 +19,7 @@ from models.avqa.networks.lavit import LAViT, cell_weights, region_coordinates, 
 from models.avqa.networks.pstp import PSTPNet, Relevance, best, pick, segment_steps
 from tests.fixtures.tiers import told_by
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 WORDS, ANSWERS, BATCH, LENGTH = 11, 6, 3, 5
 GRID = FeatureSpec(audio=6, visual=7, steps=5, places=4)
@@ -66,7 +66,7 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
-@unit
+@integration
 @torch.no_grad()
 @every_network
 @pytest.mark.parametrize("spec", [GRID, TOKEN, ONE], ids=["grid", "frame token", "one of all"])

@@ -47,7 +47,7 @@ def shorter(sizes: dict[str, Any]) -> dict[str, Any]:
     return parts | ({"timesteps": 2} if "timesteps" in parts else {})
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 @pytest.mark.parametrize(("network", "recovery"), PAIRS)
 def test_a_step_reads_nothing_from_the_device(root, monkeypatch, network, recovery):
     generator = avr._generator

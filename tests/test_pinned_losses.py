@@ -15,7 +15,7 @@ from tests.fixtures.asking import AVR, RMM, asking_world, question_stages, setti
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.loop import seeded
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 PINNED: dict[str, list[float]] = {
     "avst zero": [1.960716486, 1.974488139, 1.951406002, 1.947226524],
     "avst rmm": [7.842107773, 7.743550301, 8.008277893, 7.31829071],

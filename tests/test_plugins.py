@@ -35,7 +35,7 @@ from trainers.classification.objective import FuseLoss
 from trainers.recipes import recipe_of
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 TOYS = "tests.fixtures.toys"
 ALL: list[Registry] = [NETWORKS, RECOVERIES, FUSIONS, ADAPTATIONS, CONDITIONS, AUDIO_KINDS, VISUAL_KINDS]
 
@@ -66,17 +66,20 @@ def toy_settings(root: Path, **more) -> dict:
     return settings(root) | names | {"missing": ("audio",)} | more
 
 
+@unit
 def test_names_of_plugins_are_known_at_the_first_look(toys):
     assert "bag" in NETWORKS
     assert list(RECOVERIES)[-1] == "gain"
     assert AVQAConfig.model_validate(toy_settings(Path())).network == "bag"
 
 
+@unit
 def test_without_the_variable_they_are_not(untouched):
     with pytest.raises(ValueError, match="'avst', 'avsd', 'lavit', 'pstp'"):
         AVQAConfig.model_validate(toy_settings(Path()))
 
 
+@unit
 def test_a_toy_network_and_method_train_answer_and_are_loaded_again(toys, root):
     """Eq. 8 by hand: the method bypasses, its loss and the network's count by their weights."""
     config = AVQAConfig.model_validate(toy_settings(root, weights={"gain": 0.5}))
@@ -101,6 +104,7 @@ def test_a_toy_network_and_method_train_answer_and_are_loaded_again(toys, root):
     assert run(batch).isfinite().all()
 
 
+@integration
 def test_a_toy_fusion_method_trains_and_a_toy_adaptation_moves_it(toys, world):
     config = load_config(FuseConfig, None, [f"data={world.media}", f"start={world.backbone}", "method=quieter"])
     assert config.weights == {"quiet": 0.5}
@@ -119,6 +123,7 @@ def test_a_toy_fusion_method_trains_and_a_toy_adaptation_moves_it(toys, world):
     assert not torch.equal(bias["backbone.mlp_head.1.bias"], net.backbone.mlp_head[1].bias)
 
 
+@unit
 def test_a_toy_kind_of_noise_is_drawn(toys):
     noise = Noise(audio=("silence",), visual=("silence",)).build()
     ruined, kind = ruin(torch.ones(4, 3), "audio", 5, noise, 0, "a", 0)
@@ -127,6 +132,7 @@ def test_a_toy_kind_of_noise_is_drawn(toys):
         Noise(visual=("glare",))
 
 
+@unit
 def test_an_unknown_name_is_refused_with_the_nearest(toys):
     overrides = ["data=d", "questions=q", "network=bog"]
     with pytest.raises(InputError, match=r"(?s)one of 'avst', .*'bag'.*did you mean 'bag'") as error:
@@ -136,6 +142,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(toys):
         NETWORKS["bog"]
 
 
+@unit
 def test_entry_points_are_plugins_too(untouched, tmp_path, monkeypatch):
     info = tmp_path / "toys-1.0.dist-info"
     info.mkdir()
@@ -146,6 +153,7 @@ def test_entry_points_are_plugins_too(untouched, tmp_path, monkeypatch):
     assert "gain" in RECOVERIES
 
 
+@unit
 @pytest.mark.parametrize("text", ["import nowhere_to_be_found", "1 / 0"])
 def test_a_plugin_that_can_not_be_imported_is_named_each_time(untouched, tmp_path, monkeypatch, text):
     (tmp_path / "broken_toys.py").write_text(text)
@@ -156,12 +164,14 @@ def test_a_plugin_that_can_not_be_imported_is_named_each_time(untouched, tmp_pat
             list(NETWORKS)
 
 
+@unit
 def test_a_taken_name_is_refused(untouched):
     with pytest.raises(ValueError, match="network 'avst' is registered already"):
         NETWORKS.register("avst", NETWORKS["pstp"])
     NETWORKS.register("avst", NETWORKS["avst"])  # the same again is no other
 
 
+@integration
 def test_another_process_imports_them_by_itself():
     """As Ray's workers are, which get the driver's environment."""
     code = "from models.avqa.recovery import RECOVERIES; print(*RECOVERIES)"
@@ -170,6 +180,7 @@ def test_another_process_imports_them_by_itself():
     assert out.split()[-1] == "gain"
 
 
+@unit
 def test_a_toy_method_trains_alone_by_its_loss(toys, root):
     shared = ("data", "questions", "batch_size", "workers", "cpus")
     values = {k: v for k, v in settings(root).items() if k in shared}
@@ -184,6 +195,7 @@ def test_a_toy_method_trains_alone_by_its_loss(toys, root):
         AnyRecoveryConfig.model_validate(values | {"recovery": "zero"})
 
 
+@unit
 def test_workers_of_any_cluster_get_the_variable(monkeypatch):
     """A cluster that runs already has its own environment; what a job gives its workers is not given twice."""
     monkeypatch.setenv("AVMEND_PLUGINS", "toys")

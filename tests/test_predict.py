@@ -31,7 +31,7 @@ from trainers.data import collate
 from trainers.runs import read_run
 from tuning.report.clips import load_run
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 CLOSE = 1e-5  # of logits: batches of other sizes round otherwise
 
 

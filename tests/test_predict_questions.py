@@ -29,7 +29,7 @@ from trainers.avqa.items import QuestionItems
 from trainers.imports.command import main as bring
 from tuning.report.clips import load_run
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 ASKED = ("What can be heard?", "Is there a drum?")
 CLOSE = 1e-5  # of logits: batches of other sizes round otherwise
 

@@ -17,7 +17,7 @@ from trainers.linear_probe import Probed, figures
 from trainers.probe import ProbeRow, main, probe
 from trainers.tables import read_rows
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 CLASSES, STEPS, PLACES = 4, 5, 4
 
 
@@ -44,6 +44,7 @@ def found(train: Probed, test: Probed) -> dict[str, tuple[float, float]]:
     return {figure.what: (figure.value, figure.floor) for figure in figures(train, test)}
 
 
+@unit
 def test_what_is_planted_is_found():
     values = found(planted(150, 0), planted(80, 1))
     assert values["who sounds in a second, mAP"][0] > 0.99
@@ -55,6 +56,7 @@ def test_what_is_planted_is_found():
     assert values["who it is, in a cell with one"][0] == 1
 
 
+@unit
 def test_of_features_of_other_clips_nothing_is_found():
     train, test = planted(150, 0), planted(150, 1)
     rng = np.random.default_rng(5)
@@ -70,6 +72,7 @@ def test_of_features_of_other_clips_nothing_is_found():
     assert values["who is seen in a cell, mAP"][0] < 0.4
 
 
+@unit
 def test_floors_are_those_of_the_most_frequent_answer_and_of_the_mean_level():
     train, test = planted(60, 0), planted(40, 1)
     values = found(train, test)
@@ -81,6 +84,7 @@ def test_floors_are_those_of_the_most_frequent_answer_and_of_the_mean_level():
     assert values["how loud, mean error in dB"][1] == pytest.approx(np.nanmean(np.abs(test.levels - mean)), rel=1e-5)
 
 
+@unit
 def test_clips_without_sound_or_target_are_not_asked_about_it():
     train, test = planted(60, 0), planted(40, 1)
     heard = np.arange(40) % 2 == 0
@@ -99,6 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, extract(root / "media", root / "run", FeatureConfig(extractor="cavmae", workers=0))
 
 
+@integration
 def test_the_command_writes_a_table_with_intervals(world, capsys):
     root, features = world
     arguments = [str(features), "--targets", str(root / "targets.jsonl"), "--side", str(SIDE)]
@@ -118,6 +123,7 @@ def test_the_command_writes_a_table_with_intervals(world, capsys):
     assert again == rows or [str(row) for row in again] == [str(row) for row in rows]
 
 
+@integration
 def test_what_can_not_be_probed_is_refused(world, tmp_path):
     root, features = world
     known = load_targets(root / "targets.jsonl")

@@ -28,7 +28,7 @@ from trainers.classification.targets import TargetForm
 from trainers.data import epoch_order
 from trainers.optimisation import Optimisation, halving
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SPEC = InputSpec(32, 32, Normalisation())
 
 
@@ -115,7 +115,7 @@ def test_who_is_mixed_with_whom_is_seeded_by_the_sample():
     assert np.std(drawn) == pytest.approx((1 / (4 * 21)) ** 0.5, abs=0.01)  # of Beta(10, 10)
 
 
-@unit
+@integration
 def test_mixing_needs_waveforms(world):
     with pytest.raises(InputError, match="keep_wave=true"):
         finetune_stages(finetune_config(world, mixup=0.5))
@@ -160,7 +160,7 @@ def test_rates_halve_as_the_released_schedule_does():
         schedule.step()
 
 
-@unit
+@integration
 def test_the_head_learns_faster(world):
     config = finetune_config(world, head_lr=10.0, lr=1e-3)
     (stage,) = finetune_stages(config)
@@ -177,7 +177,7 @@ def test_the_head_learns_faster(world):
 # --- averaged weights --------------------------------------------------------------------------------------
 
 
-@unit
+@integration
 def test_the_result_is_the_mean_of_the_epochs_weights(world, tmp_path):
     """Of three epochs, the mean of the last two, each as a run that ended there has it."""
     own = {"halve_after": 3, "noisy": False}  # a constant rate: an epoch is the same however many follow
@@ -188,7 +188,7 @@ def test_the_result_is_the_mean_of_the_epochs_weights(world, tmp_path):
     assert any(not torch.equal(x, ends[1][name]) for name, x in found.items())
 
 
-@pytest.mark.parametrize("step", told_by((STEPS + 2).__eq__, [1, STEPS + 2, 2 * STEPS + 1]))
+@pytest.mark.parametrize("step", told_by((STEPS + 2).__eq__, [1, STEPS + 2, 2 * STEPS + 1], pytest.mark.integration))
 def test_averaged_weights_resume_to_the_bit(world, tmp_path, step):
     config = finetune_config(world, epochs=3, average_from=1, balanced=True, save_steps=1)
     whole, log = train(config, tmp_path / "whole")

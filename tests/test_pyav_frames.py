@@ -19,7 +19,7 @@ from pipelines.frames import Frames, Wanted, fit, uniform
 from pipelines.pyav_frames import Undecided, by_pyav, needed
 from tests.fixtures.media import make_clip, run_ffmpeg
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 OPEN = "keyint=12:min-keyint=12:bframes=3:b-pyramid=normal:open-gop=1:scenecut=0"
 CODINGS = {

@@ -33,7 +33,7 @@ from trainers.scored import ANSWERS_FILE
 from trainers.tracking import PARENT, Store
 from tuning.report.asked_clips import answers_of
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 CLIPS, RATES = 27, (0, 30, 70, 100)
 GONE = {"audio": 3, "visual": 3}  # silent and dark ones among the 27
 NOTES = {"questions": 10, "clips": 4, "split": "test", "seed": 0, "unasked": 2}
@@ -68,6 +68,7 @@ def figures(results: list[Result], run: Path, kind: str = ALL) -> dict[tuple[str
     return {(r.missing, r.rate): r for r in results if r.run == run.name and r.kind == kind}
 
 
+@unit
 def test_masks_are_nested_in_the_rate_and_depend_on_seed_and_clip_alone():
     clips = [f"clip {i}" for i in range(400)]
     draws = draw(0, clips)
@@ -83,6 +84,7 @@ def test_masks_are_nested_in_the_rate_and_depend_on_seed_and_clip_alone():
     assert 0.4 < np.mean(both) < 0.6, "sound and picture go apart"
 
 
+@integration
 def test_masks_are_saved_with_the_results(evaluated):
     with (evaluated[0] / "masks.csv").open() as file:
         rows = {row["clip"]: row for row in csv.DictReader(file)}
@@ -91,6 +93,7 @@ def test_masks_are_saved_with_the_results(evaluated):
     assert all(float(rows[c][f"{m}_missing_above_percent"]) == 100 * draws[c][m] for c in rows for m in MODALITIES)
 
 
+@unit
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["zero-0", "rmm"])
 def test_accuracy_at_a_rate_is_that_of_a_batch_with_those_clips_taken_away(runs, evaluated, name):
@@ -112,6 +115,7 @@ def test_accuracy_at_a_rate_is_that_of_a_batch_with_those_clips_taken_away(runs,
             assert found[m, rate].samples == len(left)
 
 
+@unit
 def test_every_method_has_its_cases_and_the_specialists_theirs_alone(runs, evaluated):
     results = evaluated[1]
     everything = {("none", 0), *((m, rate) for m in MODALITIES for rate in RATES)}
@@ -133,6 +137,7 @@ def test_every_method_has_its_cases_and_the_specialists_theirs_alone(runs, evalu
     assert {what for what, _ in lines["avst specialist"].accuracy} == set(MODALITIES)
 
 
+@unit
 def test_kinds_add_up_to_averages_over_questions(evaluated, runs):
     of = {r.kind: r for r in evaluated[1] if r.run == runs["rmm"].name and (r.missing, r.rate) == ("none", 0)}
     assert list(of) == [
@@ -144,6 +149,7 @@ def test_kinds_add_up_to_averages_over_questions(evaluated, runs):
     assert of[ALL].samples == 3 * CLIPS
 
 
+@unit
 def test_averages_weigh_questions_not_kinds():
     questions = [
         q.model_copy(update={"type": kind})
@@ -164,6 +170,7 @@ def load_some(n: int) -> list:
     return list(questions_about({"test": n}))[:n]
 
 
+@unit
 def test_files_and_mlflow_have_all_of_it(evaluated, runs):
     out, results = evaluated
     with (out / "results.csv").open() as file:
@@ -184,6 +191,7 @@ def test_files_and_mlflow_have_all_of_it(evaluated, runs):
     assert client.get_experiment(top.info.experiment_id).name == "media"
 
 
+@integration
 def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_root, tmp_path, capsys):
     out = mlflow_root / "results"
     chosen = [str(runs["zero-0"]), str(runs["rmm"])]
@@ -201,6 +209,7 @@ def test_the_command_knows_the_kind_of_run_and_keeps_what_is_done(runs, mlflow_r
     assert "these runs are of several tasks: avqa, classification" in capsys.readouterr().err
 
 
+@unit
 @pytest.mark.parametrize(
     ("settings_", "chosen", "parts"),
     [
@@ -219,6 +228,7 @@ def test_what_can_not_be_evaluated_is_refused(runs, tmp_path, settings_, chosen,
     assert not (tmp_path / "out").exists()
 
 
+@unit
 def test_features_of_another_extractor_are_refused(runs, tmp_path):
     from tests.fixtures.asking import sequence_dataset
 
@@ -256,6 +266,7 @@ def table() -> list[Line]:
     )
 
 
+@unit
 def test_spreads_regained_shares_and_the_table_by_hand():
     zero, rmm, special, _ = table()
     assert zero.accuracy["none", 0][ALL] == (pytest.approx(0.75), pytest.approx(0.0707107, abs=1e-6))
@@ -271,6 +282,7 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert "2 more can't be asked" in "\n".join(text)
 
 
+@unit
 def test_accuracies_are_those_of_the_answers_that_were_kept(evaluated):
     table = pq.read_table(evaluated[0] / ANSWERS_FILE).to_pylist()
     found: dict[tuple, list[bool]] = {}
@@ -284,6 +296,7 @@ def test_accuracies_are_those_of_the_answers_that_were_kept(evaluated):
         assert (np.mean(right), len(right)) == (pytest.approx(told[key].accuracy), told[key].samples)
 
 
+@unit
 def test_figures_have_intervals_and_costs(evaluated):
     for r in (r for r in evaluated[1] if r.kind == ALL or r.condition in CONDITIONS.values()):
         assert r.low <= r.accuracy + 1e-9 or r.method == "zero", "of two seeds, the interval is of their mean"
@@ -297,12 +310,14 @@ def test_figures_have_intervals_and_costs(evaluated):
     assert (evaluated[0] / "cost.png").stat().st_size > 10_000
 
 
+@unit
 def test_a_baseline_is_one_of_the_methods(runs, tmp_path):
     with pytest.raises(InputError, match=r"no method 'dropout'.*these are: zero, rmm"):
         evaluate([runs["zero-0"], runs["rmm"]], QuestionEvaluation(baseline="dropout"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
+@unit
 @pytest.mark.parametrize("missing", [None, "audio", "visual"])
 def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missing):
     predictor = load_answerer(read_run(runs["rmm"]), torch.device("cpu"))
@@ -315,6 +330,7 @@ def test_a_reports_answers_are_those_that_were_evaluated(runs, evaluated, missin
     assert (len(right), sum(right) / len(right)) == (expected.samples, pytest.approx(expected.accuracy))
 
 
+@unit
 def test_methods_trained_at_several_rates_are_told_apart():
     """A line, a cell of the table and a panel for each; zero fill and the specialist are those of the same rate."""
     cases = (("none", 0), ("audio", 50), ("audio", 100), ("visual", 50), ("visual", 100))

@@ -23,7 +23,7 @@ from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 from trainers.train import main, train
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 assert STEPS == 3
 
 
@@ -60,7 +60,7 @@ def joint(root, tmp_path_factory) -> tuple[Path, Log]:
     return folder, fit_stage(MAKERS["avst, rmm_avr"](root), folder)[1]
 
 
-@unit
+@integration
 def test_half_and_resume_equals_the_whole(root, tmp_path, joint):
     whole, log = joint
     config = MAKERS["avst, rmm_avr"](root)
@@ -72,7 +72,7 @@ def test_half_and_resume_equals_the_whole(root, tmp_path, joint):
     assert without_time(later) == without_time(log)[1:]
 
 
-@pytest.mark.parametrize("name", told_by("avr".__eq__, ["pstp, specialist", "rmm", "avr"]))
+@pytest.mark.parametrize("name", told_by("avr".__eq__, ["pstp, specialist", "rmm", "avr"], pytest.mark.integration))
 def test_half_and_resume_equals_the_whole_for_other_recipes(root, tmp_path, name):
     config = MAKERS[name](root)
     steps = len(question_stages(config)[0].train) // 8
@@ -85,7 +85,7 @@ def test_half_and_resume_equals_the_whole_for_other_recipes(root, tmp_path, name
     assert_equal(load_checkpoint(tmp_path / "whole" / recipe_of(config).stage_names(config)[0]).weights, whole)
 
 
-@unit
+@integration
 def test_dropout_is_seeded_by_the_step(root, tmp_path):
     """The same run from another state of the global generator, and another seed."""
     config = avqa(root, "lavit", "zero").model_copy(update={"epochs": 1, "batch_size": 24})
@@ -122,7 +122,7 @@ def test_a_recovery_method_alone_has_a_loss_and_no_accuracy(root, tmp_path):
     assert log[-1][2]["rmmr"] < log[0][2]["rmmr"]
 
 
-@unit
+@integration
 def test_parts_start_from_runs_and_frozen_ones_stay(root, tmp_path):
     """A plain network and slots trained alone, put together; then only the recovery method trains."""
     network = saved_run(tmp_path, "plain", avqa(root, "avst", "zero"))
@@ -180,7 +180,7 @@ def test_slots_start_from_training_samples_if_asked(root):
     assert not torch.equal(slots, normal.weights()["recovery.slots.audio"])
 
 
-@unit
+@integration
 def test_the_command_trains_tells_lost_questions_and_returns_at_once(root, tmp_path, mlflow_root, capsys):
     from shards.questions import save_questions
 

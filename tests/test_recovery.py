@@ -18,7 +18,7 @@ from models.avqa.recovery.filling import filled
 from tests.fixtures.builders import randomise
 from tests.fixtures.tiers import told_by
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 NAN = float("nan")
 WORDS = 9
@@ -180,7 +180,7 @@ def test_permuting_the_batch_permutes_outputs_and_losses(name):
         torch.testing.assert_close(value, losses[loss][order], atol=5e-6, rtol=1e-5)
 
 
-@unit
+@integration
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_neighbours(name):
@@ -201,7 +201,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(name):
         torch.testing.assert_close(alone.visual[0], out.visual[row], atol=5e-6, rtol=1e-5)
 
 
-@unit
+@integration
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_results_repeat_to_the_bit_across_calls_modes_and_models(name):

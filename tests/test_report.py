@@ -26,7 +26,7 @@ from tuning.report.trained import Configurations, trained_blocks
 from tuning.report.verdict import Standing, verdict
 from tuning.tables import pareto
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 HOSTILE = "<script>alert(1)</script>"
 QUARANTINED = {
     "id": "c7",
@@ -99,6 +99,7 @@ ROWS = [
 ]
 
 
+@integration
 def test_an_evaluations_figures_are_the_runs_own_with_students_interval(store):
     evaluation(store, "demo-aaaaaaaaaaaa", ROWS, {"conditions": ["complete", "noisy_audio"]})
     page = Reader(report(store.root, clips=0))
@@ -117,6 +118,7 @@ def test_an_evaluations_figures_are_the_runs_own_with_students_interval(store):
     assert {x["data-v"] for x in marked} >= {"10.0", "1.0", "5.0"}
 
 
+@unit
 def test_one_seed_has_no_interval_and_two_runs_of_a_seed_count_once():
     rows = [a_row("lora", 0, "complete", 0.8), a_row("lora", 0, "complete", 0.6, run="lora-b")]
     (line,) = intervals.of_rows(rows)
@@ -128,11 +130,13 @@ def test_one_seed_has_no_interval_and_two_runs_of_a_seed_count_once():
     assert line.accuracy["complete"] == pytest.approx((0.8, 12.706 * 0.1), rel=1e-4)
 
 
+@unit
 def test_half_widths():
     assert math.isnan(intervals.half_width(0.0, 1))
     assert intervals.half_width(1.0, 2) == pytest.approx(12.706 / math.sqrt(2), rel=1e-4)
 
 
+@unit
 def test_the_pareto_front_of_a_small_case():
     points = {
         "cheap": (1, 5),
@@ -151,6 +155,7 @@ def an_answer(method: str, missing: str, rate: int, accuracy: float, kind: str =
     return Result(method, "avst", seed, missing, rate, kind, accuracy, 40, run=f"avqa-{seed}", **costs)
 
 
+@unit
 def test_questions_by_rate_and_kind_with_what_is_regained(store):
     results = [
         an_answer(method, missing, rate, accuracy, kind, seed)
@@ -172,6 +177,7 @@ def test_questions_by_rate_and_kind_with_what_is_regained(store):
     assert by_kind["avst zero"] == "61.0 ± 12.7"
 
 
+@integration
 def test_a_sweep_shows_what_differs_its_grid_its_best_and_its_failures(store, tmp_path):
     space = {"length": [2, 4], "depth": [0, 1], "head": [False], "seed": [0, 1]}
     config = sweep_config(tmp_path, space=space)
@@ -197,6 +203,7 @@ def test_a_sweep_shows_what_differs_its_grid_its_best_and_its_failures(store, tm
     assert grid.rows[1][2].text == "50.0"
 
 
+@unit
 def test_only_settings_that_differ_have_a_column_and_seeds_make_a_mean(store):
     backbones = [trained_run(store, "finetune", s, 0.9, name=f"finetune-{s:012x}") for s in (0, 1)]
     for run in backbones:
@@ -211,6 +218,7 @@ def test_only_settings_that_differ_have_a_column_and_seeds_make_a_mean(store):
     assert page.tables["finetune"][0] == ["seeds", "val accuracy, %", "s / epoch", "peak MiB"]
 
 
+@integration
 def test_a_run_of_another_backbone_code_or_dataset_is_another_configuration(store):
     trained_run(store, "finetune", 0, 0.9, name="finetune-000000000001", epochs=1)
     trained_run(store, "finetune", 0, 0.9, name="finetune-000000000002", epochs=2)
@@ -231,6 +239,7 @@ def test_a_run_of_another_backbone_code_or_dataset_is_another_configuration(stor
     assert {"data", "commit"} < set(shown.head)
 
 
+@unit
 def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "quarantine.jsonl").write_text(json.dumps(QUARANTINED) + "\n")
@@ -248,6 +257,7 @@ def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path)
     assert "ZeroDivisionError" not in report(store.root, clips=0), "it was run again and finished"
 
 
+@integration
 def test_hostile_names_are_escaped_and_nothing_is_loaded_from_elsewhere(store, tmp_path):
     rows = [a_row(f"$x_{HOSTILE}", s, "complete", 0.5, run=HOSTILE) for s in (0, 1)]
     rows += [a_row("prompt", 0, "complete", 0.4)]
@@ -285,6 +295,7 @@ def test_hostile_names_are_escaped_and_nothing_is_loaded_from_elsewhere(store, t
     assert "default-src 'none'" in page
 
 
+@unit
 def test_names_choose_runs_with_what_belongs_to_them(store):
     parent = ended_run(store, "demo-aaaaaaaaaaaa", {"study": "demo"})
     trained_run(store, "prompt", 0, 0.5, parent=parent, name="prompt-000000000001")
@@ -298,6 +309,7 @@ def test_names_choose_runs_with_what_belongs_to_them(store):
     assert len(choose(store.root, experiments=["study-t"]).runs) == 3
 
 
+@unit
 def test_wrong_input_is_told_with_a_remedy(store, tmp_path, capsys):
     assert main(["--runs", str(tmp_path / "nothing")]) == 2
     assert "no MLflow store yet" in capsys.readouterr().err
@@ -317,6 +329,7 @@ def test_wrong_input_is_told_with_a_remedy(store, tmp_path, capsys):
     assert "<!doctype html>" in (tmp_path / "new" / "r.html").read_text()
 
 
+@unit
 def test_it_looks_where_the_environment_says_that_runs_are(store, tmp_path, monkeypatch, capsys):
     trained_run(store, "prompt", 0, 0.5, name="prompt-000000000001")
     monkeypatch.chdir(tmp_path)
@@ -325,6 +338,7 @@ def test_it_looks_where_the_environment_says_that_runs_are(store, tmp_path, monk
     assert (tmp_path / "report.html").is_file()
 
 
+@unit
 def test_a_name_in_the_store_leads_nowhere_else(store, tmp_path):
     """Names come from a store that others may write."""
     outside = store.root.parent / "outside"
@@ -336,6 +350,7 @@ def test_a_name_in_the_store_leads_nowhere_else(store, tmp_path):
     assert inner_name("my results.v2") == "my results.v2"
 
 
+@unit
 def test_a_killed_report_leaves_no_file_that_the_next_does_not_remove(store, tmp_path):
     out = tmp_path / "out" / "report.html"
     out.parent.mkdir()
@@ -352,6 +367,7 @@ def test_a_killed_report_leaves_no_file_that_the_next_does_not_remove(store, tmp
     assert len(list(out.parent.iterdir())) == 3
 
 
+@unit
 def test_a_verdict_names_the_best_and_says_when_there_is_no_difference():
     """By hand: intervals 0.80 ± 0.02 and 0.77 ± 0.02 meet, 0.80 ± 0.01 and 0.77 ± 0.01 do not."""
     near = verdict("x", [Standing("a", 0.77, 0.02), Standing("b", 0.80, 0.02)], chance=0.125)

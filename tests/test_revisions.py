@@ -20,7 +20,7 @@ from trainers.config import TrainConfig
 from trainers.loop import Rank, train_stage
 from trainers.recipes import RECIPES, recipe_of
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 PINNED: dict[str, tuple[int, list[float]]] = {  # recipe -> revision, training losses of two epochs
     "finetune": (2, [2.381488681, 1.51037995]),
     "dense": (1, [9.749439478, 4.586146355]),

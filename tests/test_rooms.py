@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 ARROWS = {
     "shards": set(),
@@ -43,6 +43,7 @@ def tops(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
 
+@integration
 def test_imports_follow_the_arrows():
     wrong = []
     for path in FILES:
@@ -53,6 +54,7 @@ def test_imports_follow_the_arrows():
     assert not wrong
 
 
+@unit
 def test_ray_and_mlflow_stay_in_their_places():
     near = ("pipelines", "trainers", "tuning", "serving")
     ray = {path for path in FILES if "ray" in tops(path) and path.parts[0] not in near}
@@ -61,11 +63,13 @@ def test_ray_and_mlflow_stay_in_their_places():
     assert mlflow - {Path("serving")} == {Path("trainers/tracking")}
 
 
+@unit
 def test_every_module_imports():
     for path in FILES:
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 
 
+@unit
 def test_the_arrows_make_no_circle():
     reached = {room: set(allowed) for room, allowed in ARROWS.items()}
     for _ in ARROWS:
@@ -74,6 +78,7 @@ def test_the_arrows_make_no_circle():
     assert not [room for room in reached if room in reached[room]]
 
 
+@unit
 def test_every_folder_of_the_rooms_is_packaged():
     from setuptools import find_packages
 

@@ -23,7 +23,7 @@ from trainers.tracking import read_runs
 from trainers.train import train
 from tuning.study_config import ClassificationStudyConfig
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 
 def finetune(media: Path, *overrides: str) -> FinetuneConfig:

@@ -17,7 +17,7 @@ from trainers.data import Items, epoch_order
 from trainers.sampler_state import Position, epoch_batches, last_taken
 from trainers.streams import Lanes
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 BATCH, EPOCHS = 4, 2
 
 

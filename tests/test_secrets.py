@@ -69,7 +69,7 @@ def files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, path.read_bytes().decode(errors="replace")
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_no_secret_is_written_or_printed(planted, mlflow_root, monkeypatch, capfd, caplog):
     runs, data = planted / "runs", planted / "data"
     with tracking_server(mlflow_root / "mlflow.db") as server:

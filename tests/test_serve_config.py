@@ -17,10 +17,11 @@ from tests.conftest import ROOT
 from tests.fixtures.worlds import World
 from tuning.checks.cluster_file import placeholders
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 FILE = ROOT / "configs" / "clusters" / "serve.yaml"
 
 
+@unit
 def test_serve_takes_the_file_and_the_builder_its_arguments():
     from ray.serve.schema import ServeDeploySchema
 
@@ -45,11 +46,13 @@ def _deployments(application):
             yield from _deployments(argument)
 
 
+@unit
 def test_paths_on_a_cluster_are_absolute():
     with pytest.raises(InputError, match="no absolute path"):
         build(ServeConfig(runs=(Path("runs/finetune"),)))
 
 
+@integration
 def test_a_command_line_is_a_config(world: World, monkeypatch):
     monkeypatch.chdir(world.runs)
     words = [world.backbone.name, str(world.others["prompt"]), "max_mb=3", "--replicas", "2", "max_replicas=4"]
@@ -66,6 +69,7 @@ def test_a_command_line_is_a_config(world: World, monkeypatch):
         config_of(serve_parser().parse(["max_mb=3"]))
 
 
+@unit
 def test_a_replica_that_does_not_start_says_why_without_a_traceback():
     said = """The deployment failed to start 3 times in a row. Error: Traceback (most recent call last):
   File "model.py", line 72, in load
@@ -78,6 +82,7 @@ shards.errors.InputError: runs/x: field 'backbone': answers from features of oth
     assert not_started("Traceback:\n  File x\nMemoryError: no room\n").message.endswith("start: MemoryError: no room")
 
 
+@unit
 def test_a_port_is_free_or_somebody_has_it():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -41,7 +41,7 @@ from tests.fixtures.serving import InProcess, client_of
 from tests.fixtures.worlds import World
 from tuning.report.clips import load_run
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 TOKEN = "a-token-of-the-tests-alone"
 
 

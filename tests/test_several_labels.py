@@ -33,7 +33,7 @@ from tuning.prerequisites import check_metric
 from tuning.report.clips import load_run
 from tuning.report.command import report
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SEVERAL = TargetForm(several=True)
 
 
@@ -54,6 +54,7 @@ def several(tmp_path_factory: pytest.TempPathFactory, _mlflow_schema: Path) -> W
 # --- targets and losses ------------------------------------------------------------------------------------
 
 
+@integration
 def test_targets_are_shares_of_classes(several):
     data = ShardDataset(several.media, "train")
     plain = Targets(data, LABELS, SEVERAL)
@@ -65,6 +66,7 @@ def test_targets_are_shares_of_classes(several):
     assert smooth.mixture(0, 5, 0.7).tolist() == pytest.approx([0.1 / 3 + 0.9, 0.1 / 3, 0.1 / 3 + 0.3 * 0.9])
 
 
+@unit
 def test_rare_classes_are_drawn_often(several):
     targets = Targets(ShardDataset(several.media, "train"), LABELS, SEVERAL)
     counts = {label: sum(label in two_of(LABELS)(i).split(";") for i in range(SIZES["train"])) for label in LABELS}
@@ -73,6 +75,7 @@ def test_rare_classes_are_drawn_often(several):
     assert targets.balance() == pytest.approx(expected)
 
 
+@unit
 def test_several_labels_need_the_loss_for_them(several):
     with pytest.raises(InputError, match=r"(?s)2 labels.*loss=bce"):
         Targets(ShardDataset(several.media, "train"), LABELS)
@@ -80,6 +83,7 @@ def test_several_labels_need_the_loss_for_them(several):
         Targets(ShardDataset(several.media, "train"), LABELS[:2], SEVERAL)
 
 
+@unit
 def test_the_loss_is_the_mean_of_binary_cross_entropies():
     logits, label = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([[1.0, 0.0], [0.1, 0.9]])
     p = 1 / (1 + np.exp(-logits.double().numpy()))
@@ -96,6 +100,7 @@ def precision_by_definition(true: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean([true[scores >= s].mean() for s in scores[true]]))
 
 
+@unit
 def test_mean_average_precision_is_the_definitions_and_absent_classes_count_nothing():
     rng = np.random.default_rng(4)
     true, scores = rng.random((60, 7)) < 0.2, rng.normal(size=(60, 7)).round(1)
@@ -107,6 +112,7 @@ def test_mean_average_precision_is_the_definitions_and_absent_classes_count_noth
     assert np.isnan(class_average_precisions(true, scores)).tolist() == [c == 3 for c in range(7)]
 
 
+@unit
 def test_the_mean_over_looks_is_one_of_probabilities():
     looks = [torch.tensor([[3.0, -1.0], [0.0, 1.0]]), torch.tensor([[-1.0, 0.5], [9.0, 9.0]])]
     for loss, probability in (("bce", torch.sigmoid), ("ce", lambda x: torch.softmax(x, dim=-1))):
@@ -140,6 +146,7 @@ def mean_ap(true: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean([precision_by_definition(true[:, c], scores[:, c]) for c in range(true.shape[1])]))
 
 
+@unit
 def test_training_reports_the_mean_average_precision_of_validation(several):
     p = load_run(several.backbone)
     (line,) = read_metrics(logs(several.backbone, "finetune"))
@@ -155,6 +162,7 @@ def judged(several, tmp_path_factory):
     return out, evaluate(several.all, EvaluateConfig(data=several.media), out)
 
 
+@integration
 def test_every_method_is_judged_by_mean_average_precision(several, judged):
     out, rows = judged
     assert {row.metric for row in rows} == {"mAP"}
@@ -169,6 +177,7 @@ def test_every_method_is_judged_by_mean_average_precision(several, judged):
     assert [row.samples for row in mine] == true.sum(axis=0).tolist()
 
 
+@integration
 def test_tables_and_reports_say_what_is_shown(several, judged):
     out, rows = judged
     text = (out / "results.md").read_text()
@@ -184,6 +193,7 @@ def test_tables_and_reports_say_what_is_shown(several, judged):
     assert "val mAP, %" in page
 
 
+@unit
 def test_all_pictures_are_averaged(several):
     p = load_run(several.backbone)
     parts = [by_hand(p, several, "test", frame) for frame in range(3)]
@@ -196,6 +206,7 @@ def test_all_pictures_are_averaged(several):
     assert rows[1].samples == sum(meta.audio.present for meta in data.metas)
 
 
+@unit
 def test_a_run_answers_with_independent_probabilities(several):
     p = load_run(several.others["prompt"])
     data = ShardDataset(several.media, "test")
@@ -204,6 +215,7 @@ def test_a_run_answers_with_independent_probabilities(several):
     assert p.several
 
 
+@unit
 def test_sweeps_do_not_choose_by_an_accuracy_that_there_is_not(several):
     config = SweepConfig.model_validate(
         {"recipe": "finetune", "space": {"lr": {"grid": [1e-3]}}, "data": {"media": several.media}}

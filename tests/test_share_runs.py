@@ -30,7 +30,7 @@ from trainers.imports.command import main as take_in
 from trainers.job import prepare, read_record
 from trainers.runs import read_run
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SECRET = "planted-share-token"
 
 
@@ -59,6 +59,7 @@ def evaluated(run: Path, media: Path) -> list[tuple]:
     return [(row.condition, row.selection, row.accuracy, row.samples) for row in rows]
 
 
+@integration
 def test_a_prompt_run_comes_with_its_backbone_and_both_are_the_same_elsewhere(world: World, tmp_path, capsys):
     run, runs = world.others["prompt"], tmp_path / "runs"
     assert export([str(run), str(tmp_path / "shared")]) == 0
@@ -76,6 +77,7 @@ def test_a_prompt_run_comes_with_its_backbone_and_both_are_the_same_elsewhere(wo
     assert (tmp_path / "again" / RECORD).read_bytes() == (tmp_path / "shared" / RECORD).read_bytes()
 
 
+@integration
 def test_a_backbone_that_is_left_out_is_named(world: World, tmp_path, capsys):
     run = world.others["prompt"]
     assert export([str(run), str(tmp_path / "shared"), "--without-backbone"]) == 0
@@ -88,6 +90,7 @@ def test_a_backbone_that_is_left_out_is_named(world: World, tmp_path, capsys):
     assert evaluated(tmp_path / "runs" / run.name, world.media) == evaluated(run, world.media)
 
 
+@integration
 def test_a_backbone_that_was_renamed_is_found_by_what_the_export_says(world: World, tmp_path):
     renamed = Path(shutil.copytree(world.backbone, tmp_path / "mine" / "renamed"))
     run = Path(shutil.copytree(world.others["lora"], tmp_path / "mine" / world.others["lora"].name))
@@ -97,6 +100,7 @@ def test_a_backbone_that_was_renamed_is_found_by_what_the_export_says(world: Wor
     assert evaluated(tmp_path / "runs" / run.name, world.media) == evaluated(run, world.media)
 
 
+@unit
 def test_a_run_is_asked_without_its_data_or_the_place_it_came_from(tuned, clips, folder, tmp_path):
     wanted = avmend.load(tuned, "cpu").predict([clips / name for name in NAMES])
     as_it_is = avmend.load(folder / "runs" / tuned.name, "cpu").predict([clips / name for name in NAMES])
@@ -111,6 +115,7 @@ def test_a_run_is_asked_without_its_data_or_the_place_it_came_from(tuned, clips,
         prepare_evaluation([read_run(tmp_path / "runs" / tuned.name)], EvaluateConfig(split="train"))
 
 
+@unit
 def test_a_question_answering_run_comes_with_what_made_its_features(tuned, clips, tmp_path):
     features = extract(clips / "media", tuned, FeatureConfig(extractor="cavmae", workers=0))
     asked = [
@@ -131,6 +136,7 @@ def test_a_question_answering_run_comes_with_what_made_its_features(tuned, clips
     assert not list(folder.rglob("questions.jsonl")), "questions have a licence of their own"
 
 
+@unit
 def test_nothing_of_this_machine_is_in_an_export(tuned, tmp_path, monkeypatch):
     monkeypatch.setenv("HUB_TOKEN", SECRET)
     (tuned / "notes.json").write_text(json.dumps({"epoch": 1}))
@@ -153,6 +159,7 @@ def test_nothing_of_this_machine_is_in_an_export(tuned, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
+@integration
 def test_the_card_says_what_was_evaluated_as_hubs_read_it(world: World, tmp_path):
     from huggingface_hub import ModelCard
 
@@ -176,6 +183,7 @@ def test_the_card_says_what_was_evaluated_as_hubs_read_it(world: World, tmp_path
     assert '["bell", "drum", "rain"]' in card.text
 
 
+@unit
 def test_a_card_invents_no_licence_and_no_figures(folder):
     text = (folder / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
@@ -218,6 +226,7 @@ def other_path(to: str) -> Callable[[Path], None]:
     return lambda folder: rewritten(folder, change)
 
 
+@unit
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
@@ -251,6 +260,7 @@ def test_what_was_tampered_with_is_refused_and_nothing_is_left(folder, tamper, s
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
+@unit
 def test_another_run_in_the_way_stays(folder, tuned, tmp_path, capsys):
     (tmp_path / "runs" / tuned.name).mkdir(parents=True)
     (tmp_path / "runs" / tuned.name / "mine.txt").write_text("mine")
@@ -259,6 +269,7 @@ def test_another_run_in_the_way_stays(folder, tuned, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "runs" / tuned.name).iterdir()] == ["mine.txt"]
 
 
+@unit
 def test_what_can_not_be_exported_says_why(tuned, folder, tmp_path, capsys):
     half = Path(shutil.copytree(tuned, tmp_path / tuned.name))
     shutil.rmtree(half / "finetune")

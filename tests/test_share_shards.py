@@ -27,7 +27,7 @@ from tests.fixtures.clips import ingested_clips
 from tests.fixtures.sharing import flipped, linked, replaced
 from trainers.imports.command import main as take_in
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 SIZES = {"train": 24, "val-a": 6, "test": 20}
 
 
@@ -67,6 +67,7 @@ def shards_in(folder: Path) -> Path:
     return found
 
 
+@unit
 def test_shards_are_the_same_elsewhere_with_their_quarantine(ingested, tmp_path, capsys):
     assert export([str(ingested), str(tmp_path / "shared")]) == 0
     assert "5 samples" in (said := capsys.readouterr().out)
@@ -86,6 +87,7 @@ def test_shards_are_the_same_elsewhere_with_their_quarantine(ingested, tmp_path,
     assert take_in([str(tmp_path / "shared"), "--out", str(out)]) == 0, "what is there is left as it is"
 
 
+@unit
 def test_the_index_and_the_card_count_what_is_there(drawn, shared):
     rows = parquet.read_table(shared / "samples.parquet").to_pylist()
     wanted = []
@@ -103,6 +105,7 @@ def test_the_index_and_the_card_count_what_is_there(drawn, shared):
     assert [files["split"] for files in front["configs"][0]["data_files"]] == ["train", "val_a", "test"]
 
 
+@unit
 def test_datasets_reads_the_same_arrays_where_a_modality_is_absent(drawn, shared, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -130,6 +133,7 @@ def equal(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
     return (found.dtype, found.shape) == (wanted.dtype, wanted.shape) and np.array_equal(found, wanted)
 
 
+@unit
 def test_dots_in_ids_and_sounds_beside_pictures_reach_datasets(ingested, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
@@ -154,6 +158,7 @@ def croissants(tmp_path_factory: pytest.TempPathFactory):
     return mlcroissant
 
 
+@integration
 def test_croissant_is_valid_and_streams_labels_and_arrays(croissants, drawn, shared):
     found = croissants.Dataset(jsonld=str(shared / "croissant.json"))
     report = found.metadata.ctx.issues
@@ -176,6 +181,7 @@ def test_croissant_is_valid_and_streams_labels_and_arrays(croissants, drawn, sha
                 assert records[key][f"{split}-{name}/labels"] == [sample.meta.labels[0].encode()]
 
 
+@unit
 def test_croissant_tools_keep_datasets_apart_whose_shards_have_the_same_names(croissants, tmp_path):
     """They cache what they unpack by its path within the export."""
     keys = []
@@ -187,6 +193,7 @@ def test_croissant_tools_keep_datasets_apart_whose_shards_have_the_same_names(cr
     assert keys == [3, 4]
 
 
+@unit
 def test_what_a_stopped_export_left_is_used_and_what_is_not_of_it_goes(drawn, tmp_path, monkeypatch):
     partial = tmp_path / ".shared.partial"
     from serving.export import dataset
@@ -216,6 +223,7 @@ def after_folder(data: Path) -> str:
     return f"shards-{DatasetInfo.load(data).fingerprint()[:12]}"
 
 
+@unit
 def test_links_take_no_room_and_a_damaged_shard_is_named(tmp_path, capsys):
     media_dataset(tmp_path / "toys", {"train": 9})
     assert export([str(tmp_path / "toys"), str(tmp_path / "linked"), "--link"]) == 0
@@ -245,6 +253,7 @@ def other_shard(folder: Path) -> None:
     replaced(folder, path.relative_to(folder).as_posix(), (folder / "new.tar").read_bytes())
 
 
+@unit
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
@@ -265,12 +274,14 @@ def test_shards_that_were_tampered_with_are_refused(drawn, tamper, said, tmp_pat
     assert not (tmp_path / ".out.arriving").exists()
 
 
+@unit
 def test_a_pattern_is_of_one_split_alone():
     every = ["media/train-000000.tar", "media/train-0-000000.tar", "media/val-000000.tar"]
     assert _patterns(every[:1], every, "x") == ["x/media/train-000000.tar"]
     assert _patterns(every[2:], every, "x") == "x/media/val-[0-9]*.tar"
 
 
+@unit
 def test_features_are_shared_like_media(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
@@ -289,6 +300,7 @@ def test_features_are_shared_like_media(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "shared" / "avmend.json").read_text())["name"].startswith("toys_features--")
 
 
+@unit
 def test_splits_without_a_modality_have_no_array_of_it(tmp_path):
     records = [(key, {"json": m["json"], "frames.npy": m["frames.npy"]}) for key, m in _silent()]
     splits = {"train": split_info(tmp_path / "toys", "train", records, 9)}
@@ -302,6 +314,7 @@ def _silent() -> list:
     return [(key, m) for key, m in media_records("train", 30, lambda i: "bell") if "audio.npy" not in m]
 
 
+@unit
 def test_the_documented_lines_run(croissants, shared, tmp_path, monkeypatch, capsys):
     (tmp_path / "handed-on").mkdir()
     (tmp_path / "handed-on" / "scenes").symlink_to(shared)

@@ -15,7 +15,7 @@ from pipelines.decode import Decoded, Request, decode
 from tests.fixtures.clock import LATE_TONE, RED_LIME, YUV, colours, tone_times
 from tests.fixtures.media import run_ffmpeg
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 BOTH = pytest.mark.parametrize("in_process", [True, False], ids=["pyav", "ffmpeg"])
 PICTURE, SOUND = ("-f", "lavfi", "-i", RED_LIME), ("-f", "lavfi", "-i", LATE_TONE)
 OTHER = ("-f", "lavfi", "-i", "aevalsrc='0.4*sin(3000*t)':d=4")
@@ -40,6 +40,7 @@ def changed(path: Path, change: Callable[[bytes], bytes]) -> Path:
     return path
 
 
+@integration
 @BOTH
 @pytest.mark.parametrize("name", ["a.mkv", "a.nut", "a.ts"])
 def test_a_clock_that_starts_at_ten(tmp_path, name, in_process):
@@ -53,6 +54,7 @@ def test_a_clock_that_starts_at_ten(tmp_path, name, in_process):
     assert tone_times(piece.audio)[0] == pytest.approx(1, abs=0.06)
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize(
     ("codecs", "late"),
@@ -70,6 +72,7 @@ def test_the_frames_of_an_avi_are_at_their_chunks(tmp_path, codecs, late, in_pro
     assert lag(taken(tmp_path / "a.avi", in_process=in_process)) == pytest.approx(-late, abs=0.11)
 
 
+@unit
 @BOTH
 def test_a_length_that_the_header_has_wrong(tmp_path, in_process):
     """AVI can't store a late sound, WMV's header then promises too much, recorders of Flash leave any number behind."""
@@ -89,6 +92,7 @@ def test_a_length_that_the_header_has_wrong(tmp_path, in_process):
             taken(tmp_path / name, in_process=in_process)
 
 
+@unit
 @BOTH
 def test_transport_streams_put_one_behind_the_other(tmp_path, in_process):
     """Each counts its pieces from 0; the last packet of the first is marked as damaged, and is not."""
@@ -105,6 +109,7 @@ def test_transport_streams_put_one_behind_the_other(tmp_path, in_process):
     assert lag(taken(tmp_path / "whole.ts", in_process=in_process)) == pytest.approx(0, abs=0.06)
 
 
+@unit
 @BOTH
 def test_a_transport_stream_that_lost_pieces_is_damaged(tmp_path, in_process):
     run_ffmpeg(*PICTURE, *SOUND, *H264, "-g", "10", "-c:a", "mp2", tmp_path / "a.ts")
@@ -114,6 +119,7 @@ def test_a_transport_stream_that_lost_pieces_is_damaged(tmp_path, in_process):
         taken(tmp_path / "a.ts", in_process=in_process)
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("name", ["a.ts", "a.ogv", "a.mp4"])
 def test_a_piece_that_reaches_beyond_the_end_ends_with_the_file(tmp_path, name, in_process):
@@ -124,6 +130,7 @@ def test_a_piece_that_reaches_beyond_the_end_ends_with_the_file(tmp_path, name, 
     assert lag(piece) == pytest.approx(0, abs=0.06)
 
 
+@integration
 @BOTH
 @pytest.mark.parametrize(
     ("name", "codecs", "late"),
@@ -148,6 +155,7 @@ def _zeros(data: bytes) -> bytes:
     return data[:middle] + bytes(3000) + data[middle + 3000 :]
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize(
     ("name", "codecs"),
@@ -167,6 +175,7 @@ def test_a_container_that_is_broken_inside_is_no_shorter_file(tmp_path, name, co
         taken(tmp_path / name, in_process=in_process)
 
 
+@unit
 @pytest.mark.parametrize(("name", "step"), [("a.ts", 188), ("a.ogg", 0)])
 def test_streams_without_a_length_that_end_within_a_piece(tmp_path, name, step):
     run_ffmpeg(*SOUND, "-c:a", "mp2" if step else "libvorbis", tmp_path / name)
@@ -179,6 +188,7 @@ def test_streams_without_a_length_that_end_within_a_piece(tmp_path, name, step):
     assert tone_times(taken(tmp_path / name).audio) == pytest.approx((2, 4), abs=0.05)
 
 
+@unit
 @BOTH
 def test_sound_that_starts_late_in_ogg(tmp_path, in_process):
     codecs = (*YUV, "-c:v", "libtheora", "-c:a", "libopus")
@@ -186,6 +196,7 @@ def test_sound_that_starts_late_in_ogg(tmp_path, in_process):
     assert lag(taken(tmp_path / "a.ogv", in_process=in_process)) == pytest.approx(0.5, abs=0.06)
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_the_tracks_that_are_played_by_default(tmp_path, suffix, in_process):
@@ -197,6 +208,7 @@ def test_the_tracks_that_are_played_by_default(tmp_path, suffix, in_process):
     assert lag(taken(tmp_path / f"a.{suffix}", in_process=in_process)) == pytest.approx(0, abs=0.06)
 
 
+@unit
 @BOTH
 def test_subtitles_that_go_on_hold_no_picture(tmp_path, in_process):
     (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:09,000\nhello\n")
@@ -204,6 +216,7 @@ def test_subtitles_that_go_on_hold_no_picture(tmp_path, in_process):
     assert taken(tmp_path / "a.mkv", in_process=in_process).visual_info.duration == pytest.approx(4, abs=0.05)
 
 
+@unit
 @BOTH
 def test_a_caf_of_unknown_length_and_one_that_was_cut(tmp_path, in_process):
     run_ffmpeg(*SOUND, "-c:a", "pcm_s16be", tmp_path / "a.caf")
@@ -216,6 +229,7 @@ def test_a_caf_of_unknown_length_and_one_that_was_cut(tmp_path, in_process):
         taken(tmp_path / "cut.caf", in_process=in_process)
 
 
+@unit
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -234,6 +248,7 @@ def test_both_ways_give_the_same_bits(tmp_path, name, options):
     np.testing.assert_array_equal(first.frames, second.frames)
 
 
+@unit
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -253,6 +268,7 @@ def test_pictures_that_are_not_read_are_named(tmp_path, content, kind):
         decode(Request(image_path=str(tmp_path / "a.png")))
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize(
     ("content", "kind"),
@@ -269,12 +285,14 @@ def test_pictures_are_named_as_such_in_the_column_of_videos_too(tmp_path, conten
         taken(tmp_path / "a.mp4", in_process=in_process)
 
 
+@unit
 def test_a_page_with_a_drawing_in_it_is_no_drawing(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"<!doctype html><html><svg/></html>")
     with pytest.raises(DecodeError, match="damaged, or no picture"):
         decode(Request(image_path=str(tmp_path / "a.jpg")))
 
 
+@unit
 @pytest.mark.parametrize("turn", [2, 3, 5, 6, 7, 8])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_pictures_are_turned_as_their_tag_says_in_every_format(tmp_path, turn, suffix):
@@ -303,6 +321,7 @@ def float_wav(path: Path, samples: np.ndarray, width: str = "f4") -> Path:
     return path
 
 
+@unit
 @BOTH
 @pytest.mark.parametrize("width", ["f4", "f8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

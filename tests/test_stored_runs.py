@@ -86,7 +86,7 @@ def assert_same(run: StorePath, local: Path) -> None:
     assert figures[0] == figures[1]
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_on_a_store_that_fails_it_is_the_run_of_a_disk(s3, world, at, capsys):
     runs = s3.root / "failing"
     root = at("first", runs)
@@ -104,7 +104,7 @@ def test_on_a_store_that_fails_it_is_the_run_of_a_disk(s3, world, at, capsys):
     assert not [name for name, data in s3.objects("failing").items() if secret in data]
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_killed_and_gone_on_with_elsewhere_it_is_the_run_of_a_disk(s3, world, at):
     runs = s3.root / "killed"
     at("first", runs)
@@ -131,7 +131,7 @@ def _wait_for_a_state(run: StorePath, driver: Any) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_what_could_not_be_published_waits_and_what_was_cut_short_is_refused(s3, world, at, tmp_path, capsys):
     runs, name = s3.root / "expired", world.backbone.name
     weights = at("first", runs) / name / "finetune/weights.safetensors"
@@ -154,7 +154,7 @@ def test_what_could_not_be_published_waits_and_what_was_cut_short_is_refused(s3,
     assert re.search(rf"{run / stored}: is damaged.*\n.*remedy: put the object back", capsys.readouterr().err)
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_two_machines_do_not_train_one_run(s3, world, at, monkeypatch):
     monkeypatch.setattr(working_copy, "WAIT_SECONDS", 0.1)
     monkeypatch.setattr(lease, "ABANDONED", 0.5)
@@ -166,7 +166,7 @@ def test_two_machines_do_not_train_one_run(s3, world, at, monkeypatch):
         train_run("finetune", world.media, runs, *SETTINGS)
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_an_address_with_credentials_is_refused(world, capsys):
     words = ["finetune", f"data={world.media}", "--runs"]
     assert train([*words, "s3://AKIA:hush-hush@bucket/runs"]) == 2
@@ -175,7 +175,7 @@ def test_an_address_with_credentials_is_refused(world, capsys):
     assert "hush" not in said
 
 
-@pytest.mark.unit
+@pytest.mark.integration
 def test_handed_on_by_a_store_and_asked_there(s3, at, tmp_path, capsys):
     """Weights that nobody trained; their clips can be decoded."""
     runs = s3.root / "asked"

@@ -29,7 +29,7 @@ from shards.verify import verify
 from tests.conftest import ROOT
 from tests.fixtures.stores import CONFIG, Bucket, as_on_disk, bucket, files, make_corpus
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@unit
 def test_addresses_are_taken_apart_and_put_together_as_paths_are():
     address = place("s3://bucket/set/")
     assert str(address / "media" / "train-0.tar") == "s3://bucket/set/media/train-0.tar"
@@ -65,6 +66,7 @@ def test_addresses_are_taken_apart_and_put_together_as_paths_are():
     assert pickle.loads(pickle.dumps(address)) == address
 
 
+@unit
 @pytest.mark.parametrize(
     "address",
     [
@@ -85,6 +87,7 @@ def test_an_address_with_credentials_is_refused_and_not_repeated(address, tmp_pa
     assert not any(secret in said for secret in ("secret", "0123", "sig=abc"))
 
 
+@unit
 @pytest.mark.parametrize("base", [Path("/data/clips"), StorePath("s3://bucket/clips")])
 def test_paths_of_a_manifest_mean_the_same_on_a_disk_and_on_a_store(base):
     for text, seen in (("a.mp4", "a.mp4"), ("./x//a.mp4", "x/a.mp4"), ("../a.mp4", "../a.mp4")):
@@ -94,6 +97,7 @@ def test_paths_of_a_manifest_mean_the_same_on_a_disk_and_on_a_store(base):
     assert joined(base, "/mnt/a.mp4") == "/mnt/a.mp4"
 
 
+@integration
 @pytest.mark.parametrize(
     "faults", [{"failing": 0.4}, {"cut": 0.5}, {"lost": 0.5}, {"garbled": 0.5}, {"stale": True}], ids=str
 )
@@ -111,6 +115,7 @@ def test_an_object_arrives_whole_whatever_happens_on_the_way(s3, tmp_path, fault
     assert found.struck.total() > 0
 
 
+@integration
 def test_an_object_is_made_once_even_if_the_answer_is_lost(s3):
     s3.misbehave(lost=0.5, seed=3)
     for number in range(6):
@@ -122,6 +127,7 @@ def test_an_object_is_made_once_even_if_the_answer_is_lost(s3):
     assert s3.faults.struck["lost"] > 0
 
 
+@unit
 def test_a_large_object_is_read_in_pieces_and_hashed_in_parts(s3, tmp_path, monkeypatch):
     content = os.urandom(3 << 20)
     (tmp_path / "large").write_bytes(content)
@@ -142,6 +148,7 @@ def test_a_large_object_is_read_in_pieces_and_hashed_in_parts(s3, tmp_path, monk
         address.download(tmp_path / "no", 1 << 20)
 
 
+@unit
 def test_a_store_that_encrypts_is_read_back_once(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_NO_MD5", set())
     monkeypatch.setattr(store, "differs", lambda info, file: True)
@@ -152,6 +159,7 @@ def test_a_store_that_encrypts_is_read_back_once(s3, tmp_path, monkeypatch):
     assert s3.faults.requests["GET"] == 1
 
 
+@unit
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied"])
 def test_refused_at_once_with_what_to_do(s3, tmp_path, code):
     s3.misbehave(denied=code)
@@ -164,6 +172,7 @@ def test_refused_at_once_with_what_to_do(s3, tmp_path, code):
     assert s3.faults.requests.total() == len(asked)
 
 
+@unit
 def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
     with pytest.raises(StoreRefused, match="make the bucket"):
         StorePath("s3://no-such-bucket/x").write_bytes(b"")
@@ -173,6 +182,7 @@ def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
         (s3.root / "x").read_bytes()
 
 
+@unit
 def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     address = s3.root / "copied.csv"
     address.write_bytes(b"one")
@@ -184,6 +194,7 @@ def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     assert at_hand(address).read_bytes() == b"three"
 
 
+@unit
 def test_order_is_kept_and_a_failure_comes_in_its_turn(s3):
     def ask(number: int) -> int:
         if number == 30:
@@ -196,6 +207,7 @@ def test_order_is_kept_and_a_failure_comes_in_its_turn(s3):
         next(found)
 
 
+@integration
 def test_ingestion_from_and_to_a_store_ends_in_the_bytes_of_a_disk(s3, corpus, tmp_path):
     ingest(corpus / "manifest.csv", tmp_path / "local", CONFIG)
     clips = s3.upload(corpus, "corpus")
@@ -211,6 +223,7 @@ def test_ingestion_from_and_to_a_store_ends_in_the_bytes_of_a_disk(s3, corpus, t
     assert verify(fetch(f"{s3.root}/set")) == []
 
 
+@unit
 def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     """Two workers of one shard that, by a clip that timed out in one of them, made different bytes."""
 
@@ -229,6 +242,7 @@ def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     assert write_ledger(first, out, "train-0") == second, "its shard is gone"
 
 
+@integration
 def test_what_one_clip_lacks_is_its_own_and_what_all_lack_ends_the_run(s3, corpus):
     clips = s3.upload(corpus, "corpus")
     s3.misbehave(denied="AccessDenied", only="both.mp4")
@@ -254,6 +268,7 @@ def test_what_one_clip_lacks_is_its_own_and_what_all_lack_ends_the_run(s3, corpu
         (corpus / "clips/large.wav").unlink()
 
 
+@unit
 def test_one_command_at_a_time_and_the_dead_hold_nobody_up(s3, monkeypatch):
     monkeypatch.setattr(lease, "LOOK", 0.02)
     monkeypatch.setattr(lease, "RENEWED", 0.05)
@@ -283,6 +298,7 @@ def test_one_command_at_a_time_and_the_dead_hold_nobody_up(s3, monkeypatch):
     assert json.loads((out / ".ingestion.lease").read_bytes())["host"] == "another"
 
 
+@unit
 def test_what_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path, monkeypatch):
     lines = "import os, time; from shards.scratch import process_scratch; print(process_scratch(), flush=True); "
     env = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -27,7 +27,7 @@ from trainers.evaluate import evaluate
 from trainers.job import prepare
 from trainers.runs import read_run
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 STREAM = ["stream=true", "lanes=2", "shuffle_buffer=6"]
 
 
@@ -64,7 +64,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@unit
+@integration
 def test_runs_from_a_url_and_a_folder_are_one_and_equal_to_the_bit(world, media, mlflow_root, tmp_path):
     shutil.copytree(mlflow_root, tmp_path / "others")
     settings = [f"backbone={world.backbone}", "length=2", "cases=[noisy_audio]", *STREAM]
@@ -79,7 +79,7 @@ def test_runs_from_a_url_and_a_folder_are_one_and_equal_to_the_bit(world, media,
     assert '"data": "memory://world"' in (remote / "config.json").read_text()
 
 
-@unit
+@integration
 def test_a_stream_is_another_run_and_a_url_read_by_position_is_not(world, media):
     def job(data: object, *overrides: str):
         config = load_config(FinetuneConfig, None, [f"data={data}", *QUICK, *NET, "lr=0.01", *overrides])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.decode import Decoded, Request, decode
 from tests.fixtures.clock import base_clip
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 # Words that FFmpeg's own messages are made of, among arbitrary text.
 WORDS = st.sampled_from(

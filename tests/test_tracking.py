@@ -22,7 +22,7 @@ from trainers.tracking import PARENT, Store, flatten, is_closed, read_runs, sche
 from trainers.ui import main as ui_main
 from trainers.ui import ui_command
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def status(store: Store, run_id: str) -> str:
     return store.client.get_run(run_id).info.status
 
 
+@unit
 def test_parent_and_child_with_params_metrics_summary_and_artifact(store, tmp_path):
     (tmp_path / "table.md").write_text("| a |\n")
     with store.run("command", "demo", {"seed": 1}, folder=tmp_path / "p") as parent:
@@ -61,6 +62,7 @@ def test_parent_and_child_with_params_metrics_summary_and_artifact(store, tmp_pa
     assert list((store.root / "artifacts").rglob("table.md"))
 
 
+@unit
 def test_a_summarys_names_that_mlflow_refuses_arrive_with_underscores(store, tmp_path, caplog):
     told = {"accuracy/Comparative (yes/no)": "accuracy/Comparative _yes/no_", "dB<5%": "dB_5_", "grün: 1": "grün: 1"}
     with store.run("r", "demo", folder=tmp_path / "r") as run:
@@ -69,6 +71,7 @@ def test_a_summarys_names_that_mlflow_refuses_arrive_with_underscores(store, tmp
     assert not caplog.records
 
 
+@unit
 def test_lines_of_another_process_arrive_while_the_run_is_open(store, tmp_path):
     code = "import sys; from trainers.journal import append_metrics as a; a(sys.argv[1], 4, {'loss': 0.25})"
     with store.run("r", "demo", folder=tmp_path / "r", sync_seconds=0.05) as run:
@@ -80,6 +83,7 @@ def test_lines_of_another_process_arrive_while_the_run_is_open(store, tmp_path):
         assert history(store, run.run_id, "loss") == [(4, 0.25)]
 
 
+@unit
 def test_a_resumed_folder_continues_its_run_and_repeats_no_line(store, tmp_path):
     folder = tmp_path / "r"
     opened = []
@@ -112,6 +116,7 @@ def test_a_resumed_folder_continues_its_run_and_repeats_no_line(store, tmp_path)
         pass
 
 
+@unit
 def test_a_folder_whose_run_is_gone_gets_a_new_one(store, tmp_path):
     with store.run("r", "demo", folder=tmp_path / "r") as first:
         first.log(1, {"loss": 1.0})
@@ -123,6 +128,7 @@ def test_a_folder_whose_run_is_gone_gets_a_new_one(store, tmp_path):
     assert history(store, second.run_id, "loss") == [(1, 1.0)]
 
 
+@unit
 @pytest.mark.parametrize("how", ["interrupt", "sigterm"])
 def test_interrupted_runs_are_killed_runs(store, tmp_path, how):
     before = signal.getsignal(signal.SIGTERM)
@@ -160,6 +166,7 @@ with store.run("p", "demo", folder=folder / "p") as parent:
 """
 
 
+@integration
 def test_runs_of_a_killed_process_are_closed_by_the_next_and_those_of_a_live_one_left(store, tmp_path):
     with store.run("mine", "demo", folder=tmp_path / "mine") as mine:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -186,6 +193,7 @@ def test_runs_of_a_killed_process_are_closed_by_the_next_and_those_of_a_live_one
     assert list((store.root / ".open").iterdir()) == []
 
 
+@unit
 def test_a_folder_says_whether_its_run_is_closed(store, tmp_path):
     assert not is_closed(tmp_path / "r")
     with store.run("r", "demo", folder=tmp_path / "r"):
@@ -193,6 +201,7 @@ def test_a_folder_says_whether_its_run_is_closed(store, tmp_path):
     assert is_closed(tmp_path / "r")
 
 
+@integration
 def test_several_journals_go_to_one_run_each_under_its_prefix(store, tmp_path):
     (tmp_path / "noisy").mkdir()
     append_metrics(tmp_path / "noisy", 1, {"loss": 3.0})
@@ -204,6 +213,7 @@ def test_several_journals_go_to_one_run_each_under_its_prefix(store, tmp_path):
     assert history(store, run.run_id, "noisy/loss") == [(1, 3.0)]
 
 
+@unit
 def test_a_store_that_fails_is_told_of_once_and_does_not_end_the_work(mlflow_root, tmp_path, caplog):
     store = Store(mlflow_root)
     with store.run("r", "demo", folder=tmp_path / "r") as run:
@@ -215,6 +225,7 @@ def test_a_store_that_fails_is_told_of_once_and_does_not_end_the_work(mlflow_roo
     assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@unit
 def test_deleted_experiment_is_an_input_error(store, tmp_path):
     with store.run("r", "demo", folder=tmp_path / "r") as run:
         pass
@@ -223,6 +234,7 @@ def test_deleted_experiment_is_an_input_error(store, tmp_path):
         pass
 
 
+@unit
 def test_fifty_epochs_of_ten_metrics_cost_less_than_a_second(store, tmp_path):
     """Of this process's time, so that a busy machine does not decide."""
     with store.run("r", "demo", folder=tmp_path / "r") as run:
@@ -237,10 +249,12 @@ def test_fifty_epochs_of_ten_metrics_cost_less_than_a_second(store, tmp_path):
     assert len(history(store, run.run_id, "m9")) == 50
 
 
+@unit
 def test_flatten_names_only_what_is_given():
     assert flatten({"a": {"b": {"c": 1}}, "d": "x", "e": {}}) == {"a.b.c": "1", "d": "x"}
 
 
+@unit
 def test_the_ui_opens_the_right_store_on_loopback_only(store, tmp_path, monkeypatch, capsys):
     command, variables = ui_command(store.root, 5001)
     assert variables == {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{store.root}/mlflow.db"}
@@ -254,6 +268,7 @@ def test_the_ui_opens_the_right_store_on_loopback_only(store, tmp_path, monkeypa
         ui_command(store.root, 5001)
 
 
+@unit
 def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = Store("runs")
@@ -267,6 +282,7 @@ def test_store_by_a_relative_path_is_found_from_another_folder(store, tmp_path, 
     assert status(store, run.run_id) == "FINISHED"
 
 
+@unit
 @pytest.mark.parametrize("name", ["my runs", "x?y", "a%2Fb", "50% #1;&"])
 def test_a_store_folder_may_have_any_name(mlflow_root, tmp_path, monkeypatch, name):
     root = tmp_path / name
@@ -294,6 +310,7 @@ def half_made(path: Path, tables: int) -> None:
             database.execute(command)
 
 
+@integration
 @pytest.mark.parametrize("tables", [0, 1, 12, 1000])
 def test_a_database_killed_in_the_making_is_made_anew(mlflow_root, caplog, tables):
     file = mlflow_root / "mlflow.db"
@@ -316,6 +333,7 @@ def test_a_database_killed_in_the_making_is_made_anew(mlflow_root, caplog, table
     assert (mlflow_root / "mlflow.db.incomplete").read_bytes() == before, "a store with runs is never put aside"
 
 
+@unit
 def test_nothing_of_its_name_is_there_before_the_schema_is_whole(mlflow_root, tmp_path):
     whole, seen = (mlflow_root / "mlflow.db").read_bytes(), []
 
@@ -340,6 +358,7 @@ def full_disk(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@unit
 def test_a_full_disk_is_told_with_a_remedy(mlflow_root):
     given = {"a": "x" * 5000}
     with (
@@ -351,6 +370,7 @@ def test_a_full_disk_is_told_with_a_remedy(mlflow_root):
     assert "make room" in caught.value.remedy or "correct the rights" in caught.value.remedy
 
 
+@unit
 def test_a_folder_that_can_not_be_made_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "runs", Path("/proc/nothing")):

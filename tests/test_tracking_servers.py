@@ -12,7 +12,7 @@ from tests.fixtures.servers import TrackingServer, tracking_server
 from trainers.tracking import Store, delivery, is_closed, read_runs, writing
 from trainers.tracking import store as opening
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from trainers.avqa.objective import AnswerLoss
 from trainers.identity import content_settings
 from trainers.job import prepare
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 IDS = [f"clip {i}" for i in range(10_000)]
 HALF = {"audio": 50, "visual": 50, "balanced": True}  # no complete clip is left
 SOME = {"audio": 30, "visual": 40}
@@ -42,6 +42,7 @@ def counts(table: dict[str, tuple[str, ...]]) -> dict[tuple[str, ...], int]:
     return {of: found.count(of) for of in {("audio",), ("visual",), ("audio", "visual")}}
 
 
+@unit
 @pytest.mark.parametrize("rates", [(30, 30), (10, 60), (45, 45), (0, 90)])
 def test_clips_lack_each_modality_at_its_rate_and_never_both(rates):
     """Within five standard deviations of a binomial count."""
@@ -52,6 +53,7 @@ def test_clips_lack_each_modality_at_its_rate_and_never_both(rates):
         assert abs(found[(m,)] - 10_000 * p) <= 5 * (10_000 * p * (1 - p)) ** 0.5
 
 
+@unit
 def test_with_both_the_modalities_are_independent():
     found = counts(lacking(drawn(0, False), {"audio": 60, "visual": 70}))
     expected = {("audio",): 0.6 * 0.3, ("visual",): 0.4 * 0.7, ("audio", "visual"): 0.6 * 0.7}
@@ -59,6 +61,7 @@ def test_with_both_the_modalities_are_independent():
         assert abs(found[of] - 10_000 * p) <= 5 * (10_000 * p * (1 - p)) ** 0.5
 
 
+@unit
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
 def test_tables_are_nested_in_the_rate_and_seeded(balanced, apart):
@@ -71,18 +74,21 @@ def test_tables_are_nested_in_the_rate_and_seeded(balanced, apart):
     assert lacking(some, {"audio": 15, "visual": 15}, balanced) != tables[1]
 
 
+@unit
 @pytest.mark.parametrize(("clips", "rate", "each"), [(500, 15, 75), (7, 50, 3), (9, 10, 0), (1000, 30, 300)])
 def test_balanced_is_exact(clips, rate, each):
     found = counts(lacking(draw(0, IDS[:clips], apart=True), {"audio": rate, "visual": rate}, balanced=True))
     assert found == {("audio",): each, ("visual",): each, ("audio", "visual"): 0}
 
 
+@unit
 def test_a_clip_s_lot_depends_on_seed_and_clip_alone():
     rates = {"audio": 30, "visual": 30}
     whole, few = (lacking(of, rates) for of in (drawn(0, True), draw(0, IDS[100:0:-1], apart=True)))
     assert few == {clip: of for clip, of in whole.items() if clip in IDS[1:101]}
 
 
+@unit
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
@@ -153,6 +159,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: world(folder / name, patch, *version) for name, version in versions.items()}
 
 
+@integration
 @pytest.mark.parametrize(("network", "recovery"), METHODS)
 def test_the_content_of_what_is_missing_changes_no_bit_of_training(worlds, network, recovery):
     """Losses and weights: not by features, statistics, the bank, slots, frames of other clips or targets of losses."""
@@ -162,17 +169,20 @@ def test_the_content_of_what_is_missing_changes_no_bit_of_training(worlds, netwo
     assert equal(one, other)
 
 
+@unit
 def test_the_test_sees_what_is_there(worlds):
     one, third = (trained(worlds[name], "avst", "rmm", SOME) for name in ("one", "third"))
     assert not equal(one, third)
     assert not equal(one, trained(worlds["other"], "avst", "rmm", {}))
 
 
+@unit
 def test_mapped_shards_give_what_resident_ones_do(worlds):
     one, other = (trained(worlds["other"], "avst", "rmm", SOME, resident=kept) for kept in (True, False))
     assert equal(one, other)
 
 
+@unit
 @pytest.mark.parametrize("resident", [True, False])
 def test_nothing_missing_is_read(worlds, resident, monkeypatch):
     """Of every read of a training clip, whether it was allowed."""
@@ -196,6 +206,7 @@ def test_nothing_missing_is_read(worlds, resident, monkeypatch):
     assert wrong.isdisjoint(views)
 
 
+@unit
 def test_a_batch_holds_nan_where_the_table_says_and_validation_is_whole(worlds):
     (stage,) = question_stages(AVQAConfig(**settings(worlds["one"], train_missing=SOME)))
     batch, gone = stage.train.batch(range(len(stage.train))), taken_away(SOME)
@@ -211,6 +222,7 @@ def test_a_batch_holds_nan_where_the_table_says_and_validation_is_whole(worlds):
     assert stage.val.batch(range(len(stage.val))).present.all()
 
 
+@unit
 def test_features_are_standardised_by_what_is_there(worlds):
     (stage,) = question_stages(AVQAConfig(**settings(worlds["other"], train_missing=SOME)))
     gone = taken_away(SOME)
@@ -225,6 +237,7 @@ def test_features_are_standardised_by_what_is_there(worlds):
 # Where the table leaves a kind of sample empty.
 
 
+@unit
 @pytest.mark.parametrize(("network", "recovery"), [pair for pair in METHODS if pair[1] != "retrieval"])
 def test_without_any_complete_clip_every_method_trains_by_what_it_has(worlds, network, recovery):
     (stage,) = question_stages(AVQAConfig(**settings(worlds["one"], network, recovery, train_missing=HALF)))
@@ -242,6 +255,7 @@ def test_without_any_complete_clip_every_method_trains_by_what_it_has(worlds, ne
     assert not figures & paired
 
 
+@unit
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -258,6 +272,7 @@ def test_what_could_not_train_is_refused(worlds, changes, parts):
     assert [part for part in [*parts, "remedy: "] if part not in str(error.value)] == []
 
 
+@unit
 @pytest.mark.parametrize("kind", [RMMConfig, AVRConfig])
 def test_a_method_alone_needs_complete_clips(worlds, kind):
     taken = {k: v for k, v in settings(worlds["one"]).items() if k in ("data", "questions", "batch_size", "workers")}
@@ -268,6 +283,7 @@ def test_a_method_alone_needs_complete_clips(worlds, kind):
     assert stage.objective(stage.train.batch(range(24))).loss > 0
 
 
+@unit
 def test_clips_that_lack_both_are_left_out_and_specialists_are_as_before(worlds):
     both = {"audio": 50, "visual": 50, "both": True}
     (stage,) = question_stages(AVQAConfig(**settings(worlds["one"], train_missing=both)))
@@ -281,6 +297,7 @@ def test_clips_that_lack_both_are_left_out_and_specialists_are_as_before(worlds)
     assert equal([deaf.train.batch([0, 5, 9]).visual], [plain.train.batch([0, 5, 9]).visual])
 
 
+@unit
 def test_clips_that_have_one_modality_alone_keep_it(tmp_path):
     asking_world(tmp_path, {"train": 27})  # three are silent, three dark
     (plain,) = question_stages(AVQAConfig(**settings(tmp_path)))
@@ -296,6 +313,7 @@ def test_clips_that_have_one_modality_alone_keep_it(tmp_path):
 # The run.
 
 
+@unit
 def test_the_run_keeps_its_table_and_says_so(worlds, tmp_path):
     rates = {"audio": 30, "visual": 30, "balanced": True}
     job = prepare(AVQAConfig(**settings(worlds["one"], train_missing=rates)), tmp_path)
@@ -314,6 +332,7 @@ def test_the_run_keeps_its_table_and_says_so(worlds, tmp_path):
     assert plain.identity != job.identity
 
 
+@unit
 def test_no_table_leaves_identities_as_they_were():
     plain = AVQAConfig(data=Path("x"), questions=Path("y"))
     assert "train_missing" not in content_settings(plain)

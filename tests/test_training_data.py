@@ -24,7 +24,7 @@ from trainers.classification.stages import dataset_normalisation
 from trainers.data import Items, batches, collate, epoch_order
 from trainers.draws import Uniform, mixed, shuffled
 
-pytestmark = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 SIZES = {"train": 23, "val": 12}
 SPEC = InputSpec(SMALL.target_length, SMALL.image_size, Normalisation())
@@ -86,6 +86,7 @@ def assert_absent_is_nan(items: Items, also: tuple[bool, bool] = (True, True)) -
             assert x.isfinite().all() if expected else x.isnan().all()
 
 
+@unit
 def test_media_rows_are_nan_where_absent(media):
     assert_absent_is_nan(media_items(media))
     assert_absent_is_nan(media_items(media, "noisy_both"))
@@ -93,6 +94,7 @@ def test_media_rows_are_nan_where_absent(media):
     assert_absent_is_nan(media_items(media, "visual_missing"), (True, False))
 
 
+@unit
 @pytest.mark.parametrize("case", CASES)
 def test_feature_rows_are_nan_where_absent_and_keep_their_shape(features, case):
     items = feature_items(features, case)
@@ -102,6 +104,7 @@ def test_feature_rows_are_nan_where_absent_and_keep_their_shape(features, case):
         assert visual.shape == (SMALL.tokens["visual"], SMALL.dim)
 
 
+@unit
 def test_a_batch_is_what_its_type_says(media):
     batch = next(batches(media_items(media), [0, 3, 4, 5], 4, 0, drop_last=True))
     assert batch.audio.shape == (4, 32, 128)
@@ -111,6 +114,7 @@ def test_a_batch_is_what_its_type_says(media):
     assert batch.label.dtype == batch.index.dtype == torch.int64
 
 
+@unit
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_a_media_item_does_not_depend_on_order_neighbours_or_loaders(media, loaders):
     def items() -> MediaItems:
@@ -124,6 +128,7 @@ def test_a_media_item_does_not_depend_on_order_neighbours_or_loaders(media, load
     assert_same_rows(forward, rows(items(), [11, 2, 17], size=1, loaders=loaders))
 
 
+@unit
 def test_a_feature_item_does_not_depend_on_order_neighbours_or_loaders(features):
     def items() -> FeatureItems:
         return feature_items(features, "noisy_both", seed=5, missing=0.5)
@@ -133,6 +138,7 @@ def test_a_feature_item_does_not_depend_on_order_neighbours_or_loaders(features)
         assert_same_rows(forward, rows(items(), list(range(22, -1, -1)), size=7, loaders=loaders))
 
 
+@unit
 def test_epoch_and_seed_change_noise_condition_and_frame(media):
     def picture(seed: int, epoch: int, *conditions: str) -> dict[int, tuple[Tensor, ...]]:
         items = media_items(media, *conditions, seed=seed, random_frame=True)
@@ -149,6 +155,7 @@ def test_epoch_and_seed_change_noise_condition_and_frame(media):
     assert drawn == set(CASES)
 
 
+@unit
 def test_noise_ruins_what_the_condition_says_and_nothing_else(media):
     clean = rows(media_items(media), list(range(23)))
     for condition, changed in (("noisy_audio", 0), ("noisy_visual", 1)):
@@ -159,6 +166,7 @@ def test_noise_ruins_what_the_condition_says_and_nothing_else(media):
         assert len(touched) > 0.8 * sum(absent(i)[changed] for i in clean)
 
 
+@unit
 def test_fate_tells_what_happens_to_a_sample(media):
     assert media_items(media).corruption(0) == ("clean", "clean")
     assert media_items(media, "audio_missing").corruption(0) == ("missing", "clean")
@@ -172,6 +180,7 @@ def test_fate_tells_what_happens_to_a_sample(media):
         assert torch.equal(media_items(media, "noisy_visual")[i][1], floor) == (i in black)
 
 
+@unit
 def test_inputs_are_normalised_padded_and_cut(media):
     data = ShardDataset(media, "train")
     norm = dataset_normalisation(data.info)
@@ -186,6 +195,7 @@ def test_inputs_are_normalised_padded_and_cut(media):
     torch.testing.assert_close(MediaItems(data, LABELS, SPEC)[0][0], (stored[:32] + 5.081) / 4.4849)
 
 
+@unit
 def test_features_change_their_draw_with_the_epoch_and_read_the_right_row(features):
     data = ShardDataset(features, "train")
     stored = {m: torch.from_numpy(data[0].arrays[m]).float() for m in ("audio", "visual")}
@@ -205,6 +215,7 @@ def test_features_change_their_draw_with_the_epoch_and_read_the_right_row(featur
         assert torch.equal(items[0][1], stored["visual"][visual])
 
 
+@unit
 def test_a_share_of_the_ruined_modality_is_taken_away(features):
     items, gone, whole = feature_items(features, "noisy_audio", missing=0.5), 0, 0
     for items.epoch in range(6):
@@ -215,6 +226,7 @@ def test_a_share_of_the_ruined_modality_is_taken_away(features):
     assert all(feature_items(features, "complete", missing=1.0)[i][2].tolist() == list(absent(i)) for i in range(23))
 
 
+@unit
 def test_taking_away_never_leaves_a_sample_with_nothing(features):
     """A sample that lacks the other modality at its source keeps what it has."""
     for case in CASES:
@@ -222,6 +234,7 @@ def test_taking_away_never_leaves_a_sample_with_nothing(features):
         assert all(items[i][2].any() for i in range(23)), case
 
 
+@integration
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [1, 7, 24])
 def test_ranks_together_read_every_sample_and_equally_many(size, world):
@@ -234,6 +247,7 @@ def test_ranks_together_read_every_sample_and_equally_many(size, world):
         assert sorted(read) == list(range(size))
 
 
+@unit
 def test_the_order_changes_with_epoch_and_seed_alone():
     torch.manual_seed(3)
     first = epoch_order(ids(50), 0, 0).tolist()
@@ -242,11 +256,13 @@ def test_the_order_changes_with_epoch_and_seed_alone():
     assert epoch_order(ids(50), 0, 1).tolist() != first != epoch_order(ids(50), 1, 0).tolist()
 
 
+@unit
 def test_an_order_is_that_of_the_mixed_hashes_and_of_equal_ids_the_first_comes_first():
     some = np.concatenate([ids(70_000), ids(5)])  # more than are looked at together
     assert np.array_equal(shuffled(some, "order", 1), np.argsort(mixed(some, "order", 1), kind="stable"))
 
 
+@unit
 def test_a_proportion_is_the_same_subset_in_every_epoch():
     subsets = [set(epoch_order(ids(50), 0, epoch, proportion=0.3).tolist()) for epoch in range(3)]
     assert subsets[0] == subsets[1] == subsets[2]
@@ -258,6 +274,7 @@ def test_a_proportion_is_the_same_subset_in_every_epoch():
     assert set(ranks[0]) | set(ranks[1]) == subsets[0]
 
 
+@unit
 def test_a_rest_is_dropped_unless_it_is_all_there_is(media):
     items = media_items(media)
     sizes = {drop: [len(b) for b in batches(items, list(range(10)), 4, 0, drop)] for drop in (True, False)}
@@ -266,6 +283,7 @@ def test_a_rest_is_dropped_unless_it_is_all_there_is(media):
     assert list(batches(items, [], 4, 0, drop_last=True)) == []
 
 
+@unit
 @pytest.mark.parametrize("case", CASES)
 def test_resident_tokens_give_the_same_batches_to_the_bit(features, case):
     items, kept = (feature_items(features, case, missing=0.4) for _ in range(2))
@@ -284,6 +302,7 @@ def test_resident_tokens_give_the_same_batches_to_the_bit(features, case):
                 assert torch.equal(a.label, b.label)
 
 
+@unit
 def test_an_unknown_label_names_sample_file_and_remedy(tmp_path):
     media_dataset(tmp_path, {"train": 4}, label=lambda i: "gong" if i == 2 else LABELS[i % 3])
     with pytest.raises(InputError, match=r"'clip train002'.*'gong'") as error:
@@ -302,6 +321,7 @@ def rng(seed: int) -> Uniform:
     return lambda n: np.random.default_rng(seed).random((10, n))
 
 
+@unit
 def test_augmentation_keeps_shapes_and_absent_rows_and_repeats(media):
     batch, config = batch_of(media), Augment(rotate=0.5, time_mask=8)
     kept = batch.audio.clone(), batch.visual.clone()
@@ -323,6 +343,7 @@ def test_augmentation_keeps_shapes_and_absent_rows_and_repeats(media):
     assert torch.equal(once.present, batch.present)
 
 
+@unit
 def test_no_augmentation_changes_nothing(media):
     batch = batch_of(media)
     off = Augment(frequency_mask=0, time_mask=0, time_shift=0, rotate=0, scale=0, shift=0)
@@ -332,6 +353,7 @@ def test_no_augmentation_changes_nothing(media):
     torch.testing.assert_close(out.visual[there], batch.visual[there], atol=1e-4, rtol=0)
 
 
+@unit
 def test_a_mask_is_never_wider_than_asked(media):
     batch = batch_of(media)
     config = Augment(frequency_mask=24, time_mask=6, time_shift=0)

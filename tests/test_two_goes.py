@@ -29,7 +29,7 @@ from trainers.draws import uniform
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 
-unit = pytest.mark.unit
+unit, integration = pytest.mark.unit, pytest.mark.integration
 CLIPS = 22
 CLOCKS = {"epoch_seconds", "peak_memory_mb", "data_wait_seconds"}
 
@@ -107,7 +107,7 @@ def backbones(twins, tmp_path_factory) -> tuple[Path, Path]:
     return runs
 
 
-@unit
+@integration
 def test_fine_tuning_and_prompts_on_its_features(twins, backbones, tmp_path):
     found, detectors = [], []
     for data, backbone in zip(twins, backbones, strict=True):
@@ -123,7 +123,7 @@ def test_fine_tuning_and_prompts_on_its_features(twins, backbones, tmp_path):
     assert all(x.equal(detectors[1][0].state_dict()[name]) for name, x in detectors[0][0].state_dict().items())
 
 
-@pytest.mark.parametrize("recovery", told_by("retrieval".__eq__, ["zero", "rmm", "retrieval"]))
+@pytest.mark.parametrize("recovery", told_by("retrieval".__eq__, ["zero", "rmm", "retrieval"], pytest.mark.integration))
 def test_questions_with_negative_frames_and_samples_that_are_held(twins, backbones, tmp_path, recovery):
     questions = save_questions(tmp_path / "questions.jsonl", [_question(i) for i in range(CLIPS)])
     sizes = {"rmm": {"slots": 6, "question": 8}, "retrieval": {"samples": 6, "neighbours": 2}}.get(recovery, {})
