@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 if TYPE_CHECKING:
+    from tests.fixtures.stores import Bucket
     from tests.fixtures.worlds import World
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
@@ -113,6 +114,15 @@ def world(_mlflow_schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         found = build_world(folder, _mlflow_schema)
     yield found
     assert not (changed := changes(folder)), f"files of the shared world that a test changed: {changed}"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Bucket]:
+    """An empty bucket of a real S3 server that this process starts, behind a proxy that can be told to misbehave."""
+    from tests.fixtures.stores import bucket
+
+    with bucket() as found:
+        yield found
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import multiprocessing
 import os
@@ -11,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from shards.stored_folder import StoredFiles, local_root, reading
 from tests.conftest import ROOT
 from tests.fixtures.clips import NAMES, ingested_clips
 from tests.fixtures.sharing import TINY, untrained_run
-from tests.fixtures.stores import Bucket, bucket
 from tests.fixtures.worlds import NET, train_run
 from trainers.calibrate import main as calibrate
 from trainers.classification.config import FinetuneConfig
@@ -40,14 +40,9 @@ from trainers.register import register_run
 from trainers.runs import read_run
 from trainers.train import main as train
 from tuning.report.command import main as report
+from tuning.study import main as study
 
 SETTINGS = [*NET, "lr=0.01"]  # of the world's backbone: the same run, on a store
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -247,6 +242,32 @@ def test_a_run_that_stands_on_one_of_the_store(s3, world, at):
     assert all(torch.equal(mine[name], other[name]) for name in other)
     at("first", runs)
     assert register_run(run, "prompts@best") == "models:/prompts@best"
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """An evaluation's results, without what it took."""
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(io.StringIO(text))]
+
+
+@pytest.mark.slow
+def test_a_study_on_a_store_has_the_table_of_one_on_a_disk(s3, at, tmp_path, mlflow_root, ray_cluster):
+    command = ["avqa_demo", "training.workers=0", "--data", str(tmp_path / "data"), "--runs"]
+    assert study([*command, str(mlflow_root)]) == 0
+    (local,) = mlflow_root.glob("avqa_demo-*")
+    runs = s3.root / "study"
+    at("first", runs)
+    s3.misbehave(failing=0.02)
+    assert study([*command, str(runs)]) == 0
+    s3.misbehave()
+    stored = s3.objects("study")
+    at("second", runs)
+    found = table((reading(runs / local.name) / "results.csv").read_text())
+    assert found == table((local / "results.csv").read_text())
+    assert len(found) > 20
+    assert study([*command, str(runs)]) == 0
+    assert {name: data for name, data in s3.objects("study").items() if "avqa_demo" not in name} == {
+        name: data for name, data in stored.items() if "avqa_demo" not in name
+    }, "on another machine nothing is trained again"
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,15 +26,9 @@ from shards.store import StorePath, TooManyBytes, at_hand, each, place
 from shards.store_errors import StoreRefused, StoreUnreachable
 from shards.verify import verify
 from tests.conftest import ROOT
-from tests.fixtures.stores import CONFIG, Bucket, as_on_disk, bucket, files, make_corpus
+from tests.fixtures.stores import CONFIG, as_on_disk, files, make_corpus
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -17,6 +15,7 @@ from shards.errors import InputError
 from shards.scan import write_tables
 from shards.schema import DatasetInfo
 from tests.fixtures.asking import sequence_dataset
+from tests.fixtures.stores import Bucket
 from tests.fixtures.worlds import NET, QUICK, World, train_run
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig
@@ -129,44 +128,28 @@ def test_clips_of_questions_come_from_a_url_whole(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def s3(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The world's data in a bucket of a real S3 server; credentials are the environment's alone."""
-    monkeypatch.setattr(sys, "stderr", open(tmp_path / "server.log", "w"))  # noqa: SIM115  # it says every request
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "another one",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AVMEND_CACHE": str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one of another test's server
-    system = fsspec.filesystem("s3")
-    system.mkdir("bucket")
-    upload(with_tables(world, tmp_path / "world"), system, "bucket/world")
-    yield "s3://bucket/world"
-    server.stop()
+def stored(s3: Bucket, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The world's data in a bucket; credentials are the environment's alone."""
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
+    return str(s3.upload(with_tables(world, tmp_path / "world"), "world"))
 
 
 @pytest.mark.slow
-def test_an_s3_server_is_read_through_in_loader_processes_too(world, s3, mlflow_root, tmp_path):
-    assert dataset_info(Path(s3)) == DatasetInfo.load(world.media)
+def test_an_s3_server_is_read_through_in_loader_processes_too(world, stored, mlflow_root, tmp_path):
+    assert dataset_info(Path(stored)) == DatasetInfo.load(world.media)
     by_position = open_split(world.media, "train")
-    streamed = open_split(Path(s3), "train", stream=True)
+    streamed = open_split(Path(stored), "train", stream=True)
     for i, sample in streamed.each(range(len(by_position))):
         assert sample.meta == by_position[i].meta
         assert {k: v.tobytes() for k, v in sample.arrays.items()} == {
             k: v.tobytes() for k, v in by_position[i].arrays.items()
         }
     shutil.rmtree(tmp_path / "cache" / "stream")
-    run = train_run("finetune", s3, mlflow_root, *NET, "lr=0.01", *STREAM, "loaders=2")
+    run = train_run("finetune", stored, mlflow_root, *NET, "lr=0.01", *STREAM, "loaders=2")
     shutil.copytree(mlflow_root, tmp_path / "others", ignore=shutil.ignore_patterns("finetune-*"))
     local = train_run("finetune", tmp_path / "world", tmp_path / "others", *NET, "lr=0.01", *STREAM)
     assert equal(weights(run, "finetune"), weights(local, "finetune"))
     config = EvaluateConfig(conditions=("complete",), batch_size=8)
     (found, *_), (expected, *_) = (evaluate([one], config, one.parent / "out", one.parent) for one in (run, local))
     assert (found.accuracy, found.samples) == (expected.accuracy, expected.samples)
-    assert "another one" not in (run / "config.json").read_text()
+    assert "only-for-tests" not in (run / "config.json").read_text()

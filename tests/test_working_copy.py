@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from shards.errors import InputError
 from shards.store import StorePath
 from shards.stored_folder import RECORD, StoredFiles, is_stored, place_of, reading
 from shards.working_copy import Publisher, WorkingCopy, amend, worked_on
-from tests.fixtures.stores import Bucket, bucket
 
 pytestmark = pytest.mark.unit
 OLD = {"config.json": "{}", "last/a/state.pt": "one", "logs/a/metrics.jsonl": "1\n", "gone.json": "x"}
@@ -26,12 +24,6 @@ MEMORY = StorePath("memory://store")  # one of this process, without a server: q
 
 class Killed(BaseException):
     """What nobody catches."""
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)
