@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from trainers.job import prepare as prepare_job
 from trainers.loop import Rank
 from trainers.run import run
 from trainers.runs import read_run
+from trainers.tracking import Store
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 ORDER = ("rain", "owl", "bell", "drum", "sea")  # of the published head: other classes, another order than the data's
@@ -63,9 +65,11 @@ def state() -> State:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, state: State) -> Path:
-    """A released file (saved from DataParallel) and the list of its head's classes."""
+def files(tmp_path_factory: pytest.TempPathFactory, state: State, _mlflow_schema: Path) -> Path:
+    """A released file (saved from DataParallel) and the list of its head's classes; an empty folder of runs."""
     folder = tmp_path_factory.mktemp("files")
+    (folder / "runs").mkdir()
+    shutil.copy(_mlflow_schema, folder / "runs")
     saved(folder / "av.pth", {f"module.{name}": x for name, x in state.items()})
     (folder / "classes.csv").write_text("".join(f"{name}\n" for name in ORDER))
     return folder
@@ -81,6 +85,25 @@ def take_in(files: Path, *more: str, file: str = "av.pth", labels: str | None = 
 @pytest.fixture(scope="module")
 def taken_in(files: Path, media: Path) -> Path:
     return take_in(files, "--data", str(media))
+
+
+@unit
+def test_without_data_it_is_evaluated_on_what_it_is_told_and_else_refused(files, media, tmp_path):
+    run = take_in(files, "--runs", str(tmp_path / "alone"))
+    with pytest.raises(InputError, match="was imported, and has no clips of its own"):
+        prepare([read_run(run)], EvaluateConfig())
+    assert prepare([read_run(run)], EvaluateConfig(data=media)).data.folder == media
+
+
+@unit
+def test_mlflow_shows_it_beside_what_was_trained(taken_in, files, media):
+    take_in(files)  # without data
+    client = Store(files / "runs").client
+    experiments = {e.experiment_id: e.name for e in client.search_experiments()}
+    found = client.search_runs(list(experiments))
+    assert {(experiments[run.info.experiment_id], run.data.tags["imported"], run.info.status) for run in found} == {
+        (media.name, "cavmae", "FINISHED")
+    }, "the same file: one run"
 
 
 # --- six protocols -----------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from shards.published_words import released_words, word_pieces
 from shards.questions import Question, Vocabulary, load_questions, save_questions
 from tests.fixtures import published as theirs
 from tests.fixtures.asking import AUDIO, RMM, asking_world, question_stages, questions_about, saved_run
-from trainers.avqa.config import AVQAConfig
+from trainers.avqa.config import AVQAConfig, QuestionEvaluation
+from trainers.avqa.evaluate import prepare
 from trainers.avqa.predict import QuestionPredictor, load_answerer
 from trainers.evaluate import main as evaluate
 from trainers.imports.command import main
@@ -300,6 +301,8 @@ def test_the_same_command_gives_the_same_run_and_other_content_another(root, avs
     other = {**avst_state, "fc_ans.bias": avst_state["fc_ans.bias"] + 1}
     assert brought("avst", saved(other, tmp_path / "b.pt"), root, capsys) != run
     assert brought("avst", file, root, capsys, "--data", str(root / "media" / "features" / "small")) != run
+    with pytest.raises(InputError, match="was imported, and has no clips of its own"):
+        prepare([read_run(run)], QuestionEvaluation())
     record = json.loads((run / "config.json").read_text())["imported"]
     assert (record["kind"], record["file"]) == ("avst", "avst.pt")
     assert "visual_net.conv1.weight" in record["unused"]

@@ -96,10 +96,15 @@ class FinishedRun:
         Raises:
             InputError: it was imported, and given none.
         """
-        if self.config.data == NO_DATA:
+        if not self.has_data:
             remedy = "name the folder of the shards with --data, or import it again with --data"
             raise InputError("was imported, and has no clips of its own", file=self.folder, field="data", remedy=remedy)
         return self.locate(self.config.data)
+
+    @property
+    def has_data(self) -> bool:
+        """Not of imported runs that were given no clips."""
+        return self.config.data != NO_DATA
 
     def cost(self) -> dict[str, float]:
         """Mean seconds per epoch, seconds in all and peak MiB over its stages, as its logs have them.
@@ -111,6 +116,15 @@ class FinishedRun:
             return {"epoch_seconds": 0.0, "train_seconds": 0.0, "peak_memory_mb": 0.0}
         cost = training_cost(self.folder, self.recipe.stage_names(self.config))
         return {**cost, "train_seconds": cost["train_seconds"] + parts_seconds(self.folder, self.recipe.parts)}
+
+
+def first_data(runs: Sequence[FinishedRun]) -> Path:
+    """The data of the first of them that has any.
+
+    Raises:
+        InputError: none has.
+    """
+    return next((run for run in runs if run.has_data), runs[0]).data
 
 
 class ResultLine(Protocol):

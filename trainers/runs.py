@@ -13,7 +13,7 @@ from shards.store import Place, place, url_of
 from shards.stored_folder import is_stored, reading
 from trainers.config import TrainConfig
 from trainers.identity import is_paths
-from trainers.recipe import FinishedRun
+from trainers.recipe import NO_DATA, FinishedRun
 from trainers.recipes import RECIPES
 
 CONFIG_FILE = "config.json"
@@ -56,7 +56,7 @@ def from_folder(config: TrainConfig, folder: Path) -> TrainConfig:
     """A config whose relative paths begin at `folder`."""
 
     def placed(path: Path) -> Path:
-        return path if url_of(path) else Path(os.path.normpath(folder.absolute() / path))
+        return path if path == NO_DATA or url_of(path) else Path(os.path.normpath(folder.absolute() / path))
 
     one: dict[str, Any] = {k: placed(v) for k, v in config if isinstance(v, Path)}
     several = {k: tuple(map(placed, v)) for k, v in config if is_paths(v)}

@@ -50,7 +50,7 @@ from trainers.differences import chosen_baseline, write_differences
 from trainers.identity import content_settings
 from trainers.judged import Judged, judged
 from trainers.loop import local_rank
-from trainers.recipe import FinishedRun
+from trainers.recipe import FinishedRun, first_data
 from trainers.resources import Stopwatch
 from trainers.scored import ANSWERS_FILE, Scored, write_scored
 from trainers.tables import write_rows
@@ -172,9 +172,8 @@ def prepare(runs: Sequence[FinishedRun], config: QuestionEvaluation) -> AnswerEv
     Raises:
         InputError: features of another extractor, no questions of the split, two runs of one name.
     """
-    first = runs[0]
-    data = absolute(config.data or first.locate(first.config.data))
-    asked = (config.questions or first.config.questions).absolute()  # type: ignore[attr-defined]
+    data = absolute(config.data or first_data(runs))
+    asked = (config.questions or runs[0].config.questions).absolute()  # type: ignore[attr-defined]
     config = config.model_copy(update={"data": data, "questions": asked})
     device = local_rank().device
     predictors = tuple(load_answerer(run, device) for run in runs)

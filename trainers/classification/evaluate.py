@@ -52,7 +52,7 @@ from trainers.identity import content_settings
 from trainers.judged import Judged, judged
 from trainers.loop import local_rank
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
-from trainers.recipe import NO_DATA, FinishedRun
+from trainers.recipe import FinishedRun, first_data
 from trainers.resources import Stopwatch
 from trainers.scored import ANSWERS_FILE, Samples, Scored, write_scored
 from trainers.tables import MEAN_AP, write_rows
@@ -192,8 +192,7 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
         InputError: a checkpoint of another backbone, labels that a model does not know, no such split; as
             `corruption_inputs` and `with_adapted`.
     """
-    own = next((run for run in runs if run.config.data != NO_DATA), runs[0])
-    data_folder = config.data or own.data
+    data_folder = config.data or first_data(runs)
     folder = at_hand(data_folder, config.split)
     config = config.model_copy(update={"data": folder})
     info = media_info(folder)

@@ -36,5 +36,5 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 CAVMAE = ImportKind(
     about="A fine-tuned CAV-MAE with its head, for features, prompts, evaluation and prediction as it is",
     arguments=_arguments,
-    run=deferred("trainers.classification.published:take_in"),
+    run=deferred("trainers.imports.cavmae_run:take_in"),
 )

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from trainers.config import TrainConfig
 from trainers.journal import logs
+from trainers.recipe import NO_DATA
 from trainers.recipes import recipe_of
 from trainers.tracking import Store, is_closed
+
+WITHOUT_DATA = "imported"  # experiment of runs that were given no clips
 
 
 def mirror(folder: Path, config: TrainConfig, kind: str) -> None:
@@ -16,6 +19,6 @@ def mirror(folder: Path, config: TrainConfig, kind: str) -> None:
     place = logs(folder, recipe.stage_names(config)[0])
     if is_closed(place):
         return
-    experiment = recipe.task.experiment(config)
+    experiment = WITHOUT_DATA if config.data == NO_DATA else recipe.task.experiment(config)
     with Store(folder.parent).run(folder.name, experiment, config.resolved(), {"imported": kind}, folder=place):
         pass  # nothing is trained

@@ -31,11 +31,11 @@ from trainers.imports.published.network import PublishedNetwork
 from trainers.imports.weights import few, read_tensors
 from trainers.job import ROOT
 from trainers.journal import SIZES_FILE, append_metrics, logs
+from trainers.recipe import NO_DATA
 from trainers.recipes import recipe_of
 from trainers.runs import CONFIG_FILE
 
 Reader = Callable[[Path, dict, argparse.Namespace], PublishedNetwork]
-UNNAMED = "features"  # in the run's folder, where no features were named: nothing is there
 
 
 def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
@@ -57,7 +57,7 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     files = [arguments.file, questions_file, *_more_files(arguments)]
     content = [arguments.kind, arguments.label, [file_sha256(path) for path in files], vars(spec), extractor]
     folder = Path(arguments.runs).absolute() / f"avqa-{digest(content)}"
-    config = _config(published, arguments, folder, questions_file)
+    config = _config(published, arguments, questions_file)
     answerer, left = _answerer(published, arguments.file, spec, vocabulary, config)
     _tell(published, arguments, left)
     if not has_checkpoint(folder / config.recipe):
@@ -122,9 +122,9 @@ def _features(published: PublishedNetwork, data: Path | None) -> tuple[FeatureSp
     return spec, info.backbone.fingerprint if info.backbone is not None else ""
 
 
-def _config(published: PublishedNetwork, arguments: argparse.Namespace, folder: Path, questions: Path) -> AVQAConfig:
+def _config(published: PublishedNetwork, arguments: argparse.Namespace, questions: Path) -> AVQAConfig:
     return AVQAConfig(
-        data=(arguments.data or folder / UNNAMED).absolute(),
+        data=NO_DATA if arguments.data is None else arguments.data.absolute(),
         questions=questions,
         network=published.network,
         sizes=dict(published.sizes),
