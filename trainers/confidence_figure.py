@@ -9,6 +9,7 @@ import numpy as np
 
 from configs.figure_text import figure_text
 from trainers.confidence_rows import NONE, TEMPERATURE, ConfidenceRow, RiskRow, shown_conditions
+from trainers.legend import legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +42,7 @@ def drawing(rows: Sequence[ConfidenceRow], risks: Sequence[RiskRow]) -> Figure:
     axes[0][0].set_ylabel("accuracy, %")
     axes[1][0].set_ylabel("wrong among answered, %")
     axes[1][0].set_ylim(bottom=0)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend_below(fig)
     return fig
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from configs.figure_text import figure_text
 from trainers.comparing import Comparison
+from trainers.legend import legend_below
 from trainers.tables import Interval, Spread, half_width, markdown_table
 
 if TYPE_CHECKING:
@@ -155,8 +156,7 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(figure_text(gain.label), fontsize=9)
     panels[0].set_ylim(*_limits(points))
-    handles, labels = panels[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend_below(fig)
     return fig
 
 

@@ -10,6 +10,7 @@ from configs.figure_text import figure_text
 from models.settings import MODALITIES
 from trainers.avqa.results import Line
 from trainers.differences import varied_network
+from trainers.legend import legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,8 +54,7 @@ def drawing(lines: Sequence[Line]) -> Figure:
         row[0].set_ylim(*_limits([y for axis in row for line in axis.get_lines() for y in line.get_ydata()]))
     for axis in axes[-1]:
         axis.set_xlabel("clips without it, %")
-    handles = {h.get_label(): h for a in axes.flat for h in a.get_lines() if h.get_label()[0] != "_"}
-    fig.legend(handles=list(handles.values()), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    legend_below(fig, most=5)
     return fig
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from configs.figure_text import figure_text
 from models.conditions import condition_named
 from trainers.classification.results import LOOKS, Row
+from trainers.legend import legend_below
 from trainers.tables import Spread, markdown_table, percent, spread, titled
 
 CLEAN = "complete"
@@ -204,7 +205,6 @@ def figure(ladder: Ladder, path: Path, columns: int = 5) -> None:
         panel.set_ylabel(f"{ladder.metric}, %", fontsize=8)
     for panel in panels[-1]:
         panel.set_xlabel("severity", fontsize=8)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend_below(fig)
     fig.savefig(path, dpi=130)
     plt.close(fig)

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.figure_text import figure_text
 from models.conditions import CONDITIONS, NOISY_CASES
+from trainers.legend import legend_below
 from trainers.tables import (
     MEAN_AP,
     UNKNOWN,
@@ -295,6 +296,6 @@ def figure(lines: Sequence[Line], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend_below(fig)
     fig.savefig(path, dpi=150)
     plt.close(fig)

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from configs.figure_text import shortened
+from trainers.legend import legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,8 +167,7 @@ def fronts(
         axes.tick_params(labelsize=8)
         tidy(axes)
     grid[0].set_ylabel(shortened(gain), fontsize=9)
-    handles, labels = grid[0].get_legend_handles_labels()
-    page.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    legend_below(page)
     return page
 
 
@@ -190,5 +190,5 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str, chosen: int
     axes.set_ylabel(shortened(label), fontsize=9)
     axes.tick_params(labelsize=8)
     tidy(axes)
-    page.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    legend_below(page, most=3)
     return page
