@@ -63,6 +63,21 @@ def test_parent_and_child_with_params_metrics_summary_and_artifact(store, tmp_pa
 
 
 @unit
+def test_a_parent_in_the_store_of_another_machine_is_left_out(store, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Store(Path(shutil.copy(store.root / "mlflow.db", tmp_path / "other")).parent)
+    with (
+        other.run("command", "study", folder=tmp_path / "p") as parent,
+        store.run("case", "demo", {}, None, parent, folder=tmp_path / "c") as child,
+    ):
+        assert child.experiment_id != "0"
+    run = store.client.get_run(child.run_id)
+    assert PARENT not in run.data.tags
+    assert store.client.get_experiment(run.info.experiment_id).name == "demo"
+    assert status(store, child.run_id) == "FINISHED"
+
+
+@unit
 def test_a_summarys_names_that_mlflow_refuses_arrive_with_underscores(store, tmp_path, caplog):
     told = {"accuracy/Comparative (yes/no)": "accuracy/Comparative _yes/no_", "dB<5%": "dB_5_", "grün: 1": "grün: 1"}
     with store.run("r", "demo", folder=tmp_path / "r") as run:

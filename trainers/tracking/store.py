@@ -97,7 +97,8 @@ class Store:
             experiment: MLflow experiment, created when new; a run with a parent goes to its parent's.
             params: nested values; logged flat, as ``a.b.c``, when the run is created.
             tags: text by name.
-            parent: the run of the command that this one belongs to.
+            parent: the run of the command that this one belongs to; one that this store does not have (it is of
+                another machine) is left out.
             folder: the run's folder, made if missing.
             mirrors: prefix of metric names -> folder of a metrics.jsonl to mirror; None: that of `folder`.
             free: params, by their flat names, that may differ from those that the folder's run began with, which stay.
@@ -173,7 +174,7 @@ class Store:
         free: Collection[str],
     ) -> None:
         """The requests that open a run, which can be repeated after any of them failed."""
-        parent = run.parent if run.parent is not None and run.parent.run_id else None
+        parent = run.parent if run.parent is not None and self._has(run.parent.run_id) else None
         tags |= {PARENT: parent.run_id} if parent is not None else {}
         with self._alone():
             self._close_abandoned()
@@ -205,14 +206,21 @@ class Store:
         run_id = record.run_of(folder)
         if run_id is None:
             return None
-        try:
-            found = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        if (found := self._found(run_id)) is None:
             logger.warning("%s: its run is not in %s; a new one is created", folder, self.shown)
             return None
         return found if found.info.lifecycle_stage == "active" else None
+
+    def _has(self, run_id: str) -> bool:
+        return bool(run_id) and self._found(run_id) is not None
+
+    def _found(self, run_id: str) -> MlflowRun | None:
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def _pushed(self, found: MlflowRun) -> Pushed:
         run_id = found.info.run_id
