@@ -42,12 +42,10 @@ STEPS: Steps = {  # name of the step to the one in `benchmarks.scale_step`, and 
     "loader process": ("loader", ()),
     "verify": ("verify", ()),
 }
-LARGE: Steps = {**STEPS, "assemble": ("ingest", ("manifest_rows", "draw_rows", "draw"))}
-for name in ("plan", "verify"):  # of what is drawn for so many there is nothing to read
-    del LARGE[name]
+LARGE: Steps = {name: step for name, step in STEPS.items() if name != "verify"}  # shards of so many are holes
 NOTE = (
     "*s*: of the processor. Memory is what a step adds to the imported modules: *peak* with the pages of mapped files, "
-    "*own* without them, *held* of its own in the end. Beyond a million clips the plan is drawn and shards are holes. "
+    "*own* without them, *held* of its own in the end. Beyond a million clips shards are holes. "
     "Versions *0* (before metadata became columns) and *1* were measured on clips of which all fail; their *own* is "
     "what was private in the end."
 )
@@ -57,7 +55,7 @@ FAILS = "ingest, all fail"  # in a folder of its own: each clip is asked for, an
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=positive, nargs="*", default=[20_000, 100_000], help="numbers of clips")
-    parser.add_argument("--large", type=positive, nargs="*", default=[], help="others, neither planned nor verified")
+    parser.add_argument("--large", type=positive, nargs="*", default=[], help="others, not verified")
     parser.add_argument("--failing", type=positive, nargs="*", default=[20_000], help="numbers of clips that all fail")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="where the files go")
     return parser.parse_args(argv)

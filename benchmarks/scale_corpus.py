@@ -2,8 +2,8 @@
 
 A sample has one second of sound and one frame, of which the digits of id, key and label change, and the checksums of
 its headers. The rows of the index are made from the same columns; those of the first shard are compared with what
-reading it gives. Every hundredth clip is in quarantine. Beyond `WHOLE` rows the plan is drawn, too (its digests of rows
-are none), and a shard is a hole of its size (its sha256 is none): all but planning and verifying do not ask.
+reading it gives. Every hundredth clip is in quarantine. Beyond `WHOLE` rows a shard is a hole of its size (its
+sha256 is none): all but verifying do not ask.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines import rows as plan_rows
-from pipelines.incremental_plan import KeptPlan, KeptShard, kept_work, rows_file, rows_folder
-from pipelines.manifest import Mark
+from pipelines.incremental_plan import KeptPlan, kept_work
 from pipelines.resume import part_path, write_ledger
 from pipelines.rows import read_batch
 from pipelines.running_stats import Moments
-from pipelines.settings import INGESTION_REVISION, IngestConfig
+from pipelines.settings import IngestConfig
 from pipelines.shard_job import Quarantined, ShardResult
 from shards.causes import Cause
 from shards.index import BLOCK, RECORD
@@ -83,31 +81,6 @@ def _texts(content: np.ndarray) -> pa.Array:
 def _lists(content: np.ndarray) -> pa.ListArray:
     """Likewise, each a list of one."""
     return pa.ListArray.from_arrays(np.arange(len(content) + 1, dtype=np.int32), _texts(content))
-
-
-def draw_plan(folder: Path, rows: int) -> None:
-    """The plan of that manifest."""
-    out, planned = folder / "out", dict[str, KeptShard]()
-    rows_folder(out).mkdir(parents=True)
-    path = rows_file(rows_folder(out), 0)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, plan_rows.SCHEMA) as writer:
-        for is_train in (0, 1):
-            mine = np.arange(rows)[_is_train(np.arange(rows)) == is_train]
-            for number, begin in enumerate(range(0, len(mine), SHARD)):
-                name, numbers = f"{SPLITS[is_train]}-{number:06d}", mine[begin : begin + SHARD]
-                writer.write_batch(_planned(numbers, SPLITS[is_train]))
-                digest = hashlib.sha256(name.encode()).hexdigest()
-                planned[name] = KeptShard(digest=digest, clips=len(numbers), file=0, batch=len(planned))
-    mark, config = Mark.end_of(folder / "manifest.csv"), CONFIG.content()
-    KeptPlan(revision=INGESTION_REVISION, config=config, manifest=mark, again={}, shards=planned).save(out)
-
-
-def _planned(numbers: np.ndarray, split: str) -> pa.RecordBatch:
-    n, ids = len(numbers), _texts(_ids(numbers))
-    none, seconds = pa.nulls(n, pa.string()), pa.nulls(n, pa.float64())
-    path, splits = _texts(_bytes("clips/", numbers, DIGITS, ".mp4")), _texts(_bytes(split, numbers, 0))
-    columns = [ids, ids, path, none, none, _lists(_labels(numbers)), splits, none, seconds, seconds]
-    return pa.record_batch([*columns, pa.array(numbers, pa.uint64())], schema=plan_rows.SCHEMA)
 
 
 def draw_shards(folder: Path, rows: int) -> None:

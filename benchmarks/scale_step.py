@@ -35,13 +35,6 @@ def draw(folder: Path, rows: int) -> None:
     draw_shards(folder, rows)
 
 
-def draw_rows(folder: Path, rows: int) -> None:
-    """The plan."""
-    from benchmarks.scale_corpus import draw_plan
-
-    draw_plan(folder, rows)
-
-
 def plan(folder: Path, rows: int) -> None:
     """Read the manifest and plan its shards."""
     from benchmarks.scale_corpus import CONFIG
@@ -115,7 +108,7 @@ def verify(folder: Path, rows: int) -> None:
 KEPT: list[object] = []  # what stays in memory until it is measured
 STEPS: dict[str, Callable[[Path, int], None]] = {
     step.__name__: step
-    for step in (manifest_rows, add_row, draw, draw_rows, plan, ingest, open_split, train, loader, epoch, verify)
+    for step in (manifest_rows, add_row, draw, plan, ingest, open_split, train, loader, epoch, verify)
 }
 
 
