@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from shards.errors import InputError
 from tests.fixtures.servers import TrackingServer, tracking_server
@@ -75,6 +76,21 @@ def test_a_server_that_answers_has_all_of_it(server, mlflow_root, caplog):
 def _runs(server):
     client = server.client
     return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def test_what_a_command_left_out_at_its_end_is_not_opened_after_it(server, mlflow_root, monkeypatch):
+    store = Store(mlflow_root)
+    with (
+        FileLock(store.root / ".mlflow.lock", thread_local=False),  # the request is under way, and waits
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(opening, "OPEN_SECONDS", 0.05)
+        patch.setattr(writing, "CLOSE_SECONDS", 0.05)
+        store.open("r", "demo", {"a": 1}, folder=mlflow_root / "r").close("FINISHED")
+    assert store.delivery.wait(store.delivery.put(lambda: None), 10)
+    assert there(server) == {}
+    work(mlflow_root, range(1, 4))
+    assert there(server) == WHOLE
 
 
 @pytest.mark.parametrize("how", ["away", "500", "401"])

@@ -155,7 +155,7 @@ class Store:
 
     def _deliver(self, delivery: Delivery, run: Run, begin: Any) -> None:
         """Have a server open the run; where it does not in time, it does so while the work goes on."""
-        future = delivery.put(begin)
+        run.opening = future = delivery.put(begin)
         if delivery.wait(future, 0.0 if self._is_slow else OPEN_SECONDS):
             future.result()
             return
@@ -177,6 +177,8 @@ class Store:
         parent = run.parent if run.parent is not None and self._has(run.parent.run_id) else None
         tags |= {PARENT: parent.run_id} if parent is not None else {}
         with self._alone():
+            if run.opening is not None and run.opening.cancelled():
+                return  # while it waited: the same command may have opened it since
             self._close_abandoned()
             retried = run.lock is not None
             run.lock = run.lock or hold(self.root)

@@ -39,6 +39,7 @@ class Run:
     Attributes:
         run_id, experiment_id: in MLflow; empty until a server has opened it.
         lock: held while the run is open.
+        opening: a server's answer to its opening; cancelled where a command ended without it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Run:
         self._client, self.folder, self.parent = client, folder, parent
         self.run_id = self.experiment_id = ""
         self.lock: FileLock | None = None
+        self.opening: Future[object] | None = None
         self._delivery = delivery
         self._pushed: Pushed = set()
         self._tails = [(prefix, Tail(place / FILE)) for prefix, place in mirrors.items()]
