@@ -29,7 +29,7 @@ from trainers.tracking.models import MODEL, RunModel, save_model
 from trainers.train import main as train_main
 
 ROOT = Path(__file__).resolve().parent.parent
-unit = pytest.mark.unit
+integration = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def store(trained, monkeypatch):
     monkeypatch.delenv("AVMEND_RUNS", raising=False)
 
 
-@unit
+@integration
 def test_a_trained_run_is_a_model_of_its_mlflow_run(trained):
     run, client, _ = trained
     found = logged(client, run)
@@ -79,7 +79,7 @@ def test_a_trained_run_is_a_model_of_its_mlflow_run(trained):
     assert f"torch=={__import__('torch').__version__.partition('+')[0]}" in files["requirements.txt"].read_text()
 
 
-@unit
+@integration
 def test_loaded_by_its_address_it_gives_the_numbers_of_avmend_load(trained, store):
     run, client, clips = trained
     model = mlflow.pyfunc.load_model(logged(client, run).data.tags[MODEL])
@@ -106,7 +106,7 @@ def test_loaded_by_its_address_it_gives_the_numbers_of_avmend_load(trained, stor
         model.predict(pd.DataFrame({"clip": ["a.mp4"], "question": ["Is there a drum?"]}))
 
 
-@unit
+@integration
 def test_a_name_and_an_alias_lead_to_it_and_again_to_the_same_version(trained, store, monkeypatch, capsys):
     run, client, clips = trained
     with monkeypatch.context() as patch:  # no process-wide store helps: that of the run's folder is asked
@@ -132,7 +132,7 @@ def test_a_name_and_an_alias_lead_to_it_and_again_to_the_same_version(trained, s
     assert "no MLflow store yet" in capsys.readouterr().err
 
 
-@unit
+@integration
 def test_a_model_of_a_run_that_is_elsewhere_says_what_to_set(trained, tmp_path, monkeypatch):
     run, _, clips = trained
     save_model(tmp_path / "model", RunModel(run.name, "finetune", "classification", False))

@@ -93,7 +93,7 @@ def test_masks_are_saved_with_the_results(evaluated):
     assert all(float(rows[c][f"{m}_missing_above_percent"]) == 100 * draws[c][m] for c in rows for m in MODALITIES)
 
 
-@unit
+@integration
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["zero-0", "rmm"])
 def test_accuracy_at_a_rate_is_that_of_a_batch_with_those_clips_taken_away(runs, evaluated, name):

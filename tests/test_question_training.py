@@ -23,7 +23,7 @@ from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 from trainers.train import main, train
 
-unit, integration = pytest.mark.unit, pytest.mark.integration
+integration = pytest.mark.integration
 assert STEPS == 3
 
 
@@ -103,7 +103,7 @@ def weights_after(config: QuestionConfig, folder: Path) -> dict[str, Tensor]:
     return load_checkpoint(folder / stage.name).weights
 
 
-@unit
+@integration
 def test_every_part_of_the_loss_and_accuracy_under_missing_is_told(joint):
     log = joint[1]
     told = log[-1][2]
@@ -114,7 +114,7 @@ def test_every_part_of_the_loss_and_accuracy_under_missing_is_told(joint):
     assert told["ce_complete"] < log[0][2]["ce_complete"]
 
 
-@unit
+@integration
 def test_a_recovery_method_alone_has_a_loss_and_no_accuracy(root, tmp_path):
     _, log = fit_stage(MAKERS["rmm"](root), tmp_path)
     assert "train_accuracy" not in log[0][2]
@@ -146,7 +146,7 @@ def test_parts_start_from_runs_and_frozen_ones_stay(root, tmp_path):
     )
 
 
-@unit
+@integration
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -170,7 +170,7 @@ def test_a_start_that_does_not_fit_is_refused(root, tmp_path, changes, parts):
     assert [part for part in parts if part not in str(error.value)] == []
 
 
-@unit
+@integration
 def test_slots_start_from_training_samples_if_asked(root):
     config = alone(RMMConfig, root, **RMM)
     (memory,), (normal,) = (question_stages(c) for c in (config.model_copy(update={"memorise": True}), config))

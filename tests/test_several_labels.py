@@ -66,7 +66,7 @@ def test_targets_are_shares_of_classes(several):
     assert smooth.mixture(0, 5, 0.7).tolist() == pytest.approx([0.1 / 3 + 0.9, 0.1 / 3, 0.1 / 3 + 0.3 * 0.9])
 
 
-@unit
+@integration
 def test_rare_classes_are_drawn_often(several):
     targets = Targets(ShardDataset(several.media, "train"), LABELS, SEVERAL)
     counts = {label: sum(label in two_of(LABELS)(i).split(";") for i in range(SIZES["train"])) for label in LABELS}

@@ -120,7 +120,7 @@ def test_an_object_is_made_once_even_if_the_answer_is_lost(s3):
     assert s3.faults.struck["lost"] > 0
 
 
-@unit
+@integration
 def test_a_large_object_is_read_in_pieces_and_hashed_in_parts(s3, tmp_path, monkeypatch):
     content = os.urandom(3 << 20)
     (tmp_path / "large").write_bytes(content)
@@ -141,7 +141,7 @@ def test_a_large_object_is_read_in_pieces_and_hashed_in_parts(s3, tmp_path, monk
         address.download(tmp_path / "no", 1 << 20)
 
 
-@unit
+@integration
 def test_a_store_that_encrypts_is_read_back_once(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_NO_MD5", set())
     monkeypatch.setattr(store, "differs", lambda info, file: True)
@@ -152,7 +152,7 @@ def test_a_store_that_encrypts_is_read_back_once(s3, tmp_path, monkeypatch):
     assert s3.faults.requests["GET"] == 1
 
 
-@unit
+@integration
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied"])
 def test_refused_at_once_with_what_to_do(s3, tmp_path, code):
     s3.misbehave(denied=code)
@@ -165,7 +165,7 @@ def test_refused_at_once_with_what_to_do(s3, tmp_path, code):
     assert s3.faults.requests.total() == len(asked)
 
 
-@unit
+@integration
 def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
     with pytest.raises(StoreRefused, match="make the bucket"):
         StorePath("s3://no-such-bucket/x").write_bytes(b"")
@@ -175,7 +175,7 @@ def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
         (s3.root / "x").read_bytes()
 
 
-@unit
+@integration
 def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     address = s3.root / "copied.csv"
     address.write_bytes(b"one")
@@ -187,7 +187,7 @@ def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     assert at_hand(address).read_bytes() == b"three"
 
 
-@unit
+@integration
 def test_order_is_kept_and_a_failure_comes_in_its_turn(s3):
     def ask(number: int) -> int:
         if number == 30:
@@ -216,7 +216,7 @@ def test_ingestion_from_and_to_a_store_ends_in_the_bytes_of_a_disk(s3, corpus, t
     assert verify(fetch(f"{s3.root}/set")) == []
 
 
-@unit
+@integration
 def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     """Two workers of one shard that, by a clip that timed out in one of them, made different bytes."""
 
@@ -261,7 +261,7 @@ def test_what_one_clip_lacks_is_its_own_and_what_all_lack_ends_the_run(s3, corpu
         (corpus / "clips/large.wav").unlink()
 
 
-@unit
+@integration
 def test_one_command_at_a_time_and_the_dead_hold_nobody_up(s3, monkeypatch):
     monkeypatch.setattr(lease, "LOOK", 0.02)
     monkeypatch.setattr(lease, "RENEWED", 0.05)

@@ -18,7 +18,7 @@ from pipelines.throttle import KEPT, Throttle
 from shards import store
 from shards.store_errors import retry_after
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 
 @dataclass

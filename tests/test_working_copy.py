@@ -14,7 +14,7 @@ from shards.store import StorePath
 from shards.stored_folder import RECORD, StoredFiles, is_stored, place_of, reading
 from shards.working_copy import Publisher, WorkingCopy, amend, worked_on
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 OLD = {"config.json": "{}", "last/a/state.pt": "one", "logs/a/metrics.jsonl": "1\n", "gone.json": "x"}
 NEW = {"config.json": "{}", "last/a/state.pt": "two", "logs/a/metrics.jsonl": "1\n2\n", "a/weights.safetensors": "w"}
 
