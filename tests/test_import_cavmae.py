@@ -47,7 +47,7 @@ from trainers.run import run
 from trainers.runs import read_run
 from trainers.tracking import Store
 
-integration = pytest.mark.integration
+pytestmark = pytest.mark.integration
 ORDER = ("rain", "owl", "bell", "drum", "sea")  # of the published head: other classes, another order than the data's
 CPU = torch.device("cpu")
 
@@ -87,7 +87,6 @@ def taken_in(files: Path, media: Path) -> Path:
     return take_in(files, "--data", str(media))
 
 
-@integration
 def test_without_data_it_is_evaluated_on_what_it_is_told_and_else_refused(files, media, tmp_path):
     run = take_in(files, "--runs", str(tmp_path / "alone"))
     with pytest.raises(InputError, match="was imported, and has no clips of its own"):
@@ -95,7 +94,6 @@ def test_without_data_it_is_evaluated_on_what_it_is_told_and_else_refused(files,
     assert prepare([read_run(run)], EvaluateConfig(data=media)).data.folder == media
 
 
-@integration
 def test_mlflow_shows_it_beside_what_was_trained(taken_in, files, media):
     take_in(files)  # without data
     client = Store(files / "runs").client
@@ -147,7 +145,6 @@ PROTOCOLS = {  # condition, settings of the evaluation, the formula
 }
 
 
-@integration
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_evaluation_gives_the_published_logits(taken_in, media, state, protocol):
     condition, settings, formula = PROTOCOLS[protocol]
@@ -166,7 +163,6 @@ def test_an_evaluation_gives_the_published_logits(taken_in, media, state, protoc
     assert float((torch.from_numpy(found.logits)[rows] - expected).abs().max() / scale) < 1e-5
 
 
-@integration
 def test_evaluation_counts_by_the_heads_own_order(taken_in, media, state):
     """Argmax over the list's order against the clips' labels, whatever the order of the data's."""
     (row,) = prepare([read_run(taken_in)], EvaluateConfig(conditions=("complete",))).rows(lambda *_, **__: None)
@@ -198,7 +194,6 @@ def gradients(net: CAVMAE, present: list[bool] | None = None) -> dict[str, float
     }
 
 
-@integration
 def test_both_levels_learn_from_the_first_step(taken_in, state):
     before = CAVMAE(SMALL, len(ORDER)).eval()
     import_state_dict(before, state)
@@ -209,7 +204,6 @@ def test_both_levels_learn_from_the_first_step(taken_in, state):
         assert min(gradients(net, present).values()) > 1e-5
 
 
-@integration
 def test_without_prompts_the_fusion_adds_nothing(taken_in):
     net = load_backbone(taken_in).net.eval()
     audio, visual = small_inputs(2)
@@ -217,7 +211,6 @@ def test_without_prompts_the_fusion_adds_nothing(taken_in):
     assert torch.equal(net.fusion_a(tokens["audio"], None, tokens["visual"]), tokens["audio"])
 
 
-@integration
 def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
     extract(media, taken_in, FeatureConfig(draws=1, workers=0))
     values = [f"data={media}", f"backbone={taken_in}", "epochs=1", "batch_size=8", "workers=0", "cpus=1", "length=2"]
@@ -232,7 +225,6 @@ def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
-@integration
 def test_a_head_without_its_list_is_refused(files):
     with pytest.raises(InputError, match="5 classes, and nothing says which") as error:
         take_in(files, labels=None)
@@ -242,7 +234,6 @@ def test_a_head_without_its_list_is_refused(files):
         take_in(files, labels="four.csv")
 
 
-@integration
 def test_a_pre_trained_file_is_to_be_fine_tuned(files):
     saved(files / "pretrained.pth", pretrained(SMALL))
     with pytest.raises(InputError, match="has no head") as error:
@@ -250,7 +241,6 @@ def test_a_pre_trained_file_is_to_be_fine_tuned(files):
     assert "avmend train finetune public=" in error.value.remedy
 
 
-@integration
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -270,14 +260,12 @@ def test_names_that_do_not_fit_are_listed(files, state, change, message):
         take_in(files, file="wrong.pth")
 
 
-@integration
 def test_a_decoder_is_named_and_left(files, state, capsys):
     saved(files / "more.pth", {"model": state | {"mask_token": torch.zeros(1), "decoder_pred_a.bias": torch.zeros(1)}})
     take_in(files, file="more.pth")
     assert "2 tensors are of its decoder" in capsys.readouterr().err
 
 
-@integration
 def test_sizes_are_read_from_the_names_and_shapes(state):
     assert public_sizes(state, heads=2) == SMALL
     with torch.device("meta"):
@@ -285,7 +273,6 @@ def test_sizes_are_read_from_the_names_and_shapes(state):
     assert {n for n in base if not n.startswith("fusion_")} == set(state)
 
 
-@integration
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
     [
@@ -309,7 +296,6 @@ def started(media: Path, **settings) -> Tensor:
     return _start(config, DatasetInfo.load(media)).net.mlp_head[1].weight
 
 
-@integration
 def test_fine_tuning_takes_the_heads_rows_by_name(files, media, state):
     head = started(media, public=files / "av.pth", public_labels=files / "classes.csv")
     rows = [ORDER.index(label) for label in LABELS]
@@ -324,7 +310,6 @@ def test_fine_tuning_takes_the_heads_rows_by_name(files, media, state):
         started(media, public=files / "three.pth", public_labels=files / "other.csv")
 
 
-@integration
 def test_published_normalisation_is_the_default_of_a_public_file():
     assert FinetuneConfig(data=Path(), public=Path("a.pth")).statistics == "published"
     assert FinetuneConfig(data=Path(), public=Path("a.pth"), statistics="dataset").statistics == "dataset"

@@ -21,7 +21,7 @@ from tests.fixtures.media import make_clip
 from tests.fixtures.worlds import World
 from trainers.runs import CONFIG_FILE
 
-unit, gpu, integration = pytest.mark.unit, pytest.mark.gpu, pytest.mark.integration
+gpu, integration = pytest.mark.gpu, pytest.mark.integration
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 22050
 
