@@ -18,6 +18,7 @@ from pipelines.settings import FeatureConfig
 from shards.errors import InputError
 from shards.reader import Sample
 from shards.schema import DATASET_FILE, DatasetInfo
+from shards.store import place, size_of
 from trainers.recipe import FinishedRun
 
 
@@ -87,15 +88,20 @@ def feature_maker(
     raise InputError(message, file=run.folder, field=option, remedy=remedy)
 
 
+def imported_layout(features: Path) -> str | None:
+    """The layout of published files that a folder's features were imported from; None: from none, or not there."""
+    if size_of(place(features) / DATASET_FILE) is None:
+        return None
+    return DatasetInfo.load(features).preprocessing.get("layout")
+
+
 def refuse_imported(run: FinishedRun, features: Path) -> None:
     """Refuse a run on features that were imported: nothing here makes such features of a clip.
 
     Raises:
         InputError: so.
     """
-    if not (features / DATASET_FILE).exists():
-        return
-    if (layout := DatasetInfo.load(features).preprocessing.get("layout")) is not None:
+    if (layout := imported_layout(features)) is not None:
         message = f"answers from imported features (layout {layout}), which nothing here makes of clips"
         remedy = (
             "ask a run that was trained on features of 'avmend features'; 'avmend evaluate' asks about imported ones"

@@ -24,6 +24,7 @@ from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, SMALL, media_dataset, small_inputs
+from tests.fixtures.sharing import exported
 from tests.test_cavmae import (
     State,
     pretrained,
@@ -39,6 +40,7 @@ from trainers.classification import evaluate as judging
 from trainers.classification.config import EvaluateConfig, FinetuneConfig, PromptConfig
 from trainers.classification.evaluate import prepare
 from trainers.classification.stages import _start
+from trainers.imports.command import main as bring
 from trainers.imports.command_line import import_parser
 from trainers.imports.kinds import KINDS
 from trainers.job import prepare as prepare_job
@@ -220,6 +222,11 @@ def test_features_and_prompts_on_it(taken_in, media, files, tmp_path):
     rows = prepare([read_run(taken_in), read_run(job.folder)], EvaluateConfig()).rows(lambda *_, **__: None)
     assert len(rows) == 6 * (1 + 3)
     assert load_backbone(taken_in).fingerprint == load_backbone(take_in(files, "--data", str(media))).fingerprint
+    shared, runs = exported(job.folder, tmp_path / "shared"), tmp_path / "elsewhere"
+    assert bring([str(shared), "--runs", str(runs)]) == 0
+    there = prepare([read_run(runs / path.name) for path in (taken_in, job.folder)], EvaluateConfig(data=media))
+    assert [row.accuracy for row in there.rows(lambda *_, **__: None)] == [row.accuracy for row in rows]
+    assert read_run(runs / taken_in.name).imported
 
 
 # --- what is refused ---------------------------------------------------------------------------------------

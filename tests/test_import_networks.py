@@ -20,8 +20,10 @@ from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
 from shards.published_words import released_words, word_pieces
 from shards.questions import Question, Vocabulary, load_questions, save_questions
+from shards.schema import DatasetInfo
 from tests.fixtures import published as theirs
 from tests.fixtures.asking import AUDIO, RMM, asking_world, question_stages, questions_about, saved_run
+from tests.fixtures.sharing import exported
 from trainers.avqa.config import AVQAConfig, QuestionEvaluation
 from trainers.avqa.evaluate import prepare
 from trainers.avqa.predict import QuestionPredictor, load_answerer
@@ -273,6 +275,23 @@ def test_evaluation_takes_it_like_any_other(root, avst_state, tmp_path, capsys):
     assert "| avst | AVST |" in (out / "results.md").read_text()
 
 
+def test_it_is_handed_on_like_any_run(root, avst_state, tmp_path, capsys):
+    data = Path(shutil.copytree(root / "media" / "features" / "small", tmp_path / "bought"))
+    info = DatasetInfo.load(data)  # made of published files: there are no media behind them
+    info.model_copy(update={"preprocessing": {**info.preprocessing, "layout": "plain"}}).save(data)
+    run = brought("avst", saved(avst_state, tmp_path / "mine.pt"), root, capsys, "--data", str(data))
+    without = brought("avst", tmp_path / "mine.pt", root, capsys)
+    assert main([str(exported(run, tmp_path / "shared")), "--runs", str(tmp_path / "runs")]) == 0
+    there = read_run(tmp_path / "runs" / run.name)
+    assert there.imported
+    assert there.cost()["train_seconds"] == 0
+    config = QuestionEvaluation(data=data, questions=root / "questions.jsonl")
+    mine, theirs = (prepare([x], config).rows(lambda *_, **__: None) for x in (read_run(run), there))
+    assert [row.accuracy for row in mine] == [row.accuracy for row in theirs]
+    with pytest.raises(InputError, match="was imported, and has no clips of its own"):
+        exported(without, tmp_path / "none")
+
+
 def test_a_run_starts_from_it_by_its_words_answers_and_scale(root, avst_state, tmp_path, capsys):
     data = root / "media" / "features" / "small"
     run = brought("avst", saved(avst_state, tmp_path / "a.pt"), root, capsys, "--data", str(data))
@@ -294,9 +313,11 @@ def test_the_same_command_gives_the_same_run_and_other_content_another(root, avs
     file = saved(avst_state, tmp_path / "avst.pt")
     run = brought("avst", file, root, capsys)
     stamp = (run / "avqa" / "weights.safetensors").stat().st_mtime_ns
-    copy = tmp_path / "copy.pt"
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / file.name
     copy.write_bytes(file.read_bytes())
     assert brought("avst", copy, root, capsys) == run
+    assert brought("avst", copy, root, capsys, "--label", "ours") != run, "tables would take them for two seeds of one"
     assert (run / "avqa" / "weights.safetensors").stat().st_mtime_ns == stamp
     other = {**avst_state, "fc_ans.bias": avst_state["fc_ans.bias"] + 1}
     assert brought("avst", saved(other, tmp_path / "b.pt"), root, capsys) != run

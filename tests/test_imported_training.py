@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,14 @@ def test_the_published_loaders_rows_and_scale_train_and_are_evaluated(tmp_path, 
     out = mlflow_root / "results"
     assert avmend.main(["evaluate", str(run), "--out", str(out), "--set", "rates=[50]"]) == 0
     assert sum(row.startswith("zero,") for row in (out / "results.csv").read_text().splitlines()) > 4
+    assert avmend.main(["export", str(run), str(tmp_path / "shared")]) == 0
+    assert "`out`, fingerprint" in (tmp_path / "shared" / "README.md").read_text()
+    assert avmend.main(["import", str(tmp_path / "shared"), "--runs", str(tmp_path / "runs")]) == 0
+    there, again = tmp_path / "runs" / run.name, tmp_path / "again"
+    words = [str(there), "--data", str(tmp_path / "out"), "--out", str(again), "--set", "rates=[50]"]
+    assert avmend.main(["evaluate", *words, f"questions={tmp_path / 'q.jsonl'}"]) == 0
+    mine, theirs = (list(csv.DictReader((place / "results.csv").open())) for place in (out, again))
+    assert [row["accuracy"] for row in mine] == [row["accuracy"] for row in theirs]
 
 
 def test_runs_that_take_other_steps_are_evaluated_side_by_side(tmp_path):

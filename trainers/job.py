@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Job:
         fingerprints: of what the run reads.
         notes: what the user should know before it starts.
         address: of a run on a store.
+        imported: of one that was not trained here: the ``kind`` of import, the ``file``; it goes into config.json.
     """
 
     config: TrainConfig
@@ -43,6 +45,7 @@ class Job:
     commit: str
     notes: tuple[str, ...] = ()
     address: StorePath | None = None
+    imported: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -91,6 +94,7 @@ class Job:
             **self.tags,
             "revision": self.recipe.revision,
         }
+        record |= {"imported": dict(self.imported)} if self.imported else {}
         record |= {"commit": commits[0] if commits else self.commit, "commits": commits}
         with write_errors(self.folder):
             write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")

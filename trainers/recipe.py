@@ -56,6 +56,7 @@ class FinishedRun:
     Attributes:
         name: the recipe's, as folders and tables have it ("finetune_noisy").
         differs: settings that distinguish it from the other runs of a table.
+        imported: nothing of it was trained here.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class FinishedRun:
     config: TrainConfig
     name: str
     differs: str = ""
+    imported: bool = False
 
     @property
     def method(self) -> str:
@@ -75,11 +77,6 @@ class FinishedRun:
     def place(self) -> Place:
         """Where it is: its folder, or the address that its folder is a copy of."""
         return place_of(self.folder)
-
-    @property
-    def imported(self) -> bool:
-        """Nothing of it was trained here."""
-        return bool(getattr(self.config, "imported", False))
 
     def locate(self, wanted: Path) -> Path:
         """A run that its config names: where it was, or, after a move of all runs, beside this one's folder."""

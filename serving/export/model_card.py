@@ -49,7 +49,7 @@ def model_card(
         export: what was written so far.
     """
     name, record = run.folder.absolute().name, read_record(run.folder)
-    data = run.recipe.task.media(run).absolute().name
+    data = run.recipe.task.experiment(run.config)
     parts = [
         front_matter(_front(run, name, data, found, license)),
         f"# {name}\n",

@@ -14,7 +14,7 @@ from pipelines.preprocessing import recorded_extraction
 from serving.export.figures import evaluations
 from serving.export.folder import Export, exporting, finish, megabytes
 from serving.export.model_card import model_card
-from serving.features import feature_maker
+from serving.features import feature_maker, imported_layout
 from shards.checkpoint import has_checkpoint, load_checkpoint
 from shards.errors import InputError
 from shards.keys import safe_name
@@ -138,8 +138,10 @@ def _standing_on(run: FinishedRun, backbone: Path) -> FinishedRun:
 
 
 def extraction_needs_run(features: Path) -> bool:
-    """Whether a `finetune` run made a folder's features, not public weights."""
-    return recorded_extraction(DatasetInfo.load(features), features).needs_backbone
+    """Whether a `finetune` run made a folder's features, not public weights or whoever published them."""
+    return (
+        imported_layout(features) is None and recorded_extraction(DatasetInfo.load(features), features).needs_backbone
+    )
 
 
 def _write_run(export: Export, run: FinishedRun, taken: list[str], first: bool) -> None:
@@ -172,15 +174,19 @@ def _there(source: Path) -> Path:
 
 def _datasets(run: FinishedRun) -> Iterator[tuple[str, Path]]:
     """Where the dataset.json of a run's data, and of the media behind features, go in its folder, and are."""
-    media = run.recipe.task.media(run)
+    task = run.recipe.task
+    features = None if task.features is None else task.features(run)
+    if features is not None and imported_layout(features) is not None:  # there are no media
+        yield f"{_data_place(features)}/{DATASET_FILE}", features / DATASET_FILE
+        return
+    media = task.media(run)
     yield f"{_data_place(media)}/{DATASET_FILE}", media / DATASET_FILE
-    if run.recipe.task.features is not None:
-        features = run.recipe.task.features(run)
+    if features is not None:
         yield f"{_data_place(media)}/features/{safe_name(features.name)}/{DATASET_FILE}", features / DATASET_FILE
 
 
-def _data_place(media: Path) -> str:
-    return f"data/{safe_name(media.absolute().name)}"
+def _data_place(folder: Path) -> str:
+    return f"data/{safe_name(folder.absolute().name)}"
 
 
 def _portable_paths(run: FinishedRun, taken: list[str]) -> Iterator[tuple[str, Any]]:

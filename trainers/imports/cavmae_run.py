@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from configs import digest
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.inputs import Normalisation
@@ -21,11 +20,8 @@ from shards.hashes import file_sha256
 from trainers.classification.config import FinetuneConfig, Sizes
 from trainers.classification.published import head_order, import_public, public_state
 from trainers.classification.targets import Loss
-from trainers.identity import git_commit
-from trainers.imports.mirror import mirror
-from trainers.job import ROOT, Job
-from trainers.recipe import NO_DATA, Fingerprints
-from trainers.recipes import FINETUNE
+from trainers.imports.job import imported_job, mirror
+from trainers.recipe import NO_DATA
 
 AUDIOSET = 527  # classes; the head of no other corpus is multi-label
 
@@ -65,23 +61,22 @@ def _network(state: dict[str, Tensor], path: Path, classes: int, heads: int | No
 
 def _save(backbone: Backbone, path: Path, arguments: argparse.Namespace) -> Path:
     """The run's folder."""
-    sizes, sha256 = backbone.net.config, file_sha256(path)
     config = FinetuneConfig(
         data=NO_DATA if arguments.data is None else Path(arguments.data).absolute(),
-        backbone=_sizes(sizes),
+        backbone=_sizes(backbone.net.config),
         public=path.absolute(),
         statistics="published",
         loss=backbone.loss,
         imported=True,
     )
-    identity = digest([sha256, list(backbone.labels), sizes.as_dict(), backbone.loss])
-    folder = Path(arguments.runs).absolute() / f"{FINETUNE.run_name(config)}-{identity}"
-    job = Job(config, FINETUNE, folder, identity, Fingerprints("", sha256), git_commit(ROOT))
+    content = [file_sha256(path), list(backbone.labels), backbone.net.config.as_dict()]
+    source = {"kind": arguments.kind, "file": path.name}
+    job = imported_job(config, Path(arguments.runs), content, source)
     if not job.finished:
         job.begin()
-        save_checkpoint(folder / "finetune", backbone.net.state_dict(), backbone.meta())
-    mirror(folder, config, arguments.kind)
-    return folder
+        save_checkpoint(job.folder / "finetune", backbone.net.state_dict(), backbone.meta())
+    mirror(job)
+    return job.folder
 
 
 def _sizes(config: BackboneConfig) -> Sizes:

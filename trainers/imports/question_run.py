@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs import config_to_dict, digest
 from configs.public import CLIP
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
-from shards.atomic import write_errors, write_text
-from shards.checkpoint import has_checkpoint, save_checkpoint
+from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.questions import QUESTIONS_FILE, Question, Vocabulary, load_questions
@@ -25,15 +22,10 @@ from shards.sequence import StepChoice
 from trainers.avqa.clips import feature_spec
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.warm_start import IMPORTED, KIND, READING
-from trainers.identity import git_commit
-from trainers.imports.mirror import mirror
+from trainers.imports.job import imported_job, mirror
 from trainers.imports.published.network import PublishedNetwork
 from trainers.imports.weights import few, read_tensors
-from trainers.job import ROOT
-from trainers.journal import SIZES_FILE, append_metrics, logs
 from trainers.recipe import NO_DATA
-from trainers.recipes import recipe_of
-from trainers.runs import CONFIG_FILE
 
 Reader = Callable[[Path, dict, argparse.Namespace], PublishedNetwork]
 
@@ -55,16 +47,18 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     published = _all_steps_of_few(published, arguments.data)
     spec, extractor = _features(published, arguments.data)
     files = [arguments.file, questions_file, *_more_files(arguments)]
-    content = [arguments.kind, arguments.label, [file_sha256(path) for path in files], vars(spec), extractor]
-    folder = Path(arguments.runs).absolute() / f"avqa-{digest(content)}"
+    content = [arguments.kind, [file_sha256(path) for path in files], vars(spec), extractor]
     config = _config(published, arguments, questions_file)
     answerer, left = _answerer(published, arguments.file, spec, vocabulary, config)
     _tell(published, arguments, left)
-    if not has_checkpoint(folder / config.recipe):
+    source = {"kind": arguments.kind, "file": arguments.file.name, "unused": left}
+    job = imported_job(config, Path(arguments.runs), content, source)
+    if not job.finished:
+        job.begin()
         meta = _meta(published, answerer, vocabulary, extractor, config)
-        _write(folder, config, answerer, meta, {"kind": arguments.kind, "file": arguments.file.name, "unused": left})
-    mirror(folder, config, arguments.kind)
-    return folder
+        save_checkpoint(job.folder / config.recipe, answerer.state_dict(), meta)
+    mirror(job)
+    return job.folder
 
 
 def _questions_file(path: Path) -> Path:
@@ -183,18 +177,3 @@ def _meta(
         "lost_questions": [],
         IMPORTED: {name: getattr(config, name) for name in READING},
     }
-
-
-def _write(folder: Path, config: AVQAConfig, answerer: Answerer, meta: dict[str, Any], source: dict[str, Any]) -> None:
-    recipe, commit = recipe_of(config), git_commit(ROOT)
-    record: dict[str, Any] = {"recipe": recipe.run_name(config), "identity": folder.name.rpartition("-")[2]}
-    record |= {"config": config_to_dict(config), "imported": source, "revision": recipe.revision}
-    record |= {"commit": commit, "commits": [commit]}
-    with write_errors(folder):
-        place = logs(folder, config.recipe)
-        place.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG_FILE, json.dumps(record, indent=1) + "\n")
-        write_text(place / SIZES_FILE, json.dumps({k: meta[k] for k in ("trained", "parameters")}) + "\n")
-        write_text(place / "metrics.jsonl", "")
-        append_metrics(place, 0, {"epoch_seconds": 0.0, "peak_memory_mb": 0.0})  # nothing was trained here
-        save_checkpoint(folder / config.recipe, answerer.state_dict(), meta)
