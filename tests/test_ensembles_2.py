@@ -36,12 +36,13 @@ def drawn(clips: int = MANY, **settings: Any) -> tuple[Ensembles2Config, list[di
     config = Ensembles2Config(clips=clips, **settings)
     scenes = [describe(config, number) for number in range(config.clips)]
     splits = [split_of(number) for number in range(config.clips)]
-    return config, scenes, ask_with_fillings(scenes, splits, config.questions, config.seed, TEMPLATES_2)
+    asked = (config.questions, config.seed, TEMPLATES_2, config.train_questions)
+    return config, scenes, ask_with_fillings(scenes, splits, *asked)
 
 
-@pytest.fixture(scope="module")
-def usual() -> tuple[Ensembles2Config, list[dict], Questions]:
-    return drawn()
+@pytest.fixture(scope="module", params=[None, 20], ids=["a kind once", "20 to train on"])
+def usual(request: pytest.FixtureRequest) -> tuple[Ensembles2Config, list[dict], Questions]:
+    return drawn(train_questions=request.param)
 
 
 def asked(text: str, facts: Facts = FACTS) -> dict[tuple[str, ...], str]:
@@ -96,12 +97,27 @@ def test_yes_no_comparisons_are_in_kinds_of_their_own(usual):
 
 @unit
 def test_clips_and_questions_depend_on_seed_and_number_alone(usual):
-    _, scenes, whole = usual
+    config, scenes, whole = usual
     assert describe(Ensembles2Config(clips=9, questions=2), 7) == scenes[7]
     assert describe(Ensembles2Config(clips=9, seed=1), 7) != scenes[7]
     splits = [split_of(number) for number in range(8)]
-    part = ask_with_fillings(scenes[:8], splits, 6, 0, TEMPLATES_2)
+    part = ask_with_fillings(scenes[:8], splits, 6, 0, TEMPLATES_2, config.train_questions)
     assert [question for question, _ in whole[: len(part)]] == [question for question, _ in part]
+
+
+@unit
+def test_more_questions_to_train_on_are_others_and_change_no_other_split():
+    few, many = drawn(FEW)[2], drawn(FEW, train_questions=20)[2]
+    assert [q for q, _ in few if q.split != "train"] == [q for q, _ in many if q.split != "train"]
+    train = [q for q, _ in many if q.split == "train"]
+    assert len({(q.clip, q.question) for q in train}) == len({q.id for q in train}) == len(train)
+    by_clip = collections.Counter(q.clip for q in train)
+    assert max(by_clip.values()) == 20
+    assert sum(by_clip.values()) > 2 * sum(q.split == "train" for q, _ in few)
+    of_a_kind = collections.Counter((q.clip, q.type) for q in train)
+    assert max(of_a_kind.values()) > 1
+    assert "train_questions" not in Ensembles2Config(clips=9).content()
+    assert Ensembles2Config(clips=9, train_questions=20).content()["train_questions"] == 20
 
 
 @unit

@@ -9,7 +9,7 @@ alike.
 from __future__ import annotations
 
 import collections
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,13 +112,22 @@ def ask_with_fillings(
     most: int,
     seed: int,
     templates: Sequence[Template],
+    most_of_train: int | None = None,
 ) -> list[tuple[Question, Candidate]]:
-    """As `ask_all`: each question with what it was made of."""
+    """As `ask_all`: each question with what it was made of.
+
+    Args:
+        most_of_train: most questions about a train scene, several of a kind; None: as about any other.
+    """
     balances: dict[str, Balance] = collections.defaultdict(Balance)
     questions = []
     for scene, split in zip(scenes, splits, strict=True):
         rng = rng_of(seed, f"ask-{scene['id']}")
-        chosen = choose(Facts.of(scene), balances[split], most, rng, templates)
+        facts, balance = Facts.of(scene), balances[split]
+        if split == "train" and most_of_train is not None:
+            chosen = choose_in_rounds(facts, balance, most_of_train, rng, templates)
+        else:
+            chosen = choose(facts, balance, most, rng, templates)
         for number, candidate in enumerate(chosen):
             question = Question(
                 id=f"{scene['id']}-{number}",
@@ -132,14 +141,36 @@ def ask_with_fillings(
     return questions
 
 
-def choose(
-    facts: Facts, balance: Balance, most: int, rng: np.random.Generator, templates: Sequence[Template] = TEMPLATES
+def choose_in_rounds(
+    facts: Facts, balance: Balance, most: int, rng: np.random.Generator, templates: Sequence[Template]
 ) -> list[Candidate]:
-    """Ask about one clip: the kinds asked least come first, and within a kind the template asked least."""
+    """Ask about one clip as often as `most` says: a kind at most once a round, until a round has nothing to ask."""
+    chosen: list[Candidate] = []
+    while len(chosen) < most and (
+        found := choose(facts, balance, most - len(chosen), rng, templates, besides=frozenset(chosen))
+    ):
+        chosen += found
+    return chosen
+
+
+def choose(
+    facts: Facts,
+    balance: Balance,
+    most: int,
+    rng: np.random.Generator,
+    templates: Sequence[Template] = TEMPLATES,
+    besides: Collection[Candidate] = (),
+) -> list[Candidate]:
+    """Ask about one clip: the kinds asked least come first, and within a kind the template asked least.
+
+    Args:
+        besides: what was asked about the clip already.
+    """
     chosen: list[Candidate] = []
     order = rng.permutation(list(dict.fromkeys(template.kind for template in templates))).tolist()
     for kind in sorted(order, key=lambda kind: balance.kinds[kind]):
-        fitting = [candidate for candidate in _candidates(facts, kind, templates) if balance.fits(candidate)]
+        others = (candidate for candidate in _candidates(facts, kind, templates) if candidate not in besides)
+        fitting = [candidate for candidate in others if balance.fits(candidate)]
         if fitting and len(chosen) < most:
             least = min(balance.count(candidate.template) for candidate in fitting)
             fitting = [one for one in fitting if balance.count(one.template) == least]

@@ -44,6 +44,8 @@ class Ensembles2Config(EncodedConfig):
         default=6, ge=1, le=len(KINDS_2), validation_alias=pydantic.AliasChoices("questions", "per_clip")
     )
     """Most questions about a clip, no two of a kind."""
+    train_questions: int | None = pydantic.Field(default=None, ge=1, le=40)
+    """Most questions about a clip to train on, several of a kind; none: as about any other."""
     sounds: float = pydantic.Field(default=0.85, ge=0.5, le=1)
     """Probability that a class in the picture sounds."""
     coupling: float = pydantic.Field(default=0.9, ge=0, le=1)
@@ -58,6 +60,13 @@ class Ensembles2Config(EncodedConfig):
     """Frames per second."""
     imagined: int = pydantic.Field(default=50, ge=0)
     """Scenes imagined per test clip to compute what partial observers can answer; 0: leave that out."""
+
+    def content(self) -> dict[str, Any]:
+        """As of every corpus; `train_questions` counts where it is given, which earlier versions did not know."""
+        found = super().content()
+        if self.train_questions is None:
+            del found["train_questions"]
+        return found
 
     @property
     def in_a_row(self) -> float:
@@ -100,7 +109,8 @@ def ask(config: Ensembles2Config, earlier: Callable[[dict[str, Any]], Any] = lam
     """
     scenes = [describe(config, number) for number in range(config.clips)]
     splits = [split_of(number) for number in range(config.clips)]
-    questions = ask_with_fillings(scenes, splits, config.questions, config.seed, TEMPLATES_2)
+    asked = (config.questions, config.seed, TEMPLATES_2, config.train_questions)
+    questions = ask_with_fillings(scenes, splits, *asked)
     found = report([question for question, _ in questions]) if questions else {}
     coupling = informed(scenes)
     if found and config.imagined:
