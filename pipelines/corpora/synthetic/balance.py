@@ -22,6 +22,7 @@ from shards.questions import Question
 AHEAD = 1  # an answer of a template may lead the rarest by so many questions
 AHEAD_FILLED = 2  # and so among the questions that share a filling
 AHEAD_RANKED = 3  # and so where answers and their ranks are balanced together
+LEADS_OF_MANY = 4  # times these leads where a clip is asked many questions: else few have an answer that fits
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,20 @@ class Candidate:
 
 
 class Balance:
-    """The questions asked so far in one split."""
+    """The questions asked so far in one split.
 
-    def __init__(self) -> None:
+    Args:
+        leads: how many times the usual lead an answer may have.
+    """
+
+    def __init__(self, leads: int = 1) -> None:
+        self.leads = leads
         self.kinds: collections.Counter[str] = collections.Counter()
         self.cells: dict[object, collections.Counter[Hashable]] = collections.defaultdict(collections.Counter)
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether its answer is not too far ahead in any of its cells."""
-        return all(self._lead(cell) < cell.most for cell in candidate.cells)
+        return all(self._lead(cell) < cell.most * self.leads for cell in candidate.cells)
 
     def add(self, candidate: Candidate) -> None:
         """Count it as asked."""
@@ -120,6 +126,8 @@ def ask_with_fillings(
         most_of_train: most questions about a train scene, several of a kind; None: as about any other.
     """
     balances: dict[str, Balance] = collections.defaultdict(Balance)
+    if most_of_train is not None:
+        balances["train"] = Balance(LEADS_OF_MANY)
     questions = []
     for scene, split in zip(scenes, splits, strict=True):
         rng = rng_of(seed, f"ask-{scene['id']}")
