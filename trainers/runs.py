@@ -37,9 +37,8 @@ def read_run(where: str | Place) -> FinishedRun:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "give the folder that 'avmend train' printed"
         raise InputError(f"no run here: {error}", file=path, field="runs", remedy=remedy) from None
-    return FinishedRun(
-        folder, recipe, from_folder(config, folder), record["recipe"], imported=bool(record.get("imported"))
-    )
+    imported = bool(record.get("imported") or settings.get("imported"))  # the latter of an earlier CAV-MAE
+    return FinishedRun(folder, recipe, from_folder(config, folder), record["recipe"], imported=imported)
 
 
 def is_run(where: str | Place) -> bool:
