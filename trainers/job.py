@@ -108,12 +108,21 @@ def prepare(config: TrainConfig, runs: Place) -> Job:
     Raises:
         InputError: data, backbone or features missing or of another kind.
     """
-    config, recipe = _absolute(config), recipe_of(config)
-    found, commit = recipe.fingerprints(config), git_commit(ROOT)
+    config = _absolute(config)
+    return job_of(config, recipe_of(config).fingerprints(config), runs)
+
+
+def job_of(config: TrainConfig, found: Fingerprints, runs: Place, imported: Mapping[str, Any] | None = None) -> Job:
+    """The job of a config whose paths are absolute and lead to what has these fingerprints.
+
+    Args:
+        imported: see `Job`; None: it is trained here.
+    """
+    recipe, commit = recipe_of(config), git_commit(ROOT)
     identity = run_identity(config, recipe.revision, found.data, found.start)
     where = runs.absolute() / f"{recipe.run_name(config)}-{identity}"
     address = where if isinstance(where, StorePath) else None
-    return Job(config, recipe, run_folder(where), identity, found, commit, found.notes, address)
+    return Job(config, recipe, run_folder(where), identity, found, commit, found.notes, address, imported or {})
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from models.cavmae import CAVMAE
 from models.inputs import Normalisation
 from models.public import head_classes, public_sizes
 from models.settings import BackboneConfig
-from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from trainers.classification.config import FinetuneConfig, Sizes
 from trainers.classification.published import head_order, import_public, public_state
 from trainers.classification.targets import Loss
-from trainers.imports.job import imported_job, mirror
+from trainers.imports.job import save_imported
 from trainers.recipe import NO_DATA
 
 AUDIOSET = 527  # classes; the head of no other corpus is multi-label
@@ -71,12 +70,7 @@ def _save(backbone: Backbone, path: Path, arguments: argparse.Namespace) -> Path
     )
     content = [file_sha256(path), list(backbone.labels), backbone.net.config.as_dict()]
     source = {"kind": arguments.kind, "file": path.name}
-    job = imported_job(config, Path(arguments.runs), content, source)
-    if not job.finished:
-        job.begin()
-        save_checkpoint(job.folder / "finetune", backbone.net.state_dict(), backbone.meta())
-    mirror(job)
-    return job.folder
+    return save_imported(config, Path(arguments.runs), content, source, backbone.net.state_dict(), backbone.meta())
 
 
 def _sizes(config: BackboneConfig) -> Sizes:

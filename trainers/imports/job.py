@@ -1,4 +1,4 @@
-"""An imported run as a `Job`, whose identity is that of any run, and its finished run in MLflow beside trained ones."""
+"""An imported run, finished: its identity is that of any run, and MLflow shows it beside trained ones."""
 
 from __future__ import annotations
 
@@ -6,32 +6,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from configs import digest
+from shards.atomic import write_errors
+from shards.checkpoint import save_checkpoint
 from trainers.config import TrainConfig
-from trainers.identity import git_commit, run_identity
-from trainers.job import ROOT, Job
+from trainers.job import Job, job_of
 from trainers.recipe import NO_DATA, Fingerprints
-from trainers.recipes import recipe_of
 from trainers.tracking import Store, is_closed
 
 WITHOUT_DATA = "imported"  # experiment of runs that were given no clips
 
 
-def imported_job(config: TrainConfig, runs: Path, content: object, imported: Mapping[str, Any]) -> Job:
-    """The job of what ``avmend import KIND`` takes in. It depends on no data: no clip decided its weights.
+def save_imported(
+    config: TrainConfig,
+    runs: Path,
+    content: object,
+    imported: Mapping[str, Any],
+    weights: dict[str, Tensor],
+    meta: dict[str, Any],
+) -> Path:
+    """The folder of what ``avmend import KIND`` takes in, written once. It depends on no data: no clip decided its
+    weights.
 
     Args:
         content: all that the run is made of besides its config, as JSON takes it (files by their sha256); equal
             content gives the same run.
         imported: what config.json tells of it: ``kind``, ``file``.
+        weights, meta: of its one checkpoint.
     """
-    recipe, start = recipe_of(config), digest(content)
-    identity = run_identity(config, recipe.revision, "", start)
-    folder = runs.absolute() / f"{recipe.run_name(config)}-{identity}"
-    return Job(config, recipe, folder, identity, Fingerprints("", start), git_commit(ROOT), imported=imported)
+    job = job_of(config, Fingerprints("", digest(content)), runs, imported)
+    if not job.finished:
+        job.begin()
+        (name,) = job.recipe.checkpoints(config)
+        with write_errors(job.folder):
+            save_checkpoint(job.folder / name, weights, meta)
+    _mirror(job)
+    return job.folder
 
 
-def mirror(job: Job) -> None:
+def _mirror(job: Job) -> None:
     """A finished MLflow run of the run's folder, once, with its config and ``imported: KIND``."""
     if is_closed(job.mirrored):
         return

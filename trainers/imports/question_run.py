@@ -13,7 +13,6 @@ from configs.public import CLIP
 from models.avqa.answerer import Answerer, Design
 from models.avqa.batch import FeatureSpec
 from models.avqa.scale import Scale
-from shards.checkpoint import save_checkpoint
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.questions import QUESTIONS_FILE, Question, Vocabulary, load_questions
@@ -22,7 +21,7 @@ from shards.sequence import StepChoice
 from trainers.avqa.clips import feature_spec
 from trainers.avqa.config import AVQAConfig
 from trainers.avqa.warm_start import IMPORTED, KIND, READING
-from trainers.imports.job import imported_job, mirror
+from trainers.imports.job import save_imported
 from trainers.imports.published.network import PublishedNetwork
 from trainers.imports.weights import few, read_tensors
 from trainers.recipe import NO_DATA
@@ -52,13 +51,8 @@ def import_network(reader: Reader, arguments: argparse.Namespace) -> Path:
     answerer, left = _answerer(published, arguments.file, spec, vocabulary, config)
     _tell(published, arguments, left)
     source = {"kind": arguments.kind, "file": arguments.file.name, "unused": left}
-    job = imported_job(config, Path(arguments.runs), content, source)
-    if not job.finished:
-        job.begin()
-        meta = _meta(published, answerer, vocabulary, extractor, config)
-        save_checkpoint(job.folder / config.recipe, answerer.state_dict(), meta)
-    mirror(job)
-    return job.folder
+    meta = _meta(published, answerer, vocabulary, extractor, config)
+    return save_imported(config, Path(arguments.runs), content, source, answerer.state_dict(), meta)
 
 
 def _questions_file(path: Path) -> Path:
