@@ -308,13 +308,17 @@ def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
         of = [row for row in rows if row["missing"] == missing]
         methods = list(dict.fromkeys(row["method"] for row in of))
         for number, way in enumerate(ways):
-            means = [
-                float(np.mean([r["accuracy"].get(way, np.nan) for r in of if r["method"] == method]))
-                for method in methods
-            ]
-            axes.bar(np.arange(len(methods)) + number / (len(ways) + 1), means, 1 / (len(ways) + 1), label=way)
-        axes.set_xticks(np.arange(len(methods)) + 0.3, methods)
-        axes.set(title=f"{missing} missing", ylabel="accuracy in percent", ylim=(20, None))
+            aside = 0.15 * (number - (len(ways) - 1) / 2)
+            seeds = [[r["accuracy"].get(way, np.nan) for r in of if r["method"] == method] for method in methods]
+            at = np.arange(len(methods)) + aside
+            axes.plot(at, [np.mean(values) for values in seeds], "_", markersize=12, color=f"C{number}", label=way)
+            for x, values in zip(at, seeds, strict=True):
+                axes.plot([x] * len(values), values, ".", markersize=4, alpha=0.5, color=f"C{number}")
+        axes.set_xticks(np.arange(len(methods)), [method.replace(", ", ",\n") for method in methods])
+        axes.set_title(f"{missing} missing")
+        axes.grid(axis="y", alpha=0.3)
+        axes.label_outer()
+    figure.supylabel("accuracy in percent: a dot a seed, a line their mean", fontsize="medium")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(ways), frameon=False, fontsize="small")
 
