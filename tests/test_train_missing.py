@@ -256,6 +256,26 @@ def test_without_any_complete_clip_every_method_trains_by_what_it_has(worlds, ne
 
 
 @unit
+@pytest.mark.parametrize("alternate", [False, True], ids=["either in each", "in turns"])
+@pytest.mark.parametrize(("network", "recovery"), [("avst", "dropout"), ("avst", "rmm"), ("avst_drfuse", "masking")])
+def test_every_sample_weighs_the_same_however_few_are_complete(worlds, network, recovery, alternate):
+    """What a batch minimises is the mean of what each of its samples would minimise alone. With turns, of a batch in
+    which every sample stands twice, once for either turn."""
+    sizes = {"recovery_sizes": RMM} if recovery == "rmm" else {}
+    made = settings(worlds["one"], network, recovery, train_missing={"audio": 40, "visual": 40}, **sizes)
+    (stage,) = question_stages(AVQAConfig(**made, distillation=0.5))
+    objective = stage.objective.eval()
+    assert isinstance(objective, AnswerLoss)
+    rows = range(24)
+    whole = stage.train.batch(rows).present.all(dim=1)
+    assert 0 < whole.sum() < len(rows) / 2
+    alone = [objective(stage.train.batch([i])).loss.item() for i in rows]
+    objective.alternate_missing = alternate
+    drawn = [i for i in rows for _ in range(2)] if alternate else rows
+    assert objective(stage.train.batch(drawn)).loss.item() == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@unit
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [

@@ -37,16 +37,18 @@ def sum_and_count(values: Tensor) -> Tensor:
 
 
 def weighted(
-    losses: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor, samples: int | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the means of losses [R], and each one's sum and count; 0 and none without any.
 
     Args:
         like: of the device that they are on.
+        samples: of which R have the loss; each mean counts by their share. None: all that there are.
     """
     total = like.new_zeros((), dtype=torch.float32)
     for name, loss in losses.items():
-        total = total + weights[name] * loss.float().mean()
+        share = 1.0 if samples is None else len(loss) / samples
+        total = total + weights[name] * loss.float().mean() * share
     return total, {name: sum_and_count(loss) for name, loss in losses.items()}
 
 

@@ -119,7 +119,7 @@ RECIPES: Registry[Recipe] = Registry(
         "lora": case_wise("lora", classification_config.LoraConfig),
         "adapter": case_wise("adapter", classification_config.AdapterConfig),
         "avqa": on_questions(
-            "avqa", avqa_config.AVQAConfig, "answer", load=deferred("trainers.avqa.predict:load_answerer")
+            "avqa", avqa_config.AVQAConfig, "answer", 3, load=deferred("trainers.avqa.predict:load_answerer")
         ),
         "recovery": on_questions("recovery", avqa_config.AnyRecoveryConfig),
         "rmm": on_questions("rmm", avqa_config.RMMConfig),

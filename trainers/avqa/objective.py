@@ -63,9 +63,10 @@ class AnswerLoss(nn.Module):
 
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
     keeps it, and the network's own losses (match) are those of complete samples. The logits, and the recovery
-    method's losses, are those of what is there. `alternate_missing`: the rows of a batch take turns in which
-    modality they lose, so each term is the mean of a part of them: the same expectation for a fraction of the
-    work. Nothing here waits for the device: row sets are known to the host (`models.host`).
+    method's losses, are those of what is there. A term that some of the samples have counts by their share of the
+    batch, so every sample weighs the same however few are complete. `alternate_missing`: the rows of a batch take
+    turns in which modality they lose, so each term is the mean of a part of them: the same expectation for a
+    fraction of the work. Nothing here waits for the device: row sets are known to the host (`models.host`).
 
     `distillation` (ours; Hinton et al., 2015) adds, so weighted, how far the answers without a modality are from
     those of the complete sample (`divergence`), which it does not change.
@@ -97,22 +98,23 @@ class AnswerLoss(nn.Module):
         """Eq. 8 of a batch; logits and the method's losses are those of what is there."""
         batch = self.answerer.standardise(batch)
         total, metrics, there = self._answer(batch, "complete")
-        for modality, rows in self._lacking(batch):
+        both = complete(batch.present)
+        for modality, rows in self._lacking(both):
             less = replace(take_away(batch.select(rows), modality), negative=None)
             loss, more, without = self._answer(less, f"{modality}_missing")
-            total, metrics = total + loss, added(metrics, more)
+            metrics = added(metrics, more)
             if self.distillation > 0:
                 apart = divergence(take(there.logits.detach(), rows), without.logits)
-                total = total + self.distillation * apart.mean()
+                loss = loss + self.distillation * apart.mean()
                 metrics = added(metrics, {"distillation": sum_and_count(apart)})
+            total = total + loss * (len(both) / len(batch))
         if "recovery" not in self.frozen:
-            loss, more = weighted(there.recovered.losses(), self.weights, batch.label)
+            loss, more = weighted(there.recovered.losses(), self.weights, batch.label, len(batch))
             total, metrics = total + loss, metrics | more
         return StepOutput(total, there.logits.detach().float(), metrics)
 
-    def _lacking(self, batch: AVQABatch) -> Iterator[tuple[Modality, np.ndarray]]:
-        """What is taken away, and from which complete rows [R]."""
-        both = complete(batch.present)
+    def _lacking(self, both: np.ndarray) -> Iterator[tuple[Modality, np.ndarray]]:
+        """What is taken away, and from which of the complete rows [R]."""
         for turn, modality in enumerate(self.taken):
             rows = both[turn :: len(self.taken)] if self.alternate_missing else both
             if len(rows):
@@ -132,5 +134,5 @@ class AnswerLoss(nn.Module):
             own = loss if kind in of_all else take(loss, both)
             if len(own):
                 metrics[kind] = sum_and_count(own)
-                total = total + self.weights[kind] * own.float().mean()
+                total = total + self.weights[kind] * own.float().mean() * (len(own) / len(batch))
         return total, metrics, answered
