@@ -187,6 +187,17 @@ def test_losses_are_of_what_is_present(name):
 
 
 @unit
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_every_sample_weighs_the_same_however_few_are_complete(name):
+    """What a batch minimises is the mean of what each of its samples would minimise alone."""
+    objective, batch = FuseLoss(fresh(name), 1.0, FUSIONS[name].loss_names).train(), batch_of()
+    assert batch.present.all(dim=1).sum() == 2
+    alone = [objective(batch.select(torch.tensor([i]))).loss for i in range(len(batch))]
+    torch.testing.assert_close(objective(batch).loss, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
+
+
+@unit
 @pytest.mark.parametrize("pattern", ["mixed", "complete"])
 def test_masking_is_what_finetune_computes(pattern):
     batch = batch_of(torch.tensor(PATTERNS[pattern], dtype=torch.bool))

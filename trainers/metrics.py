@@ -37,18 +37,17 @@ def sum_and_count(values: Tensor) -> Tensor:
 
 
 def weighted(
-    losses: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor, samples: int | None = None
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor, samples: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of the means of losses [R], and each one's sum and count; 0 and none without any.
+    """The weighted sum of losses [R], over all `samples`, and each one's sum and count; 0 and none without any.
 
     Args:
         like: of the device that they are on.
-        samples: of which R have the loss; each mean counts by their share. None: all that there are.
+        samples: of which R have the loss, so each one weighs the same however few have it.
     """
     total = like.new_zeros((), dtype=torch.float32)
     for name, loss in losses.items():
-        share = 1.0 if samples is None else len(loss) / samples
-        total = total + weights[name] * loss.float().mean() * share
+        total = total + weights[name] * loss.float().mean() * (len(loss) / samples)
     return total, {name: sum_and_count(loss) for name, loss in losses.items()}
 
 

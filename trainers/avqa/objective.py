@@ -53,7 +53,7 @@ class OwnLosses(nn.Module):
         losses: Losses = {}
         if len(whole):
             losses = self.recovery(whole.audio, whole.visual, whole.present, whole.question).losses()
-        total, metrics = weighted(losses, self.weights, batch.label)
+        total, metrics = weighted(losses, self.weights, batch.label, len(whole))
         return StepOutput(total, None, metrics)
 
 

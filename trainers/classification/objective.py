@@ -119,7 +119,7 @@ class FuseLoss(nn.Module):
             def task(logits: Tensor, rows: np.ndarray) -> Tensor:
                 return clip_loss(logits.float(), take(batch.label, rows), self.loss, "none")
 
-            own, more = weighted(fused.losses(task), self.weights, total)
+            own, more = weighted(fused.losses(task), self.weights, total, len(batch))
             total, metrics = total + own, {**metrics, **more}
         return StepOutput(total, found, metrics)
 
