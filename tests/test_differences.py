@@ -98,8 +98,28 @@ def test_a_variant_of_a_network_has_the_baseline_of_what_it_varies():
         return baselines(Comparison(scored, Samples.of_clips("abcd", [None] * 4), draws=10), "zero")
 
     two = base(("avst", "zero"), ("avsd", "zero"), ("avst_prompts", "input"), ("pstp", "rmm"), ("", "rule"))
-    assert two == {"avst": "avst zero", "avsd": "avsd zero", "avst_prompts": "avst zero"}
-    assert base(("", "zero"), ("", "rmm")) == {"": "zero"}
+    assert two == {"avst zero": "avst zero", "avsd zero": "avsd zero", "avst_prompts input": "avst zero"}
+    assert base(("", "zero"), ("", "rmm")) == {"zero": "zero", "rmm": "zero"}
+
+
+def test_methods_are_compared_with_the_baseline_that_was_trained_on_as_much():
+    right = {"zero": [1, 0, 0, 0], "rmm": [1, 1, 0, 0], "zero, less": [1, 1, 1, 0], "rmm, less": [1, 1, 1, 1]}
+    counted = np.ones(4, dtype=bool)
+    scored = [
+        Scored(f"avst {name}", 0, "complete", np.array(of, dtype=bool), counted, "avst", name.partition(",")[0],
+               train_missing="sound 30 %" if "less" in name else "")
+        for name, of in right.items()
+    ]  # fmt: skip
+    compared = Comparison(
+        [*scored, Scored("rule", None, "complete", counted, counted)], Samples.of_clips("abcd", [None] * 4)
+    )
+    rows = [row for row in difference_rows(compared, {"complete": ("complete",)}, "zero") if row.family == AGAINST]
+    assert [(row.method, row.other, row.difference) for row in rows] == [
+        ("avst rmm", "avst zero", 0.25),
+        ("avst rmm, less", "avst zero, less", 0.25),
+    ]
+    one = baselines(compared, "avst zero")
+    assert one == dict.fromkeys((f"avst {name}" for name in right), "avst zero"), "a line is the baseline of all"
 
 
 def test_a_mean_of_conditions_is_that_of_differences(found):
@@ -163,12 +183,12 @@ def test_map_has_students_interval_over_seeds_alone():
 
 
 POINTS = (
-    CostPoint("finetune", "", 0.0, 0.0, 1000, (50.0, 1.0), 0.002),
-    CostPoint("finetune_noisy", "", 8.0, 2.0, 1000, (40.0, 1.0), 0.002),
-    CostPoint("prompt, detected", "", 7.0, 2.5, 10, (10.0, math.nan), 0.003),
-    CostPoint("lora, detected", "", 7.5, math.nan, 0, (math.nan, math.nan), math.nan),
+    CostPoint("finetune", "finetune", "", 0.0, 0.0, 1000, (50.0, 1.0), 0.002),
+    CostPoint("finetune_noisy", "finetune_noisy", "", 8.0, 2.0, 1000, (40.0, 1.0), 0.002),
+    CostPoint("prompt, detected", "prompt, detected", "", 7.0, 2.5, 10, (10.0, math.nan), 0.003),
+    CostPoint("lora, detected", "lora, detected", "", 7.5, math.nan, 0, (math.nan, math.nan), math.nan),
 )
-GAIN = Gain(("noisy_audio",), "mean of the noisy cases", {"": "finetune"})
+GAIN = Gain(("noisy_audio",), "mean of the noisy cases", "finetune", {"prompt, detected": "finetune"})
 
 
 def test_gain_and_cost_in_a_table():
@@ -186,6 +206,25 @@ def test_the_figure_has_a_panel_per_cost_and_leaves_out_what_is_not_known(tmp_pa
     assert [sum(not math.isnan(at) for at in of) for of in places] == [4, 3, 3]
     assert page.axes[0].get_xscale() == "symlog"  # one trains nothing
     page.savefig(tmp_path / "cost.png")
+
+
+def test_a_figure_of_several_groups_tells_methods_by_colour_and_groups_by_mark():
+    points = [
+        CostPoint(f"{group} {method}", method, group, 1.0, 1.0, 1000, (seconds, 0.0), 0.002)
+        for group, seconds in (("trained on complete clips", 10.0), ("trained without audio 15 %", 250.0))
+        for method in ("zero", "rmm", "dropout")
+    ]
+    page = drawing(points, Gain(("audio_missing",), "a modality missing", "zero", {"x": "y"}))
+    shown = [text.get_text() for text in page.legends[0].get_texts()]
+    assert sorted(shown) == sorted({p.method for p in points} | {p.group for p in points})
+    looks = {
+        p.name: (c.lines[0].get_color(), c.lines[0].get_marker())
+        for p, c in zip(points, page.axes[0].containers, strict=True)
+    }
+    assert len(set(looks.values())) == len(points)
+    assert page.axes[1].get_xscale() == "log"
+    page.canvas.draw()
+    assert not any(label.get_text() for label in page.axes[1].get_xticklabels(minor=True)), "they would overlap"
 
 
 def test_a_stopwatch_tells_the_median_of_each_part(monkeypatch):
@@ -236,6 +275,6 @@ def test_answers_are_kept_once_and_compactly(tmp_path: Path):
     write_scored(tmp_path / "answers.parquet", scored, samples)
     rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
     assert len(rows) == 6
-    facts = {"network": "one", "method": "rmm", "seed": 3, "condition": "complete", "run": "run-a"}
+    facts = {"network": "one", "method": "rmm", "train_missing": "", "seed": 3, "condition": "complete", "run": "run-a"}
     assert rows[2] == {**facts, "clip": "b", "question": "q4", "kind": "y", "right": True}
     assert (rows[3]["method"], rows[3]["seed"], rows[3]["right"]) == ("rule", None, False)

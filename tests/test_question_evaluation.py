@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,8 @@ def test_spreads_regained_shares_and_the_table_by_hand():
     assert regained(rmm, zero, ("audio", 100)) == pytest.approx(0.25 / 0.30)
     assert regained(special, zero, ("visual", 100)) == pytest.approx(0.20 / 0.35)
     assert regained(rmm, None, ("audio", 100)) is None
+    unsure = replace(zero, intervals={("audio", 100): {ALL: (0.10, 0.80)}})
+    assert regained(rmm, unsure, ("audio", 100)) is None, "what zero fill loses, 0.30, is within 0.35"
     text = markdown(table(), NOTES).splitlines()
     cost = "| 50 | 2.0 | 100 |"
     assert text[2] == f"| avst | zero | 75.0 ± 10.0 | 45.0 ± 10.0 | -25.0 | 0 % | 40.0 ± 10.0 | -20.0 | 0 % {cost}"

@@ -61,6 +61,7 @@ class Comparison:
     def __init__(self, scored: Sequence[Scored], samples: Samples, by_kind: Iterable[str] = (), draws: int = DRAWS):
         self.networks = {one.line: one.network for one in scored}
         self.methods = {one.line: one.method or one.line for one in scored}
+        self.train_missing = {one.line: one.train_missing for one in scored}
         self.conditions = tuple(dict.fromkeys(one.condition for one in scored))
         self.kinds = tuple(samples.kinds)
         self.clips = len(set(samples.clusters))

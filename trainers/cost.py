@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COST_FIGURE = "cost.png"
 MARKS = "osD^vPX*"
+COLOURS = 10
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class CostPoint:
     """A line of the table.
 
     Attributes:
-        name, network: of the line; a network has its own mark.
+        name: of the line.
+        method: has its own colour.
+        group: of lines, of a network or of what training clips lacked; has its own mark. "" where there is one.
         gain: in points, over `Gain.reference`; or the accuracy in percent.
         half: of its interval of 95 %; NaN where it is not known.
         trained: parameters.
@@ -39,17 +42,13 @@ class CostPoint:
     """
 
     name: str
-    network: str
+    method: str
+    group: str
     gain: float
     half: float
     trained: int
     train_seconds: Spread
     inference_seconds: float
-
-    @property
-    def method(self) -> str:
-        """Its name without the network's."""
-        return self.name.removeprefix(self.network).strip()
 
     @property
     def costs(self) -> tuple[float, float, float]:
@@ -67,26 +66,27 @@ class Gain:
     Attributes:
         conditions: over whose mean.
         said: what that is, in words.
-        reference: the line of each network, over which points are counted; empty: the figure itself is shown.
+        over: the method over which points are counted.
+        reference: by line that method's; empty: the figure itself is shown.
         metric: what the figure is.
     """
 
     conditions: Sequence[str]
     said: str
+    over: str
     reference: dict[str, str]
     metric: str = "accuracy"
 
     @property
     def label(self) -> str:
         """Of the axis and of the column."""
-        names = dict.fromkeys(name.rpartition(" ")[2] for name in self.reference.values())
-        over = f"points over {', '.join(names)}" if names else f"{self.metric}, %"
+        over = f"points over {self.over}" if self.reference else f"{self.metric}, %"
         return f"{over}, {self.said}"
 
 
 def gain_of(compared: Comparison, line: str, gain: Gain) -> tuple[float, float] | None:
     """Points over the reference with half of their interval; None where they have no seed in common."""
-    other = gain.reference.get(compared.networks.get(line, ""))
+    other = gain.reference.get(line)
     if other is None:
         return None
     found = compared.difference(line, other, gain.conditions)
@@ -135,18 +135,24 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
     """A panel per cost: gain against it, a mark per method with its interval of 95 %, and of training time the
     standard deviation over seeds."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    networks, methods = (list(dict.fromkeys(of)) for of in ((p.network for p in points), (p.method for p in points)))
-    fig = Figure(figsize=(11.0, 3.7 + 0.2 * (len(points) // 4)), layout="constrained")
+    groups, methods = (list(dict.fromkeys(of)) for of in ((p.group for p in points), (p.method for p in points)))
+    apart = len(groups) > 1 and len(methods) <= COLOURS  # the legend tells colours and marks by themselves
+    entries = len(groups) + len(methods) if apart else len(points)
+    fig = Figure(figsize=(11.0, 3.7 + 0.2 * (entries // 4)), layout="constrained")
     panels = fig.subplots(1, len(COSTS), sharey=True)
     for column, (axes, label) in enumerate(zip(panels, COSTS, strict=True)):
         for p in points:
             at = methods.index(p.method)
-            _mark(axes, p, column, f"C{at % 10}", MARKS[(networks.index(p.network) + at // 10) % len(MARKS)])
+            mark = MARKS[(groups.index(p.group) + at // COLOURS) % len(MARKS)]
+            _mark(axes, p, column, f"C{at % COLOURS}", mark, "" if apart else figure_text(p.name))
         shown = [p.costs[column] for p in points if p.costs[column] > 0]
         if shown and max(shown) > 20 * min(shown):
             axes.set_xscale("symlog" if len(shown) < len(points) else "log", **_linear(shown, len(points)))
+            if len(shown) == len(points):
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(_number))
@@ -156,6 +162,11 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(figure_text(gain.label), fontsize=9)
     panels[0].set_ylim(*_limits(points))
+    if apart:
+        for at, method in enumerate(methods):
+            panels[0].plot([], [], "o", color=f"C{at}", label=figure_text(method))
+        for at, group in enumerate(groups):
+            panels[0].plot([], [], MARKS[at % len(MARKS)], color="0.4", label=figure_text(group))
     legend_below(fig)
     return fig
 
@@ -183,9 +194,9 @@ def _linear(shown: Sequence[float], points: int) -> dict[str, float]:
     return {"linthresh": min(shown)} if len(shown) < points else {}
 
 
-def _mark(axes, point: CostPoint, column: int, colour: str, mark: str) -> None:
+def _mark(axes, point: CostPoint, column: int, colour: str, mark: str, label: str) -> None:
     """A point with its error bars; matplotlib leaves out one that was not measured (NaN)."""
     at = point.costs[column]
     aside = point.train_seconds[1] if column == 1 else math.nan
     axes.errorbar(at, point.gain, yerr=point.half, xerr=aside, fmt=mark, color=colour, markersize=6, elinewidth=1.2,
-                  capsize=2, label=figure_text(point.name))  # fmt: skip
+                  capsize=2, label=label or None)  # fmt: skip

@@ -88,9 +88,7 @@ def difference_rows(compared: Comparison, sets: Sets, baseline: str | None) -> l
         baseline: a method that networks have, or a line; None: pairs alone.
     """
     out: list[DifferenceRow] = []
-    base = baselines(compared, baseline)
-    against = [(line, base[network]) for line, network in compared.networks.items() if network in base]
-    against = [(line, other) for line, other in against if line != other]
+    against = [(line, other) for line, other in baselines(compared, baseline).items() if line != other]
     out += _corrected(_rows(compared, AGAINST, against, sets, (ALL,)))
     single = {name: conditions for name, conditions in sets.items() if len(conditions) == 1}
     kinds = [kind for kind in compared.kinds if kind != ALL]
@@ -99,15 +97,22 @@ def difference_rows(compared: Comparison, sets: Sets, baseline: str | None) -> l
 
 
 def baselines(compared: Comparison, baseline: str | None) -> dict[str, str]:
-    """The line that is the baseline of each network: its own; of a variant without one ("avst_prompts") that of the
-    network that it varies ("avst")."""
-    own = {
-        network: line
-        for line, network in compared.networks.items()
-        if baseline is not None and baseline in (line, compared.methods[line])
-    }
-    found = {network: varied_network(network, own) for network in compared.networks.values()}
-    return {network: own[base] for network, base in found.items() if base is not None}
+    """By line the one that it is compared with, of those that have any: the baseline of its network, trained on clips
+    that lacked as much; of a variant without one ("avst_prompts") that of the network that it varies ("avst"). Where
+    the baseline is a line and no method, it is that of its network whatever clips lacked."""
+    own: dict[str, dict[str, str]] = {lacked: {} for lacked in compared.train_missing.values()}
+    for line, network in compared.networks.items():
+        lacked = compared.train_missing[line]
+        if baseline == line:
+            own = {other: {**found, network: line} for other, found in own.items()}
+        elif baseline == compared.methods[line]:
+            own[lacked][network] = line
+    out: dict[str, str] = {}
+    for line, network in compared.networks.items():
+        known = own[compared.train_missing[line]]
+        if (base := varied_network(network, known)) is not None:
+            out[line] = known[base]
+    return out
 
 
 def varied_network(network: str, known: Collection[str]) -> str | None:

@@ -28,6 +28,7 @@ class Scored:
         method: without the network; the line's name by default.
         run: its folder's name.
         kept: written to the file; not if it follows from others and from who lacks what.
+        train_missing: what training clips lacked, in words; methods are compared within it, too.
     """
 
     line: str
@@ -39,6 +40,7 @@ class Scored:
     method: str = ""
     run: str = ""
     kept: bool = True
+    train_missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def write_scored(path: Path, scored: Sequence[Scored], samples: Samples) -> None
     per_sample = {"clip": samples.clips, "question": samples.questions, "kind": samples.types}
     parts: dict[str, list[np.ndarray]] = {}
     kept = [one for one in scored if one.kept]
-    facts = ("network", "method", "seed", "condition", "run")
+    facts = ("network", "method", "train_missing", "seed", "condition", "run")
     names = {fact: list(dict.fromkeys(_fact(one, fact) for one in kept)) for fact in facts}
     for one in kept:
         at = np.flatnonzero(one.counted).astype(np.int32)

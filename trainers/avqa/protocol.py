@@ -194,7 +194,7 @@ def scored_of(predictor: QuestionPredictor, cases: Sequence[AnsweredCase]) -> li
     line = line_name(config.network, config.method, config.train_missing.said)
     return [
         Scored(line, config.seed, case.condition, case.right, case.counted, config.network, config.method,
-               predictor.run.folder.name, kept=not case.follows)
+               predictor.run.folder.name, kept=not case.follows, train_missing=config.train_missing.said)
         for case in cases
     ]  # fmt: skip
 

@@ -12,7 +12,16 @@ from typing import Any
 from models.settings import MODALITIES
 from trainers.avqa.accuracy import ALL, FAMILIES, average
 from trainers.differences import varied_network
-from trainers.tables import UNKNOWN, Interval, Spread, interval_text, markdown_table, percent_within, spread
+from trainers.tables import (
+    UNKNOWN,
+    Interval,
+    Spread,
+    half_width,
+    interval_text,
+    markdown_table,
+    percent_within,
+    spread,
+)
 
 Case = tuple[str, int]  # what is missing, in what percent of the clips
 COMPLETE: Case = ("none", 0)
@@ -207,11 +216,15 @@ def _line(network: str, method: str, train_missing: str, results: Sequence[Resul
 
 
 def regained(line: Line, zero: Line | None, case: Case) -> float | None:
-    """Share of what zero fill loses in `case` that `line` has of it; None where zero fill loses nothing."""
+    """Share of what zero fill loses in `case` that `line` has of it; None where zero fill loses nothing, or no more
+    than half of its interval, which would be a share of chance."""
     if zero is None:
         return None
     whole, less, mine = zero.mean(COMPLETE), zero.mean(case), line.mean(case)
-    if whole is None or less is None or mine is None or whole <= less:
+    if whole is None or less is None or mine is None:
+        return None
+    known = half_width(zero.interval(case))
+    if whole - less <= (0.0 if math.isnan(known) else known):
         return None
     return (mine - less) / (whole - less)
 

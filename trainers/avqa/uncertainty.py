@@ -33,14 +33,23 @@ def cost_points(compared: Comparison, lines: Sequence[Line]) -> tuple[list[CostP
     """Methods of networks by what they gain over zero fill where a modality is missing; without zero fill their
     accuracy there."""
     reference = baselines(compared, ZERO)
-    gain = Gain(MISSING, "a modality missing", reference)
+    gain = Gain(MISSING, "a modality missing", ZERO, reference)
+    of_networks = [line for line in lines if line.network]
     points = []
-    for line in (line for line in lines if line.network):
+    for line in of_networks:
         found = gain_of(compared, line.name, gain) if reference else _accuracy(compared, line)
         if found is not None:
-            own = (line.name, line.network, *found)
+            own = (line.name, line.method, _group(line, of_networks), *found)
             points.append(CostPoint(*own, line.trained, line.train_seconds, line.inference_seconds))
     return points, gain
+
+
+def _group(line: Line, lines: Sequence[Line]) -> str:
+    """Its network and what training clips lacked, as far as the lines differ in them."""
+    parts = [line.network] if len({other.network for other in lines}) > 1 else []
+    if len({other.train_missing for other in lines}) > 1:
+        parts.append(f"trained without {line.train_missing}" if line.train_missing else "trained on complete clips")
+    return ", ".join(parts)
 
 
 def _accuracy(compared: Comparison, line: Line) -> tuple[float, float] | None:

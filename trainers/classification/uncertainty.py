@@ -94,12 +94,13 @@ def cost_points(compared: Comparison | None, lines: Sequence[Line]) -> tuple[lis
     conditions = NOISY_CASES if noisy else tuple(evaluated)
     reference = baselines(compared, CLEAN) if compared is not None else {}
     said = "mean of the noisy cases" if noisy else "mean of all conditions"
-    gain = Gain(conditions, said, reference, metrics_of(lines))
+    gain = Gain(conditions, said, CLEAN, reference, metrics_of(lines))
     points = []
     for line in lines:
         found = _gain(compared, line, gain)
         if found is not None:
-            points.append(CostPoint(line.name, "", *found, line.trained, line.train_seconds, line.inference_seconds))
+            cost = (line.trained, line.train_seconds, line.inference_seconds)
+            points.append(CostPoint(line.name, line.name, "", *found, *cost))
     return points, gain
 
 
