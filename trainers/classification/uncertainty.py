@@ -99,8 +99,8 @@ def cost_points(compared: Comparison | None, lines: Sequence[Line]) -> tuple[lis
     for line in lines:
         found = _gain(compared, line, gain)
         if found is not None:
-            cost = (line.trained, line.train_seconds, line.inference_seconds)
-            points.append(CostPoint(line.name, line.name, "", *found, *cost))
+            own = (line.name, line.name, "", *found)
+            points.append(CostPoint(*own, line.trained, line.train_seconds, line.inference_seconds))
     return points, gain
 
 
