@@ -135,7 +135,6 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
     """A panel per cost: gain against it, a mark per method with its interval of 95 %, and of training time the
     standard deviation over seeds."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     groups, methods = (list(dict.fromkeys(of)) for of in ((p.group for p in points), (p.method for p in points)))
     apart = len(groups) > 1 and len(methods) <= COLOURS  # the legend tells colours and marks by themselves
@@ -147,15 +146,7 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
             at = methods.index(p.method)
             mark = MARKS[(groups.index(p.group) + at // COLOURS) % len(MARKS)]
             _mark(axes, p, column, f"C{at % COLOURS}", mark, "" if apart else figure_text(p.name))
-        shown = [p.costs[column] for p in points if p.costs[column] > 0]
-        if shown and max(shown) > 20 * min(shown):
-            axes.set_xscale("symlog" if len(shown) < len(points) else "log", **_linear(shown, len(points)))
-            if len(shown) == len(points):
-                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(FuncFormatter(_number))
+        _scale(axes, [p.costs[column] for p in points])
         axes.set_xlabel(label)
         axes.axhline(0, color="0.6", linewidth=0.8) if gain.reference else None
         axes.spines[["top", "right"]].set_visible(False)
@@ -163,12 +154,29 @@ def drawing(points: Sequence[CostPoint], gain: Gain) -> Figure:
     panels[0].set_ylabel(figure_text(gain.label), fontsize=9)
     panels[0].set_ylim(*_limits(points))
     if apart:
-        for at, method in enumerate(methods):
-            panels[0].plot([], [], "o", color=f"C{at}", label=figure_text(method))
-        for at, group in enumerate(groups):
-            panels[0].plot([], [], MARKS[at % len(MARKS)], color="0.4", label=figure_text(group))
+        looks = {name: ("o", f"C{at}") for at, name in enumerate(methods)}
+        looks |= {name: (MARKS[at % len(MARKS)], "0.4") for at, name in enumerate(groups)}
+        for name, (mark, colour) in looks.items():
+            panels[0].plot([], [], mark, color=colour, label=figure_text(name))
     legend_below(fig)
     return fig
+
+
+def _scale(axes, costs: Sequence[float]) -> None:
+    """Of costs that differ much logarithmic, where some are 0 with a linear part below the smallest other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    some = [cost for cost in costs if cost > 0]
+    if some and max(some) > 20 * min(some):
+        if 0 in costs:
+            axes.set_xscale("symlog", linthresh=min(some))
+        else:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(some) < 100 * min(some) else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(_number))
 
 
 def _limits(points: Sequence[CostPoint]) -> tuple[float, float] | tuple[None, None]:
@@ -187,11 +195,6 @@ def _number(value: float, _position: int) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
-
-
-def _linear(shown: Sequence[float], points: int) -> dict[str, float]:
-    """Of an axis with zeros on it: what lies below the smallest figure is linear."""
-    return {"linthresh": min(shown)} if len(shown) < points else {}
 
 
 def _mark(axes, point: CostPoint, column: int, colour: str, mark: str, label: str) -> None:
