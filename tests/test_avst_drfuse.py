@@ -182,10 +182,10 @@ def test_its_losses_count_in_all_three_cases_by_their_weights(root):
 
 @torch.no_grad()
 def _orthogonality(objective: AnswerLoss, batch: AVQABatch) -> float:
-    """Mean over the samples of each of the three cases, added."""
+    """Of all three cases, over all samples."""
     whole = batch.select(batch.present.all(dim=1))
     cases = [batch, *(replace(take_away(whole, m), negative=None) for m in ("audio", "visual"))]
-    return sum(float(objective.answerer(case)[1]["orthogonality"].mean()) for case in cases)
+    return sum(float(objective.answerer(case)[1]["orthogonality"].sum()) for case in cases) / len(batch)
 
 
 @integration
