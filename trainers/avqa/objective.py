@@ -133,6 +133,6 @@ class AnswerLoss(nn.Module):
         for kind, loss in answered.losses.items():
             own = loss if kind in of_all else take(loss, both)
             if len(own):
-                metrics[kind] = sum_and_count(own)
-                total = total + self.weights[kind] * own.float().mean() * (len(own) / len(batch))
+                term, figure = weighted({kind: own}, self.weights, batch.label, len(batch))
+                total, metrics = total + term, metrics | figure
         return total, metrics, answered
