@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,13 +84,14 @@ class ShardCache:
         remove_leftovers(path)
         for delay in (*DELAYS, None):
             try:
-                with replacing(path, sync=False) as temporary:
+                with ExitStack() as naming, replacing(path, sync=False) as temporary:
                     self._reserve(temporary, shard)
                     download(temporary)
                     file = temporary.open("rb", buffering=BUFFER)
                     if not whole(file):
                         file.close()
                         raise ValueError("other bytes than dataset.json says (size or sha256)")
+                    naming.enter_context(self._counting())  # a file renamed meanwhile could be missed
                 return file
             except InputError:
                 raise
@@ -108,8 +109,12 @@ class ShardCache:
         while not self._make_room(temporary, shard.bytes):
             time.sleep(0.05)  # all of it is being fetched by others
 
+    def _counting(self) -> FileLock:
+        """Held while files are counted, come or go."""
+        return FileLock(self.folder / ".lock", poll_interval=POLL)
+
     def _make_room(self, temporary: Path, size: int) -> bool:
-        with FileLock(self.folder / ".lock", poll_interval=POLL):
+        with self._counting():
             files = self._files()
             used = sum(found for _, found, _ in files)
             for _, found, path in sorted(file for file in files if not file[2].name.startswith(".")):

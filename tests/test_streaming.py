@@ -12,6 +12,7 @@ import tarfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -27,7 +28,7 @@ from shards.errors import InputError
 from shards.positions import hashed
 from shards.reader import ShardDataset
 from shards.scan import shard_part, write_tables
-from shards.schema import DatasetInfo, SplitInfo
+from shards.schema import DatasetInfo, ShardInfo, SplitInfo
 from shards.store import absolute, place, url_of
 from shards.stream_cache import ShardCache, cache_limit
 from shards.stream_order import StreamOrder
@@ -278,6 +279,28 @@ def test_the_limit_holds_and_the_least_recently_used_goes(remote, tmp_path):
         data.open_shard(number).close()
     left = {path.stem for path in files(tmp_path / "cache")}
     assert left == {data.info.splits["train"].shards[i].sha256 for i in (0, 2)}
+
+
+def test_no_file_gets_its_name_while_others_count(tmp_path):
+    cache = ShardCache(tmp_path, limit=100)
+    fetched, counting = threading.Event(), threading.Event()
+
+    def download(path: Path) -> None:
+        path.write_bytes(b"bytes")
+        fetched.set()
+        assert counting.wait(10)
+
+    shard = ShardInfo(name="a.tar", samples=1, bytes=5, sha256="a" * 64)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(cache.open, shard, "here", download, lambda file: file.read() == b"bytes")
+        assert fetched.wait(10)
+        with FileLock(tmp_path / ".lock"):
+            counting.set()
+            with suppress(TimeoutError):
+                opened.result(timeout=0.3)
+            counted = [path for path in tmp_path.glob("*/*.tar") if not path.name.startswith(".")]
+        opened.result(timeout=10).close()
+    assert counted == []
 
 
 def _inode_and_bytes(path: Path) -> tuple[int, int]:
