@@ -141,11 +141,12 @@ def _reach(address: str, host: str, port: int, seconds: float = 5.0) -> None:
         raise InputError(f"no Ray answers at {address}: {error}", field="RAY_ADDRESS", remedy=START) from None
 
 
-def require_resources(cpus: float, gpus: float, workers: int) -> str | None:
+def require_resources(cpus: float, gpus: float, workers: int, field: str = "workers") -> str | None:
     """Refuse what the connected cluster can never give; Ray itself would wait for it, without end and a word.
 
     Args:
         cpus, gpus: of each worker; a worker runs on one node.
+        field: the setting that says how many.
 
     Returns:
         None where it fits on the nodes that are there; where the cluster grows, what is waited for: to be shown.
@@ -157,11 +158,16 @@ def require_resources(cpus: float, gpus: float, workers: int) -> str | None:
     from ray._private.state import state  # there is no public way to ask how far a cluster grows
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return can_ever_fit(nodes, state.get_max_resources_from_cluster_config(), cpus, gpus, workers)
+    return can_ever_fit(nodes, state.get_max_resources_from_cluster_config(), cpus, gpus, workers, field)
 
 
 def can_ever_fit(
-    nodes: Sequence[Mapping[str, float]], most: Mapping[str, float] | None, cpus: float, gpus: float, workers: int
+    nodes: Sequence[Mapping[str, float]],
+    most: Mapping[str, float] | None,
+    cpus: float,
+    gpus: float,
+    workers: int,
+    field: str = "workers",
 ) -> str | None:
     """As `require_resources`, of the nodes' resources and the `most` that the cluster grows to; None: it does not.
 
@@ -170,12 +176,12 @@ def can_ever_fit(
     """
     if _fits(nodes, cpus, gpus, workers):
         return None
-    wanted = f"{workers} {'workers' if workers > 1 else 'worker'} of {cpus:g} CPUs and {gpus:g} GPUs"
+    wanted = f"{workers} {field if workers > 1 else field.removesuffix('s')} of {cpus:g} CPUs and {gpus:g} GPUs"
     there = ", ".join(f"{_sum(nodes, name):g} {name}s" for name in ("CPU", "GPU")) + f" on {len(nodes)} nodes"
     if most and all(most.get(name, 0) >= n * workers for name, n in (("CPU", cpus), ("GPU", gpus))):
         return f"waiting for the cluster to grow: {wanted}; now it has {there}"
-    missing = "gpu" if gpus * workers > max(_sum(nodes, "GPU"), (most or {}).get("GPU", 0)) else "workers"
-    remedy = "gpu=false, or a cluster with GPUs" if missing == "gpu" else "set workers and cpus to what a node has"
+    missing = "gpu" if gpus * workers > max(_sum(nodes, "GPU"), (most or {}).get("GPU", 0)) else field
+    remedy = "gpu=false, or a cluster with GPUs" if missing == "gpu" else f"set {field} and cpus to what a node has"
     message = f"{wanted} do not fit: the cluster has {there}, and does not grow to that"
     raise InputError(message, field=missing, remedy=remedy)
 

@@ -43,6 +43,17 @@ def _long_enough(text: str, source: str) -> str:
     return text
 
 
+def check_reaches(file: Path | None, token: str | None) -> None:
+    """Refuse a token of this process's environment for a service that runs in another one, of a cluster that is there.
+
+    Raises:
+        InputError: so.
+    """
+    if file is None and token is not None and os.environ.get("RAY_ADDRESS"):
+        message = "is this process's, and the service runs in the cluster, which would answer without a token"
+        raise InputError(message, field=TOKEN, remedy="give --token FILE, of storage that the cluster mounts")
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address or name is this machine's own, for itself alone."""
     name = host.strip("[]")

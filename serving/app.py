@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ray.serve import Application
 
 from configs import load_config
 from configs.cluster import ray_session, require_resources
-from serving.access import check_binding, service_token
+from serving.access import check_binding, check_reaches, service_token
 from serving.command_line import serve_parser
 from serving.examples import examples_of
 from serving.replicas import Answerer, Replicas
@@ -136,16 +136,25 @@ def start(config: ServeConfig, host: str, port: int) -> None:
     if any(actor["name"] == CONTROLLER for actor in ray.util.list_named_actors(all_namespaces=True)):
         remedy = "end that service first; or have 'serve deploy' put this one beside it (configs/clusters/serve.yaml)"
         raise InputError("Ray Serve runs in this cluster already, at an address of its own", remedy=remedy)
-    if note := require_resources(config.cpus, float(config.gpu), config.replicas):
+    if note := require_resources(config.cpus, float(config.gpu), config.replicas, "replicas"):
         print(note, file=sys.stderr)
     quiet = {"log_level": "ERROR", "enable_access_log": False}
-    serve.start("HeadOnly", {"host": host, "port": port}, logging_config=quiet)
-    try:
-        serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
-    except RuntimeError as error:
-        found = serve.status().applications.get(NAME)
-        deployments = [] if found is None else list(found.deployments.values())
-        raise not_started(next((d.message for d in deployments if d.message), str(error))) from None
+    with ExitStack() as unfinished:
+        unfinished.callback(_end)
+        serve.start("HeadOnly", {"host": host, "port": port}, logging_config=quiet)
+        try:
+            serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
+        except RuntimeError as error:
+            found = serve.status().applications.get(NAME)
+            deployments = [] if found is None else list(found.deployments.values())
+            raise not_started(next((d.message for d in deployments if d.message), str(error))) from None
+        unfinished.pop_all()
+
+
+def _end() -> None:
+    """End Serve; on a Ray of this command's own, it ends with that."""
+    if os.environ.get("RAY_ADDRESS"):
+        serve.shutdown()
 
 
 def not_started(said: str) -> InputError:
@@ -158,12 +167,11 @@ def not_started(said: str) -> InputError:
 
 
 def stop() -> None:
-    """Have all that was accepted answered, then end Serve; on a Ray of this command's own, that ends with it."""
+    """Have all that was accepted answered, then end Serve."""
     with suppress(Exception):  # a service that is ill can't be asked to finish
         serve.get_app_handle(NAME).drain.remote().result(timeout_s=STOP_S)
         time.sleep(0.3)  # last bytes on their way through the proxy
-    if os.environ.get("RAY_ADDRESS"):
-        serve.shutdown()
+    _end()
 
 
 @command
@@ -172,6 +180,7 @@ def main(argv: list[str]) -> int:
     args = serve_parser().parse(argv)
     config = config_of(args)
     token = service_token(config.token_file)
+    check_reaches(config.token_file, token)
     check_binding(args.host, token)
     if config.examples is not None:
         examples_of(config.examples, config.max_bytes)

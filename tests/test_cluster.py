@@ -122,6 +122,13 @@ def test_what_a_cluster_can_never_give_is_refused(most, cpus, gpus, workers, fie
 
 
 @unit
+def test_what_does_not_fit_is_told_by_the_setting_that_says_how_many():
+    with pytest.raises(InputError, match="4 replicas of 2 CPUs and 0 GPUs do not fit") as caught:
+        can_ever_fit(HERE, None, 2, 0, 4, "replicas")
+    assert (caught.value.field, caught.value.remedy) == ("replicas", "set replicas and cpus to what a node has")
+
+
+@unit
 def test_the_dashboards_address_is_told_from_the_heads():
     with pytest.raises(InputError, match="address of a dashboard"):
         check_address("http://127.0.0.1:8265")

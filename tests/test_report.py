@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from shards.errors import InputError
+from tests.fixtures.browser import chromium
 from tests.fixtures.reporting import a_row, a_sweep, ended_run, evaluation, trained_run
 from tests.fixtures.sweeps import an_outcome, sweep_config
 from trainers.avqa.results import Result
@@ -19,7 +20,8 @@ from trainers.tracking import Store
 from tuning.report import intervals, main
 from tuning.report.command import report
 from tuning.report.evaluations import inner_name
-from tuning.report.parts import spread
+from tuning.report.page import Page, html
+from tuning.report.parts import Part, Table, figure, spread, text
 from tuning.report.run_selection import choose
 from tuning.report.swept import sweep_blocks
 from tuning.report.trained import Configurations, trained_blocks
@@ -240,6 +242,21 @@ def test_a_run_of_another_backbone_code_or_dataset_is_another_configuration(stor
 
 
 @unit
+@pytest.mark.parametrize(
+    ("commit", "shown", "state"),
+    [
+        ("c0ffee123456", "c0ffee123456", "clean"),
+        ("c0ffee123456-dirty-0badcafe", "c0ffee123456", "with changes (hash 0badcafe)"),
+        ("code-0123456789ab", "code-0123456789ab", "no git checkout: the hash of its code"),
+        ("unknown", "unknown", "no git checkout"),
+    ],
+)
+def test_code_is_called_clean_only_if_it_is_a_commit(store, commit, shown, state):
+    trained_run(store, "prompt", 0, 0.5, tags={"commit": commit})
+    assert Reader(report(store.root, clips=0)).tables["Code"][1][:2] == [shown, state]
+
+
+@unit
 def test_failures_tell_their_cause_and_quarantined_clips_theirs(store, tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "quarantine.jsonl").write_text(json.dumps(QUARANTINED) + "\n")
@@ -380,3 +397,22 @@ def test_a_verdict_names_the_best_and_says_when_there_is_no_difference():
     assert "one seed: no interval" in verdict("x", [Standing("a", 0.7, math.nan), Standing("b", 0.8, math.nan)])
     assert verdict("x", [Standing("a", 0.5, math.nan)]) == "Best in x: a, 50.0 %."
     assert verdict("x", []) == ""
+
+
+@integration
+def test_a_column_sorts_both_ways_with_what_is_empty_last(tmp_path):
+    figures = {"a": 1.0, "b": None, "c": 30.0, "d": math.nan, "e": 4.0}
+    rows = tuple((text(name), figure(value)) for name, value in figures.items())
+    part = Part("Figures", "", (Table(("name", "figure"), rows),))
+    (tmp_path / "page.html").write_text(html(Page("sorted", (), (part,))), encoding="utf-8")
+    with chromium() as browser:
+        browser.get((tmp_path / "page.html").as_uri())
+        buttons = browser.find_elements("css selector", "thead button")
+
+        def after_click(button) -> str:
+            button.click()
+            return "".join(cell.text for cell in browser.find_elements("css selector", "tbody td:first-child"))
+
+        assert after_click(buttons[1]) == "cea" + "bd"
+        assert after_click(buttons[1]) == "aec" + "bd"
+        assert [after_click(buttons[0]) for _ in range(2)] == ["edcba", "abcde"]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 
 from benchmarks import serving
 from tests.conftest import ROOT
+from tests.fixtures.browser import chromium
 from tests.fixtures.clips import ingested_clips
 from tests.fixtures.heads import ray_head
 from tests.fixtures.worlds import World
@@ -37,13 +39,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def started(address: str, *words: str, stderr: int | IO, **environment: str) -> subprocess.Popen:
+    """The command in a cluster."""
+    variables = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), **environment}
+    line = [sys.executable, "-m", "serving.app", *words, "--port", "0"]
+    return subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
 @contextmanager
 def command(address: str, folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """The command in a cluster, and the address that it prints."""
-    environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-m", "serving.app", *words, "--port", "0"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = started(address, *words, stderr=log)
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:"), (folder / "log").read_text()[-3000:]
@@ -63,21 +70,8 @@ def served(world: World, corpus: Path, ray_cluster: str):
 
 @pytest.fixture
 def browser(served):
-    driver = shutil.which("chromedriver")
-    binary = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-    if driver is None or binary is None:
-        pytest.skip("no Chromium with its chromedriver on PATH")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options, Service(driver))
-    yield found
-    found.quit()
+    with chromium() as found:
+        yield found
 
 
 def size(browser, width: int, height: int) -> None:
@@ -88,6 +82,20 @@ def size(browser, width: int, height: int) -> None:
 def shares(browser) -> list[str]:
     """What each method's card says."""
     return [found.text.replace("\n", " ") for found in browser.find_elements("css selector", ".card .said")]
+
+
+@pytest.mark.ray
+def test_a_start_that_is_refused_leaves_the_cluster_to_the_next(world, corpus, ray_cluster, request):
+    """Before the others: it is not refused while they have their service."""
+    here = [str(world.backbone), f"data={corpus / 'media'}"]
+    for words, environment, said in [
+        (here, {"AVMEND_SERVE_TOKEN": "0123456789abcdef"}, "AVMEND_SERVE_TOKEN"),
+        ([here[0], f"data={corpus}"], {}, "a replica does not start"),
+    ]:
+        process = started(ray_cluster, *words, stderr=subprocess.PIPE, **environment)
+        _, errors = process.communicate(timeout=120)
+        assert (process.returncode, said in errors) == (2, True), errors[-3000:]
+    assert requests.get(f"{request.getfixturevalue('served')[1]}runs", timeout=60).ok
 
 
 @pytest.mark.ray
@@ -104,6 +112,9 @@ def test_the_page_shows_every_methods_answer_and_how_it_changes(served, corpus, 
     reply = requests.post(f"{url}predict", files={"clip": ("x.mp4", content)}, timeout=60).json()
     clean = [f"{run['answer']} {100 * run['probabilities'][run['answer']]:.1f} %" for run in reply["runs"]]
     assert shares(browser) == clean
+    digits = {**reply["runs"][0], "answer": "7", "probabilities": {"7": 0.5, "10": 0.375, "2": 0.125}}  # no order in JS
+    card = browser.execute_script("return [...card(arguments[0]).querySelectorAll('.said, .bar')].map(x => x.textContent)", digits)
+    assert card[:4] == ["750.0 %", "750.0 %", "1037.5 %", "212.5 %"]
     assert browser.find_element("id", "progress").text.startswith(f"{CLIP}: sound 1.0 s, picture 1.0 s")
     browser.find_element("id", "without-audio").click()
     wait.until(lambda page: "taken away" in page.find_element("id", "progress").text)

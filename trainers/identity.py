@@ -13,7 +13,7 @@ from configs import Config, config_to_dict, digest
 from shards.hashes import file_sha256
 from trainers.config import LANES, SHUFFLE_BUFFER
 
-UNKNOWN = "unknown"
+UNKNOWN, CODE = "unknown", "code-"  # commits of what is no git checkout: the second is followed by a hash
 # Settings that change where and how fast a run is computed, not what.
 EXECUTION_FIELDS = frozenset({"workers", "cpus", "gpu", "loaders", "retries", "save_steps", "resident"})
 # Settings that earlier versions did not have, left out of the identity where they say what those did.
@@ -124,7 +124,7 @@ def _code(root: Path) -> str:
     total = hashlib.sha256()
     for path in files:
         total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"code-{total.hexdigest()[:12]}" if files else UNKNOWN
+    return f"{CODE}{total.hexdigest()[:12]}" if files else UNKNOWN
 
 
 def _changes(root: Path) -> bytes:

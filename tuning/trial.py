@@ -57,10 +57,10 @@ def train_trial(job: dict[str, Any]) -> None:
 def _alone(config: TrainConfig, folder: Path) -> None:
     from ray import tune
 
-    running = TrialMetrics()
+    metrics_of = TrialMetrics()
 
     def report(stage: str, epoch: int, metrics: dict[str, float]) -> None:
-        if (line := running(stage, epoch, metrics)) is not None:
+        if (line := metrics_of(stage, epoch, metrics)) is not None:
             tune.report(line)
 
     run(config, folder, local_rank(config.cpus, config.gpu), report, replay_reports=True)

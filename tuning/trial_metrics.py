@@ -15,7 +15,7 @@ class TrialMetrics:
 
     Epochs are counted over all stages, one after the other. A metric is the mean over the stages begun of
     each one's last epoch; `peak_memory_mb` the highest of all epochs. An epoch that comes again (workers
-    that were started anew) is running once. Where questions are answered with a modality missing,
+    that were started anew) counts once. Where questions are answered with a modality missing,
     `val_accuracy_mean` is the mean of those accuracies and the complete one's.
     """
 
@@ -25,7 +25,7 @@ class TrialMetrics:
         self._peak = 0.0
 
     def __call__(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
-        """`epoch` and metrics of the trial, None for what was running before."""
+        """`epoch` and metrics of the trial, None for an epoch that came before."""
         if (stage, epoch) in self._seen:
             return None
         self._seen.add((stage, epoch))
@@ -44,9 +44,9 @@ def _over_cases(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def read_trial_metrics(folder: Path, stages: Sequence[str]) -> Iterator[dict[str, float]]:
-    """What the run in `folder` has running so far, from its journals."""
-    running = TrialMetrics()
+    """What the run in `folder` has reported so far, from its journals."""
+    metrics_of = TrialMetrics()
     for stage in stages:
         for line in read_metrics(logs(folder, stage)):
-            if (metrics := running(stage, line.step, line.metrics)) is not None:
+            if (metrics := metrics_of(stage, line.step, line.metrics)) is not None:
                 yield metrics

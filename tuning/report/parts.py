@@ -14,7 +14,7 @@ class Cell:
 
     Attributes:
         text: what is read.
-        value: what its column is sorted by; None: the text.
+        value: what its column is sorted by, those that are no finite number last; None: the text.
         mark: "best" or "front" to make it stand out.
     """
 

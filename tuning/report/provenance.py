@@ -9,6 +9,7 @@ from pathlib import Path
 from shards.errors import InputError
 from shards.schema import DatasetInfo
 from shards.store import url_of
+from trainers.identity import CODE, UNKNOWN
 from trainers.tracking import COMMAND, VERSIONS, Recorded
 from tuning.report.failures import quarantined
 from tuning.report.parts import Block, Cell, Folded, Table, figure, text
@@ -52,8 +53,10 @@ def _code(chosen: Chosen) -> Iterator[Block]:
 
 def _dirty(commit: str) -> Cell:
     _, marked, changes = commit.partition("-dirty-")
-    if commit == "unknown":
+    if commit == UNKNOWN:
         return text("no git checkout")
+    if commit.startswith(CODE):
+        return text("no git checkout: the hash of its code")
     return text(f"with changes (hash {changes})" if marked else "clean")
 
 

@@ -53,15 +53,15 @@ def sweep_blocks(folder: Path, tag: str) -> tuple[Block, ...]:
     search, found = config.search, outcomes(folder)
     lines = summarise(found, search.metric)
     if not any(line.mean is not None for line in lines):
-        return (Text(f"No trial has running a figure yet ({plural(len(found), 'trial')} ended)."),)
+        return (Text(f"No trial has reported a figure yet ({plural(len(found), 'trial')} ended)."),)
     cost = search.cost or "epoch_seconds"
-    running = intervals.of_outcomes(lines)
-    edge = {id(running[lines.index(line)]) for line in front(lines, search, cost)}
-    table = _table(running, config, edge, cost)
+    shown = intervals.of_outcomes(lines)
+    edge = {id(shown[lines.index(line)]) for line in front(lines, search, cost)}
+    table = _table(shown, config, edge, cost)
     blocks: list[Block] = [Text(_said(found, config, lines))]
-    blocks += [_grid(running, config.space, search)] if _is_grid(config.space) else []
+    blocks += [_grid(shown, config.space, search)] if _is_grid(config.space) else []
     blocks += folded_rows(table, SHOWN, f"all {plural(len(table.rows), 'line')}")
-    drawn = drawings.svg(lambda: _drawing(running, config), f"{tag} space")
+    drawn = drawings.svg(lambda: _drawing(shown, config), f"{tag} space")
     blocks.append(Drawing(drawn, f"{_unit(search)} against every parameter, and against {_heading(cost)}."))
     return (*blocks, *_curves(found, search, tag))
 
@@ -89,8 +89,8 @@ def read_sweep(folder: Path) -> SweepConfig:
 
 def _said(found: Sequence[Outcome], config: SweepConfig, lines: Sequence[Line]) -> str:
     states = [o.status for o in found]
-    running = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-    out = f"{config.recipe}, {config.search.method}: {plural(len(found), 'trial')} ended ({running})"
+    counted = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+    out = f"{config.recipe}, {config.search.method}: {plural(len(found), 'trial')} ended ({counted})"
     planned = config.total()
     out += f" of {planned} planned" if planned != len(found) else ""
     top = best(lines, config.search)
@@ -160,15 +160,15 @@ def _mean_cell(line: Line | None, search: Search, top: bool) -> Cell:
 
 def _curves(found: Sequence[Outcome], search: Search, tag: str) -> tuple[Block, ...]:
     """The metric by epoch, a line per trial."""
-    running = [o for o in found if len(o.curve) > 1]
-    if not running:
+    drawn = [o for o in found if len(o.curve) > 1]
+    if not drawn:
         return ()
     scale = _scale(search)
-    lines = [(_called(o), [scale * value for value in o.curve]) for o in running]
+    lines = [(_called(o), [scale * value for value in o.curve]) for o in drawn]
     sign = 1 if search.mode == "max" else -1
-    at = max(range(len(running)), key=lambda i: sign * running[i].curve[-1])
-    drawn = drawings.svg(lambda: drawings.curves(lines, _unit(search), at), f"{tag} curves")
-    return (Folded("Curves by epoch", (Drawing(drawn, f"{_unit(search)} by epoch, a line per trial."),)),)
+    at = max(range(len(drawn)), key=lambda i: sign * drawn[i].curve[-1])
+    curves = drawings.svg(lambda: drawings.curves(lines, _unit(search), at), f"{tag} curves")
+    return (Folded("Curves by epoch", (Drawing(curves, f"{_unit(search)} by epoch, a line per trial."),)),)
 
 
 def _called(found: Outcome) -> str:
