@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from configs import load_config
 from configs.help import resolved
 from pipelines.features import main as features
 from pipelines.ingest import main as ingest
+from pipelines.settings import FeatureConfig
+from shards.schema import BackboneInfo, DatasetInfo
 from tests.fixtures.media import make_clip
 from tests.fixtures.worlds import NET, QUICK, World
 from trainers.classification.config import FinetuneConfig
@@ -102,6 +105,18 @@ def test_a_study_names_its_steps(dry, tmp_path):
     assert text.count("(needs what comes before it)") == 3
     assert f"results: {tmp_path / 'runs/demo-'}" in text
     assert "4 of avqa" in dry(study, "avqa_demo")
+
+
+@unit
+def test_features_are_named_only_if_these_settings_made_them(dry, tmp_path):
+    (shards,) = re.findall(r"media shards: (\S+)", dry(study, "avqa_demo"))
+    folder = Path(shards.partition(" ")[0]) / "features" / "cavmae-0123456789ab"
+    folder.mkdir(parents=True)
+    made_by = BackboneInfo(id="small", fingerprint="0" * 64, depth=0, variants=("clean",))
+    content = FeatureConfig(extractor="cavmae", side=2).content()
+    DatasetInfo(kind="features", preprocessing=content, labels=(), splits={}, backbone=made_by).save(folder)
+    assert f"of any backbone: {folder}\n" in dry(study, "avqa_demo", "features.side=2")
+    assert "of any backbone: would be made\n" in dry(study, "avqa_demo", "features.side=3")
 
 
 @unit

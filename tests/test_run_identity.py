@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from trainers.recipes import RECIPES
 from trainers.runs import CONFIG_FILE, read_run
 from trainers.tracking import read_runs
 from trainers.train import train
+from tuning.steps import open_study
 from tuning.study_config import ClassificationStudyConfig
 
 pytestmark = pytest.mark.integration
@@ -75,6 +77,14 @@ def test_an_unfinished_run_goes_on_with_its_data_elsewhere_and_other_resources(w
     assert train(finetune(tmp_path / "moved", "cpus=2", "retries=3"), mlflow_root) == first
     (logged,) = read_runs(mlflow_root)
     assert (logged.params["data"], logged.params["retries"]) == (str(world.media), "1")  # those it began with
+
+
+def test_a_study_goes_on_with_its_sources_elsewhere(mlflow_root):
+    for source in ("here", "moved"):
+        with open_study("mini", mlflow_root / "mini-0", {"source": source}, nullcontext()):
+            pass
+    (logged,) = read_runs(mlflow_root)
+    assert (logged.params["source"], logged.status) == ("here", "FINISHED")
 
 
 def test_an_unfinished_run_says_that_it_goes_on_under_another_commit(world, tmp_path, monkeypatch, capsys):

@@ -113,7 +113,9 @@ def test_the_page_shows_every_methods_answer_and_how_it_changes(served, corpus, 
     clean = [f"{run['answer']} {100 * run['probabilities'][run['answer']]:.1f} %" for run in reply["runs"]]
     assert shares(browser) == clean
     digits = {**reply["runs"][0], "answer": "7", "probabilities": {"7": 0.5, "10": 0.375, "2": 0.125}}  # no order in JS
-    card = browser.execute_script("return [...card(arguments[0]).querySelectorAll('.said, .bar')].map(x => x.textContent)", digits)
+    card = browser.execute_script(
+        "return [...card(arguments[0]).querySelectorAll('.said, .bar')].map(x => x.textContent)", digits
+    )
     assert card[:4] == ["750.0 %", "750.0 %", "1037.5 %", "212.5 %"]
     assert browser.find_element("id", "progress").text.startswith(f"{CLIP}: sound 1.0 s, picture 1.0 s")
     browser.find_element("id", "without-audio").click()

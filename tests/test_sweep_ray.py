@@ -118,6 +118,32 @@ def test_the_same_command_again_trains_nothing(whole, media):
     assert len(mlflow_runs(whole)) == 5, "the sweep, its backbone, three trials"
 
 
+def test_a_trial_that_is_not_over_goes_on_with_its_data_elsewhere(whole, media, tmp_path):
+    from tuning.sweep import main
+
+    shutil.copytree(media, tmp_path / "moved")
+    table = results(whole)
+    next(whole.glob("mini-*/trials/001/outcome.json")).unlink()  # as if it had been killed before that
+    assert main(command(mini(tmp_path / "moved", tmp_path), whole)) == 0
+    assert results(whole) == table
+    assert len(list(whole.glob("mini-*"))) == 1
+
+
+def test_a_metric_that_the_trials_have_not_ends_the_sweep_at_the_first_epoch(whole, media, tmp_path, capsys):
+    from tuning.sweep import main
+
+    name = Path(mini(media, tmp_path, space={"length": [1, 2, 3, 4, 5, 6]}))
+    name = name.rename(tmp_path / "mistyped.yaml")
+    assert main([*command(str(name), whole), "search.metric=val_acuracy"]) == 2
+    said = capsys.readouterr().err
+    assert "no metric 'val_acuracy' in the trials' epochs" in said
+    assert "did you mean 'val_accuracy'?" in said
+    assert "Traceback" not in said
+    found = mlflow_runs(whole, "mistyped")
+    assert {run.info.status for run in found} == {"FAILED"}
+    assert len(found) < 6
+
+
 def test_killed_in_mid_trial_and_resumed_gives_the_same_trials_and_metrics(whole, media, new_runs, ray_cluster):
     from tuning.sweep import main
 

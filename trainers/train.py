@@ -76,17 +76,23 @@ def train_job(job: Job, runs: PlaceT, stage: str | None = None, parent: Any = No
 
 
 def _train(job: Job, tracking: Path, driver: DriverFolder, stage: str | None, parent: Any) -> None:
-    from trainers.tracking import Store, flatten
+    from trainers.tracking import Store
 
     config, folder, recipe = job.config, job.folder, job.recipe
     names = recipe.stage_names(config)
     job.begin()
     store, experiment = Store(tracking), recipe.task.experiment(config)
-    params = config.resolved()
-    free = flatten(params).keys() - flatten(content_settings(config)).keys()  # where and how fast, not what
     with ExitStack() as stack:
         main_run = stack.enter_context(
-            store.run(job.name, experiment, params, job.tags, parent, folder=job.mirrored, free=free)
+            store.run(
+                job.name,
+                experiment,
+                config.resolved(),
+                job.tags,
+                parent,
+                folder=job.mirrored,
+                free=free_params(config),
+            )
         )
         for name in names if len(names) > 1 else ():
             own = {"recipe": recipe.run_name(config), "case": name, "seed": config.seed}
@@ -98,6 +104,13 @@ def _train(job: Job, tracking: Path, driver: DriverFolder, stage: str | None, pa
         main_run.summary(_summary(names, folder))
         if (model := model_of(read_run(folder))) is not None:
             main_run.model(model)
+
+
+def free_params(config: TrainConfig) -> set[str]:
+    """Flat names of the params that say where and how fast a run is computed, not what."""
+    from trainers.tracking import flatten
+
+    return flatten(config.resolved()).keys() - flatten(content_settings(config)).keys()
 
 
 def _summary(names: Sequence[str], folder: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from configs.help import resolved
 from configs.presets import preset_file
 from pipelines.settings import IngestConfig
 from shards.errors import InputError
-from shards.schema import DATASET_FILE
+from shards.schema import DATASET_FILE, DatasetInfo
 from shards.store import Place
 from shards.stored_folder import is_stored
 from trainers.identity import config_identity
@@ -116,8 +116,13 @@ def _questions(config: QuestionData, data: Path) -> Iterator[str]:
     if config.solos is not None:
         learnt = "solos" if config.dense is None else "solos, then dense on the train clips"
         yield f"backbone: finetune on {config.solos.clips} {learnt}; {NEEDS}"
-    features = sorted((shards / "features").glob(f"*/{DATASET_FILE}"))
-    yield f"features of {config.features.extractor}: {features[-1].parent if features else 'would be made'}"
+    made = [path.parent for path in sorted((shards / "features").glob(f"*/{DATASET_FILE}")) if _is_of(path, config)]
+    of = f"features of {config.features.extractor} with these settings{', of any backbone' if config.solos else ''}"
+    yield f"{of}: {', '.join(map(str, made)) or 'would be made'}"
+
+
+def _is_of(file: Path, config: QuestionData) -> bool:
+    return config.features.content().items() <= DatasetInfo.load(file.parent).preprocessing.items()
 
 
 def _recipes(config: ClassificationStudyConfig, shards: Path, runs: Place, seed: int) -> Iterator[str]:

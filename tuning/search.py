@@ -8,14 +8,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # csv, json and TensorBoard files per trial
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep as it ends any command
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 from ray import tune
-from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -24,6 +23,9 @@ from tuning.capacity import need
 from tuning.config import AnswerProtocol, EarlyStop, SweepConfig
 from tuning.trial import train_trial
 from tuning.trial_result import Trial
+
+if TYPE_CHECKING:
+    from tuning.tune_callback import SweepCallback
 
 TUNE_FOLDER = "ray"  # folder of Tune's own state, of no use afterwards
 
@@ -107,7 +109,7 @@ def run_trials(
     epochs: int,
     curves: Sequence[Sequence[float]],
     folder: Path,
-    follow: Callback,
+    follow: SweepCallback,
 ) -> None:
     """Have Ray Tune run the trials to their ends.
 
@@ -118,7 +120,7 @@ def run_trials(
         epochs: of a whole trial, over all stages.
         curves: metric by epoch of the trials that ended before.
         folder: of the sweep.
-        follow: is told of starts, epochs and ends.
+        follow: is told of starts, epochs and ends, and may stop them.
     """
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -145,6 +147,7 @@ def run_trials(
             name="tune",
             storage_path=str(folder / TUNE_FOLDER),
             callbacks=[follow],
+            stop=follow,
             failure_config=tune.FailureConfig(max_failures=config.retries),
             verbose=0,
         ),

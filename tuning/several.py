@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shards.errors import InputError
 from shards.progress import Progress
 from shards.store import Place
 from trainers.config import TrainConfig
@@ -38,8 +40,8 @@ def train_several(configs: Sequence[TrainConfig], runs: Place, stage: str, paren
         the runs' folders or addresses, in the order of `configs`.
 
     Raises:
-        InputError: as `trainers.train.train`, of the first that fails; the others are stopped, and go on with the same
-            command.
+        InputError: as `trainers.train.train`, of the first that fails, or whose process died more often than its
+            `retries`; the others are stopped, and go on with the same command.
     """
     left: dict[Place, Job] = {}
     jobs = [prepare(config, runs) for config in configs]
@@ -57,23 +59,37 @@ def train_several(configs: Sequence[TrainConfig], runs: Place, stage: str, paren
 def _side_by_side(jobs: Sequence[Job], runs: Place, parent: ParentRun, progress: Progress) -> None:
     import ray
 
-    task = ray.remote(max_retries=0)(_work)
+    task = ray.remote(max_retries=0)(_work)  # Ray itself would try without end what has no memory
     gpus = ray.cluster_resources().get("GPU", 0)
-    waiting = [
-        task.options(num_cpus=_cpus(job.config), num_gpus=_gpus(job.config, gpus)).remote(job.config, runs, parent)
-        for job in jobs
-    ]
+
+    def begin(job: Job) -> Any:
+        options = {"num_cpus": _cpus(job.config), "num_gpus": _gpus(job.config, gpus)}
+        return task.options(**options).remote(job.config, runs, parent)
+
+    waiting, deaths = {begin(job): job for job in jobs}, Counter[Place]()
     try:
         while waiting:
-            (ready, *_), waiting = ray.wait(waiting)
+            ready = ray.wait(list(waiting))[0][0]
+            job = waiting.pop(ready)
             try:
                 progress.advance(run=ray.get(ready).name)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
+            except ray.exceptions.RayError as error:
+                deaths[job.place] += 1
+                if deaths[job.place] > job.config.retries:
+                    raise _died(job, deaths[job.place], error) from error
+                waiting[begin(job)] = job
     finally:
         for one in waiting:
             ray.cancel(one)  # which is as KeyboardInterrupt there; what was cancelled can't be waited for
         _wait_until_closed(jobs, GRACE_SECONDS)
+
+
+def _died(job: Job, times: int, error: Exception) -> InputError:
+    message = f"its process died, {times} of {times} times: {str(error).strip().splitlines()[0]}"
+    remedy = "look whether its memory suffices (cpus=N has fewer at work); the same command goes on from its last epoch"
+    return InputError(message, file=job.place, field="retries", remedy=remedy)
 
 
 def _work(config: TrainConfig, runs: Place, parent: ParentRun) -> Place:

@@ -46,11 +46,12 @@ def open_study(
     Args:
         out: the folder of the results, or its address.
     """
-    from trainers.tracking import Store
+    from trainers.tracking import Store, flatten
 
     with worked_on(out, "study") as here, session:
         store = Store(tracking_folder(out.parent))
-        with store.run(out.name, f"study-{name}", params, None, None, folder=here) as parent:
+        free = flatten(params)  # the folder's name says what is computed: what else differs says where
+        with store.run(out.name, f"study-{name}", params, None, None, folder=here, free=free) as parent:
             yield here, parent
 
 

@@ -104,6 +104,8 @@ def _run(
                 curves = [found.curve for found in follow.outcomes.values()]
                 left = itertools.chain([first], todo)
                 run_trials(config, left, total, width, gpu_there, epochs, curves, out, follow)
+            if follow.refused is not None:
+                raise follow.refused
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"

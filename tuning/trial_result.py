@@ -88,17 +88,17 @@ def outcome(trial: Trial, metric: str, mode: str, error: str = "") -> Outcome:
         error: why it ended, if it failed.
 
     Raises:
-        InputError: its epochs have no such metric.
+        InputError: it did not fail, and its epochs have no such metric.
     """
     parts = recipe_of(trial.job.config).stage_names(trial.job.config)
     folder = trial.job.folder
     lines = list(read_trial_metrics(folder, parts))
     last = {k: v for k, v in (lines[-1] if lines else {}).items() if k != "epoch"}
-    if lines and metric not in last:
+    if lines and metric not in last and not error:
         hint = nearest(metric, last)
         remedy = f"{hint}the recipe has: {', '.join(last)}"
         raise InputError(f"no metric '{metric}' in the trials' epochs", field="search.metric", remedy=remedy)
-    curve = tuple(line[metric] for line in lines)
+    curve = tuple(line[metric] for line in lines if metric in line)
     if curve:
         last[f"best/{metric}"] = max(curve) if mode == "max" else min(curve)
     seconds = [line.metrics["epoch_seconds"] for part in parts for line in read_metrics(logs(folder, part))]

@@ -7,14 +7,15 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 
 from configs import config_to_dict
+from shards.errors import InputError
 from shards.progress import Progress
 from trainers.journal import append_metrics, logs, read_metrics
 from trainers.recipes import recipe_of
 from trainers.runs import CONFIG_FILE
-from trainers.train import free_workers
+from trainers.train import free_params, free_workers
 from tuning.config import Search
 from tuning.search import Stays
 from tuning.test_answers import answered, summary
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 5.0
 
 
-class SweepCallback(Stays, Callback):
-    """Opens a trial's MLflow run when it starts, copies its epochs in batches, closes it when it ends.
+class SweepCallback(Stays, Callback, Stopper):
+    """Opens a trial's MLflow run when it starts, copies its epochs in batches, closes it when it ends. Stops all trials
+    where they do not have the metric that is to choose among them.
 
     Args:
         parent: the sweep's run.
@@ -40,6 +42,7 @@ class SweepCallback(Stays, Callback):
         self.store, self.parent, self.experiment = store, parent, experiment
         self.search, self.progress = search, progress
         self.outcomes: dict[int, Outcome] = {}
+        self.refused: InputError | None = None  # what is wrong with all trials
         self._trials: dict[int, Trial] = {}
         self._open: dict[int, Run] = {}
         self._synced: dict[int, float] = {}
@@ -64,6 +67,14 @@ class SweepCallback(Stays, Callback):
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **_: Any) -> None:
         """Nothing to set up."""
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        """Whether a trial is stopped."""
+        return self.search.metric not in result
+
+    def stop_all(self) -> bool:
+        """Whether all are."""
+        return self.refused is not None
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Also called when Tune starts a trial again."""
@@ -117,6 +128,7 @@ class SweepCallback(Stays, Callback):
             self.parent,
             folder=trial.place,
             mirrors=mirrors,
+            free=free_params(job.config),
         )
         self._synced[trial.number] = time.monotonic()
 
@@ -126,7 +138,11 @@ class SweepCallback(Stays, Callback):
         if not job.finished:
             free_workers(job.folder)
         _catch_up(trial)
-        found = outcome(trial, self.search.metric, self.search.mode, error)
+        try:
+            found = outcome(trial, self.search.metric, self.search.mode, error)
+        except InputError as wrong:  # Tune would make a traceback of it
+            self.refused, error = wrong, str(wrong)
+            found = outcome(trial, self.search.metric, self.search.mode, error)
         if (started := self._started.pop(trial.number, None)) is not None:
             found = replace(found, started=started, wall_seconds=time.time() - started)
         save_outcome(trial.place, found)
