@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import pytest
 from configs import PRESET_FOLDER, Config, config_hash, config_to_dict, load_config, preset_names
 from configs.presets import apply_override
 from shards.errors import InputError
+from tests.conftest import ROOT
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -222,3 +224,5 @@ def test_preset_carries_its_command_expectation_and_time_on_top(name):
     header = [line for i, line in enumerate(lines) if all(before.startswith("#") for before in lines[: i + 1])]
     for word in ("command", "expected", "time"):
         assert word in "\n".join(header).lower(), f"configs/{name}.yaml: no '{word}' in the comments on top"
+    for place in re.findall(r"benchmarks/results/[\w-]+|docs/\w+\.md", "\n".join(header)):
+        assert (ROOT / place).exists(), f"configs/{name}.yaml: {place} is not there"
