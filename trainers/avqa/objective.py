@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from models.avqa.answerer import Answered, Answerer
 from models.avqa.batch import NO_ANSWER, AVQABatch
-from models.avqa.contract import Losses
 from models.batch import take_away
 from models.host import take
 from models.modality import complete
@@ -41,7 +40,7 @@ def divergence(complete: Tensor, without: Tensor) -> Tensor:
 
 
 class OwnLosses(nn.Module):
-    """A recovery method's own losses on those samples that are complete, each with its weight."""
+    """A recovery method's own losses on complete samples, each with its weight."""
 
     def __init__(self, answerer: Answerer, weights: Mapping[str, float]):
         super().__init__()
@@ -49,11 +48,9 @@ class OwnLosses(nn.Module):
 
     def forward(self, batch: AVQABatch) -> StepOutput:
         """Their mean over the samples; there is nothing to classify."""
-        whole = self.standardise(batch).select(complete(batch.present))
-        losses: Losses = {}
-        if len(whole):
-            losses = self.recovery(whole.audio, whole.visual, whole.present, whole.question).losses()
-        total, metrics = weighted(losses, self.weights, batch.label, len(whole))
+        batch = self.standardise(batch)
+        losses = self.recovery(batch.audio, batch.visual, batch.present, batch.question).losses()
+        total, metrics = weighted(losses, self.weights, batch.label, len(batch))
         return StepOutput(total, None, metrics)
 
 
