@@ -15,12 +15,18 @@ from models.avqa.batch import AVQABatch
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
+from models.settings import MODALITIES
 from shards.errors import InputError
+from shards.questions import load_questions
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, saved_run, settings
 from tests.fixtures.tiers import told_by
+from trainers.answers import Answers
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, check_sizes
+from trainers.avqa.items import QuestionItems
 from trainers.avqa.objective import AnswerLoss, divergence
 from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.confidence import probabilities
 from trainers.metrics import StepOutput
 from trainers.runs import read_run
 
@@ -156,6 +162,19 @@ def test_a_specialist_does_not_look_at_its_absent_modality(root, batch):
     assert (p.sees(None), p.sees("audio"), p.sees("visual")) == (False, True, False)
     assert torch.equal(p(batch), p(take_away(batch, "audio")))
     assert torch.equal(p(batch), p(dataclasses.replace(batch, audio=batch.audio.roll(1, 0))))
+
+
+@unit
+@torch.no_grad()
+def test_a_question_none_of_whose_choices_is_known_is_wrong_and_harms_no_figure(predictors):
+    p = predictors("avst", "dropout")
+    plain = load_questions(p.config.questions)[0]
+    strange = plain.model_copy(update={"answer": "gong", "choices": ("gong", "lyre")})
+    batch = QuestionItems(Clips(p.config.data), [plain, strange], p.vocabulary, p.words).batch([0, 1])
+    found = Answers.of(batch.index, p(batch), batch.label, ("", ""))
+    assert probabilities(found.logits).sum(axis=1) == pytest.approx([1, 1])
+    assert not found.right[1]
+    assert AnswerLoss(p.answerer, MODALITIES, p.config.weights, distillation=1.0)(batch).loss.isfinite()
 
 
 @pytest.fixture(params=[("avst", "rmm_avr"), ("pstp", "rmm")], ids="-".join)
