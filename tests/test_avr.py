@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.avr import AVR
+from models.avqa.recovery.both import RMMAVR
 from models.avqa.recovery.diffusion import Diffusion
 from models.avqa.recovery.unet import UNet
+from trainers.loop import seeded
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -184,20 +187,31 @@ def test_the_noise_loss_trains_the_denoiser_alone():
 
 @unit
 @torch.no_grad()
-def test_the_noise_of_training_is_seeded_and_goes_on_after_a_restart():
+def test_the_noise_of_training_depends_on_step_and_rank_alone():
+    """Not on what was drawn before: a rank without complete clips in a step draws nothing there."""
     torch.manual_seed(0)
-    one = AVR(SPEC, 9, **SMALL)
-    drawn = [one.losses(*pair())["ave"] for _ in range(3)]
-    torch.manual_seed(0)
-    other = AVR(SPEC, 9, **SMALL)
-    again = [other.losses(*pair())["ave"]]
-    resumed = AVR(SPEC, 9, **SMALL)
-    resumed.load_state_dict(other.state_dict())
-    again += [resumed.losses(*pair())["ave"] for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
-    assert not torch.equal(drawn[0], drawn[1])
-    one.eval()
-    assert torch.equal(one.losses(*pair())["ave"], one.losses(*pair())["ave"])
+    avr = AVR(SPEC, 9, **SMALL)
+
+    def drawn(module: AVR, *key: int) -> torch.Tensor:
+        with seeded(torch.device("cpu"), *key):
+            return module.losses(*pair())["ave"]
+
+    on_rank = [drawn(copy.deepcopy(avr), 0, 0, 3, rank) for rank in (0, 1)]
+    assert not torch.equal(*on_rank)
+    assert not torch.equal(on_rank[0], drawn(avr, 0, 0, 4, 0))
+    assert torch.equal(on_rank[0], drawn(avr, 0, 0, 3, 0))
+    avr.eval()
+    assert torch.equal(drawn(avr, 0, 0, 3, 0), drawn(avr, 0, 0, 3, 1))
+
+
+@unit
+def test_weights_of_earlier_versions_load():
+    """They counted the draws: `calls`."""
+    one, other = (RMMAVR(SPEC, 9, rmm={"slots": 4, "question": 8}, avr=SMALL) for _ in range(2))
+    other.load_state_dict(one.state_dict() | {"avr.calls": torch.tensor(7)})
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in one.state_dict().items())
+    with pytest.raises(RuntimeError, match=r"avr\.cals"):
+        other.load_state_dict(one.state_dict() | {"avr.cals": torch.tensor(7)})
 
 
 @unit

@@ -80,7 +80,9 @@ def test_no_clip_gets_back_what_training_or_evaluation_takes_away(tmp_path: Path
     """All clips are in the bank, and the nearest stands in: that of another clip."""
     asking_world(tmp_path, {"train": 12}, gaps=False)
     sizes = {"samples": 36, "neighbours": 1}
-    (stage,) = question_stages(AVQAConfig(**settings(tmp_path, "avst", "retrieval", recovery_sizes=sizes, freeze=freeze)))
+    (stage,) = question_stages(
+        AVQAConfig(**settings(tmp_path, "avst", "retrieval", recovery_sizes=sizes, freeze=freeze))
+    )
     answerer, rows = stage.objective.answerer, list(range(0, 36, 3))
     batch = answerer.standardise(stage.train.batch(rows))
     for mode in (True, False):
