@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,22 @@ def test_the_schedule_falls_from_one_to_nearly_nothing(timesteps):
     if timesteps > 1:
         middle = Diffusion(2 * timesteps).signal[timesteps]
         assert middle == pytest.approx(0.5, abs=1e-6)  # a sigmoid is odd about its middle
+
+
+@unit
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("timesteps", [5, 10, 20, 100])
+def test_signal_and_noise_are_right_to_half_a_step_of_their_type(timesteps, dtype):
+    """By NumPy in double precision: a sigmoid from 3 to -3, brought to 1..0; its last beta is cut at 0.999."""
+    at = 1 / (1 + np.exp(-np.linspace(3, -3, timesteps + 1)))
+    a = (at - at[-1]) / (at[0] - at[-1])
+    a[-1] = a[-2] * (1 - 0.999)
+    t = torch.arange(1, timesteps + 1)
+    found = Diffusion(timesteps).roots(t, torch.zeros(timesteps, 2, dtype=dtype))
+    step = torch.finfo(dtype).eps / 2 + 1e-5  # the schedule itself is in single precision
+    for x, exact in zip(found, (np.sqrt(a), np.sqrt(1 - a)), strict=True):
+        assert (x.shape, x.dtype) == ((timesteps, 1), dtype)
+        np.testing.assert_allclose(x[:, 0].double().numpy(), exact[1:], rtol=step)
 
 
 @unit
