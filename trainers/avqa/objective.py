@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,9 +62,10 @@ class AnswerLoss(nn.Module):
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
     keeps it, and the network's own losses (match) are those of complete samples. The logits, and the recovery
     method's losses, are those of what is there. A term that some of the samples have counts by their share of the
-    batch, so every sample weighs the same however few are complete. `alternate_missing`: the rows of a batch take
-    turns in which modality they lose, so each term is the mean of a part of them: the same expectation for a
-    fraction of the work. Nothing here waits for the device: row sets are known to the host (`models.host`).
+    batch, so every sample weighs the same however few are complete. `alternate_missing`: the complete rows
+    of a batch take turns in which modality they lose, and count once for each turn: the same expectation for a
+    fraction of the work. Where the turns do not come out even, the step's generator draws whose is first. Nothing
+    here waits for the device: row sets are known to the host (`models.host`).
 
     `distillation` (ours; Hinton et al., 2015) adds, so weighted, how far the answers without a modality are from
     those of the complete sample (`divergence`), which it does not change.
@@ -96,7 +98,8 @@ class AnswerLoss(nn.Module):
         batch = self.answerer.standardise(batch)
         total, metrics, there = self._answer(batch, "complete")
         both = complete(batch.present)
-        for modality, rows in self._lacking(both):
+        turns = len(self.taken) if self.alternate_missing else 1
+        for modality, rows in self._lacking(both, turns):
             less = replace(take_away(batch.select(rows), modality), negative=None)
             loss, more, without = self._answer(less, f"{modality}_missing")
             metrics = added(metrics, more)
@@ -104,16 +107,17 @@ class AnswerLoss(nn.Module):
                 apart = divergence(take(there.logits.detach(), rows), without.logits)
                 loss = loss + self.distillation * apart.mean()
                 metrics = added(metrics, {"distillation": sum_and_count(apart)})
-            total = total + loss * (len(both) / len(batch))
+            total = total + loss * (len(rows) * turns / len(batch))
         if "recovery" not in self.frozen:
             loss, more = weighted(there.recovered.losses(), self.weights, batch.label, len(batch))
             total, metrics = total + loss, metrics | more
         return StepOutput(total, there.logits.detach().float(), metrics)
 
-    def _lacking(self, both: np.ndarray) -> Iterator[tuple[Modality, np.ndarray]]:
-        """What is taken away, and from which of the complete rows [R]."""
-        for turn, modality in enumerate(self.taken):
-            rows = both[turn :: len(self.taken)] if self.alternate_missing else both
+    def _lacking(self, both: np.ndarray, turns: int) -> Iterator[tuple[Modality, np.ndarray]]:
+        """What is taken away, and from which of the complete rows [R]: from every one of `turns`, or from all."""
+        first = int(torch.randint(turns, ())) if self.taken and len(both) % turns else 0
+        for turn, modality in enumerate(self.taken, first):
+            rows = both[turn % turns :: turns]
             if len(rows):
                 yield modality, rows
 
