@@ -48,7 +48,7 @@ class Diffusion(nn.Module):
         self.register_buffer("signal", signal.float(), persistent=False)
 
     def roots(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(a_t) and sqrt(1 - a_t) of timesteps [N], shaped to multiply `like` [N, ...]; rounded to its type last."""
+        """sqrt(a_t) and sqrt(1 - a_t) of timesteps [N], shaped to multiply `like` [N, ...], rounded last."""
         signal = self.signal[timestep].view(-1, *[1] * (like.dim() - 1))
         return signal.sqrt().to(like.dtype), (1 - signal).sqrt().to(like.dtype)
 
