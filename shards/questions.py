@@ -170,10 +170,10 @@ class Vocabulary(Frozen):
         return self._answer_ids[text]
 
     def allowed(self, question: Question) -> list[bool]:
-        """Which answers [A] the question may be answered with: its choices, or all."""
-        if question.choices is None:
-            return [True] * len(self.answers)
-        return [answer in question.choices for answer in self.answers]
+        """Which answers [A] the question may be answered with: those of its choices that are known, or all where it has
+        no choices or none is known."""
+        among = [question.choices is None or answer in question.choices for answer in self.answers]
+        return among if any(among) else [True] * len(self.answers)
 
     @cached_property
     def _places(self) -> dict[str, int]:

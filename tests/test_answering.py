@@ -15,12 +15,19 @@ from models.avqa.batch import AVQABatch
 from models.avqa.networks import NETWORKS
 from models.avqa.recovery import RECOVERIES
 from models.batch import take_away
+from models.settings import MODALITIES
 from shards.errors import InputError
+from shards.questions import load_questions
 from tests.fixtures.asking import RECOVERY_SIZES, SIZES, asking_world, question_stages, saved_run, settings
 from tests.fixtures.tiers import told_by
+from trainers.answers import Answers
+from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, check_sizes
+from trainers.avqa.items import QuestionItems
 from trainers.avqa.objective import AnswerLoss, divergence
 from trainers.avqa.predict import QuestionPredictor, load_answerer
+from trainers.confidence import probabilities
+from trainers.loop import seeded
 from trainers.metrics import StepOutput
 from trainers.runs import read_run
 
@@ -158,6 +165,19 @@ def test_a_specialist_does_not_look_at_its_absent_modality(root, batch):
     assert torch.equal(p(batch), p(dataclasses.replace(batch, audio=batch.audio.roll(1, 0))))
 
 
+@unit
+@torch.no_grad()
+def test_a_question_none_of_whose_choices_is_known_is_wrong_and_harms_no_figure(predictors):
+    p = predictors("avst", "dropout")
+    plain = load_questions(p.config.questions)[0]
+    strange = plain.model_copy(update={"answer": "gong", "choices": ("gong", "lyre")})
+    batch = QuestionItems(Clips(p.config.data), [plain, strange], p.vocabulary, p.words).batch([0, 1])
+    found = Answers.of(batch.index, p(batch), batch.label, ("", ""))
+    assert probabilities(found.logits).sum(axis=1) == pytest.approx([1, 1])
+    assert not found.right[1]
+    assert AnswerLoss(p.answerer, MODALITIES, p.config.weights, distillation=1.0)(batch).loss.isfinite()
+
+
 @pytest.fixture(params=[("avst", "rmm_avr"), ("pstp", "rmm")], ids="-".join)
 def loss(request, root) -> AnswerLoss:
     (stage,) = question_stages(AVQAConfig(**settings(root, *request.param)))
@@ -206,6 +226,42 @@ def test_alternate_missing_every_sample_loses_one_modality(loss, batch):
         sum_, count = figures[f"ce_{modality}_missing"]
         torch.testing.assert_close(sum_, -chosen.sum().detach())
         assert count == 3
+
+
+@pytest.fixture
+def alternating(root) -> Callable[[bool, int, AVQABatch], StepOutput]:
+    """The loss of a step by its number, with turns or without."""
+    (stage,) = question_stages(AVQAConfig(**settings(root, "avst", "dropout", distillation=0.5)))
+    objective = stage.objective.eval()
+    assert isinstance(objective, AnswerLoss)
+
+    def step(turns: bool, number: int, batch: AVQABatch) -> StepOutput:
+        objective.alternate_missing = turns
+        with torch.no_grad(), seeded(torch.device("cpu"), 0, 0, number, 0):
+            return objective(batch)
+
+    return step
+
+
+@unit
+def test_a_complete_sample_alone_loses_either_modality_equally_often(alternating, batch):
+    """Beside five that lack one anyway. Within five standard deviations of a fair coin, the same at the same step."""
+    mixed = filled(batch, FILLINGS["NaN"]).select(torch.tensor([0, 1, 2, 4, 5]))
+    names = {"ce_audio_missing", "ce_visual_missing"}
+    taken = [names & set(alternating(True, number, mixed).metrics) for number in range(100)]
+    assert all(len(of) == 1 for of in taken)
+    assert abs(sum("ce_audio_missing" in of for of in taken) - 50) <= 25
+    assert [names & set(alternating(True, number, mixed).metrics) for number in range(9)] == taken[:9]
+
+
+@unit
+@pytest.mark.parametrize("samples", [1, 3, 5])
+def test_an_odd_number_of_samples_in_turns_is_expected_to_lose_what_they_lose_without(alternating, batch, samples):
+    """The mean over who is first is Eq. 8."""
+    some = batch.select(torch.arange(samples))
+    found = {round(alternating(True, number, some).loss.item(), 5) for number in range(20)}
+    assert len(found) == 2
+    assert sum(found) / 2 == pytest.approx(alternating(False, 0, some).loss.item(), abs=2e-5)
 
 
 @unit

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.avr import AVR
+from models.avqa.recovery.both import RMMAVR
 from models.avqa.recovery.diffusion import Diffusion
 from models.avqa.recovery.unet import UNet
+from trainers.loop import seeded
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -35,6 +39,22 @@ def test_the_schedule_falls_from_one_to_nearly_nothing(timesteps):
     if timesteps > 1:
         middle = Diffusion(2 * timesteps).signal[timesteps]
         assert middle == pytest.approx(0.5, abs=1e-6)  # a sigmoid is odd about its middle
+
+
+@unit
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("timesteps", [5, 10, 20, 100])
+def test_signal_and_noise_are_right_to_half_a_step_of_their_type(timesteps, dtype):
+    """By NumPy in double precision: a sigmoid from 3 to -3, brought to 1..0; its last beta is cut at 0.999."""
+    at = 1 / (1 + np.exp(-np.linspace(3, -3, timesteps + 1)))
+    a = (at - at[-1]) / (at[0] - at[-1])
+    a[-1] = a[-2] * (1 - 0.999)
+    t = torch.arange(1, timesteps + 1)
+    found = Diffusion(timesteps).roots(t, torch.zeros(timesteps, 2, dtype=dtype))
+    step = torch.finfo(dtype).eps / 2 + 1e-5  # the schedule itself is in single precision
+    for x, exact in zip(found, (np.sqrt(a), np.sqrt(1 - a)), strict=True):
+        assert (x.shape, x.dtype) == ((timesteps, 1), dtype)
+        np.testing.assert_allclose(x[:, 0].double().numpy(), exact[1:], rtol=step)
 
 
 @unit
@@ -184,20 +204,31 @@ def test_the_noise_loss_trains_the_denoiser_alone():
 
 @unit
 @torch.no_grad()
-def test_the_noise_of_training_is_seeded_and_goes_on_after_a_restart():
+def test_the_noise_of_training_depends_on_step_and_rank_alone():
+    """Not on what was drawn before: a rank without complete clips in a step draws nothing there."""
     torch.manual_seed(0)
-    one = AVR(SPEC, 9, **SMALL)
-    drawn = [one.losses(*pair())["ave"] for _ in range(3)]
-    torch.manual_seed(0)
-    other = AVR(SPEC, 9, **SMALL)
-    again = [other.losses(*pair())["ave"]]
-    resumed = AVR(SPEC, 9, **SMALL)
-    resumed.load_state_dict(other.state_dict())
-    again += [resumed.losses(*pair())["ave"] for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
-    assert not torch.equal(drawn[0], drawn[1])
-    one.eval()
-    assert torch.equal(one.losses(*pair())["ave"], one.losses(*pair())["ave"])
+    avr = AVR(SPEC, 9, **SMALL)
+
+    def drawn(module: AVR, *key: int) -> torch.Tensor:
+        with seeded(torch.device("cpu"), *key):
+            return module.losses(*pair())["ave"]
+
+    on_rank = [drawn(copy.deepcopy(avr), 0, 0, 3, rank) for rank in (0, 1)]
+    assert not torch.equal(*on_rank)
+    assert not torch.equal(on_rank[0], drawn(avr, 0, 0, 4, 0))
+    assert torch.equal(on_rank[0], drawn(avr, 0, 0, 3, 0))
+    avr.eval()
+    assert torch.equal(drawn(avr, 0, 0, 3, 0), drawn(avr, 0, 0, 3, 1))
+
+
+@unit
+def test_weights_of_earlier_versions_load():
+    """They counted the draws: `calls`."""
+    one, other = (RMMAVR(SPEC, 9, rmm={"slots": 4, "question": 8}, avr=SMALL) for _ in range(2))
+    other.load_state_dict(one.state_dict() | {"avr.calls": torch.tensor(7)})
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in one.state_dict().items())
+    with pytest.raises(RuntimeError, match=r"avr\.cals"):
+        other.load_state_dict(one.state_dict() | {"avr.cals": torch.tensor(7)})
 
 
 @unit

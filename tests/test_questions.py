@@ -92,6 +92,7 @@ def test_answers_have_places_and_choices_limit_them():
     assert [words.answer(text) for text in ("left", "right", "up")] == [0, 1, 2]
     assert words.allowed(question(2)) == [True, True, True]
     assert words.allowed(question(3, answer="up", choices=("up", "left", "elsewhere"))) == [True, False, True]
+    assert words.allowed(question(4, answer="nowhere", choices=("nowhere", "elsewhere"))) == [True, True, True]
     with pytest.raises(InputError, match="did you mean 'left'"):
         words.answer("lefty")
     assert words.knows("up")

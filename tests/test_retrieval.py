@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.retrieval import Retrieval
+from models.batch import take_away
 from shards.checkpoint import load_checkpoint
 from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig
@@ -39,8 +40,8 @@ def test_the_nearest_by_what_is_present_is_found():
     found = bank()(near, torch.full((1, 2, 4, 3), torch.nan), torch.tensor([[True, False]]), torch.tensor([[5, 0]]))
     assert torch.equal(found.visual[0], visual[1])
     assert found.present.all()
-    deaf = torch.full((1, 2, 4), torch.nan)
-    found = bank(neighbours=3)(deaf, visual[1:2] + 0.01, torch.tensor([[False, True]]), torch.tensor([[3, 0]]))
+    deaf, turned = torch.full((1, 2, 4), torch.nan), visual[1:2].roll(1, dims=-1)
+    found = bank(neighbours=3)(deaf, turned, torch.tensor([[False, True]]), torch.tensor([[3, 0]]))
     assert found.audio[0, 0].argmax() == 1  # all pictures point the same way: the question decides
 
 
@@ -61,18 +62,38 @@ def test_neighbours_weigh_by_a_softmax_of_similarity():
 
 
 @torch.no_grad()
-def test_in_training_a_sample_does_not_find_itself():
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sample_does_not_find_itself(training):
     audio, visual, question = samples()
-    method = bank(neighbours=2)
-    assert method.nearest("visual", audio, question)[1][:, 0].tolist() == [0, 1, 2]
-    method.train()
-    weights, chosen = method.nearest("visual", audio, question)
+    weights, chosen = bank(neighbours=2).train(training).nearest("visual", audio, question)
     for i in range(3):
         assert weights[i, chosen[i] == i].sum() == 0
         torch.testing.assert_close(weights[i].sum(), torch.tensor(1.0))
-    alone = Retrieval(SPEC, WORDS, samples=3, neighbours=2).train()
+    alone = Retrieval(SPEC, WORDS, samples=3, neighbours=2).train(training)
     alone.fill(audio[:1], visual[:1], question[:1])  # nothing else to find: the mean
     assert not alone.retrieve("visual", audio[:1], question[:1]).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("freeze", [(), ("recovery",)], ids=["trains", "frozen"])
+def test_no_clip_gets_back_what_training_or_evaluation_takes_away(tmp_path: Path, freeze):
+    """All clips are in the bank, and the nearest stands in: that of another clip."""
+    asking_world(tmp_path, {"train": 12}, gaps=False)
+    sizes = {"samples": 36, "neighbours": 1}
+    (stage,) = question_stages(
+        AVQAConfig(**settings(tmp_path, "avst", "retrieval", recovery_sizes=sizes, freeze=freeze))
+    )
+    answerer, rows = stage.objective.answerer, list(range(0, 36, 3))
+    batch = answerer.standardise(stage.train.batch(rows))
+    for mode in (True, False):
+        stage.objective.train(mode)
+        for modality in ("audio", "visual"):
+            less = take_away(batch, modality)
+            found = answerer.recovery(less.audio, less.visual, less.present, less.question)
+            given, real = (getattr(x, modality).half() for x in (found, batch))
+            own = [[torch.equal(x, y) for y in real] for x in given]
+            assert [sum(row) for row in own] == [1] * 12
+            assert not any(own[i][i] for i in range(12))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import torch
 from benchmarks import addressing
 from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.rmm import RMM, QuestionEncoder
+from shards.published_words import released_words
+from shards.questions import Vocabulary
 
 pytestmark = pytest.mark.unit
 
@@ -114,6 +116,21 @@ def test_the_question_matters_to_its_last_word():
     found = encoder(torch.tensor([[2, 3, 4, 0], [2, 3, 5, 0], [2, 3, 4, 5], [0, 0, 0, 0]]))
     assert found.isfinite().all()
     assert len({tuple(row.tolist()) for row in found}) == 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rule", ["words", "released", "clip", "released+clip", "pieces"])
+def test_a_question_s_state_is_that_after_its_last_word_by_every_rule(rule):
+    """By torch's LSTM on the ids of one question alone, without padding."""
+    texts = ["How many horns?", "Is the horn on the left the loudest of all?", "Horns?"]
+    known = ["horns", "horn", *(word for text in texts for word in released_words(text)), "[SEP]", "[UNK]"]
+    vocabulary = Vocabulary(words=("<pad>", *dict.fromkeys(known)), answers=("one",), rule=rule)
+    encoder = QuestionEncoder(vocabulary.size, 4)
+    ids = [vocabulary.encode(text, 14) for text in texts]
+    for row, found in zip(ids, encoder(torch.tensor(ids)), strict=True):
+        words = torch.tensor([[i for i in row if i]])
+        _, (hidden, _) = encoder.lstm(encoder.embedding(words))
+        torch.testing.assert_close(found, encoder.norm(hidden[0, 0]))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ from models.avqa.batch import AVQABatch
 from shards.errors import InputError
 from tests.fixtures import asking
 from tests.fixtures.asking import RECOVERY_SIZES, RMM, asking_world, question_stages, settings
-from trainers.avqa.config import AVQAConfig, AVRConfig, RMMConfig, TrainMissing
+from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, RMMConfig, TrainMissing
 from trainers.avqa.masks import Draws, draw, lacking
 from trainers.avqa.objective import AnswerLoss
+from trainers.avqa.stages import World
 from trainers.identity import content_settings
 from trainers.job import prepare
+from trainers.loop import Rank, train_stage, validate
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 IDS = [f"clip {i}" for i in range(10_000)]
@@ -301,6 +303,66 @@ def test_a_method_alone_needs_complete_clips(worlds, kind):
         question_stages(config)
     (stage,) = question_stages(config.model_copy(update={"train_missing": TrainMissing(**SOME)}))
     assert stage.objective(stage.train.batch(range(24))).loss > 0
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of which a third lacks a modality at the source, of both splits."""
+    folder = tmp_path_factory.mktemp("gaps")
+    asking_world(folder, {"train": 18, "val": 18})
+    return folder
+
+
+def alone(root: Path, recovery: str, **more: Any) -> AnyRecoveryConfig:
+    values = {k: v for k, v in settings(root).items() if k in ("data", "questions", "epochs", "workers", "cpus")}
+    return AnyRecoveryConfig(**values, recovery=recovery, sizes=RECOVERY_SIZES[recovery], **more)
+
+
+@integration
+@pytest.mark.parametrize(("recovery", "size"), [("rmm", 1), ("rmm", 2), ("avr", 1), ("shaspec", 2), ("actionmae", 1)])
+def test_a_method_alone_trains_by_every_complete_clip_and_no_other(gaps, tmp_path, recovery, size):
+    """However small the batches, and however few of the clips are complete; three questions are about each."""
+    rates, log = {"audio": 45, "visual": 45}, dict[str, float]()
+    config = alone(gaps, recovery, train_missing=rates, batch_size=size)
+    (stage,) = question_stages(config)
+    train_stage(stage, config, Rank(), tmp_path, lambda name, epoch, metrics: log.update(metrics))
+    gone = taken_away(rates, 18)
+    left = [i for i in range(18) if all(asking.there(i)) and f"clip train{i:03d}" not in gone]
+    assert 0 < len(left) < 9
+    assert log["samples"] == 3 * len(left) // size * size
+    assert np.isfinite([log["loss"], log["val_loss"]]).all()
+
+
+@unit
+@torch.no_grad()
+def test_the_validation_loss_of_a_method_alone_is_the_mean_over_complete_clips(gaps):
+    """By hand, whatever the batches: RMMR of each, its squared errors recalled from the other modality."""
+    config = alone(gaps, "rmm", batch_size=2)
+    (stage,) = question_stages(config)
+    items = World.of(config).val_items(0)
+    assert items is not None
+    batch, method = stage.objective.standardise(items.batch(range(54))), stage.objective.recovery
+    errors = []
+    for i in (j for j in range(54) if batch.present[j].all()):
+        heard, seen, asked = batch.audio[[i]], batch.visual[[i]], batch.question[[i]]
+        recalled = method.recall("audio", seen, asked), method.recall("visual", heard, asked)
+        errors.append(sum((x - y).square().mean().item() for x, y in zip(recalled, (heard, seen), strict=True)))
+    assert len(errors) == 3 * sum(all(asking.there(i)) for i in range(18))
+    assert validate(stage, config, Rank())["val_loss"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+@unit
+def test_a_method_alone_says_what_it_leaves_out_and_standardises_as_a_network_does(gaps, tmp_path):
+    """So that a network may start from it."""
+    rates = {"audio": 30, "visual": 30}
+    config = alone(gaps, "rmm", train_missing=rates)
+    notes = prepare(config, tmp_path).notes
+    incomplete = 18 - sum(all(asking.there(i)) for i in range(18))
+    assert sum("questions are about clips without sound or picture" in note for note in notes) == 2
+    assert any(note.startswith(f"{3 * incomplete} validation questions") for note in notes)
+    (method,) = question_stages(config)
+    (network,) = question_stages(AVQAConfig(**settings(gaps, "avst", "rmm", train_missing=rates)))
+    assert method.meta["scale"] == network.meta["scale"]
 
 
 @unit

@@ -94,7 +94,7 @@ def case_wise(name: str, config: type[classification_config.CaseConfig], revisio
 
 
 def on_questions(
-    name: str, config: type[avqa_config.QuestionConfig], kind: str = "recovery", revision: int = 2, **more: Any
+    name: str, config: type[avqa_config.QuestionConfig], kind: str = "recovery", revision: int = 3, **more: Any
 ) -> Recipe:
     """A recipe of one stage on sequence features and questions: a network (`answer`) or a method (`recovery`)."""
     return Recipe(
@@ -119,7 +119,7 @@ RECIPES: Registry[Recipe] = Registry(
         "lora": case_wise("lora", classification_config.LoraConfig),
         "adapter": case_wise("adapter", classification_config.AdapterConfig),
         "avqa": on_questions(
-            "avqa", avqa_config.AVQAConfig, "answer", 3, load=deferred("trainers.avqa.predict:load_answerer")
+            "avqa", avqa_config.AVQAConfig, "answer", 4, load=deferred("trainers.avqa.predict:load_answerer")
         ),
         "recovery": on_questions("recovery", avqa_config.AnyRecoveryConfig),
         "rmm": on_questions("rmm", avqa_config.RMMConfig),

@@ -57,7 +57,7 @@ class AVQABatch(AVBatch):
     Attributes:
         question: int64 [B, L], word ids; 0 pads.
         negative: [B, T, rows, Dv], frames of other clips (AVST's match loss); training only.
-        allowed: bool [B, A], answers to choose from (multiple choice); None: all.
+        allowed: bool [B, A], answers to choose from (multiple choice), at least one; None: all.
     """
 
     ON_HOST: ClassVar[tuple[str, ...]] = ("present", "question")

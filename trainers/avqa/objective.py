@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.avqa.answerer import Answered, Answerer
 from models.avqa.batch import NO_ANSWER, AVQABatch
-from models.avqa.contract import Losses
 from models.batch import take_away
 from models.host import take
 from models.modality import complete
@@ -41,7 +41,7 @@ def divergence(complete: Tensor, without: Tensor) -> Tensor:
 
 
 class OwnLosses(nn.Module):
-    """A recovery method's own losses on those samples that are complete, each with its weight."""
+    """A recovery method's own losses on complete samples, each with its weight."""
 
     def __init__(self, answerer: Answerer, weights: Mapping[str, float]):
         super().__init__()
@@ -49,11 +49,9 @@ class OwnLosses(nn.Module):
 
     def forward(self, batch: AVQABatch) -> StepOutput:
         """Their mean over the samples; there is nothing to classify."""
-        whole = self.standardise(batch).select(complete(batch.present))
-        losses: Losses = {}
-        if len(whole):
-            losses = self.recovery(whole.audio, whole.visual, whole.present, whole.question).losses()
-        total, metrics = weighted(losses, self.weights, batch.label, len(whole))
+        batch = self.standardise(batch)
+        losses = self.recovery(batch.audio, batch.visual, batch.present, batch.question).losses()
+        total, metrics = weighted(losses, self.weights, batch.label, len(batch))
         return StepOutput(total, None, metrics)
 
 
@@ -64,9 +62,10 @@ class AnswerLoss(nn.Module):
     Taking away is `models.batch.take_away`, so the method sees NaN. A sample that has one modality alone
     keeps it, and the network's own losses (match) are those of complete samples. The logits, and the recovery
     method's losses, are those of what is there. A term that some of the samples have counts by their share of the
-    batch, so every sample weighs the same however few are complete. `alternate_missing`: the rows of a batch take
-    turns in which modality they lose, so each term is the mean of a part of them: the same expectation for a
-    fraction of the work. Nothing here waits for the device: row sets are known to the host (`models.host`).
+    batch, so every sample weighs the same however few are complete. `alternate_missing`: the complete rows
+    of a batch take turns in which modality they lose, and count once for each turn: the same expectation for a
+    fraction of the work. Where the turns do not come out even, the step's generator draws whose is first. Nothing
+    here waits for the device: row sets are known to the host (`models.host`).
 
     `distillation` (ours; Hinton et al., 2015) adds, so weighted, how far the answers without a modality are from
     those of the complete sample (`divergence`), which it does not change.
@@ -99,7 +98,8 @@ class AnswerLoss(nn.Module):
         batch = self.answerer.standardise(batch)
         total, metrics, there = self._answer(batch, "complete")
         both = complete(batch.present)
-        for modality, rows in self._lacking(both):
+        turns = len(self.taken) if self.alternate_missing else 1
+        for modality, rows in self._lacking(both, turns):
             less = replace(take_away(batch.select(rows), modality), negative=None)
             loss, more, without = self._answer(less, f"{modality}_missing")
             metrics = added(metrics, more)
@@ -107,16 +107,17 @@ class AnswerLoss(nn.Module):
                 apart = divergence(take(there.logits.detach(), rows), without.logits)
                 loss = loss + self.distillation * apart.mean()
                 metrics = added(metrics, {"distillation": sum_and_count(apart)})
-            total = total + loss * (len(both) / len(batch))
+            total = total + loss * (len(rows) * turns / len(batch))
         if "recovery" not in self.frozen:
             loss, more = weighted(there.recovered.losses(), self.weights, batch.label, len(batch))
             total, metrics = total + loss, metrics | more
         return StepOutput(total, there.logits.detach().float(), metrics)
 
-    def _lacking(self, both: np.ndarray) -> Iterator[tuple[Modality, np.ndarray]]:
-        """What is taken away, and from which of the complete rows [R]."""
-        for turn, modality in enumerate(self.taken):
-            rows = both[turn :: len(self.taken)] if self.alternate_missing else both
+    def _lacking(self, both: np.ndarray, turns: int) -> Iterator[tuple[Modality, np.ndarray]]:
+        """What is taken away, and from which of the complete rows [R]: from every one of `turns`, or from all."""
+        first = int(torch.randint(turns, ())) if self.taken and len(both) % turns else 0
+        for turn, modality in enumerate(self.taken, first):
+            rows = both[turn % turns :: turns]
             if len(rows):
                 yield modality, rows
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -85,15 +85,22 @@ class World:
             vocabulary, words = Vocabulary.of(questions), longest([q for q in questions if q.split == "train"])
         return cls(clips, train, val, vocabulary, config.words or words, absent, table)
 
-    def require_complete(self, remedy: str) -> None:
-        """Refuse training clips of which none has both modalities.
+    def whole(self) -> World:
+        """The questions about clips that have both modalities; without validation where it has none of them.
 
         Raises:
-            InputError: none has.
+            InputError: no training clip has both.
         """
-        present = present_in(self.clips, self.absent, self.table.lacks)
-        if not any(present[self.clips.number[q.clip]].all() for q in self.train.questions):
-            raise no_complete_clip(self.clips, remedy)
+
+        def about_complete(asked: AnswerableQuestions, lacks: Mapping[str, Sequence[Modality]]) -> AnswerableQuestions:
+            present = present_in(self.clips, self.absent, lacks)
+            return asked.about({q.clip for q in asked.questions if present[self.clips.number[q.clip]].all()})
+
+        train = about_complete(self.train, self.table.lacks)
+        if not train.questions:
+            raise no_complete_clip(self.clips, "train the method together with a network")
+        val = about_complete(self.val, {}) if self.val is not None else None
+        return replace(self, train=train, val=val if val is not None and val.questions else None)
 
     def train_items(self, seed: int, negatives: bool = False) -> QuestionItems:
         """The train questions as items of this run."""
@@ -140,14 +147,16 @@ def answer_stages(config: AVQAConfig) -> list[Stage]:
 
 
 def recovery_stages(config: RecoveryConfig) -> list[Stage]:
-    """The one stage of a recovery method alone, by its own losses.
+    """The one stage of a recovery method alone, by its own losses, on questions about complete clips.
+
+    Features are standardised by all training clips, as those of a network that is to start from the run.
 
     Raises:
         InputError: data or questions missing, sizes that can't be, or nothing that could train.
     """
-    world = World.of(config)
-    world.require_complete("train the method together with a network")
-    answerer = _build(config, world, _recovery_design(config, world), world.scale(config))
+    all_clips = World.of(config)
+    world = all_clips.whole()
+    answerer = _build(config, world, _recovery_design(config, world), all_clips.scale(config))
     train = world.train_items(config.seed)
     if config.memorise:
         memorise(answerer, train)
@@ -243,9 +252,10 @@ def recovery_fingerprints(config: RecoveryConfig) -> Fingerprints:
         InputError: as `recovery_stages`, before anything is made.
     """
     world = World.of(config)
-    world.require_complete("train the method together with a network")
-    _build(config, world, _recovery_design(config, world))
-    return Fingerprints(_content(config, world), None, _notes(config, world), _files(world))
+    whole = world.whole()
+    _build(config, whole, _recovery_design(config, whole))
+    notes = [*_notes(config, world), *_left_out(world, whole)]
+    return Fingerprints(_content(config, world), None, tuple(notes), _files(world))
 
 
 def _content(config: QuestionConfig, world: World) -> str:
@@ -265,6 +275,14 @@ def _notes(config: QuestionConfig, world: World) -> tuple[str, ...]:
     if world.table:
         notes.append(world.table.said)
     return tuple(notes)
+
+
+def _left_out(world: World, whole: World) -> Iterator[str]:
+    """What a method alone leaves out of a world's questions."""
+    asked = {"train": (world.train, whole.train), "validation": (world.val, whole.val)}
+    for name, (before, after) in asked.items():
+        if few := len(before.questions if before else ()) - len(after.questions if after else ()):
+            yield f"{few} {name} questions are about clips without sound or picture: a method alone leaves them out"
 
 
 def _files(world: World) -> Mapping[str, str]:

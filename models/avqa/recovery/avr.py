@@ -115,11 +115,10 @@ class AVR(nn.Module):
         prediction: what the U-Net predicts.
         linear: see above; False: as printed.
         gradient_steps: how many of the last steps carry gradient in training; all unless given.
-        seed: of all noise.
+        seed: of the noise that is fixed: that of the reverse process, and of the loss in evaluation.
         unet: `ours`, or the `released` one (`released_unet`), for grids whose side it can halve.
 
-    Its loss `ave` (Eq. 7) has the paper's weight 1. `calls`, how often its noise was drawn in training, is kept
-    with the weights.
+    Its loss `ave` (Eq. 7) has the paper's weight 1.
 
     Raises:
         ValueError: a size, a start or a number of steps that can't be.
@@ -157,7 +156,7 @@ class AVR(nn.Module):
             raise ValueError(f"prediction {prediction!r}: one of {', '.join(get_args(Prediction))}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta {eta}: from 0 (DDIM) to 1 (ancestral)")
-        self.spec, self.eta, self.gradient_steps, self.seed = spec, eta, gradient_steps, seed
+        self.spec, self.eta, self.gradient_steps = spec, eta, gradient_steps
         self.diffusion = Diffusion(timesteps)
         self.start = max(1, round(START * timesteps)) if start is None else start
         self.steps = self.start if steps is None else steps
@@ -172,18 +171,10 @@ class AVR(nn.Module):
         shape = (1 + (self.start if eta else 0), spec.steps, channels, spec.side, spec.side)
         draw = generator("avr", seed).standard_normal(shape, dtype="float32")
         self.register_buffer("noise", torch.from_numpy(draw), persistent=False)
-        self.calls = 0  # a number of the host's, so that no step waits for the device to tell it
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}calls"] = torch.tensor(self.calls)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if f"{prefix}calls" in state_dict:
-            self.calls = int(state_dict[f"{prefix}calls"])
-        else:
-            args[2].append(f"{prefix}calls")  # missing keys
-        super()._load_from_state_dict({k: v for k, v in state_dict.items() if k != f"{prefix}calls"}, prefix, *args)
+        state_dict.pop(f"{prefix}calls", None)  # which checkpoints of earlier versions have
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
         """Both modalities, with what is absent enhanced from the other one; losses are those of complete samples."""
@@ -216,9 +207,8 @@ class AVR(nn.Module):
     def losses(self, audio: Tensor, visual: Tensor) -> Losses:
         """AVE (Eq. 7) of complete samples, [B]: mean squared error of the predicted noise.
 
-        The time steps of a sample share out the timesteps 1..T evenly. In training noise is drawn anew from
-        (seed, number of the call), the number kept with the weights; in evaluation it is the same for all
-        samples and calls.
+        The time steps of a sample share out the timesteps 1..T evenly. In training noise is drawn by torch's
+        generator, as dropout is; in evaluation it is the same for all samples and calls.
         """
         with torch.no_grad():
             latent = self.entrance(self._joined(audio, visual))
@@ -235,12 +225,10 @@ class AVR(nn.Module):
         levels = torch.arange(count, device=like.device) % self.diffusion.timesteps + 1
         if not self.training:
             return levels.repeat(samples), self.noise[0].repeat(samples, 1, 1, 1).to(like.dtype)
-        rng = _generator(self.seed, self.calls, like.device)
-        self.calls += 1
-        order = torch.rand(samples, count, generator=rng, device=like.device).argsort(dim=1)
-        offset = torch.randint(self.diffusion.timesteps, (samples, 1), generator=rng, device=like.device)
+        order = torch.rand(samples, count, device=like.device).argsort(dim=1)
+        offset = torch.randint(self.diffusion.timesteps, (samples, 1), device=like.device)
         timestep = (levels[order] - 1 + offset) % self.diffusion.timesteps + 1
-        return timestep.flatten(), torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
+        return timestep.flatten(), torch.randn_like(like)
 
     def _joined(self, audio: Tensor, visual: Tensor) -> Tensor:
         """[B, T, Da] and [B, T, rows, Dv] -> [B T, Da (+ Dv) + Dv, w, w]."""
@@ -281,8 +269,3 @@ class AVR(nn.Module):
             with torch.no_grad():
                 x = self.diffusion.reverse(x, path[: blind + 1], self.denoiser.clean, self.eta, fresh)
         return self.diffusion.reverse(x, path[blind:], self.denoiser.clean, self.eta, fresh[blind:])
-
-
-def _generator(seed: int, call: int, device: torch.device) -> torch.Generator:
-    """Torch's generator on a device, seeded by (seed, call) alone."""
-    return torch.Generator(device).manual_seed(int(generator("ave", seed, call).integers(2**63)))

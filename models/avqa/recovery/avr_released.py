@@ -35,7 +35,7 @@ class ReleasedAVR(AVR):
         channels: C.
         width, multipliers: the U-Net's.
         timesteps: T of the diffusion (released: 5, 10 or 20).
-        seed: of all noise.
+        seed: of the noise that is fixed, as AVR's.
 
     Raises:
         ValueError: a size that can't be.

@@ -48,9 +48,9 @@ class Diffusion(nn.Module):
         self.register_buffer("signal", signal.float(), persistent=False)
 
     def roots(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(a_t) and sqrt(1 - a_t) of timesteps [N], shaped to multiply `like` [N, ...]."""
-        signal = self.signal[timestep].view(-1, *[1] * (like.dim() - 1)).to(like.dtype)
-        return signal.sqrt(), (1 - signal).sqrt()
+        """sqrt(a_t) and sqrt(1 - a_t) of timesteps [N], shaped to multiply `like` [N, ...], rounded last."""
+        signal = self.signal[timestep].view(-1, *[1] * (like.dim() - 1))
+        return signal.sqrt().to(like.dtype), (1 - signal).sqrt().to(like.dtype)
 
     def noised(self, clean: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """x_t: the forward process (Eq. 5) to timesteps [N] in one go."""

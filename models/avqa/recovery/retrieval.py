@@ -7,8 +7,9 @@ vocabulary stands in it), each scaled to length 1; similarity is the cosine of t
 `question` times that of the questions'. The missing modality is the mean of the `neighbours` most similar
 samples', weighted by a softmax of similarity over `temperature`.
 
-In training a sample must not find itself, or what it lacks would be there: samples of the bank whose present
-modality has a cosine of 1 (all questions about the same clip) are left out.
+A sample must not find itself, or what it lacks would be there: samples of the bank whose present modality has a
+cosine of 1 (all questions about the same clip) are left out, in training and in use (a clip may be asked about in
+the train split and in others; a part that is frozen trains in evaluation mode).
 
 Shapes: B questions, T time steps, N samples of the bank, K neighbours, R rows of a visual step, W words of the
 vocabulary.
@@ -106,8 +107,7 @@ class Retrieval(nn.Module):
         alike = _key(other) @ _key(self.bank[OTHER[modality]]).T  # [B, N]
         asked = F.normalize(self._counts(question), dim=-1) @ F.normalize(self.asked.double(), dim=-1).T
         similarity = alike + self.question * asked
-        if self.training:
-            similarity = similarity.masked_fill(alike >= ITSELF, -torch.inf)
+        similarity = similarity.masked_fill(alike >= ITSELF, -torch.inf)
         best = similarity.sort(dim=1, descending=True, stable=True)
         values, chosen = best.values[:, : self.neighbours], best.indices[:, : self.neighbours]
         lowest = -2.0 - self.question

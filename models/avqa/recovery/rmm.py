@@ -43,6 +43,7 @@ QUESTION = "question"
 class QuestionEncoder(nn.Module):
     """A question's feature [B, Dt] from its word ids [B, words]: an LSTM's state after the last word.
 
+    Padding is left out wherever it stands: by the vocabulary's rule `released+clip` also between words and CLIP's ids.
     The state is brought to unit scale (LayerNorm): an LSTM's is near 0 at first, and scores with it too.
     """
 
@@ -55,6 +56,7 @@ class QuestionEncoder(nn.Module):
     def forward(self, question: Tensor) -> Tensor:
         """Word ids [B, L] to the state after the last word, normalised."""
         last = (question != 0).sum(dim=1).clamp_min(1) - 1
+        question = question.gather(1, (question == 0).int().sort(dim=1, stable=True).indices)  # padding goes last
         states, _ = self.lstm(self.embedding(question))  # what follows the last word can't reach its state
         return self.norm(states[torch.arange(len(question), device=question.device), last])
 
