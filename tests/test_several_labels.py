@@ -146,7 +146,7 @@ def test_every_worker_has_the_mean_of_all_clips_also_one_to_which_none_came(tmp_
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    # By hand: of the first class the clips at places 1 and 3 are right, (1/1 + 2/3) / 2; of the second those at 1 and 2.
+    # By hand: of the first class the clips at places 1 and 3 have it, (1/1 + 2/3) / 2; of the second those at 1 and 2
     expected = {"mAP": pytest.approx((5 / 6 + 1) / 2)} if any(shares) else {}
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
 

@@ -207,10 +207,10 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
-    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     predictors = with_adapted(predictors, config)
+    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, data_folder.name, device, calibrations)
 
