@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,19 @@ def test_a_mixed_sample_is_sound_picture_and_labels_by_one_share(waves):
         assert present.all()
         assert audio.isfinite().all()
     assert seen > 5
+
+
+@integration
+def test_nothing_is_mixed_in_that_is_not_trained_on(waves, tmp_path, monkeypatch):
+    (stage,) = finetune_stages(finetune_config(tmp_path, data=waves, mixup=1.0, proportion=0.3))
+    mixing, read, rows = stage.train, Counter[int](), ShardDataset.rows
+    monkeypatch.setattr(ShardDataset, "rows", lambda self, i, choose: (read.update([i]), rows(self, i, choose))[1])
+    trained = epoch_order(mixing.ids, 0, 0, proportion=0.3).tolist()
+    for mixing.epoch in range(6):
+        for i in trained:
+            mixing[i]
+    assert set(read) == set(trained)
+    assert read.total() > 6 * len(trained), "of mixtures both are read"
 
 
 @unit

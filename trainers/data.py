@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
-from shards.positions import hashed
+from shards.positions import hashed, index_type
 from shards.reader import Choose, Sample, ShardDataset
 from shards.remote import fetch
 from shards.schema import DatasetInfo
@@ -136,6 +136,18 @@ def subset_size(size: int, proportion: float) -> int:
     return max(1, round(proportion * size))
 
 
+def subset(ids: np.ndarray, seed: int, proportion: float) -> np.ndarray:
+    """Positions of the samples that are trained on, a seeded choice of so many; nothing is drawn from the others.
+
+    Args:
+        ids: `Items.ids`.
+    """
+    size = subset_size(len(ids), proportion)
+    if size >= len(ids):
+        return np.arange(len(ids), dtype=index_type(len(ids)))
+    return shuffled(ids, "subset", seed)[:size]
+
+
 def epoch_order(
     ids: np.ndarray,
     seed: int,
@@ -161,9 +173,9 @@ def epoch_order(
 
 def _subset_shuffled(ids: np.ndarray, seed: int, epoch: int, proportion: float) -> np.ndarray:
     """The samples of all ranks, each once."""
-    if (size := subset_size(len(ids), proportion)) >= len(ids):
-        return shuffled(ids, "order", seed, epoch)  # a subset of all of them, in any order, gives the same
-    chosen = shuffled(ids, "subset", seed)[:size]
+    if subset_size(len(ids), proportion) >= len(ids):
+        return shuffled(ids, "order", seed, epoch)  # without a copy of all ids
+    chosen = subset(ids, seed, proportion)
     return chosen[shuffled(ids[chosen], "order", seed, epoch)]
 
 
@@ -183,7 +195,7 @@ def training_order(
     """What one rank reads in one epoch: `epoch_order`, or of the same samples the order of `trainers.streams`."""
     if items.lanes is None:
         return epoch_order(items.ids, seed, epoch, proportion, rank, world, taken, items.weights)
-    chosen = shuffled(items.ids, "subset", seed)[: subset_size(len(items), proportion)]
+    chosen = subset(items.ids, seed, proportion)
     order = shuffled_order(items.stream, items.ids, items.lanes, chosen, seed, epoch)
     return order[rank_rows(len(order), rank, world, taken)]
 

@@ -26,7 +26,7 @@ from shards.streaming import StreamDataset
 from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
 from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
-from trainers.data import Item, Items, Split
+from trainers.data import Item, Items, Split, subset
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class MediaItems(LabelledItems):
         random_frame: any frame of the clip (training) instead of the middle one.
         form: of the targets.
         mixup: share of samples that are mixed with another one, see `trainers.classification.mixup`.
+        proportion: share of the samples that is trained on, see `trainers.data.subset`; others are not mixed in.
         grain: largest noise added to the spectrogram.
         files: what corruptions mix in.
 
@@ -143,9 +144,10 @@ class MediaItems(LabelledItems):
         mixup: float = 0.0,
         grain: float = 0.0,
         files: Files | None = None,
+        proportion: float = 1.0,
     ):
         super().__init__(data, vocabulary, seed, form)
-        self.mixup, self.grain = mixup, grain
+        self.mixup, self.grain, self.proportion = mixup, grain, proportion
         self.spec, self.conditions, self.noise = (
             spec,
             [condition_named(c) for c in conditions],
@@ -211,7 +213,9 @@ class MediaItems(LabelledItems):
     def _partner(self, i: int) -> tuple[int, float] | None:
         """The sample that one is mixed with in this epoch, and the one's own share; others than of the same modalities
         are not mixed: nothing stands in for what is absent."""
-        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self))
+        if not self.mixup:
+            return None
+        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self._by_hash))
         if found is None:
             return None
         other = int(self._by_hash[found[0]])
@@ -219,8 +223,9 @@ class MediaItems(LabelledItems):
 
     @cached_property
     def _by_hash(self) -> np.ndarray:
-        """Positions in an order that does not depend on the shards."""
-        return np.argsort(self.ids, kind="stable")
+        """Positions that may be mixed in, in an order that does not depend on the shards."""
+        used = subset(self.ids, self.seed, self.proportion)
+        return used[np.argsort(self.ids[used], kind="stable")]
 
     def _clean(self, i: int, sample: Sample, condition: Condition) -> dict[str, Tensor | None]:
         """Normalised inputs, of mixtures those of the mixture, before noise of the condition."""

@@ -143,7 +143,8 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
     plain = TargetForm(several=backbone.loss == "bce")
     form = replace(plain, smoothing=config.smoothing, shares=config.mixup > 0)
     common = (backbone.labels, input_spec(backbone), CASES if config.noisy else ("complete",), config.noise.build())
-    items = MediaItems(train, *common, config.seed, True, form, config.mixup, config.augment.grain)
+    changes = (config.mixup, config.augment.grain)
+    items = MediaItems(train, *common, config.seed, True, form, *changes, proportion=config.proportion)
     if config.balanced:
         items.weights = items.targets.balance()
 
@@ -265,7 +266,8 @@ def _case_stage(
 def make_detector(config: CaseConfig, folder: Path) -> None:
     """Fit the quality detector of a case-wise run and save it as the run's checkpoint "detector"."""
     features, info = find_features(config, load_backbone(config.backbone))
-    detector, fitted = fit_detector(open_split(features, "train", config.stream, info), config.seed)
+    train = open_split(features, "train", config.stream, info)
+    detector, fitted = fit_detector(train, config.seed, config.proportion)
     save_detector(folder, detector, config.depth, fitted)
 
 
