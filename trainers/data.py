@@ -26,7 +26,7 @@ from shards.schema import DatasetInfo
 from shards.store import url_of
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from trainers.draws import shuffled
+from trainers.draws import again, shuffled
 from trainers.streams import Lanes, plain_order, rank_rows, shuffled_order, streamed_batches
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
@@ -73,7 +73,8 @@ class Items(Dataset):
     Attributes:
         epoch: what random draws depend on besides the seed and the sample.
         lanes: how the shards are read through; None: each sample is read where it lies.
-        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch.
+        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch. One that
+            comes again is asked for by its position plus `len` for each time before, and has draws of its own.
     """
 
     epoch: int = 0
@@ -92,6 +93,11 @@ class Items(Dataset):
     def ids(self) -> np.ndarray:
         """Hashes of the names, uint64 [len]."""
         return hashed(self.names)
+
+    def drawn_by(self, positions: np.ndarray) -> np.ndarray:
+        """What augmentation depends on, uint64 [B]: the ids, and how often their samples came before in the epoch."""
+        times, at = np.divmod(positions, len(self))
+        return again(self.ids[at], times)
 
     def __getitem__(self, i: int) -> Item:
         raise NotImplementedError
@@ -163,11 +169,13 @@ def epoch_order(
 
     Args:
         ids: `Items.ids`; the order is one of these, whatever their positions.
-        weights: by which as many samples are drawn from the subset with replacement, float64 [size].
+        weights: by which as many samples are drawn from the subset with replacement, float64 [size]; the position of
+            one that comes again is `size` higher for each time before.
     """
     order = _subset_shuffled(ids, seed, epoch, proportion)
     if weights is not None:
         order = _drawn(order, weights, seed, epoch)
+        order = order + len(ids) * _times_before(order)
     return np.ascontiguousarray(order[rank_rows(len(order), rank, world, taken)])  # not what the other ranks read
 
 
@@ -187,6 +195,15 @@ def _drawn(order: np.ndarray, weights: np.ndarray, seed: int, epoch: int) -> np.
         drawn = rng.random(len(places[at : at + CHUNK])) * reached[-1]
         places[at : at + CHUNK] = np.searchsorted(reached, drawn, side="right").clip(max=len(order) - 1)
     return order[places]
+
+
+def _times_before(order: np.ndarray) -> np.ndarray:
+    """How often each position of an order comes before, int64 [n]."""
+    along = np.argsort(order, kind="stable")
+    first = np.flatnonzero(np.diff(order[along], prepend=-1))
+    times = np.empty(len(order), np.int64)
+    times[along] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return times
 
 
 def training_order(

@@ -256,7 +256,7 @@ class _Loop:
         positions = batch.index  # still on the host
         batch = batch.to(rank.device)
         if stage.augment is not None:
-            ids = stage.train.ids[positions.numpy(force=True)]
+            ids = stage.train.drawn_by(positions.numpy(force=True))
             batch = stage.augment(batch, lambda n: uniform(ids, n, "augment", config.seed, epoch))
         with arithmetic(config, rank.device), seeded(rank.device, config.seed, epoch, number, rank.index):
             output: StepOutput = self.model(batch)

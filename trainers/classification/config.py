@@ -93,7 +93,7 @@ class FinetuneConfig(TrainConfig):
         smoothing: of labels: every class gets this over the number of classes, a clip's own ones 1 minus this.
         mixup: share of clips that are mixed with another one, waveforms and pictures, by Beta(10, 10); needs shards
             with waveforms (`keep_wave`).
-        balanced: draw clips with replacement, those of rare classes more often.
+        balanced: draw clips with replacement, those of rare classes more often; each time with draws of its own.
         average_from: first epoch of those whose weights are averaged into the result; None: the last epoch's weights.
         head_lr: the head's learning rate over `lr`.
         halve_after: epochs at the full rate, each later one at half of the one before; None: warm-up and cosine.

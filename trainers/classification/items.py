@@ -98,7 +98,7 @@ class LabelledItems(Items):
         return self.data
 
     def __getitem__(self, i: int) -> Item:
-        return self.item(i, self.shards.rows(i, self.choose(i)))
+        return self.item(i, self.shards.rows(i % len(self), self.choose(i)))
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         return *masked(values, blank), self._target(i), torch.tensor(i)
@@ -157,6 +157,11 @@ class MediaItems(LabelledItems):
         self._blank = spec.blank
         self._black = spec.normalisation.black
 
+    def _key(self, i: int) -> str:
+        """What a sample's draws depend on: its key, and how often it came before in the epoch."""
+        times, at = divmod(i, len(self))
+        return f"{self.keys[at]} again {times}" if times else self.keys[at]
+
     def condition(self, key: str) -> Condition:
         """The condition of a sample in this epoch."""
         if len(self.conditions) == 1:
@@ -165,7 +170,7 @@ class MediaItems(LabelledItems):
 
     def choose(self, i: int) -> Choose:
         """All of the sound, and one picture."""
-        key = self.keys[i]
+        key = self._key(i)
         return lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None
 
     def item(self, i: int, sample: Sample) -> Item:
@@ -193,7 +198,7 @@ class MediaItems(LabelledItems):
         return one("audio"), one("visual")
 
     def _values(self, i: int, sample: Sample) -> dict[str, Tensor | None]:
-        key = self.keys[i]
+        key = self._key(i)
         condition = self.condition(key)
         if condition.corruption is not None:
             return self.spec.inputs(self._corrupted(i, sample, condition), condition.missing)
@@ -207,19 +212,20 @@ class MediaItems(LabelledItems):
         return values
 
     def _target(self, i: int) -> Tensor:
-        mixed = self._partner(i)
-        return self.targets[i] if mixed is None else self.targets.mixture(i, *mixed)
+        mixed, at = self._partner(i), i % len(self)
+        return self.targets[at] if mixed is None else self.targets.mixture(at, *mixed)
 
     def _partner(self, i: int) -> tuple[int, float] | None:
         """The sample that one is mixed with in this epoch, and the one's own share; others than of the same modalities
         are not mixed: nothing stands in for what is absent."""
         if not self.mixup:
             return None
-        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self._by_hash))
+        found = partner(self.seed, self.epoch, self._key(i), self.mixup, len(self._by_hash))
         if found is None:
             return None
         other = int(self._by_hash[found[0]])
-        return (other, found[1]) if (self.data.present[i] == self.data.present[other]).all() else None
+        alike = (self.data.present[i % len(self)] == self.data.present[other]).all()
+        return (other, found[1]) if alike else None
 
     @cached_property
     def _by_hash(self) -> np.ndarray:
@@ -240,7 +246,7 @@ class MediaItems(LabelledItems):
                 sound = mixed_sound(sample.arrays["wave"], theirs.arrays["wave"], share)
                 values["audio"] = self.spec.normalisation.fbank(sound, self.spec.target_length)
         if self.grain and (audio := values["audio"]) is not None:
-            rng = generator("grain", self.seed, self.epoch, self.keys[i])
+            rng = generator("grain", self.seed, self.epoch, self._key(i))
             values["audio"] = audio + torch.from_numpy(
                 (self.grain * rng.random() * rng.random(tuple(audio.shape))).astype(np.float32)
             )
