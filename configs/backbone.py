@@ -32,3 +32,19 @@ def load_backbone(folder: Path) -> Backbone:
     except (ValueError, KeyError, TypeError) as error:
         remedy = "give the run of 'avmend train finetune', or train again"
         raise InputError(f"is no usable backbone: {error}", file=folder, remedy=remedy) from None
+
+
+def load_classifier(folder: Path, field: str) -> Backbone:
+    """A backbone all of which learnt to classify; see `load_backbone`.
+
+    Args:
+        field: the setting that names the folder.
+
+    Raises:
+        InputError: as `load_backbone`; or it learnt densely.
+    """
+    backbone = load_backbone(folder)
+    if backbone.dense:
+        message, remedy = "learnt densely, for sequence features; its joint encoder did not", "give a 'finetune' run"
+        raise InputError(message, file=folder, field=field, remedy=remedy)
+    return backbone

@@ -33,9 +33,11 @@ from trainers.classification.config import EvaluateConfig
 from trainers.classification.evaluate import prepare
 from trainers.classification.predict import load_finetuned
 from trainers.confidence_rows import final_rows
+from trainers.differences import DifferenceRow
 from trainers.evaluate import evaluate
 from trainers.recipe import FinishedRun
 from trainers.runs import read_run
+from trainers.tables import read_rows
 from tuning.report.clips import first_seed
 
 pytestmark = pytest.mark.integration
@@ -263,6 +265,18 @@ def test_labels_are_never_touched(world: World, monkeypatch: pytest.MonkeyPatch)
 def test_what_does_not_go_together_is_refused(world: World, settings: dict[str, str], said: str):
     with pytest.raises(InputError, match=said):
         prepare([read_run(world.backbone)], chosen(**settings))
+
+
+def test_the_others_can_be_compared_with_a_line_that_adapts_and_with_no_line_that_there_is_not(world: World, out: Path):
+    folders = [world.backbone, world.others["prompt"]]
+    rows = evaluate(folders, chosen(adapt="[read, prompts]", baseline="finetune + READ"), out / "against")
+    differences = read_rows((out / "against" / "differences.csv").read_text(), DifferenceRow)
+    against = [row for row in differences if row.family == "baseline"]
+    assert {row.other for row in against} == {"finetune + READ"}
+    assert {row.method for row in against} == {row.line for row in rows} - {"finetune + READ"}
+    none = chosen(adapt="[prompts]", baseline="prompt + READ of prompts, situation")
+    with pytest.raises(InputError, match="no method 'prompt \\+ READ of prompts, situation' is evaluated"):
+        prepare([read_run(folder) for folder in folders], none)
 
 
 def test_temperatures_are_not_fitted_to_what_adapts(world: World):

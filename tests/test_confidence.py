@@ -194,7 +194,10 @@ def test_flags_split_the_samples_and_intervals_are_wilsons():
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     assert (rows[ANY].low_others, rows[ANY].high_others) == (pytest.approx(low), pytest.approx(high))
-    assert share(np.empty(0, bool))[0] == 0
+    none, *unknown = share(np.empty(0, bool))
+    assert none == 0
+    assert len(unknown) == 3
+    assert all(map(math.isnan, unknown))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS
 from tests.fixtures.dense import SIDE, STEPS, dense_world, truth
 from tests.test_loop import Killed, Log, assert_equal, train
-from trainers.classification.config import DenseConfig, PromptConfig
+from trainers.classification.config import DenseConfig, FinetuneConfig, FuseConfig, PromptConfig
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
 
@@ -142,9 +142,17 @@ def test_its_run_is_a_backbone_of_features_and_of_nothing_else(world, taught):
     assert all(torch.equal(weights[name], before.net.state_dict()[name]) for name in untouched)
     out = extract(world / "media", folder, FeatureConfig(extractor="cavmae", side=SIDE, workers=0))
     assert DatasetInfo.load(out).backbone.fingerprint == backbone.fingerprint
-    prompts = PromptConfig(data=world / "media", backbone=folder, workers=0)
-    with pytest.raises(InputError, match="learnt densely"):
-        recipe_of(prompts).fingerprints(prompts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "more"),
+    [(PromptConfig, "backbone", {}), (FinetuneConfig, "start", {}), (FuseConfig, "start", {"method": "masking"})],
+)
+def test_nothing_that_classifies_begins_with_it(world, taught, kind, field, more):
+    """Its head and joint encoder did not learn, and a run's checkpoint would lack its mixture of bands."""
+    config = kind(data=world / "media", workers=0, **{field: taught[0]}, **more)
+    with pytest.raises(InputError, match=f"field '{field}': learnt densely"):
+        recipe_of(config).fingerprints(config)
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(world, tmp_path):

@@ -14,7 +14,10 @@ from models.detector import QualityDetector, token_statistics
 from models.inputs import Normalisation
 from models.noise import ruin
 from models.settings import BACKBONES, NoiseConfig
+from shards.positions import hashed
 from tests.fixtures.tiers import told_by
+from tests.test_loop import case_wise
+from tests.test_loop import world as world
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -173,3 +176,17 @@ def test_a_fitted_detector_goes_to_disk_and_back(tmp_path):
     assert set(accuracy) == {"audio", "visual"}
     x = torch.randn(3, 16, SMALL.dim, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again("audio", x), detector("audio", x))
+
+
+@integration
+def test_a_detector_reads_nothing_that_is_not_trained_on(world, tmp_path, monkeypatch):
+    from shards.reader import ShardDataset
+    from trainers.classification.config import PromptConfig
+    from trainers.classification.stages import make_detector
+    from trainers.data import epoch_order
+
+    read, each = list[int](), ShardDataset.each
+    monkeypatch.setattr(ShardDataset, "each", lambda self, rows: (read.extend(rows), each(self, rows))[1])
+    make_detector(case_wise(PromptConfig, world, seed=3, proportion=0.5), tmp_path)
+    ids = hashed(ShardDataset(world / "features", "train").keys)
+    assert sorted(read) == sorted(epoch_order(ids, 3, 0, proportion=0.5).tolist())

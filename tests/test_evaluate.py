@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shutil
 from collections import Counter
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from configs import load_config
+from configs.noise import Noise
 from models.batch import AVBatch
 from models.conditions import CASES, CONDITIONS, NOISY_CASES, PUBLISHED, Condition
 from models.prompts import DualPrompts, concatenate
@@ -266,17 +268,37 @@ def test_a_clip_is_read_once_a_condition_for_all_methods(world, mlflow_root, tmp
     assert read == Counter([*range(TEST), *range(TEST), *LEFT["audio_missing"]])
 
 
-def test_other_noise_or_another_seed_is_met_apart(world):
-    config, (one, *_) = EvaluateConfig(data=world.media), [predictor(world, method) for method in METHODS]
+def test_another_seed_is_met_apart(world):
+    one = predictor(world, "finetune")
 
     def trained(**changes: object) -> Predictor:
         return replace(one, run=replace(one.run, config=one.run.config.model_copy(update=changes)))
 
-    noisier = one.run.config.noise.model_copy(update={"alone": 1})
-    given = [one, trained(seed=1), trained(lr=9.0), trained(noise=noisier), trained(seed=1, noise=noisier)]
-    assert [[given.index(p) for p in met] for met in _meeting_the_same(given, config)] == [[0, 2], [1], [3], [4]]
-    fixed = config.model_copy(update={"noise": noisier})
-    assert [[given.index(p) for p in met] for met in _meeting_the_same(given, fixed)] == [[0, 2, 3], [1, 4]]
+    given = [one, trained(seed=1), trained(lr=9.0)]
+    assert [[given.index(p) for p in met] for met in _meeting_the_same(given)] == [[0, 2], [1]]
+
+
+def test_runs_that_were_trained_with_different_noise_meet_the_one_that_is_named(world, mlflow_root, tmp_path):
+    folders = {}
+    for name, noise in (("mild", {"alone": 2}), ("blurred", {"visual": ["blur"]})):
+        folders[name] = tmp_path / f"finetune-{name}"
+        shutil.copytree(world.backbone, folders[name])
+        record = json.loads((folders[name] / "config.json").read_text())
+        record["config"]["noise"] |= noise
+        (folders[name] / "config.json").write_text(json.dumps(record))
+    config = EvaluateConfig(data=world.media, conditions=("complete", "noisy_visual"))
+    with pytest.raises(InputError, match=r"(?s)'noise': .*trained with different noise.*--set noise=ours"):
+        evaluate(list(folders.values()), config, tmp_path / "out", mlflow_root)
+    assert not (tmp_path / "out").exists()
+    without = config.model_copy(update={"conditions": ("complete", "audio_missing")})
+    assert len(evaluate(list(folders.values()), without, tmp_path / "without", mlflow_root)) == 4
+    named = config.model_copy(update={"noise": Noise(visual=("pixelate",))})
+    rows = evaluate(list(folders.values()), named, tmp_path / "out", mlflow_root)
+    found = {c: {row.accuracy for row in rows if row.condition == c} for c in config.conditions}
+    assert [len(accuracies) for accuracies in found.values()] == [1, 1], "the same weights, the same input"
+    with (tmp_path / "out" / "draws.csv").open() as file:
+        met = {line["visual"] for line in csv.DictReader(file) if line["condition"] == "noisy_visual"}
+    assert met == {"pixelate", "absent"}
 
 
 def test_a_sample_with_nothing_left_is_not_counted(evaluated):

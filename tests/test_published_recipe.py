@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from torchaudio.compliance import kaldi
 
+from models.batch import AVBatch
 from models.inputs import Normalisation
 from shards.errors import InputError
 from shards.positions import hashed
@@ -17,7 +20,7 @@ from shards.reader import ShardDataset
 from shards.schema import DatasetInfo
 from tests.fixtures.builders import LABELS, media_dataset, media_records, split_info, two_of
 from tests.fixtures.tiers import told_by
-from tests.test_loop import STEPS, Killed, train
+from tests.test_loop import STEPS, Killed, Log, train
 from tests.test_loop import finetune as finetune_config
 from tests.test_loop import world as world
 from trainers.classification.config import FinetuneConfig
@@ -26,6 +29,7 @@ from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.stages import finetune_stages
 from trainers.classification.targets import TargetForm
 from trainers.data import epoch_order
+from trainers.loop import Rank, train_stage
 from trainers.optimisation import Optimisation, halving
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
@@ -105,6 +109,50 @@ def test_a_mixed_sample_is_sound_picture_and_labels_by_one_share(waves):
     assert seen > 5
 
 
+@integration
+def test_nothing_is_mixed_in_that_is_not_trained_on(waves, tmp_path, monkeypatch):
+    (stage,) = finetune_stages(finetune_config(tmp_path, data=waves, mixup=1.0, proportion=0.3))
+    mixing, read, rows = stage.train, Counter[int](), ShardDataset.rows
+    monkeypatch.setattr(ShardDataset, "rows", lambda self, i, choose: (read.update([i]), rows(self, i, choose))[1])
+    trained = epoch_order(mixing.ids, 0, 0, proportion=0.3).tolist()
+    for mixing.epoch in range(6):
+        for i in trained:
+            mixing[i]
+    assert set(read) == set(trained)
+    assert read.total() > 6 * len(trained), "of mixtures both are read"
+
+
+@unit
+def test_a_clip_that_comes_again_in_an_epoch_has_draws_of_its_own(waves):
+    """Frame, noise, mixture, grain and augmentation; the first time they are those of a clip that comes once."""
+    changes = {"conditions": ("noisy_both",), "mixup": 1.0, "grain": 0.1, "random_frame": True}
+    mixing, once, count = items(waves, **changes), items(waves, **changes), 24
+    both = np.flatnonzero(mixing.data.present.all(axis=1)).tolist()
+    for i in both:
+        times = [mixing[i + count * time] for time in range(3)]
+        assert all(torch.equal(x, y) for x, y in zip(times[0], once[i], strict=True))
+        assert not any(torch.equal(times[a][m], times[b][m]) for a, b in ((0, 1), (0, 2), (1, 2)) for m in (0, 1))
+        assert [int(time[4]) for time in times] == [i, i + count, i + 2 * count]
+    positions = np.array([both[0], both[1], both[0] + count, both[0] + 2 * count])
+    drawn = mixing.drawn_by(positions)
+    assert drawn[:2].tolist() == mixing.ids[both[:2]].tolist()
+    assert len(set(drawn.tolist())) == 4
+
+
+@integration
+def test_balanced_training_meets_no_clip_twice_alike(waves, tmp_path):
+    config = finetune_config(tmp_path, data=waves, balanced=True, noisy=False, epochs=1, batch_size=24)
+    (stage,) = finetune_stages(config)
+    stage.train.weights = np.where(np.arange(24) % 3, 0.0, 1.0)  # a third of the clips alone
+    met: list[AVBatch] = []
+    stage.objective.register_forward_pre_hook(lambda _, given: met.extend(given))
+    train_stage(replace(stage, val=None), config, Rank(), tmp_path, Log())
+    (batch,) = met
+    assert set((batch.index % 24).tolist()) <= set(range(0, 24, 3))
+    pairs = zip(batch.audio.numpy(), batch.visual.numpy(), strict=True)
+    assert len({(sound.tobytes(), picture.tobytes()) for sound, picture in pairs}) == 24
+
+
 @unit
 def test_who_is_mixed_with_whom_is_seeded_by_the_sample():
     shares = [partner(0, epoch, f"clip {i}", 0.5, 100) for epoch in range(4) for i in range(250)]
@@ -140,7 +188,8 @@ def test_balanced_orders_draw_by_weight():
     for epoch in range(500):
         order = epoch_order(hashed(map(str, range(4))), 0, epoch, weights=weights)
         assert len(order) == 4
-        counts += np.bincount(order, minlength=4)
+        assert all(sorted(order[order % 4 == i] // 4) == list(range((order % 4 == i).sum())) for i in range(4))
+        counts += np.bincount(order % 4, minlength=4)
     assert counts[1] == 0
     assert counts / counts.sum() == pytest.approx(weights / 10, abs=0.04)
     ranks = [epoch_order(hashed(map(str, range(4))), 0, 7, rank=r, world=2, weights=weights) for r in range(2)]

@@ -18,6 +18,7 @@ from tests.test_loop import STEPS, Killed, Log, assert_equal, without_time
 from tests.test_loop import train as fit_stage
 from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.avqa.warm_start import answerer_checkpoint
+from trainers.data import epoch_order
 from trainers.journal import read_metrics
 from trainers.loop import Rank, train_stage
 from trainers.recipes import recipe_of
@@ -178,6 +179,10 @@ def test_slots_start_from_training_samples_if_asked(root):
     audio = memory.objective.standardise(memory.train.batch(range(24))).audio.flatten(0, 1)  # type: ignore
     assert all(any(torch.equal(slot, step) for step in audio) for slot in slots)
     assert not torch.equal(slots, normal.weights()["recovery.slots.audio"])
+    (partly,) = question_stages(config.model_copy(update={"memorise": True, "proportion": 0.2}))
+    trained = epoch_order(partly.train.ids, config.seed, 0, proportion=0.2).tolist()
+    audio = partly.objective.standardise(partly.train.batch(trained)).audio.flatten(0, 1)  # type: ignore
+    assert all(any(torch.equal(slot, step) for step in audio) for slot in partly.weights()["recovery.slots.audio"])
 
 
 @integration

@@ -14,6 +14,7 @@ from models.batch import take_away
 from shards.checkpoint import load_checkpoint
 from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig
+from trainers.data import epoch_order
 
 pytestmark = pytest.mark.unit
 SPEC = FeatureSpec(audio=4, visual=3, steps=2, places=4)
@@ -119,3 +120,15 @@ def test_a_run_fills_its_bank_by_its_seed_and_keeps_it_in_the_checkpoint(tmp_pat
     folder = saved_run(tmp_path, "retrieval", config)
     assert load_checkpoint(folder / "avqa").weights[name].dtype == torch.float16
     assert stage.meta["trained"] < stage.meta["parameters"]
+
+
+def test_a_bank_and_negative_frames_hold_nothing_that_is_not_trained_on(tmp_path: Path):
+    asking_world(tmp_path, {"train": 12})
+    (stage,) = question_stages(AVQAConfig(**settings(tmp_path, "avst", "retrieval", proportion=0.3)))
+    trained = epoch_order(stage.train.ids, 0, 0, proportion=0.3).tolist()
+    batch = stage.train.batch(trained)
+    known = stage.objective.answerer.standardise(batch).audio.half()
+    assert len(stage.weights()["recovery.bank.audio"])
+    assert all(any(torch.equal(x, y) for y in known) for x in stage.weights()["recovery.bank.audio"])
+    frames = batch.visual.flatten(0, 1)
+    assert all(any(torch.equal(x, y) for y in frames) for x in batch.negative.flatten(0, 1))

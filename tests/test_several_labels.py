@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from models.batch import AVBatch
 from models.conditions import CONDITIONS
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
@@ -25,6 +29,8 @@ from trainers.classification.targets import TargetForm, Targets
 from trainers.data import collate
 from trainers.evaluate import evaluate
 from trainers.journal import logs, read_metrics
+from trainers.loop import Rank
+from trainers.metrics import RankedClips, StepOutput
 from trainers.multilabel_metrics import class_average_precisions, mean_average_precision
 from trainers.runs import read_run
 from trainers.tables import read_rows
@@ -110,6 +116,39 @@ def test_mean_average_precision_is_the_definitions_and_absent_classes_count_noth
     assert published == pytest.approx(sum(own) / 7)
     assert occurring == pytest.approx(sum(own) / 6)
     assert np.isnan(class_average_precisions(true, scores)).tolist() == [c == 3 for c in range(7)]
+
+
+TRUE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+SCORES = torch.tensor([[0.9, 0.2], [0.8, 0.6], [0.3, 0.4]])
+
+
+def _judge(rank: int, folder: Path, clips: list[int]) -> None:
+    """One of two workers, to which these of the clips came; leaves what it found."""
+    store, limit = f"file://{folder}/store", timedelta(seconds=20)
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=limit)
+    ranked, present = RankedClips(), torch.ones(len(clips), 2, dtype=torch.bool)
+    if clips:
+        nothing = torch.zeros(len(clips), 0)
+        batch = AVBatch(nothing, nothing, present, TRUE[clips], torch.tensor(clips))
+        ranked.add(batch, StepOutput(torch.zeros(()), SCORES[clips]))
+    (folder / f"{rank}.json").write_text(json.dumps(ranked.means(Rank(index=rank, world_size=2))))
+
+
+@unit
+@pytest.mark.parametrize("shares", [([0, 2], [1]), ([0, 1, 2], []), ([], [])])
+def test_every_worker_has_the_mean_of_all_clips_also_one_to_which_none_came(tmp_path, shares):
+    workers = [
+        multiprocessing.get_context("fork").Process(target=_judge, args=(rank, tmp_path, clips))
+        for rank, clips in enumerate(shares)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    # By hand: of the first class the clips at places 1 and 3 have it, (1/1 + 2/3) / 2; of the second those at 1 and 2
+    expected = {"mAP": pytest.approx((5 / 6 + 1) / 2)} if any(shares) else {}
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
 
 
 @unit

@@ -59,6 +59,10 @@ def preset(folder: Path, **changes: object) -> str:
             {"evaluate": {"adapt": ["read"], "adapted": ["promt"]}},
             ["'evaluate.adapted'", "no method 'promt'", "did you mean 'prompt'"],
         ),
+        (
+            {"recipes": {"finetune": {}, "noisy": {"recipe": "finetune", "noisy": True, "noise": "released"}}},
+            ["'noise'", "trained with different noise", "evaluate: {noise: ours}"],
+        ),
         ({"recipes": {"finetune": {}, "fuse": {}}}, ["'recipes.fuse.method'", "is required"]),
         (
             {"recipes": {"finetune": {}, "x": {"recipe": "fuse", "method": "shaspek"}}},

@@ -12,6 +12,7 @@ import numpy as np
 from shards.audit_file import AUDIT_FILE, FLAGS, read_flags
 from shards.errors import InputError
 from shards.hashes import file_sha256
+from trainers.bootstrap import wilson
 from trainers.judged import Judged
 from trainers.tables import markdown_table, write_rows
 
@@ -123,14 +124,10 @@ def flag_masks(flags: Sequence[frozenset[str]]) -> Mapping[str, np.ndarray]:
 
 
 def share(right: np.ndarray) -> tuple[int, float, float, float]:
-    """Count, share, and Wilson's interval of 95 % (JASA 1927); NaN of nothing."""
-    from scipy.stats import binomtest
-
-    if not len(right):
-        return 0, math.nan, math.nan, math.nan
-    hits = int(right.sum())
-    interval = binomtest(hits, len(right)).proportion_ci(0.95, method="wilson")
-    return len(right), hits / len(right), float(interval.low), float(interval.high)
+    """Count, share, and Wilson's interval of 95 %; NaN of nothing."""
+    count = len(right)
+    mean = int(right.sum()) / count if count else math.nan
+    return count, mean, *wilson(mean, count)
 
 
 def markdown(rows: Sequence[AuditRow], flags: Sequence[frozenset[str]], ids: Sequence[str]) -> str:

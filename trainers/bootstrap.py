@@ -130,7 +130,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     """Wilson's interval of 95 % around a share of `count` (JASA 1927); NaN of nothing.
 
     Args:
-        count: of independent answers; need not be whole (see `effective`).
+        count: of independent answers; need not be whole (see `effective`), as scipy's ``binomtest`` wants it.
     """
     if not count or math.isnan(count):
         return math.nan, math.nan

@@ -33,7 +33,9 @@ class TrainConfig(Config):
         weight_decay: of AdamW.
         warmup: share of all steps over which the learning rate rises from zero.
         clip: largest gradient norm.
-        proportion: share of the training split that is used (a seeded subset).
+        proportion: share of the training split that is trained on (a seeded subset): no batch, mixture, frame of
+            another clip, bank, slot or detector takes anything of the rest. Labels, words, answers, class counts of
+            `balanced` and the statistics of standardisation are the dataset's, of the whole split.
         workers: data-parallel workers (Ray Train); `batch_size` counts over all of them. 0: this process,
             without Ray.
         cpus: CPU cores per worker; None divides the cluster's.

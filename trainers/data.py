@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.batch import AVBatch
 from models.noise import generator
-from shards.positions import hashed
+from shards.positions import hashed, index_type
 from shards.reader import Choose, Sample, ShardDataset
 from shards.remote import fetch
 from shards.schema import DatasetInfo
 from shards.store import url_of
 from shards.stream_order import StreamOrder
 from shards.streaming import StreamDataset
-from trainers.draws import shuffled
+from trainers.draws import again, shuffled
 from trainers.streams import Lanes, plain_order, rank_rows, shuffled_order, streamed_batches
 
 Item = tuple[Tensor, ...]  # the fields of a batch, one row
@@ -73,7 +73,8 @@ class Items(Dataset):
     Attributes:
         epoch: what random draws depend on besides the seed and the sample.
         lanes: how the shards are read through; None: each sample is read where it lies.
-        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch.
+        weights: by which samples are drawn with replacement, float64 [S]; None: each comes once an epoch. One that
+            comes again is asked for by its position plus `len` for each time before, and has draws of its own.
     """
 
     epoch: int = 0
@@ -92,6 +93,11 @@ class Items(Dataset):
     def ids(self) -> np.ndarray:
         """Hashes of the names, uint64 [len]."""
         return hashed(self.names)
+
+    def drawn_by(self, positions: np.ndarray) -> np.ndarray:
+        """What augmentation depends on, uint64 [B]: the ids, and how often their samples came before in the epoch."""
+        times, at = np.divmod(positions, len(self))
+        return again(self.ids[at], times)
 
     def __getitem__(self, i: int) -> Item:
         raise NotImplementedError
@@ -136,6 +142,18 @@ def subset_size(size: int, proportion: float) -> int:
     return max(1, round(proportion * size))
 
 
+def subset(ids: np.ndarray, seed: int, proportion: float) -> np.ndarray:
+    """Positions of the samples that are trained on, a seeded choice of so many; nothing is drawn from the others.
+
+    Args:
+        ids: `Items.ids`.
+    """
+    size = subset_size(len(ids), proportion)
+    if size >= len(ids):
+        return np.arange(len(ids), dtype=index_type(len(ids)))
+    return shuffled(ids, "subset", seed)[:size]
+
+
 def epoch_order(
     ids: np.ndarray,
     seed: int,
@@ -151,19 +169,21 @@ def epoch_order(
 
     Args:
         ids: `Items.ids`; the order is one of these, whatever their positions.
-        weights: by which as many samples are drawn from the subset with replacement, float64 [size].
+        weights: by which as many samples are drawn from the subset with replacement, float64 [size]; the position of
+            one that comes again is `size` higher for each time before.
     """
     order = _subset_shuffled(ids, seed, epoch, proportion)
     if weights is not None:
         order = _drawn(order, weights, seed, epoch)
+        order = order + len(ids) * _times_before(order)
     return np.ascontiguousarray(order[rank_rows(len(order), rank, world, taken)])  # not what the other ranks read
 
 
 def _subset_shuffled(ids: np.ndarray, seed: int, epoch: int, proportion: float) -> np.ndarray:
     """The samples of all ranks, each once."""
-    if (size := subset_size(len(ids), proportion)) >= len(ids):
-        return shuffled(ids, "order", seed, epoch)  # a subset of all of them, in any order, gives the same
-    chosen = shuffled(ids, "subset", seed)[:size]
+    if subset_size(len(ids), proportion) >= len(ids):
+        return shuffled(ids, "order", seed, epoch)  # without a copy of all ids
+    chosen = subset(ids, seed, proportion)
     return chosen[shuffled(ids[chosen], "order", seed, epoch)]
 
 
@@ -177,13 +197,22 @@ def _drawn(order: np.ndarray, weights: np.ndarray, seed: int, epoch: int) -> np.
     return order[places]
 
 
+def _times_before(order: np.ndarray) -> np.ndarray:
+    """How often each position of an order comes before, int64 [n]."""
+    along = np.argsort(order, kind="stable")
+    first = np.flatnonzero(np.diff(order[along], prepend=-1))
+    times = np.empty(len(order), np.int64)
+    times[along] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return times
+
+
 def training_order(
     items: Items, seed: int, epoch: int, proportion: float = 1.0, rank: int = 0, world: int = 1, taken: int = 0
 ) -> Order:
     """What one rank reads in one epoch: `epoch_order`, or of the same samples the order of `trainers.streams`."""
     if items.lanes is None:
         return epoch_order(items.ids, seed, epoch, proportion, rank, world, taken, items.weights)
-    chosen = shuffled(items.ids, "subset", seed)[: subset_size(len(items), proportion)]
+    chosen = subset(items.ids, seed, proportion)
     order = shuffled_order(items.stream, items.ids, items.lanes, chosen, seed, epoch)
     return order[rank_rows(len(order), rank, world, taken)]
 

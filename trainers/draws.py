@@ -52,6 +52,11 @@ def uniform(ids: np.ndarray, n: int, *key: object) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
+def again(ids: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Other 64 bits of each id for each time that it comes again, the id itself for 0; uint64 [S]."""
+    return np.where(times > 0, _scrambled(ids + times.astype(np.uint64)), ids)
+
+
 def _scrambled(x: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a permutation of 64 bits."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

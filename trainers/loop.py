@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,13 +57,13 @@ class Rank:
         torch.distributed.all_gather_object(gathered, mine)
         return sorted({name for names in gathered for name in names})
 
-    def rows(self, x: np.ndarray) -> np.ndarray:
-        """All ranks' rows, [R, ...], one rank's after the other's."""
+    def parts(self, own: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """All ranks' arrays, one rank's after the other's; a rank may have none."""
         if self.world_size == 1:
-            return x
-        gathered: list[np.ndarray] = [x] * self.world_size
-        torch.distributed.all_gather_object(gathered, x)
-        return np.concatenate(gathered)
+            return list(own)
+        gathered: list[list[np.ndarray]] = [[] for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(gathered, list(own))
+        return [part for parts in gathered for part in parts]
 
 
 def local_rank(threads: int | None = None, gpu: bool | None = None) -> Rank:
@@ -256,7 +256,7 @@ class _Loop:
         positions = batch.index  # still on the host
         batch = batch.to(rank.device)
         if stage.augment is not None:
-            ids = stage.train.ids[positions.numpy(force=True)]
+            ids = stage.train.drawn_by(positions.numpy(force=True))
             batch = stage.augment(batch, lambda n: uniform(ids, n, "augment", config.seed, epoch))
         with arithmetic(config, rank.device), seeded(rank.device, config.seed, epoch, number, rank.index):
             output: StepOutput = self.model(batch)

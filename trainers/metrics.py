@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,7 +58,7 @@ class Ranks(Protocol):
 
     def union(self, names: Iterable[str]) -> list[str]: ...
 
-    def rows(self, x: np.ndarray) -> np.ndarray: ...
+    def parts(self, own: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
 
 class MeanMetrics:
@@ -114,8 +114,9 @@ class RankedClips:
             self._scores.append(output.logits.float().cpu().numpy())
 
     def means(self, ranks: Ranks) -> dict[str, float]:
-        """The published mean over all classes, by name; empty where no clip came."""
-        if not self._true:
+        """The published mean over all classes, by name; empty where no clip came to any rank. Every rank asks, those to
+        which none came, too."""
+        true, scores = (ranks.parts(own) for own in (self._true, self._scores))
+        if not true:
             return {}
-        true, scores = (ranks.rows(np.concatenate(parts)) for parts in (self._true, self._scores))
-        return {MEAN_AP: mean_average_precision(true, scores)[0]}
+        return {MEAN_AP: mean_average_precision(np.concatenate(true), np.concatenate(scores))[0]}

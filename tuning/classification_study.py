@@ -29,8 +29,8 @@ def check(config: ClassificationStudyConfig) -> None:
     """Build every recipe's config, so that a typo costs no hour.
 
     Raises:
-        InputError: as `ClassificationStudyConfig.recipe`; the first recipe is no `finetune`, or what is to adapt is
-            no method of the study.
+        InputError: as `ClassificationStudyConfig.recipe`; the first recipe is no `finetune`, what is to adapt is no
+            method of the study, or methods would meet different noise.
     """
     built = []
     for name in config.recipes:
@@ -41,6 +41,7 @@ def check(config: ClassificationStudyConfig) -> None:
         remedy = "put one first: it makes the backbone"
         raise InputError("the first recipe must be a finetune", field=f"recipes.{first}", remedy=remedy)
     evaluation = config_at("evaluate", EvaluateConfig, config.evaluate)
+    evaluation.require_one_noise(built)
     methods = dict.fromkeys(recipe_of(recipe).run_name(recipe) for recipe in built)
     for name in evaluation.adapted or ():
         if name.partition(" ")[0] not in methods:

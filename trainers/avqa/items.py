@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from shards.errors import InputError
 from shards.positions import index_type
 from shards.questions import Question, Vocabulary, words_of
 from trainers.avqa.clips import Clips
-from trainers.data import Items
+from trainers.data import Items, subset
 
 NOWHERE = -1
 NOTHING: Mapping[str, Sequence[Modality]] = {}  # is what each clip lacks
@@ -78,6 +79,7 @@ class QuestionItems(Items):
         absent: a modality that is taken away from every clip.
         negatives: draw a frame of another clip for every time step (AVST's match loss).
         lacks: by clip, what is taken away from it; frames of other clips are those that are left.
+        proportion: share of the questions that is trained on; frames of other clips are of those asked about there.
 
     Attributes:
         present: which modalities of each clip of `clips` are there in these items, bool [clips, 2]; no others are
@@ -94,6 +96,7 @@ class QuestionItems(Items):
         absent: Modality | None = None,
         negatives: bool = False,
         lacks: Mapping[str, Sequence[Modality]] = NOTHING,
+        proportion: float = 1.0,
     ):
         self.clips, self.questions, self.seed, self.absent = clips, questions, seed, absent
         self.words = torch.tensor([vocabulary.encode(q.question, words) for q in questions])
@@ -106,9 +109,11 @@ class QuestionItems(Items):
             self.allowed = torch.tensor([vocabulary.allowed(q) for q in questions])
         self.numbers = np.fromiter((clips.number[q.clip] for q in questions), index_type(len(clips.number)))
         self.present = present_in(clips, absent, lacks)
+        self.proportion = proportion
         self._pictures: np.ndarray | None = None
         if negatives:
-            asked = np.array(sorted(set(self.numbers.tolist()), key=clips.number.text), self.numbers.dtype)
+            there = set(self.numbers[self.used].tolist())
+            asked = np.array(sorted(there, key=clips.number.text), self.numbers.dtype)
             self._pictures = asked[self.present[asked, MODALITIES.index("visual")]]
             self._places = np.full(len(clips.number), NOWHERE, asked.dtype)  # of a clip among them
             self._places[self._pictures] = np.arange(len(self._pictures))
@@ -126,6 +131,11 @@ class QuestionItems(Items):
     def names(self) -> Sequence[str]:
         """The questions' ids."""
         return [question.id for question in self.questions]
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Positions of the questions that are trained on, see `trainers.data.subset`."""
+        return subset(self.ids, self.seed, self.proportion)
 
     def batch(self, positions: Sequence[int]) -> AVQABatch:
         """The questions at these positions, features as stored."""

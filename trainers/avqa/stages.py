@@ -102,10 +102,10 @@ class World:
         val = about_complete(self.val, {}) if self.val is not None else None
         return replace(self, train=train, val=val if val is not None and val.questions else None)
 
-    def train_items(self, seed: int, negatives: bool = False) -> QuestionItems:
+    def train_items(self, config: QuestionConfig, negatives: bool = False) -> QuestionItems:
         """The train questions as items of this run."""
-        asked, lacks = self.train.questions, self.table.lacks
-        return QuestionItems(self.clips, asked, self.vocabulary, self.words, seed, self.absent, negatives, lacks)
+        asked, less = self.train.questions, (self.absent, negatives, self.table.lacks, config.proportion)
+        return QuestionItems(self.clips, asked, self.vocabulary, self.words, config.seed, *less)
 
     def val_items(self, seed: int) -> QuestionItems | None:
         """The validation questions, from whose clips the table takes nothing."""
@@ -117,7 +117,7 @@ class World:
         """Of the training clips, measured anew where some of it counts as missing."""
         if not self.table or not config.standardise:
             return scale_of(self.clips.info, config.standardise)
-        items = self.train_items(config.seed)
+        items = self.train_items(config)
         return scale_of_left(self.clips, np.unique(items.numbers).tolist(), items.present)
 
     @property
@@ -138,7 +138,7 @@ def answer_stages(config: AVQAConfig) -> list[Stage]:
     objective = AnswerLoss(
         answerer, config.taken, config.weights, config.freeze, config.alternate_missing, config.distillation
     )
-    train = world.train_items(config.seed, config.absent is None and _needs_negatives(config))
+    train = world.train_items(config, config.absent is None and _needs_negatives(config))
     if config.memorise:
         memorise(answerer, train)
     fill_bank(answerer, train)
@@ -157,7 +157,7 @@ def recovery_stages(config: RecoveryConfig) -> list[Stage]:
     all_clips = World.of(config)
     world = all_clips.whole()
     answerer = _build(config, world, _recovery_design(config, world), all_clips.scale(config))
-    train = world.train_items(config.seed)
+    train = world.train_items(config)
     if config.memorise:
         memorise(answerer, train)
     fill_bank(answerer, train)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.avqa.answerer import Answerer
 from models.avqa.batch import AVQABatch
 from models.avqa.contract import HoldsSamples
@@ -124,8 +126,9 @@ def no_complete_clip(clips: Clips, remedy: str) -> InputError:
 
 
 def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int, remedy: str) -> AVQABatch:
-    """Complete training samples, drawn by the run's seed and standardised."""
+    """Complete samples of those that are trained on, drawn by the run's seed and standardised."""
     order = shuffled(train.ids, purpose, train.seed)
+    order = order[np.isin(order, train.used)]
     whole = order[train.present[train.numbers[order]].all(axis=1)][:most].tolist()
     if not whole:
         raise no_complete_clip(train.clips, remedy)

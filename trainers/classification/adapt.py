@@ -64,8 +64,8 @@ def _adapted(predictor: Predictor, config: EvaluateConfig) -> Iterator[tuple[str
             raise InputError(message, file=predictor.run.folder, field="adapt", remedy="leave adapt out")
         adapting = Adapting(model, method, stream.lr, stream.steps, stream.episodic)
         differs = f"{predictor.run.differs} + {method.label}".strip()
-        run = replace(predictor.run, differs=differs)
-        yield name, replace(predictor, run=run, predict=_predicting(adapting), choose=None, adapting=adapting)
+        own = {"run": replace(predictor.run, differs=differs), "predict": _predicting(adapting), "adapting": adapting}
+        yield name, replace(predictor, **own, choose=None, selections=("",))
 
 
 def _predicting(adapting: Adapting):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +14,7 @@ from configs.noise import Noise
 from models.conditions import CASES, CONDITIONS, PROTOCOLS, PUBLISHED, Case, Condition
 from models.fusion import FUSIONS
 from models.settings import BACKBONES, SEVERITIES, BackboneConfig, PromptSize
+from shards.errors import InputError
 from trainers.config import TrainConfig
 from trainers.method_settings import check_names, checked_weights, settings_of
 
@@ -91,7 +93,7 @@ class FinetuneConfig(TrainConfig):
         smoothing: of labels: every class gets this over the number of classes, a clip's own ones 1 minus this.
         mixup: share of clips that are mixed with another one, waveforms and pictures, by Beta(10, 10); needs shards
             with waveforms (`keep_wave`).
-        balanced: draw clips with replacement, those of rare classes more often.
+        balanced: draw clips with replacement, those of rare classes more often; each time with draws of its own.
         average_from: first epoch of those whose weights are averaged into the result; None: the last epoch's weights.
         head_lr: the head's learning rate over `lr`.
         halve_after: epochs at the full rate, each later one at half of the one before; None: warm-up and cosine.
@@ -299,8 +301,8 @@ class EvaluateConfig(Config):
         protocol: a published choice of `conditions`, `severities` and `noise`; None: as they are given.
         conditions: names of `models.conditions.CONDITIONS`; a corruption stands for all of `severities`.
         severities: of the corruptions among the conditions, 1 to 5.
-        noise: kinds and severities, or a preset's name (`ours`, `released`, `released_kinds`); None: those that each
-            run was trained with.
+        noise: kinds and severities, or a preset's name (`ours`, `released`, `released_kinds`); None: those that the
+            runs were trained with, all of them the same.
         recordings: folder of the sounds that corruptions mix in (`rain/*.wav` or `rain*.wav`, ...).
         overlays: folder of the pictures that corruptions lay over (`frost*.png`, `crowd*.png`).
         frames: the middle picture of a clip, or all that its shard holds, probabilities averaged (published: 10).
@@ -361,3 +363,18 @@ class EvaluateConfig(Config):
     def applied(self) -> list[Condition]:
         """The conditions, a corruption once per severity."""
         return [rung for name in self.conditions for rung in CONDITIONS[name].ladder(self.severities)]
+
+    def require_one_noise(self, trained: Iterable[TrainConfig]) -> None:
+        """Refuse runs of which each would meet another noise under one condition.
+
+        Args:
+            trained: configs of the runs.
+
+        Raises:
+            InputError: a condition draws noise, none is named, and the runs were not all trained with the same.
+        """
+        drawn = any(condition.noisy and condition.corruption is None for condition in self.applied())
+        if drawn and self.noise is None and len({config.noise.build() for config in trained}) > 1:
+            message = "these runs were trained with different noise, and each would meet its own"
+            remedy = "name one that all of them meet: --set noise=ours (of a study: evaluate: {noise: ours})"
+            raise InputError(message, field="noise", remedy=remedy)

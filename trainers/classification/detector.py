@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.detector import QualityDetector, token_statistics
@@ -11,22 +12,27 @@ from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.positions import hashed
 from shards.reader import Sample
-from trainers.data import Split
+from trainers.data import Split, subset
 from trainers.draws import shuffled
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 MANY = 40  # with fewer samples there is no quarter to spare for the threshold
 
 
-def fit_detector(features: Split, seed: int) -> tuple[QualityDetector, dict[str, float]]:
+def fit_detector(features: Split, seed: int, proportion: float = 1.0) -> tuple[QualityDetector, dict[str, float]]:
     """A detector for the depth at which `features` (training split) were taken.
 
     A quarter of the samples is kept from the fit, to set its threshold on.
 
+    Args:
+        proportion: share of the samples that is trained on, see `trainers.data.subset`; no others are read.
+
     Returns:
         the detector, and per modality its class-balanced accuracy on what it was fitted to.
     """
-    chosen = shuffled(hashed(features.keys), "detector", seed)[:SAMPLES]
+    ids = hashed(features.keys)
+    order = shuffled(ids, "detector", seed)
+    chosen = order[np.isin(order, subset(ids, seed, proportion))][:SAMPLES]
     held_out = set(chosen[: max(1, len(chosen) // 4)].tolist()) if len(chosen) >= MANY else set()
     rows: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
     clean: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}

@@ -144,7 +144,7 @@ class ConditionEvaluation:
     ) -> Iterator[tuple[Predictor, Condition, dict[str, Answers], Stopwatch]]:
         """Of each predictor under each condition; those that meet the same samples do so together, which are read
         and ruined once."""
-        for together in _meeting_the_same(self.predictors, self.config):
+        for together in _meeting_the_same(self.predictors):
             for condition in self.config.applied():
                 watches = [Stopwatch(self.device) for _ in together]
                 found = _answers(together, condition, self.data, self.config, self.device, advance, watches)
@@ -190,8 +190,9 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
 
     Raises:
         InputError: a checkpoint of another backbone, labels that a model does not know, no such split; as
-            `corruption_inputs` and `with_adapted`.
+            `EvaluateConfig.require_one_noise`, `corruption_inputs` and `with_adapted`.
     """
+    config.require_one_noise(run.config for run in runs)
     data_folder = config.data or first_data(runs)
     folder = at_hand(data_folder, config.split)
     config = config.model_copy(update={"data": folder})
@@ -207,10 +208,10 @@ def prepare(runs: Sequence[FinishedRun], config: EvaluateConfig) -> ConditionEva
     inputs |= {"calibrations": known} if (known := fingerprints(calibrations)) else {}
     device = local_rank().device
     predictors = tuple(run.recipe.load(run, device) for run in distinguish(runs) if run.recipe.load is not None)
-    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     for predictor in predictors:
         predictor.backbone.net.alone = config.alone or predictor.backbone.net.config.alone
     predictors = with_adapted(predictors, config)
+    chosen_baseline(lines_of(predictors), config.baseline, BASELINES)
     data = ShardDataset(folder, config.split, info=info)
     return ConditionEvaluation(config, data, predictors, inputs, data_folder.name, device, calibrations)
 
@@ -267,20 +268,12 @@ def items_under(predictor: Predictor, condition: Condition, data: ShardDataset, 
     return MediaItems(data, backbone.labels, spec, names, noise, trained.seed, form=form, files=files)
 
 
-def _meeting_the_same(predictors: Sequence[Predictor], config: EvaluateConfig) -> list[list[Predictor]]:
-    """Predictors by what decides the samples that they meet, and their order."""
+def _meeting_the_same(predictors: Sequence[Predictor]) -> list[list[Predictor]]:
+    """Predictors by what decides the samples that they meet, and their order; the noise is that of all."""
     found: list[tuple[Any, list[Predictor]]] = []
     for predictor in predictors:
-        run, backbone = predictor.run, predictor.backbone
-        noise = config.noise or run.config.noise
-        own = (
-            run.config.seed,
-            noise,
-            backbone.labels,
-            input_spec(backbone),
-            predictor.several,
-            bool(predictor.adapting),
-        )
+        seed, backbone = predictor.run.config.seed, predictor.backbone
+        own = (seed, backbone.labels, input_spec(backbone), predictor.several, bool(predictor.adapting))
         together = next((others for met, others in found if met == own), None)
         if together is None:
             found.append((own, [predictor]))

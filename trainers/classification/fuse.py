@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from configs.backbone import load_backbone
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.conditions import CASES
@@ -89,7 +88,8 @@ def fuse_fingerprints(config: FuseConfig) -> Fingerprints:
     Raises:
         InputError: either is missing or of another kind, or the method can't be built on it.
     """
-    info, backbone = media_info(config.data), load_backbone(config.start)
+    info = media_info(config.data)
+    backbone = started_from(config.start, info)
     fused_net(backbone.net, config.method, config.sizes)  # refuses sizes before anything is made
     return Fingerprints(info.fingerprint(), backbone.fingerprint)
 

@@ -26,7 +26,7 @@ from shards.streaming import StreamDataset
 from trainers.classification.mixup import mixed_sound, partner
 from trainers.classification.resident import ResidentTokens
 from trainers.classification.targets import ONE_LABEL, TargetForm, Targets
-from trainers.data import Item, Items, Split
+from trainers.data import Item, Items, Split, subset
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class LabelledItems(Items):
         return self.data
 
     def __getitem__(self, i: int) -> Item:
-        return self.item(i, self.shards.rows(i, self.choose(i)))
+        return self.item(i, self.shards.rows(i % len(self), self.choose(i)))
 
     def _item(self, i: int, values: dict[str, Tensor | None], blank: dict[str, tuple[int, ...]]) -> Item:
         return *masked(values, blank), self._target(i), torch.tensor(i)
@@ -120,6 +120,7 @@ class MediaItems(LabelledItems):
         random_frame: any frame of the clip (training) instead of the middle one.
         form: of the targets.
         mixup: share of samples that are mixed with another one, see `trainers.classification.mixup`.
+        proportion: share of the samples that is trained on, see `trainers.data.subset`; others are not mixed in.
         grain: largest noise added to the spectrogram.
         files: what corruptions mix in.
 
@@ -143,9 +144,10 @@ class MediaItems(LabelledItems):
         mixup: float = 0.0,
         grain: float = 0.0,
         files: Files | None = None,
+        proportion: float = 1.0,
     ):
         super().__init__(data, vocabulary, seed, form)
-        self.mixup, self.grain = mixup, grain
+        self.mixup, self.grain, self.proportion = mixup, grain, proportion
         self.spec, self.conditions, self.noise = (
             spec,
             [condition_named(c) for c in conditions],
@@ -155,6 +157,11 @@ class MediaItems(LabelledItems):
         self._blank = spec.blank
         self._black = spec.normalisation.black
 
+    def _key(self, i: int) -> str:
+        """What a sample's draws depend on: its key, and how often it came before in the epoch."""
+        times, at = divmod(i, len(self))
+        return f"{self.keys[at]} again {times}" if times else self.keys[at]
+
     def condition(self, key: str) -> Condition:
         """The condition of a sample in this epoch."""
         if len(self.conditions) == 1:
@@ -163,7 +170,7 @@ class MediaItems(LabelledItems):
 
     def choose(self, i: int) -> Choose:
         """All of the sound, and one picture."""
-        key = self.keys[i]
+        key = self._key(i)
         return lambda name, shape: self._frame(key, shape[0]) if name == "frames" else None
 
     def item(self, i: int, sample: Sample) -> Item:
@@ -191,7 +198,7 @@ class MediaItems(LabelledItems):
         return one("audio"), one("visual")
 
     def _values(self, i: int, sample: Sample) -> dict[str, Tensor | None]:
-        key = self.keys[i]
+        key = self._key(i)
         condition = self.condition(key)
         if condition.corruption is not None:
             return self.spec.inputs(self._corrupted(i, sample, condition), condition.missing)
@@ -205,22 +212,26 @@ class MediaItems(LabelledItems):
         return values
 
     def _target(self, i: int) -> Tensor:
-        mixed = self._partner(i)
-        return self.targets[i] if mixed is None else self.targets.mixture(i, *mixed)
+        mixed, at = self._partner(i), i % len(self)
+        return self.targets[at] if mixed is None else self.targets.mixture(at, *mixed)
 
     def _partner(self, i: int) -> tuple[int, float] | None:
         """The sample that one is mixed with in this epoch, and the one's own share; others than of the same modalities
         are not mixed: nothing stands in for what is absent."""
-        found = partner(self.seed, self.epoch, self.keys[i], self.mixup, len(self))
+        if not self.mixup:
+            return None
+        found = partner(self.seed, self.epoch, self._key(i), self.mixup, len(self._by_hash))
         if found is None:
             return None
         other = int(self._by_hash[found[0]])
-        return (other, found[1]) if (self.data.present[i] == self.data.present[other]).all() else None
+        alike = (self.data.present[i % len(self)] == self.data.present[other]).all()
+        return (other, found[1]) if alike else None
 
     @cached_property
     def _by_hash(self) -> np.ndarray:
-        """Positions in an order that does not depend on the shards."""
-        return np.argsort(self.ids, kind="stable")
+        """Positions that may be mixed in, in an order that does not depend on the shards."""
+        used = subset(self.ids, self.seed, self.proportion)
+        return used[np.argsort(self.ids[used], kind="stable")]
 
     def _clean(self, i: int, sample: Sample, condition: Condition) -> dict[str, Tensor | None]:
         """Normalised inputs, of mixtures those of the mixture, before noise of the condition."""
@@ -235,7 +246,7 @@ class MediaItems(LabelledItems):
                 sound = mixed_sound(sample.arrays["wave"], theirs.arrays["wave"], share)
                 values["audio"] = self.spec.normalisation.fbank(sound, self.spec.target_length)
         if self.grain and (audio := values["audio"]) is not None:
-            rng = generator("grain", self.seed, self.epoch, self.keys[i])
+            rng = generator("grain", self.seed, self.epoch, self._key(i))
             values["audio"] = audio + torch.from_numpy(
                 (self.grain * rng.random() * rng.random(tuple(audio.shape))).astype(np.float32)
             )

@@ -18,8 +18,6 @@ ALPHA = 10.0  # of the Beta distribution that shares are drawn from
 def partner(seed: int, epoch: int, key: str, rate: float, count: int) -> tuple[int, float] | None:
     """Which of `count` clips, in the order of their ids' hashes, one is mixed with in an epoch, and its own share;
     None: it stays alone."""
-    if not rate:
-        return None
     rng = generator("mixup", seed, epoch, key)
     if rng.random() >= rate:
         return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import digest
-from configs.backbone import load_backbone
+from configs.backbone import load_backbone, load_classifier
 from models.backbone import Backbone
 from models.cavmae import CAVMAE
 from models.conditions import CASES
@@ -82,9 +82,9 @@ def started_from(run: Path, info: DatasetInfo) -> Backbone:
     """The backbone of a finished run that knows all labels of a dataset.
 
     Raises:
-        InputError: there is none, or it does not.
+        InputError: there is none, it does not, or it learnt densely.
     """
-    backbone = load_backbone(run)
+    backbone = load_classifier(run, "start")
     if unknown := sorted(set(info.labels) - set(backbone.labels)):
         message, remedy = f"does not know the labels {', '.join(unknown)}", "start from a run on the same labels"
         raise InputError(message, file=run, field="start", remedy=remedy)
@@ -143,7 +143,8 @@ def finetune_stages(config: FinetuneConfig) -> list[Stage]:
     plain = TargetForm(several=backbone.loss == "bce")
     form = replace(plain, smoothing=config.smoothing, shares=config.mixup > 0)
     common = (backbone.labels, input_spec(backbone), CASES if config.noisy else ("complete",), config.noise.build())
-    items = MediaItems(train, *common, config.seed, True, form, config.mixup, config.augment.grain)
+    changes = (config.mixup, config.augment.grain)
+    items = MediaItems(train, *common, config.seed, True, form, *changes, proportion=config.proportion)
     if config.balanced:
         items.weights = items.targets.balance()
 
@@ -265,7 +266,8 @@ def _case_stage(
 def make_detector(config: CaseConfig, folder: Path) -> None:
     """Fit the quality detector of a case-wise run and save it as the run's checkpoint "detector"."""
     features, info = find_features(config, load_backbone(config.backbone))
-    detector, fitted = fit_detector(open_split(features, "train", config.stream, info), config.seed)
+    train = open_split(features, "train", config.stream, info)
+    detector, fitted = fit_detector(train, config.seed, config.proportion)
     save_detector(folder, detector, config.depth, fitted)
 
 
@@ -281,7 +283,7 @@ def finetune_fingerprints(config: FinetuneConfig) -> Fingerprints:
     info = media_info(config.data)
     notes = tuple(_unsuitable(config, info))
     if config.start is not None:
-        return Fingerprints(info.fingerprint(), load_backbone(config.start).fingerprint, notes)
+        return Fingerprints(info.fingerprint(), started_from(config.start, info).fingerprint, notes)
     if config.public is not None:
         try:
             start = file_sha256(config.public)
@@ -302,10 +304,7 @@ def case_fingerprints(config: CaseConfig) -> Fingerprints:
     Raises:
         InputError: either is missing, or the features are, or the module has sizes that the backbone has not.
     """
-    info, backbone = media_info(config.data), load_backbone(config.backbone)
-    if backbone.dense:
-        message, remedy = "learnt densely, for sequence features; its joint encoder did not", "give a 'finetune' run"
-        raise InputError(message, file=config.backbone, field="backbone", remedy=remedy)
+    info, backbone = media_info(config.data), load_classifier(config.backbone, "backbone")
     build_case_module(config, backbone.net)  # refuses a depth beyond the backbone before anything is made
     find_features(config, backbone)
     return Fingerprints(info.fingerprint(), backbone.fingerprint)
