@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from configs.cluster import ray_session
@@ -146,7 +147,7 @@ def run_in_line(
     Raises:
         as `run_in_slots`.
     """
-    making, using = _Pool(items, first, out), _Pool(before, second, out, first_number=len(items))
+    making, using = _Pool(items, first, out), _Pool(before, second, out, to_come=len(items))
     newer = {item.name for item in items}
     between = 0
     try:
@@ -166,7 +167,7 @@ def run_in_line(
                     item = following(name, result)
                     if item is not None:
                         between += 1
-                        using.add(item, len(newer) - making.left)
+                        using.add(item)
                     yield name, result
         watch(making.flow(), using.flow())
     finally:
@@ -193,11 +194,16 @@ def _ready(running: Iterable[Any]) -> list[Any]:
 
 
 class _Pool(Generic[ItemT]):
-    """Slots, what each of them makes, and what waits for one."""
+    """Slots, what each of them makes, and what waits for one.
 
-    def __init__(self, items: Sequence[ItemT], stage: Stage[ItemT], out: Place, first_number: int = 0):
+    Args:
+        to_come: how many more may be added, which are made before `items`.
+    """
+
+    def __init__(self, items: Sequence[ItemT], stage: Stage[ItemT], out: Place, to_come: int = 0):
         self.make, self.room, self.losses = stage.make, stage.room, _Losses(stage.tries, out)
-        self.waiting = [(0.0, number, item) for number, item in enumerate(items, first_number)]  # not before, in order
+        self.waiting = [(0.0, number, item) for number, item in enumerate(items, to_come)]  # not before, in order
+        self.added = count()
         self.free: list[Slot[ItemT]] = []
         self.running: dict[Any, tuple[Slot[ItemT], tuple[int, ItemT] | None]] = {}
         self.slots, self.looked, self.failed_start = 0, -LOOK, -LOOK
@@ -216,9 +222,9 @@ class _Pool(Generic[ItemT]):
             else:
                 self.running[slot.starting] = (slot, None)
 
-    def add(self, item: ItemT, number: int) -> None:
-        """One more item; those of lower numbers are made before it."""
-        heapq.heappush(self.waiting, (0.0, number, item))
+    def add(self, item: ItemT) -> None:
+        """One more item."""
+        heapq.heappush(self.waiting, (0.0, next(self.added), item))
         self.left, self.total = self.left + 1, self.total + 1
 
     def submit(self, at_most: float = math.inf) -> None:
