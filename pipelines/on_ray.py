@@ -211,7 +211,7 @@ class _Pool(Generic[ItemT]):
         self.held = False
 
     def look(self) -> None:
-        """Follow the cluster: new slots where there is more room, fewer where there is less."""
+        """Follow the cluster: new slots where there is more room; where there is less, those that are not up end."""
         if time.monotonic() - self.looked < LOOK:
             return
         self.slots, self.looked = self.room(), time.monotonic()
@@ -221,6 +221,10 @@ class _Pool(Generic[ItemT]):
                 self.free.append(slot)
             else:
                 self.running[slot.starting] = (slot, None)
+        beyond = len(self.free) + len(self.running) - self.slots
+        starting = [reference for reference, (_, work) in self.running.items() if work is None]
+        for reference in starting[::-1][: max(beyond, 0)]:
+            _end(self.running.pop(reference)[0])
 
     def add(self, item: ItemT) -> None:
         """One more item."""
@@ -230,7 +234,7 @@ class _Pool(Generic[ItemT]):
     def submit(self, at_most: float = math.inf) -> None:
         """Give each free slot an item, while no more than `at_most` are at work."""
         self.held = False
-        while self.free and self.waiting and len(self.running) < self.slots:
+        while self.free and self.waiting and self.at_work < self.slots:
             if self.waiting[0][0] > time.monotonic():
                 return
             if self.at_work >= at_most:
@@ -259,8 +263,8 @@ class _Pool(Generic[ItemT]):
     def _again(self, slot: Slot[ItemT], work: tuple[int, ItemT] | None, lost: _Lost) -> None:
         if slot.starting is None:
             self.free.append(slot)
-        elif slot.close is not None:
-            slot.close()  # another is made in its place
+        else:
+            _end(slot)  # another is made in its place
         if work is not None:
             pause = self.losses.note(work[1].name, lost)
             heapq.heappush(self.waiting, (time.monotonic() + pause, *work))
@@ -281,8 +285,12 @@ class _Pool(Generic[ItemT]):
     def close(self) -> None:
         """End the actors."""
         for slot in [*self.free, *(slot for slot, _ in self.running.values())]:
-            if slot.close is not None:
-                slot.close()
+            _end(slot)
+
+
+def _end(slot: Slot[Any]) -> None:
+    if slot.close is not None:
+        slot.close()
 
 
 class _Lost(Exception):

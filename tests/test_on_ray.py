@@ -165,14 +165,12 @@ def test_what_lies_between_two_stages_is_bounded(monkeypatch, first, second):
 
 
 @pytest.mark.unit
-def test_what_was_there_before_gives_way_to_what_is_new(monkeypatch):
+def test_what_was_there_before_is_not_counted_among_what_lies_between(monkeypatch):
     threads = Threads(monkeypatch)
     old, new = [Item(f"old{n}") for n in range(12)], [Item(f"i{n}") for n in range(4)]
     found = threads.run(new, 0.0, 0.01, (2, 1), before=old)
     assert len(found) == len(set(found)) == 4 + 4 + 12
-    assert not any(a.held for a, _ in threads.told), "the old are not counted among those between"
-    begun = [name for stage, name in threads.order if stage == "second"]
-    assert begun[-11:] == [f"old{n}" for n in range(1, 12)]
+    assert not any(a.held for a, _ in threads.told), "the old hold nothing back"
 
 
 @pytest.mark.unit
@@ -197,6 +195,27 @@ def test_a_stage_whose_workers_never_come_up_stops_the_other_at_the_bound(monkey
         with pytest.raises(TimeoutError):
             next(line)
     assert len(threads.order) == len(found) == 5
+
+
+@pytest.mark.unit
+def test_where_room_is_lost_those_that_are_up_work_and_those_that_are_not_are_ended(monkeypatch):
+    threads = Threads(monkeypatch)
+    rooms, closed, told = iter([1, 3]), list[str](), list[Flow]()
+    with ThreadPoolExecutor(1) as pool:
+        up = threads.stage(pool, "only", 1, 0.02).make()
+        late = [Slot(up.submit, Future[str](), lambda name=name: closed.append(name)) for name in ("b", "c")]
+        slots = iter([up, *late])
+
+        def watch(flow: Flow) -> None:
+            told.append(flow)
+            if len(told) > 500:
+                raise TimeoutError
+
+        stage: Stage[Item] = Stage(lambda: next(slots), lambda: next(rooms, 2 if len(told) < 4 else 1))
+        found = [name for name, _ in run_in_slots(ITEMS, stage, out=OUT, watch=watch)]
+    assert found == [item.name for item in ITEMS]
+    assert told[-1].slots == 1
+    assert closed == ["c", "b"], "the youngest first"
 
 
 @pytest.mark.ray
