@@ -27,8 +27,9 @@ from pipelines.on_ray import (
     run_in_slots,
     run_tasks,
 )
-from pipelines.throttle import Turns, run_throttle
+from pipelines.throttle import Turns, requests, run_throttle
 from shards.errors import InputError
+from shards.store import StorePath
 
 OUT = Path("out")
 
@@ -58,13 +59,10 @@ def deadly(item: Item, folder: Path) -> int:
 
 def overlapping(item: Item, turns: Turns) -> tuple[float, float]:
     """When it had its turn, by the system's clock."""
-    while not (turn := turns.ask("s3://a"))[0]:
-        time.sleep(turn[1])
-    begin = time.monotonic()
-    time.sleep(0.1)
-    end = time.monotonic()
-    turns.give_back("s3://a", turn[0])
-    return begin, end
+    with requests(StorePath.of(f"s3://a/{item.name}"), turns, 1).turn():
+        begin = time.monotonic()
+        time.sleep(0.1)
+        return begin, time.monotonic()
 
 
 @pytest.mark.unit
@@ -245,7 +243,7 @@ def test_who_dies_is_tried_again_so_often_and_the_others_are_made(ray_cluster, t
 
 @pytest.mark.ray
 def test_turns_are_shared_by_all_workers_of_a_run(ray_cluster):
-    with run_throttle(1, None, 2) as turns:
+    with run_throttle(1, 5, 2) as turns:
         assert turns is not None
         times = sorted(span for _, span in run_tasks(overlapping, ITEMS, (turns,), 2, 0, OUT))
     assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
