@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import ingest as ingestion
 from pipelines import manifest, merge
+from pipelines.incremental_plan import KeptPlan
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import ingest_shard
@@ -315,6 +316,26 @@ def test_a_merge_that_died_goes_on(folder, monkeypatch, stop_after):
     monkeypatch.undo()
     merge.merge(folder / "out", folder / "killed")
     assert digests(folder / "killed") == digests(folder / "calm")
+
+
+def test_a_merge_that_died_between_the_plan_and_the_dataset_goes_on(folder, monkeypatch):
+    merge.merge(folder / "out", folder / "calm")
+
+    def dying(write):
+        def act(*arguments):
+            write(*arguments)
+            raise KeyboardInterrupt
+
+        return act
+
+    monkeypatch.setattr(merge, "finish", dying(merge.finish))
+    monkeypatch.setattr(KeptPlan, "save", dying(KeptPlan.save))
+    with pytest.raises(KeyboardInterrupt):
+        merge.merge(folder / "out", folder / "killed")
+    monkeypatch.undo()
+    merge.merge(folder / "out", folder / "killed")
+    assert digests(folder / "killed") == digests(folder / "calm")
+    assert again(folder, *FIRST, "d,a.wav,x,train", out="killed")["train"] == ["a", "c", "d"]
 
 
 def test_what_can_not_be_merged_is_refused(folder, capsys):
