@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,12 +199,12 @@ class Growth:
             InputError: a wrong manifest, or the row of a clip that is planned or ingested was changed or removed.
         """
         number = max((shard.file for shard in self.kept.shards.values()), default=-1) + 1
-        mark, begin = Mark.end_of(self.manifest), self._begin()
+        self._end, begin = Mark.end_of(self.manifest), self._begin()
         with writing(rows_file(self.rows, number), self._base) as writer:
             added = self._added(samples_per_shard, begin, writer, number)
             yield self.kept.model_copy(
                 update={
-                    "manifest": mark,
+                    "manifest": self._end,
                     "gone": self.kept.gone if begin else self._gone(),
                     "again": None if self.kept.again is None else {n: tuple(ids) for n, ids in self._left.items()},
                     "shards": {**self.kept.shards, **added},
@@ -249,26 +249,31 @@ class Growth:
         for name, _, batch in self._known.batches():
             _labels(batch, without.get(name, ()), self.vocabulary)
         ids = list[str]()
-        for clip in stream_manifest(self.manifest, begin):
+        for clip in stream_manifest(self.manifest, begin, self._end):
             ids.append(clip.id)
             self.vocabulary.add(clip.id, clip.split, clip.labels)
             if clip.group is not None:
                 groups.setdefault(clip.group, set()).add(clip.split)
             yield clip
             if len(ids) == ADDED:
-                self._none_known(ids)
-        self._none_known(ids)
+                self._none_known(ids, without)
+        self._none_known(ids, without)
         if groups and any(_divided(batch, groups) for _, _, batch in self._known.batches()):
             check_together(self.manifest)
 
-    def _none_known(self, ids: list[str]) -> None:
-        if self._known.any_of(ids):
+    def _none_known(self, ids: list[str], without: Mapping[str, Container[str]]) -> None:
+        if known := list(self._known.planned(ids)):
             check_together(self.manifest)
+        for shard, clip in known:
+            if clip not in without.get(shard, ()):
+                message = f"clip '{clip}' is in shard {shard} already, and stands behind what was read of the manifest"
+                remedy = "move its row to the beginning: then all rows are compared with the plan"
+                raise InputError(message, file=self.manifest, field="id", remedy=remedy)
         ids.clear()
 
     def _compared(self) -> Iterator[Clip]:
         """Clips that are to be planned, of the whole manifest; nothing else may have changed."""
-        self._seen, clips = np.zeros(len(self._known), bool), stream_manifest(self.manifest)
+        self._seen, clips = np.zeros(len(self._known), bool), stream_manifest(self.manifest, end=self._end)
         while chunk := list(itertools.islice(clips, CHUNK)):
             for clip, row in zip(chunk, self._known.find(chunk).tolist(), strict=True):
                 self.vocabulary.add(clip.id, clip.split, clip.labels)

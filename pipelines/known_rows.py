@@ -57,14 +57,15 @@ class KnownRows:
         at = np.searchsorted(hashes, wanted, side="right") - 1
         return np.where((at >= 0) & (hashes[np.maximum(at, 0)] == wanted), order[np.maximum(at, 0)], -1)
 
-    def any_of(self, ids: Sequence[str]) -> bool:
-        """Whether one of these was planned; all rows are looked through, none is kept in memory."""
-        wanted, places = pa.array(ids, pa.string()), iter(self._places)
-        while ids and (some := list(islice(places, TOGETHER))):
-            there = pa.chunked_array([read_batch(*place)["id"] for place in some])
-            if pc.any(pc.is_in(there, value_set=wanted)).as_py():
-                return True
-        return False
+    def planned(self, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Shard and id of each row of these clips; all rows are looked through, none is kept in memory."""
+        wanted, shards = pa.array(ids, pa.string()), zip(self.names, self._places, strict=True)
+        while ids and (some := list(islice(shards, TOGETHER))):
+            columns = {name: read_batch(*place)["id"] for name, place in some}
+            if pc.any(pc.is_in(pa.chunked_array(list(columns.values())), value_set=wanted)).as_py():
+                for name, column in columns.items():
+                    for found in column.filter(pc.is_in(column, value_set=wanted)):
+                        yield name, found.as_py()
 
     def digest(self, row: int) -> int:
         """Of a row of the manifest, as it was planned."""

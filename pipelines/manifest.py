@@ -85,7 +85,7 @@ def read_manifest(path: str | Place) -> list[Clip]:
     return list(stream_manifest(path))
 
 
-def stream_manifest(path: str | Place, begin: Mark | None = None) -> Iterator[Clip]:
+def stream_manifest(path: str | Place, begin: Mark | None = None, end: Mark | None = None) -> Iterator[Clip]:
     """Read and check a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``) row by row, in the file's order.
 
     Missing media files are no error here: ingestion quarantines those clips, one by one. Of a row 8 bytes stay in
@@ -94,6 +94,7 @@ def stream_manifest(path: str | Place, begin: Mark | None = None) -> Iterator[Cl
 
     Args:
         begin: leave out the rows up to there (and do not compare with them).
+        end: leave out those behind it, which others may be writing.
 
     Raises:
         InputError: with ``file:line``, the field and a remedy, for a missing or empty file, missing or
@@ -103,7 +104,7 @@ def stream_manifest(path: str | Place, begin: Mark | None = None) -> Iterator[Cl
     """
     path = place(path)
     seen = _Seen()
-    for _, clip in _numbered_clips(path, begin):
+    for _, clip in _numbered_clips(path, begin, end):
         seen.add(clip)
         yield clip
     if not len(seen) and begin is None:
@@ -213,14 +214,14 @@ def _contradictions(path: Place, rows: Iterable[tuple[int, Clip]]) -> None:
                 )
 
 
-def _numbered_clips(path: Place, begin: Mark | None = None) -> Iterator[tuple[int, Clip]]:
+def _numbered_clips(path: Place, begin: Mark | None = None, end: Mark | None = None) -> Iterator[tuple[int, Clip]]:
     """Line and clip of each row, checked by itself."""
     read = _json_rows if _is_json_lines(path) else _csv_rows
     with _read_errors(path):
         with at_hand(path).open("rb") as file:
             if b"\0" in file.read(4096):
                 raise InputError("not UTF-8, but UTF-16 or no text", file=path, remedy="save the manifest as UTF-8")
-        for line, row in read(path, begin):
+        for line, row in read(path, begin, end):
             yield line, _clip(f"{path}:{line}", path.parent, row)
 
 
@@ -287,8 +288,23 @@ def delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def _csv_rows(path: Place, begin: Mark | None) -> Iterator[tuple[int, Row]]:
-    with at_hand(path).open(encoding="utf-8-sig", newline="") as file:
+class _Beginning(io.FileIO):
+    """A file as if it ended after so many bytes, for a BufferedReader."""
+
+    def __init__(self, path: Path, size: int):
+        super().__init__(path)
+        self.size = size
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[: max(self.size - self.tell(), 0)]) or 0
+
+
+def _opened(path: Place, end: Mark | None) -> io.BufferedReader:
+    return at_hand(path).open("rb") if end is None else io.BufferedReader(_Beginning(at_hand(path), end.bytes))
+
+
+def _csv_rows(path: Place, begin: Mark | None, end: Mark | None) -> Iterator[tuple[int, Row]]:
+    with io.TextIOWrapper(_opened(path, end), encoding="utf-8-sig", newline="") as file:
         parted = delimiter(next((line for line in file if line.strip()), ""))
         file.seek(0)
         lines = _csv_lines(path, file, parted)
@@ -322,8 +338,8 @@ def _csv_lines(path: Place, file: TextIO, parted: str, before: int = 0) -> Itera
         raise InputError(f"not CSV: {error}", file=f"{path}:{line}", remedy="check the quotes") from None
 
 
-def _json_rows(path: Place, begin: Mark | None) -> Iterator[tuple[int, Row]]:
-    with at_hand(path).open("rb") as raw:
+def _json_rows(path: Place, begin: Mark | None, end: Mark | None) -> Iterator[tuple[int, Row]]:
+    with _opened(path, end) as raw:
         raw.seek(begin.bytes if begin else 0)
         for line, content in enumerate(raw, start=begin.lines + 1 if begin else 1):
             text = content.decode("utf-8-sig" if line == 1 else "utf-8")

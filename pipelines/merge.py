@@ -69,8 +69,8 @@ def merge(folder: Place, out: Place, samples_per_shard: int | None = None) -> Da
         made = info.model_copy(update={"splits": splits})
         failures = (clip for shard in shards for clip in results[shard.name].quarantined)
         write_text(out / QUARANTINE_FILE, "".join(clip.model_dump_json() + "\n" for clip in failures))
+        plan.save(out)  # first: a dataset without a plan is nobody's
         finish(made, out)
-        plan.save(out)
     return made
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from configs.cluster import ray_session
@@ -146,7 +147,7 @@ def run_in_line(
     Raises:
         as `run_in_slots`.
     """
-    making, using = _Pool(items, first, out), _Pool(before, second, out, first_number=len(items))
+    making, using = _Pool(items, first, out), _Pool(before, second, out, to_come=len(items))
     newer = {item.name for item in items}
     between = 0
     try:
@@ -166,7 +167,7 @@ def run_in_line(
                     item = following(name, result)
                     if item is not None:
                         between += 1
-                        using.add(item, len(newer) - making.left)
+                        using.add(item)
                     yield name, result
         watch(making.flow(), using.flow())
     finally:
@@ -193,11 +194,16 @@ def _ready(running: Iterable[Any]) -> list[Any]:
 
 
 class _Pool(Generic[ItemT]):
-    """Slots, what each of them makes, and what waits for one."""
+    """Slots, what each of them makes, and what waits for one.
 
-    def __init__(self, items: Sequence[ItemT], stage: Stage[ItemT], out: Place, first_number: int = 0):
+    Args:
+        to_come: how many more may be added, which are made before `items`.
+    """
+
+    def __init__(self, items: Sequence[ItemT], stage: Stage[ItemT], out: Place, to_come: int = 0):
         self.make, self.room, self.losses = stage.make, stage.room, _Losses(stage.tries, out)
-        self.waiting = [(0.0, number, item) for number, item in enumerate(items, first_number)]  # not before, in order
+        self.waiting = [(0.0, number, item) for number, item in enumerate(items, to_come)]  # not before, in order
+        self.added = count()
         self.free: list[Slot[ItemT]] = []
         self.running: dict[Any, tuple[Slot[ItemT], tuple[int, ItemT] | None]] = {}
         self.slots, self.looked, self.failed_start = 0, -LOOK, -LOOK
@@ -205,7 +211,7 @@ class _Pool(Generic[ItemT]):
         self.held = False
 
     def look(self) -> None:
-        """Follow the cluster: new slots where there is more room, fewer where there is less."""
+        """Follow the cluster: new slots where there is more room; where there is less, those that are not up end."""
         if time.monotonic() - self.looked < LOOK:
             return
         self.slots, self.looked = self.room(), time.monotonic()
@@ -215,16 +221,20 @@ class _Pool(Generic[ItemT]):
                 self.free.append(slot)
             else:
                 self.running[slot.starting] = (slot, None)
+        beyond = len(self.free) + len(self.running) - self.slots
+        starting = [reference for reference, (_, work) in self.running.items() if work is None]
+        for reference in starting[::-1][: max(beyond, 0)]:
+            _end(self.running.pop(reference)[0])
 
-    def add(self, item: ItemT, number: int) -> None:
-        """One more item; those of lower numbers are made before it."""
-        heapq.heappush(self.waiting, (0.0, number, item))
+    def add(self, item: ItemT) -> None:
+        """One more item."""
+        heapq.heappush(self.waiting, (0.0, next(self.added), item))
         self.left, self.total = self.left + 1, self.total + 1
 
     def submit(self, at_most: float = math.inf) -> None:
         """Give each free slot an item, while no more than `at_most` are at work."""
         self.held = False
-        while self.free and self.waiting and len(self.running) < self.slots:
+        while self.free and self.waiting and self.at_work < self.slots:
             if self.waiting[0][0] > time.monotonic():
                 return
             if self.at_work >= at_most:
@@ -253,8 +263,8 @@ class _Pool(Generic[ItemT]):
     def _again(self, slot: Slot[ItemT], work: tuple[int, ItemT] | None, lost: _Lost) -> None:
         if slot.starting is None:
             self.free.append(slot)
-        elif slot.close is not None:
-            slot.close()  # another is made in its place
+        else:
+            _end(slot)  # another is made in its place
         if work is not None:
             pause = self.losses.note(work[1].name, lost)
             heapq.heappush(self.waiting, (time.monotonic() + pause, *work))
@@ -275,8 +285,12 @@ class _Pool(Generic[ItemT]):
     def close(self) -> None:
         """End the actors."""
         for slot in [*self.free, *(slot for slot, _ in self.running.values())]:
-            if slot.close is not None:
-                slot.close()
+            _end(slot)
+
+
+def _end(slot: Slot[Any]) -> None:
+    if slot.close is not None:
+        slot.close()
 
 
 class _Lost(Exception):

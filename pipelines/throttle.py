@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from configs.cluster import ray_session
+from shards.repeated import repeated
 from shards.store import Requests, StorePath
 
 LOOK = 0.1  # seconds before a full or pausing source is asked for again
-KEPT = 300.0  # seconds after which the place of a worker that is gone is given away
+KEPT = 300.0  # seconds after which a turn that nobody renews is given away: its worker is gone
 
 
 class Turns(Protocol):
     """Who gives turns."""
 
     def ask(self, source: str) -> tuple[int, float]: ...
+    def held(self, source: str) -> float: ...
+    def renew(self, source: str, turn: int) -> None: ...
     def give_back(self, source: str, turn: int) -> None: ...
     def hold(self, source: str, seconds: float) -> None: ...
 
@@ -62,6 +65,17 @@ class Throttle:
             state.turns[self._last] = begin + KEPT
             return self._last, begin - now
 
+    def held(self, source: str) -> float:
+        """Seconds for which the source still asks for a pause."""
+        with self._lock:
+            state = self._sources.get(source, _Source())
+            return max(state.held - self._clock(), 0.0)
+
+    def renew(self, source: str, turn: int) -> None:
+        """The request goes on."""
+        with self._lock:
+            self._sources[source].turns[turn] = self._clock() + KEPT
+
     def give_back(self, source: str, turn: int) -> None:
         """The request has ended."""
         with self._lock:
@@ -86,6 +100,16 @@ class Shared:
 
         turn, seconds = ray.get(self.actor.ask.remote(source))
         return turn, seconds
+
+    def held(self, source: str) -> float:
+        """As `Throttle.held`."""
+        import ray
+
+        return ray.get(self.actor.held.remote(source))
+
+    def renew(self, source: str, turn: int) -> None:
+        """As `Throttle.renew`."""
+        self.actor.renew.remote(source, turn)
 
     def give_back(self, source: str, turn: int) -> None:
         """As `Throttle.give_back`."""
@@ -121,14 +145,22 @@ def requests(address: StorePath, turns: Turns, tries: int) -> Requests:
 
     @contextmanager
     def turn() -> Iterator[None]:
-        while True:
-            number, seconds = turns.ask(address.source)
-            time.sleep(seconds)
-            if number:
-                break
+        number = _begun(turns, address.source)
         try:
-            yield
+            with repeated(lambda: turns.renew(address.source, number), KEPT / 3, "turn"):
+                yield
         finally:
             turns.give_back(address.source, number)
 
     return Requests(tries, turn, lambda seconds: turns.hold(address.source, seconds))
+
+
+def _begun(turns: Turns, source: str) -> int:
+    """A turn that begins now; one that the source asked to pause in the meantime is given back."""
+    while True:
+        number, seconds = turns.ask(source)
+        time.sleep(seconds)
+        if number and not (seconds and turns.held(source)):
+            return number
+        if number:
+            turns.give_back(source, number)

@@ -148,6 +148,18 @@ def test_a_row_that_changed_is_measured_anew(corpus, audited, tmp_path):
     assert "shared_source" in read_flags(out)["broken"]
 
 
+@unit
+def test_a_piece_in_which_one_stream_is_over_has_not_failed(tmp_path):
+    sound = ("-f", "lavfi", "-i", "sine=d=1")
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:r=10:d=4", *sound, "-pix_fmt", "yuv420p", tmp_path / "a.mp4")
+    row = {"id": "later", "path": "a.mp4", "label": "x", "split": "train", "start": 2, "duration": 1}
+    write_manifest(tmp_path / "manifest.csv", [row])
+    audit(tmp_path / "manifest.csv", tmp_path / "audit", CONFIG)
+    found = rows(tmp_path / "audit")["later"]
+    assert (found["audio"], found["visual"], found["failure"]) == ("not in the clip's time", "present", "")
+    assert "failed" not in read_flags(tmp_path / "audit").get("later", ())
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -87,6 +87,19 @@ def test_streams_that_begin_apart(tmp_path):
     assert stream_facts(str(tmp_path / "none.mp4"), Span(), **limits).offset is None
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("default", [0, 1])
+def test_channels_are_those_of_the_sound_that_is_played_by_default(tmp_path, suffix, default):
+    """Of two sounds the second one cancels itself; AAC leaves some of it."""
+    graph = "sine=500:d=1,asplit[a][b];[a]pan=stereo|c0=c0|c1=c0[same];[b]pan=stereo|c0=c0|c1=-1*c0[opposite]"
+    marks = ("-disposition:a:0", "0", "-disposition:a:1", "0", f"-disposition:a:{default}", "default")
+    maps = ("-map", "[same]", "-map", "[opposite]", "-c:a", "aac")
+    run_ffmpeg("-filter_complex", graph, *maps, *marks, tmp_path / f"a.{suffix}")
+    loss = stream_facts(str(tmp_path / f"a.{suffix}"), Span(), max_seconds=10.0, timeout=20.0).mix_loss
+    assert loss is not None
+    assert loss > 20 if default else loss == pytest.approx(0, abs=0.5)
+
+
 def scene(seed: int = 0, count: int = 5) -> np.ndarray:
     """A textured picture that stands still."""
     pattern = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)

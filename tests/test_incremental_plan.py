@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import ingest as ingestion
 from pipelines import manifest, merge
+from pipelines.incremental_plan import KeptPlan
 from pipelines.ingest import ingest
 from pipelines.settings import IngestConfig
 from pipelines.shard_job import ingest_shard
@@ -239,6 +240,45 @@ def test_a_manifest_that_grew_at_its_end_is_read_from_there(folder, monkeypatch)
     assert [where.rsplit(":")[-1] for where in read] == ["6", "7"]
 
 
+def json_lines(*ids: str) -> str:
+    rows = ({"id": name, "path": "a.wav", "label": "x", "split": "train"} for name in ids)
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_that_are_appended_while_the_manifest_is_read_are_ingested_once(folder, monkeypatch, suffix):
+    path, out = folder / f"growing.{suffix}", folder / "growing"
+    path.write_text("id,path,label,split\na,a.wav,x,train\n" if suffix == "csv" else json_lines("a"))
+    later, end_of = ["b", "c"], manifest.Mark.end_of
+
+    def and_grows(place):
+        mark = end_of(place)
+        if later:
+            name = later.pop(0)
+            with path.open("a") as file:
+                file.write(f"{name},a.wav,x,train\n" if suffix == "csv" else json_lines(name))
+        return mark
+
+    monkeypatch.setattr(manifest.Mark, "end_of", and_grows)
+    for there in (["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c"]):  # a new folder, one that grows twice
+        ingest(path, out, CONFIG)
+        assert ShardDataset(out, "train").ids == there
+        assert verify(out) == []
+
+
+def test_a_clip_that_is_planned_already_is_not_planned_again(folder):
+    """The mark is one from before the last row, which was planned all the same."""
+    plan = folder / "out/ingest.json"
+    early = json.loads(plan.read_text())["manifest"]
+    again(folder, *FIRST, "d,a.wav,x,train")
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "manifest": early}))
+    before = digests(folder / "out")
+    with pytest.raises(InputError, match=r"(?s)clip 'd' is in shard train-000002 already.*move its row"):
+        again(folder, *FIRST, "d,a.wav,x,train")
+    assert digests(folder / "out") == before
+    assert again(folder, "d,a.wav,x,train", *FIRST, "e,a.wav,x,train")["train"] == ["a", "c", "d", "e"]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -315,6 +355,26 @@ def test_a_merge_that_died_goes_on(folder, monkeypatch, stop_after):
     monkeypatch.undo()
     merge.merge(folder / "out", folder / "killed")
     assert digests(folder / "killed") == digests(folder / "calm")
+
+
+def test_a_merge_that_died_between_the_plan_and_the_dataset_goes_on(folder, monkeypatch):
+    merge.merge(folder / "out", folder / "calm")
+
+    def dying(write):
+        def act(*arguments):
+            write(*arguments)
+            raise KeyboardInterrupt
+
+        return act
+
+    monkeypatch.setattr(merge, "finish", dying(merge.finish))
+    monkeypatch.setattr(KeptPlan, "save", dying(KeptPlan.save))
+    with pytest.raises(KeyboardInterrupt):
+        merge.merge(folder / "out", folder / "killed")
+    monkeypatch.undo()
+    merge.merge(folder / "out", folder / "killed")
+    assert digests(folder / "killed") == digests(folder / "calm")
+    assert again(folder, *FIRST, "d,a.wav,x,train", out="killed")["train"] == ["a", "c", "d"]
 
 
 def test_what_can_not_be_merged_is_refused(folder, capsys):

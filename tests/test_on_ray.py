@@ -27,8 +27,9 @@ from pipelines.on_ray import (
     run_in_slots,
     run_tasks,
 )
-from pipelines.throttle import Turns, run_throttle
+from pipelines.throttle import Turns, requests, run_throttle
 from shards.errors import InputError
+from shards.store import StorePath
 
 OUT = Path("out")
 
@@ -58,13 +59,10 @@ def deadly(item: Item, folder: Path) -> int:
 
 def overlapping(item: Item, turns: Turns) -> tuple[float, float]:
     """When it had its turn, by the system's clock."""
-    while not (turn := turns.ask("s3://a"))[0]:
-        time.sleep(turn[1])
-    begin = time.monotonic()
-    time.sleep(0.1)
-    end = time.monotonic()
-    turns.give_back("s3://a", turn[0])
-    return begin, end
+    with requests(StorePath.of(f"s3://a/{item.name}"), turns, 1).turn():
+        begin = time.monotonic()
+        time.sleep(0.1)
+        return begin, time.monotonic()
 
 
 @pytest.mark.unit
@@ -102,7 +100,9 @@ class Threads:
     def ready(self, running: Iterable[Future[str]]) -> list[Future[str]]:
         return list(wait(running, timeout=0.01, return_when=FIRST_COMPLETED).done)
 
-    def stage(self, pool: ThreadPoolExecutor, name: str, slots: int, seconds: float) -> Stage[Item]:
+    def stage(
+        self, pool: ThreadPoolExecutor, name: str, slots: int, seconds: float, starting: Any = None
+    ) -> Stage[Item]:
         def work(item: Item) -> str:
             time.sleep(seconds)
             return f"{name} {item.name}"
@@ -111,13 +111,20 @@ class Threads:
             self.order.append((name, item.name))
             return pool.submit(work, item)
 
-        return Stage(lambda: Slot(submit), lambda: slots)
+        return Stage(lambda: Slot(submit, starting), lambda: slots)
 
     def stop(self, running: Iterable[Future[str]]) -> list[Future[str]]:
         raise TimeoutError
 
-    def run(self, items: list[Item], first: float, second: float, slots: tuple[int, int], **more: Any) -> list[Any]:
-        """Results in their order; nine of ten items go on to the second stage."""
+    def run(
+        self, items: list[Item], first: float, second: float, slots: tuple[int, int], late: bool = False, **more: Any
+    ) -> list[Any]:
+        """Results in their order; nine of ten items go on to the second stage.
+
+        Args:
+            late: slots of the second stage are up once the first has made all.
+        """
+        up = Future[str]()
 
         def following(name: str, result: str) -> Item | None:
             assert result == f"first {name}"
@@ -125,10 +132,13 @@ class Threads:
 
         def watch(first: Flow, second: Flow) -> None:
             self.told.append((first, second))
+            if first.done == len(items) and not up.done():
+                up.set_result("node")
 
         with ThreadPoolExecutor(8) as pool:
-            stages = self.stage(pool, "first", slots[0], first), self.stage(pool, "second", slots[1], second)
-            return [result for _, result in run_in_line(items, *stages, following, out=OUT, watch=watch, **more)]
+            making = self.stage(pool, "first", slots[0], first)
+            using = self.stage(pool, "second", slots[1], second, up if late else None)
+            return [result for _, result in run_in_line(items, making, using, following, out=OUT, watch=watch, **more)]
 
 
 @pytest.mark.unit
@@ -153,14 +163,21 @@ def test_what_lies_between_two_stages_is_bounded(monkeypatch, first, second):
 
 
 @pytest.mark.unit
-def test_what_was_there_before_gives_way_to_what_is_new(monkeypatch):
+def test_what_was_there_before_is_not_counted_among_what_lies_between(monkeypatch):
     threads = Threads(monkeypatch)
     old, new = [Item(f"old{n}") for n in range(12)], [Item(f"i{n}") for n in range(4)]
     found = threads.run(new, 0.0, 0.01, (2, 1), before=old)
     assert len(found) == len(set(found)) == 4 + 4 + 12
-    assert max(a.at_work + b.waiting + b.at_work for a, b in threads.told[:1]) >= 12, "the old is not bounded"
+    assert not any(a.held for a, _ in threads.told), "the old hold nothing back"
+
+
+@pytest.mark.unit
+def test_all_that_is_new_is_made_before_the_old_by_workers_that_come_up_late(monkeypatch):
+    threads = Threads(monkeypatch)
+    old, new = [Item(f"old{n}") for n in range(3)], [Item(f"i{n}") for n in range(places(1, 1))]
+    threads.run(new, 0.0, 0.0, (1, 1), late=True, before=old)
     begun = [name for stage, name in threads.order if stage == "second"]
-    assert begun[-11:] == [f"old{n}" for n in range(1, 12)]
+    assert begun == ["i0", "i1", "i2", "old0", "old1", "old2"]
 
 
 @pytest.mark.unit
@@ -176,6 +193,27 @@ def test_a_stage_whose_workers_never_come_up_stops_the_other_at_the_bound(monkey
         with pytest.raises(TimeoutError):
             next(line)
     assert len(threads.order) == len(found) == 5
+
+
+@pytest.mark.unit
+def test_where_room_is_lost_those_that_are_up_work_and_those_that_are_not_are_ended(monkeypatch):
+    threads = Threads(monkeypatch)
+    rooms, closed, told = iter([1, 3]), list[str](), list[Flow]()
+    with ThreadPoolExecutor(1) as pool:
+        up = threads.stage(pool, "only", 1, 0.02).make()
+        late = [Slot(up.submit, Future[str](), lambda name=name: closed.append(name)) for name in ("b", "c")]
+        slots = iter([up, *late])
+
+        def watch(flow: Flow) -> None:
+            told.append(flow)
+            if len(told) > 500:
+                raise TimeoutError
+
+        stage: Stage[Item] = Stage(lambda: next(slots), lambda: next(rooms, 2 if len(told) < 4 else 1))
+        found = [name for name, _ in run_in_slots(ITEMS, stage, out=OUT, watch=watch)]
+    assert found == [item.name for item in ITEMS]
+    assert told[-1].slots == 1
+    assert closed == ["c", "b"], "the youngest first"
 
 
 @pytest.mark.ray
@@ -205,7 +243,7 @@ def test_who_dies_is_tried_again_so_often_and_the_others_are_made(ray_cluster, t
 
 @pytest.mark.ray
 def test_turns_are_shared_by_all_workers_of_a_run(ray_cluster):
-    with run_throttle(1, None, 2) as turns:
+    with run_throttle(1, 5, 2) as turns:
         assert turns is not None
         times = sorted(span for _, span in run_tasks(overlapping, ITEMS, (turns,), 2, 0, OUT))
     assert all(end <= begin for (_, end), (begin, _) in pairwise(times))

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from pipelines import throttle as throttle_module
 from pipelines.manifest import Clip
 from pipelines.settings import FetchConfig, IngestConfig
 from pipelines.sources import sources
@@ -46,8 +47,11 @@ def test_so_many_turns_are_out_and_those_of_the_dead_are_given_away():
     throttle.give_back("h", first)
     assert throttle.ask("h")[0] not in (0, first, second)
     assert throttle.ask("h")[0] == 0
-    clock.now += KEPT + 1
-    assert throttle.ask("h")[0] > 0
+    clock.now += KEPT - 1
+    throttle.renew("h", second)
+    clock.now += 2
+    assert throttle.ask("h")[0] > 0, "one was not renewed"
+    assert throttle.ask("h")[0] == 0
 
 
 def test_a_source_that_asks_for_a_pause_gets_it_from_all():
@@ -56,6 +60,7 @@ def test_a_source_that_asks_for_a_pause_gets_it_from_all():
     throttle.hold("h", 7.0)
     throttle.hold("h", 2.0)
     assert throttle.ask("h") == (0, 7.0)
+    assert (throttle.held("h"), throttle.held("other")) == (7.0, 0.0)
     assert throttle.ask("other")[0] > 0
     clock.now += 7.0
     assert throttle.ask("h")[0] > 0
@@ -84,6 +89,7 @@ class Web:
     asked: list[tuple[float, str]] = field(default_factory=list)
     most: int = 0
     slow: float = 0.0
+    pause: int = 1
 
     def clips(self, *names: str) -> list[Clip]:
         return [Clip(name, name, f"{self.url}/{name}", None, None, ("x",), "train", None, None, None) for name in names]
@@ -107,7 +113,7 @@ def web(monkeypatch) -> Iterator[Web]:
             self.send_response(status)
             self.send_header("Content-Length", "4")
             if status in (429, 503):
-                self.send_header("Retry-After", "1")
+                self.send_header("Retry-After", str(found.pause))
             self.end_headers()
             self.wfile.write(b"clip")
 
@@ -149,6 +155,24 @@ def test_no_more_together_and_no_more_in_a_second_than_was_told(web):
     times = sorted(moment for moment, _ in web.asked)
     assert len(times) == 6
     assert times[-1] - times[0] >= 4 / 20
+
+
+def test_a_pause_is_kept_by_those_who_wait_for_their_turn_already(web):
+    names, statuses = [f"c{i}" for i in range(5)], [429, 200]
+    web.answers, web.pause = dict.fromkeys(names, statuses), 3  # one list: whoever comes first is refused
+    fetched = list(sources(web.clips(*names), 1, turns=Throttle(per_second=2)))
+    assert not any(source.failed for source in fetched)
+    refused, *others = sorted(moment for moment, _ in web.asked)
+    assert len(others) == 5
+    assert sum(moment - refused < 2.9 for moment in others) <= 1, "one may have been under way"
+    assert others[-1] - refused >= 4, "the rate is kept after the pause"
+
+
+def test_the_turn_of_a_long_download_is_not_given_away(web, monkeypatch):
+    monkeypatch.setattr(throttle_module, "KEPT", 0.9)
+    web.slow = 1.5
+    list(sources(web.clips("a", "b", "c"), 1, turns=Throttle(at_once=1)))
+    assert web.most == 1
 
 
 def test_how_files_are_fetched_does_not_change_what_a_dataset_is():

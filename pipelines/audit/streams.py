@@ -8,8 +8,8 @@ import numpy as np
 
 from pipelines.audio import SAMPLE_RATE, Span
 from pipelines.causes import DecodeError
-from pipelines.container import open_media
-from pipelines.ffmpeg import run, source
+from pipelines.container import Stream, open_media
+from pipelines.ffmpeg import run, source, to_pipe
 
 LOUDEST_LOSS = 99.0  # dB, of a mix in which nothing is left
 QUIET = 1e-8  # of full-scale power: -80 dB, below which channels are silent
@@ -32,33 +32,31 @@ NO_FACTS = StreamFacts()
 
 
 def stream_facts(path: str, span: Span, *, max_seconds: float, timeout: float) -> StreamFacts:
-    """Of the first sound and picture of a file; an ffmpeg of its own reads the channels, and is ended after
+    """Of the sound and picture of a file that are ingested; an ffmpeg of its own reads the channels, and is ended after
     ``timeout`` s.
 
     The offset is that of the whole file, also where the clip is a piece of it. A file that FFmpeg can't read
     has no facts; decoding it says why.
     """
     piece = {"ss": span.start, "t": min(span.duration or max_seconds, max_seconds)}
-    form = {"map": "0:a:0", "format": "s16le", "ac": 2, "ar": SAMPLE_RATE}
     try:
-        offset = stream_offset(path)
-        out, _, status = run(source(**piece).output("pipe:", **form), path, timeout)
+        with open_media(path) as media:
+            sound, picture = media.first("audio"), media.first("video")
+        if sound is None:
+            return NO_FACTS
+        graph = to_pipe(source(**piece), sound.index, format="s16le", ac=2, ar=SAMPLE_RATE)
+        out, _, status = run(graph, path, timeout)
     except DecodeError:
         return NO_FACTS
     stereo = np.frombuffer(out[: len(out) // 4 * 4], np.int16).reshape(-1, 2).astype(np.float32) / 32768
-    return StreamFacts(offset, mix_loss(stereo) if status == 0 else None)
+    return StreamFacts(_offset(sound, picture), mix_loss(stereo) if status == 0 else None)
 
 
-def stream_offset(path: str) -> float | None:
-    """Seconds from the first picture's beginning to the first sound's, as the container has them.
-
-    Raises:
-        DecodeError: FFmpeg can't read it.
-    """
-    with open_media(path) as media:
-        found = [media.first(kind) for kind in ("audio", "video")]
-    begins = [stream.begin for stream in found if stream is not None and stream.begin is not None]
-    return begins[0] - begins[1] if len(begins) == 2 else None
+def _offset(sound: Stream, picture: Stream | None) -> float | None:
+    """Seconds from the picture's beginning to the sound's, as the container has them."""
+    if picture is None or picture.begin is None or sound.begin is None:
+        return None
+    return sound.begin - picture.begin
 
 
 def mix_loss(stereo: np.ndarray) -> float | None:
