@@ -23,7 +23,7 @@ from shards.lock import folder_lock
 from shards.remote import fetch
 from shards.schema import ShardInfo
 from shards.store import StorePath, TooManyBytes, at_hand, each, place
-from shards.store_errors import StoreRefused, StoreUnreachable
+from shards.store_errors import MachineRefused, StoreRefused, StoreUnreachable
 from shards.verify import verify
 from tests.conftest import ROOT
 from tests.fixtures.stores import CONFIG, as_on_disk, files, make_corpus
@@ -176,6 +176,19 @@ def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
 
 
 @integration
+def test_a_local_disk_that_fails_is_not_the_stores_fault(s3, tmp_path):
+    address = s3.root / "local"
+    address.write_bytes(b"content")
+    s3.misbehave()
+    with pytest.raises(MachineRefused, match="/dev/full: this machine refuses: No space left"):
+        address.download(Path("/dev/full"))
+    assert s3.faults.requests.total() == 1
+    with pytest.raises(MachineRefused, match="gone: this machine refuses: No such file"):
+        address.put(tmp_path / "gone")
+    assert address.read_bytes() == b"content"
+
+
+@integration
 def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     address = s3.root / "copied.csv"
     address.write_bytes(b"one")
@@ -233,6 +246,9 @@ def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     assert write_ledger(second, out, "train-0") == second, "its shard is the one that is there"
     assert read_ledger(Ledger, out, "train-0", "rows") == second
     assert write_ledger(first, out, "train-0") == second, "its shard is gone"
+    s3.misbehave(denied="ExpiredToken", only="train-0.tar")
+    with pytest.raises(StoreRefused):  # nobody knows which shard is there
+        write_ledger(first, out, "train-0")
 
 
 @integration
