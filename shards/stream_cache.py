@@ -18,14 +18,14 @@ from filelock import FileLock
 
 from shards.atomic import remove_leftovers, replacing
 from shards.errors import InputError
-from shards.remote import cache_folder
+from shards.remote import OTHER_BYTES, UPLOAD, cache_folder
 from shards.schema import ShardInfo
 
 LIMIT = "AVMEND_CACHE_GB"
 DEFAULT_GB = 20.0
 BUFFER = 1 << 18  # bytes read at once
 POLL = 0.005  # seconds between looks at a lock, which is held for moments or for a whole shard
-DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try
+DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before a shard that came with other bytes is fetched again
 
 Whole = Callable[[BinaryIO], bool]
 
@@ -67,7 +67,7 @@ class ShardCache:
             whole: whether a file holds what dataset.json says.
 
         Raises:
-            InputError: it can't be fetched, holds other bytes, or is larger than the limit.
+            InputError: as `download` raises it; it holds other bytes, or is larger than the limit.
         """
         path = self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,23 +83,16 @@ class ShardCache:
     ) -> BinaryIO:
         remove_leftovers(path)
         for delay in (*DELAYS, None):
-            try:
-                with ExitStack() as naming, replacing(path, sync=False) as temporary:
-                    self._reserve(temporary, shard)
-                    download(temporary)
-                    file = temporary.open("rb", buffering=BUFFER)
-                    if not whole(file):
-                        file.close()
-                        raise ValueError("other bytes than dataset.json says (size or sha256)")
+            with ExitStack() as naming, replacing(path, sync=False) as temporary:
+                self._reserve(temporary, shard)
+                download(temporary)
+                if (file := found_whole(temporary, whole)) is not None:
                     naming.enter_context(self._counting())  # a file renamed meanwhile could be missed
-                return file
-            except InputError:
-                raise
-            except Exception as error:  # clients of storage raise what they like
-                if delay is None or isinstance(error, FileNotFoundError | PermissionError):
-                    raise _unreachable(error, where, path) from error
+                    return file
+                temporary.unlink()
+            if delay is not None:
                 time.sleep(delay)
-        raise AssertionError("unreachable")
+        raise InputError(OTHER_BYTES, file=where, remedy=UPLOAD)
 
     def _reserve(self, temporary: Path, shard: ShardInfo) -> None:
         """Make room, and a file of the shard's size, which takes that room."""
@@ -150,15 +143,3 @@ def found_whole(path: Path, whole: Whole) -> BinaryIO | None:
         return file
     file.close()
     return None
-
-
-def _unreachable(error: Exception, where: str, path: Path) -> InputError:
-    if isinstance(error, OSError) and error.filename == str(path):
-        return InputError(f"can't be written: {error.strerror}", file=path, remedy="make room, or set AVMEND_CACHE")
-    if isinstance(error, FileNotFoundError):
-        remedy = "upload the shard again: dataset.json names it"
-        return InputError("is not there", file=where, remedy=remedy)
-    if isinstance(error, ValueError):
-        return InputError(str(error), file=where, remedy="upload the shard again; what is trained on is never guessed")
-    remedy = "look whether the storage answers and the rights suffice; the same command goes on where it stopped"
-    return InputError(f"can't be fetched: {error!r}", file=where, remedy=remedy)

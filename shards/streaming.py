@@ -31,11 +31,11 @@ from shards.errors import InputError
 from shards.index import BLOCK, MAX_JSON, index_at
 from shards.npy import array_layout
 from shards.reader import INDEX, VISUAL_MEMBERS, Choose, Sample
-from shards.remote import cache_folder, fetch
+from shards.remote import OTHER_BYTES, cache_folder, fetch, not_there
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo
 from shards.split import SplitData, require_split
-from shards.store import url_of
+from shards.store import StorePath, url_of
 from shards.stream_cache import ShardCache, found_whole
 from shards.stream_order import StreamOrder, integers, repeated_ones
 from shards.table import index_path, read_table
@@ -161,8 +161,8 @@ class StreamDataset(SplitData):
         fetched = cache_folder() / "shards" / shard.sha256[:2] / f"{shard.sha256}.tar"  # of shards.remote
         if (file := found_whole(fetched, whole)) is not None:
             return file
-        url = f"{self.url}/{shard.name}"
-        return self._cache.open(shard, url, partial(_download, url, shard), whole)
+        address = StorePath.of(f"{self.url}/{shard.name}")
+        return self._cache.open(shard, str(address), partial(_download, address, shard), whole)
 
     @staticmethod
     def _open_local(path: Path, whole: Callable[[BinaryIO], bool]) -> BinaryIO:
@@ -172,7 +172,7 @@ class StreamDataset(SplitData):
         except OSError as error:
             remedy = "fetch or make the shard again"
             raise InputError(f"can't be read: {error.strerror}", file=path, remedy=remedy) from None
-        message = "other bytes than dataset.json says (size or sha256)" if path.exists() else "is not there"
+        message = OTHER_BYTES if path.exists() else "is not there"
         raise InputError(message, file=path, remedy=DAMAGED)
 
     def _whole(self, number: int, file: BinaryIO) -> bool:
@@ -199,18 +199,14 @@ class StreamDataset(SplitData):
         self._open_table()
 
 
-def _download(url: str, shard: ShardInfo, target: Path) -> None:
+def _download(address: StorePath, shard: ShardInfo, target: Path) -> None:
     """A shard's bytes into a file, a part after the other."""
-    import fsspec
-
-    system, path = fsspec.core.url_to_fs(url)
     with target.open("r+b") as file:
         for begin in range(0, shard.bytes, PART):
-            end = min(begin + PART, shard.bytes)
-            data = system.cat_file(path, start=begin, end=end)
-            if len(data) != end - begin:
-                raise ConnectionError(f"{len(data)} bytes came, {end - begin} were asked for")
-            file.write(data)
+            try:
+                file.write(address.range(begin, min(begin + PART, shard.bytes)))
+            except FileNotFoundError:
+                raise not_there(address) from None
 
 
 class _Lane:

@@ -21,11 +21,14 @@ from shards.errors import InputError
 from shards.hashes import differs
 from shards.lock import folder_lock
 from shards.remote import fetch
-from shards.schema import ShardInfo
+from shards.scan import write_tables
+from shards.schema import DatasetInfo, ShardInfo
 from shards.store import StorePath, TooManyBytes, at_hand, each, place
 from shards.store_errors import MachineRefused, StoreRefused, StoreUnreachable
+from shards.streaming import StreamDataset
 from shards.verify import verify
 from tests.conftest import ROOT
+from tests.fixtures.builders import SMALL, feature_dataset
 from tests.fixtures.stores import CONFIG, as_on_disk, files, make_corpus
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
@@ -227,6 +230,30 @@ def test_ingestion_from_and_to_a_store_ends_in_the_bytes_of_a_disk(s3, corpus, t
     assert quarantine[1]["path"] == f"{clips}/clips/gone.mp4"
     s3.misbehave()
     assert verify(fetch(f"{s3.root}/set")) == []
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    feature_dataset(folder, {"train": 20}, SMALL, "f" * 64)
+    write_tables(folder, DatasetInfo.load(folder))
+    return folder
+
+
+@integration
+def test_a_dataset_whose_store_is_away_or_refuses_is_no_traceback(s3, dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "TRIES", 2)
+    address = str(s3.upload(dataset, "away"))
+    streamed = StreamDataset(address, "train")
+    s3.misbehave(denied="ExpiredToken")
+    for ask in (lambda: fetch(address), lambda: streamed[0]):
+        with pytest.raises(StoreRefused, match="ExpiredToken"):
+            ask()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for ask in (lambda: fetch(address), lambda: streamed[0]):
+        with pytest.raises(StoreUnreachable, match="AWS_ENDPOINT_URL"):
+            ask()
 
 
 @integration

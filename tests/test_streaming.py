@@ -23,7 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import stream_cache
+from shards import store, stream_cache
 from shards.errors import InputError
 from shards.positions import hashed
 from shards.reader import ShardDataset
@@ -78,6 +78,7 @@ fsspec.register_implementation("counted", Counted, clobber=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No waiting before another try; a cache of the test's own."""
     monkeypatch.setattr(stream_cache, "DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(store, "FIRST", 0.0)
     monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
     Counted.asked.clear()
     Counted.faults.clear()
@@ -364,7 +365,7 @@ def test_one_that_goes_on_failing_ends_with_the_shard_and_a_remedy(remote, tmp_p
     Counted.faults[:] = [OSError("503 Slow Down")] * 100
     items = FeatureItems(StreamDataset(remote, "train"), LABELS, "complete")
     items.data, items.lanes = StreamDataset(URL, "train"), Lanes(2, 8)
-    with pytest.raises(InputError, match=r"counted://set/train-00000\d\.tar: can't be fetched.*503") as caught:
+    with pytest.raises(InputError, match=r"counted://set/train-00000\d\.tar: the store .*fails: 503") as caught:
         rows(items, training_order(items, 0, 0), loaders)
     assert "the same command goes on" in caught.value.remedy
     assert "Traceback" not in str(caught.value)
