@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from shards.atomic import replacing
+from shards.atomic import replacing, write_errors
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.redaction import redacted
@@ -22,8 +22,9 @@ from shards.store import StorePath, content
 from shards.store_errors import TooManyBytes
 from shards.table import index_path
 
-__all__ = ["OTHER_BYTES", "UPLOAD", "cache_folder", "fetch", "not_there"]
+__all__ = ["CACHE", "OTHER_BYTES", "UPLOAD", "cache_folder", "fetch", "not_there"]
 
+CACHE = "AVMEND_CACHE"
 AT_ONCE = 4  # downloads
 OTHER_BYTES = "other bytes than dataset.json says (size or sha256)"
 UPLOAD = "upload the shard again; what is trained on is never guessed"
@@ -31,7 +32,7 @@ UPLOAD = "upload the shard again; what is trained on is never guessed"
 
 def cache_folder() -> Path:
     """Where fetched shards lie: AVMEND_CACHE, or avmend in the user's cache folder."""
-    if named := os.environ.get("AVMEND_CACHE"):
+    if named := os.environ.get(CACHE):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avmend"
 
@@ -58,7 +59,7 @@ def fetch(
 
     Raises:
         InputError: as `shards.store.StorePath` raises it; the storage has no dataset there, or other bytes than its
-            dataset.json says.
+            dataset.json says; the cache can't be written.
     """
     cache = Path(cache or cache_folder()).absolute()
     address = StorePath.of(url)
@@ -71,7 +72,7 @@ def fetch(
     def bring(shard: ShardInfo) -> None:
         _link(folder / shard.name, _blob(address / shard.name, shard, cache, recheck))
 
-    with _alone(folder), ThreadPoolExecutor(AT_ONCE) as pool:
+    with write_errors(cache, field=CACHE), _alone(folder), ThreadPoolExecutor(AT_ONCE) as pool:
         with replacing(folder / DATASET_FILE) as temporary:
             temporary.write_bytes(text)
         info = DatasetInfo.load(folder)

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from shards.atomic import remove_leftovers, replacing
+from shards.atomic import remove_leftovers, replacing, write_errors
 from shards.errors import InputError
-from shards.remote import OTHER_BYTES, UPLOAD, cache_folder
+from shards.remote import CACHE, OTHER_BYTES, UPLOAD, cache_folder
 from shards.schema import ShardInfo
 
 LIMIT = "AVMEND_CACHE_GB"
@@ -67,13 +67,15 @@ class ShardCache:
             whole: whether a file holds what dataset.json says.
 
         Raises:
-            InputError: as `download` raises it; it holds other bytes, or is larger than the limit.
+            InputError: as `download` raises it; it holds other bytes, or is larger than the limit; the cache can't be
+                written.
         """
         path = self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
-            if (file := found_whole(path, whole)) is None:
-                file = self._bring(path, shard, where, download, whole)
+        with write_errors(path.parent, field=CACHE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
+                if (file := found_whole(path, whole)) is None:
+                    file = self._bring(path, shard, where, download, whole)
         with suppress(FileNotFoundError):  # another process made room meanwhile
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # explicitly: few mounts note reading
         return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_every_request_is_made_again_whatever_the_client_raises(remote, monkeypa
     assert verify(folder) == []
     assert index_path(folder, "val").read_bytes() == index_path(remote / "a", "val").read_bytes()
     assert {Path(path).suffix for path in Flaky.seen} == {".json", ".tar", ".arrow"}
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_storages_fault(remote):
+    (remote / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"file.*AVMEND_CACHE.*can't be written: Not a directory"):
+        fetch("memory://a", remote / "file")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # dataset.json is smaller, shards are larger
+    try:
+        with pytest.raises(InputError, match=r"cache/shards/.*: this machine refuses: File too large"):
+            fetch("memory://a", remote / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert verify(fetch("memory://a", remote / "cache")) == []
 
 
 @pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x + b"\0", lambda x: b"?" + x[1:]])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import resource
 import shutil
 import tarfile
 import threading
@@ -370,6 +371,35 @@ def test_one_that_goes_on_failing_ends_with_the_shard_and_a_remedy(remote, tmp_p
     assert "the same command goes on" in caught.value.remedy
     assert "Traceback" not in str(caught.value)
     assert not files(tmp_path / "cache")
+
+
+def test_a_cache_disk_that_is_full_is_told_as_that_at_once(tmp_path):
+    asked = []
+
+    def download(path: Path) -> None:
+        asked.append(path)
+        Path("/dev/full").write_bytes(b"more than there is room for")
+
+    shard = ShardInfo(name="a.tar", samples=1, bytes=5, sha256="a" * 64)
+    with pytest.raises(InputError, match=rf"{tmp_path}.*AVMEND_CACHE.*can't be written: No space left on device"):
+        ShardCache(tmp_path, limit=100).open(shard, "here", download, lambda file: True)
+    assert len(asked) == 1
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"file/aa.*can't be written: Not a directory"):
+        ShardCache(tmp_path / "file", limit=100).open(shard, "here", download, lambda file: True)
+    assert len(asked) == 1
+
+
+def test_a_shard_larger_than_a_file_may_be_is_told_at_once(remote):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    data = StreamDataset(URL, "train")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(InputError, match="can't be written: File too large"):
+            data.open_shard(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Counted.asked == []
 
 
 def test_other_bytes_than_promised_are_an_error_and_never_skipped(remote, tmp_path, monkeypatch):
