@@ -20,11 +20,12 @@ from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
 from shards.store import StorePath, content
 from shards.store_errors import TooManyBytes
-from shards.table import index_path
+from shards.table import index_path, read_table
 
-__all__ = ["CACHE", "OTHER_BYTES", "UPLOAD", "cache_folder", "fetch", "not_there"]
+__all__ = ["CACHE", "OTHER_BYTES", "UPLOAD", "cache_folder", "fetch", "forget_table", "not_there"]
 
 CACHE = "AVMEND_CACHE"
+DATASETS = "datasets"  # in the cache
 AT_ONCE = 4  # downloads
 OTHER_BYTES = "other bytes than dataset.json says (size or sha256)"
 UPLOAD = "upload the shard again; what is trained on is never guessed"
@@ -67,7 +68,7 @@ def fetch(
         remedy = "give the URL of a finished dataset's folder"
         raise InputError(f"there is no {DATASET_FILE}", file=address, remedy=remedy)
     digest = hashlib.sha256(redacted(url.rstrip("/")).encode() + b"\0" + text).hexdigest()
-    folder = cache / "datasets" / digest[:24]
+    folder = cache / DATASETS / digest[:24]
 
     def bring(shard: ShardInfo) -> None:
         _link(folder / shard.name, _blob(address / shard.name, shard, cache, recheck))
@@ -79,17 +80,26 @@ def fetch(
         wanted = [shard for name in _names(info, splits, url) for shard in info.splits[name].shards]
         list(pool.map(bring, wanted if shards else ()))
         for name in _names(info, splits, url):
-            _bring_table(address / str(index_path(Path(), name)), index_path(folder, name), recheck)
+            path = index_path(folder, name)
+            if recheck or read_table(path, info.splits[name]) is None:
+                _bring_table(address / str(path.relative_to(folder)), path)
     return folder
 
 
-def _bring_table(remote: StorePath, path: Path, anew: bool) -> None:
+def _bring_table(remote: StorePath, path: Path) -> None:
     """The table of a split, if there is one: what it says is checked when the shards are read."""
-    if path.exists() and not anew:
-        return
     if (data := content(remote)) is not None:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
+
+
+def forget_table(path: Path) -> bool:
+    """Remove a table that lies in a folder of `fetch`, so that the next one brings what the storage has then; whether
+    it does."""
+    if not path.is_relative_to((cache_folder() / DATASETS).absolute()):
+        return False
+    path.unlink(missing_ok=True)
+    return True
 
 
 def _names(info: DatasetInfo, splits: Sequence[str] | None, url: str) -> Sequence[str]:

@@ -30,11 +30,11 @@ import numpy as np
 from shards.errors import InputError
 from shards.index import BLOCK, MAX_JSON, index_at
 from shards.npy import array_layout
-from shards.reader import INDEX, VISUAL_MEMBERS, Choose, Sample
+from shards.reader import VISUAL_MEMBERS, Choose, Sample
 from shards.remote import OTHER_BYTES, cache_folder, fetch, not_there
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo
-from shards.split import SplitData, require_split
+from shards.split import UPLOADED, SplitData, require_split
 from shards.store import StorePath, url_of
 from shards.stream_cache import ShardCache, found_whole
 from shards.stream_order import StreamOrder, integers, repeated_ones
@@ -84,7 +84,7 @@ class StreamDataset(SplitData):
         path, split = index_path(self.folder, self.split), self.info.splits[self.split]
         table = read_table(path, split)
         if table is None and self.url:
-            remedy = f"{INDEX} where it lies, and upload index/; or leave stream out: all of the split is then fetched"
+            remedy = f"{UPLOADED}; or leave stream out: all of the split is then fetched"
             raise InputError(f"no table of split '{self.split}'", file=f"{self.url}/index", remedy=remedy)
         self.table = table or scanned_table(self.folder, split)
         self._ends = np.cumsum([shard.samples for shard in self._shards], dtype=np.int64)
@@ -265,7 +265,7 @@ class _Lane:
             yield {**source, "stream": _Piece(self._file, *_span(self.data, number, wanted))}
             self._file.close()
             if self.wanted:
-                raise InputError(f"sample '{next(iter(self.wanted))}' is not there", file=source["url"], remedy=DAMAGED)
+                raise self.data.bad(next(iter(self.wanted.values())), "is not there")
 
     def _take(self) -> BinaryIO:
         began = time.perf_counter()
@@ -340,8 +340,7 @@ def _span(data: StreamDataset, number: int, wanted: Sequence[int]) -> tuple[int,
     begin = min(table.begin[i] for i in wanted) - BLOCK
     end = max(table.begin[i] + table.size[i] for i in wanted)
     if not 0 <= begin < end <= shard.bytes or any(table.shard[i] != number for i in wanted):
-        file = index_path(data.folder, data.split)
-        raise InputError(f"names no place in shard {shard.name} for its samples", file=file, remedy=INDEX)
+        raise data.bad_table(f"names no place in shard {shard.name} for its samples")
     return begin, -(-end // BLOCK) * BLOCK
 
 

@@ -12,12 +12,14 @@ import shutil
 import tarfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
@@ -415,6 +417,59 @@ def test_other_bytes_than_promised_are_an_error_and_never_skipped(remote, tmp_pa
     monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "another"))
     with pytest.raises(InputError, match="no table of split 'train'"):
         StreamDataset(URL, "train")
+
+
+def of_other_shards(folder: Path, out: Path) -> bytes:
+    write_tables(out, feature_dataset(out, {"train": SAMPLES + 1}, SMALL, "f" * 64))
+    return index_path(out, "train").read_bytes()
+
+
+def with_other(column: str, values: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, Path], bytes]:
+    def made(folder: Path, out: Path) -> bytes:
+        split, parts = DatasetInfo.load(folder).splits["train"], []
+        for shard in split.shards:
+            part = shard_part(folder / shard.name, shard)
+            at = part.schema.get_field_index(column)
+            parts.append(part.set_column(at, column, pa.array(values(part[column].to_numpy(zero_copy_only=False)))))
+        write_table(index_path(out, "train"), split, parts)
+        return index_path(out, "train").read_bytes()
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda folder, out: b"no table",
+        of_other_shards,
+        with_other("begin", lambda begin: begin + 10**9),
+        with_other("begin", lambda begin: np.roll(begin, 1)),
+        with_other("key", lambda key: np.roll(key, 1)),
+    ],
+    ids=["damaged", "other shards", "beyond the shard", "another sample", "another key"],
+)
+@pytest.mark.parametrize("reader", [StreamDataset, ShardDataset])
+def test_a_wrong_table_that_was_fetched_goes_once_the_right_one_is_uploaded(remote, tmp_path, table, reader):
+    store, expected = fsspec.filesystem("memory"), arrays(ShardDataset(remote, "train"))
+    right = store.cat("/set/index/train.arrow")
+    store.pipe("/set/index/train.arrow", table(remote, tmp_path / "made"))
+    with suppress(InputError):  # without a table, a dataset that was fetched whole is read from its shards
+        assert arrays(reader(URL, "train")) == expected
+    store.pipe("/set/index/train.arrow", right)
+    assert arrays(reader(URL, "train")) == expected
+    cached = next((tmp_path / "cache").glob("datasets/*/index/train.arrow"))
+    assert cached.read_bytes() == right
+    cached.write_bytes(right[:500])
+    assert arrays(reader(URL, "train")) == expected
+
+
+def test_a_damaged_table_of_a_folder_stays_for_who_made_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    wrong = with_other("begin", lambda begin: begin + 10**9)(folder, tmp_path / "made")
+    index_path(tmp_path / "copy", "train").write_bytes(wrong)
+    with pytest.raises(InputError, match=r"names no place.*\n.*avmend shards index"):
+        arrays(StreamDataset(tmp_path / "copy", "train"))
+    assert index_path(tmp_path / "copy", "train").read_bytes() == wrong
 
 
 def test_damage_of_a_local_shard_is_found(folder, tmp_path):
