@@ -8,6 +8,7 @@ A file that somebody reads may be removed: it takes its room until it was read.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from shards.schema import ShardInfo
 LIMIT = "AVMEND_CACHE_GB"
 DEFAULT_GB = 20.0
 BUFFER = 1 << 18  # bytes read at once
+PATIENCE = 5.0  # seconds of waiting for room, then that is said
 POLL = 0.005  # seconds between looks at a lock, which is held for moments or for a whole shard
 DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before a shard that came with other bytes is fetched again
 
@@ -85,7 +87,7 @@ class ShardCache:
     ) -> BinaryIO:
         remove_leftovers(path)
         for delay in (*DELAYS, None):
-            with ExitStack() as naming, replacing(path, sync=False) as temporary:
+            with ExitStack() as naming, replacing(path, sync=False, held=True) as temporary:
                 self._reserve(temporary, shard)
                 download(temporary)
                 if (file := found_whole(temporary, whole)) is not None:
@@ -101,8 +103,13 @@ class ShardCache:
         if shard.bytes > self.limit:
             message = f"{shard.name} has {shard.bytes} bytes, streamed shards may take {self.limit}"
             raise InputError(message, file=self.folder, field=LIMIT, remedy="set it higher (gigabytes)")
+        began, told = time.monotonic(), False
         while not self._make_room(temporary, shard.bytes):
             time.sleep(0.05)  # all of it is being fetched by others
+            if not told and time.monotonic() - began > PATIENCE:
+                told = True
+                message = f"waiting for room: all that {LIMIT} allows ({self.limit} bytes) is being fetched by others"
+                print(f"note: {self.folder}: {message}", file=sys.stderr)
 
     def _counting(self) -> FileLock:
         """Held while files are counted, come or go."""

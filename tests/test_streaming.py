@@ -307,6 +307,51 @@ def test_no_file_gets_its_name_while_others_count(tmp_path):
     assert counted == []
 
 
+def test_what_a_killed_process_left_makes_room_whatever_its_number(tmp_path):
+    cache = ShardCache(tmp_path, limit=100)
+    (tmp_path / "bb").mkdir()
+    left = tmp_path / "bb" / f".{'b' * 64}.1-0123abcd.tmp.tar"  # in a container all have number 1
+    left.write_bytes(bytes(99))
+    shard = ShardInfo(name="a.tar", samples=1, bytes=5, sha256="a" * 64)
+    found: list[bytes] = []
+
+    def fetch() -> None:
+        with cache.open(shard, "here", lambda path: path.write_bytes(b"bytes"), lambda file: True) as file:
+            found.append(file.read())
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found == [b"bytes"]
+    assert not left.exists()
+
+
+def test_who_waits_for_room_says_so_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stream_cache, "PATIENCE", 0.1)
+    cache = ShardCache(tmp_path, limit=8)
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        path.write_bytes(b"bytes")
+        begun.set()
+        assert end.wait(20)
+
+    first, second = (ShardInfo(name=f"{x}.tar", samples=1, bytes=5, sha256=x * 64) for x in "ab")
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(cache.open, first, "here", slow, lambda file: True)
+        assert begun.wait(20)
+        two = pool.submit(cache.open, second, "here", lambda path: path.write_bytes(b"bytes"), lambda file: True)
+        with suppress(TimeoutError):
+            two.result(timeout=1.0)
+        assert not two.done()
+        end.set()
+        one.result(20).close()
+        two.result(20).close()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "waiting for room: all that AVMEND_CACHE_GB allows (8 bytes)" in said
+
+
 def _inode_and_bytes(path: Path) -> tuple[int, int]:
     """By inode: a file that gets its name meanwhile is one."""
     try:
