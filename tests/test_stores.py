@@ -335,6 +335,17 @@ def test_one_command_at_a_time_and_the_dead_hold_nobody_up(s3, monkeypatch):
 
 
 @unit
+def test_a_container_of_the_same_name_is_another_machine_to_a_lease():
+    start = ["unshare", "--pid", "--fork", sys.executable, "-c", "from shards import lease; print(lease._host())"]
+    other = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    if other.returncode:
+        pytest.skip("no process namespaces for this user")
+    assert other.stdout.strip() != lease._host()
+    same = subprocess.run(start[3:], cwd=ROOT, capture_output=True, text=True)
+    assert same.stdout.strip() == lease._host()
+
+
+@unit
 def test_what_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path, monkeypatch):
     lines = "import os, time; from shards.scratch import process_scratch; print(process_scratch(), flush=True); "
     env = {**os.environ, "TMPDIR": str(tmp_path)}
