@@ -92,7 +92,8 @@ def ingest(
         raise InputError(f"clips can't be decoded here: {error.strerror}", remedy=remedy) from error
     except OSError as error:
         remedy = "make room or correct the rights; the same command then goes on"
-        raise InputError(f"can't be written: {error.strerror or error}", file=out, remedy=remedy) from error
+        file = error.filename if isinstance(error.filename, str) else out
+        raise InputError(f"can't be written: {error.strerror or error}", file=file, remedy=remedy) from error
 
 
 def _keep_plan(

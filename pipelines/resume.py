@@ -22,6 +22,7 @@ from shards.errors import InputError
 from shards.scan import part_of, shard_part, write_tables
 from shards.schema import MODALITIES, DatasetInfo, Frozen, ShardInfo, SplitInfo, add_absent
 from shards.store import Place, PlaceT, StorePath, size_of
+from shards.store_errors import MachineRefused, StoreRefused, StoreUnreachable
 from shards.table import read_part, write_part
 from shards.writer import Record, write_shard
 
@@ -80,10 +81,16 @@ def write_ledger(result: LedgerT, out: Place, name: str) -> LedgerT:
 
 
 def _is_there(shard: ShardInfo, out: Place) -> bool:
-    """Whether a shard's object is this one."""
+    """Whether a shard's object is this one.
+
+    Raises:
+        StoreRefused, StoreUnreachable, MachineRefused: it can't be known.
+    """
     try:
         with brought(out, shard) if shard.samples else nullcontext():
             return True
+    except (StoreRefused, StoreUnreachable, MachineRefused):
+        raise
     except InputError:
         return False
 

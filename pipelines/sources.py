@@ -71,6 +71,7 @@ def sources(
     Raises:
         StoreRefused, StoreUnreachable: the store does not serve this process at all. What concerns one clip, or a
             web server, is in its `failed`.
+        MachineRefused: this machine has no room or rights for the files.
     """
     if not any(url_of(getattr(clip, name)) for clip in clips for name in MEDIA):
         yield from (Source(clip, clip) for clip in clips)

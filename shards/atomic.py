@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from shards.errors import InputError
@@ -15,23 +16,39 @@ from shards.store import Place, StorePath, place, version_of, whole_file
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove the temporary files of `replacing` that processes of this machine left beside ``path`` when they were
-    killed."""
+    """Remove the temporary files that killed processes left beside ``path``: those of `replacing` with ``held`` that
+    nobody holds, on any machine or in any container that shares the folder."""
     path = Path(path)
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
-        pid = re.fullmatch(r"(\d+)-[0-9a-f]{8}", left.name[len(path.stem) + 2 : -len(path.suffix) - 4 or None])
-        if pid is not None and not _lives(int(pid.group(1))):
-            left.unlink(missing_ok=True)
+        if re.fullmatch(r"\d+-[0-9a-f]{8}", left.name[len(path.stem) + 2 : -len(path.suffix) - 4 or None]):
+            _remove_abandoned(left)
 
 
-def _lives(pid: int) -> bool:
+def _remove_abandoned(file: Path) -> None:
+    with suppress(OSError):  # held, or gone, or somebody else's
+        descriptor = os.open(file, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:  # else its name may be another file's by now
+                file.unlink()
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Make a file, and hold it while the block runs; where the file system has no locks, nobody removes it."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # it was removed before it was held
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # somebody else's
-    return True
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:
@@ -47,13 +64,16 @@ _sync = sync  # a name that no argument hides
 
 
 @contextmanager
-def replacing(path: str | Place, *, sync: bool = True) -> Iterator[Path]:
+def replacing(path: str | Place, *, sync: bool = True, held: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``. On a store, the
     temporary path is a local one, and the object is put whole.
 
     Without ``sync`` the file is still whole or absent after a crash of the process, but may be empty after a
     loss of power: only for what is checked when it is read. A block that removes the temporary file leaves
     ``path`` as it was.
+
+    With ``held`` the temporary file is there, empty, from the beginning, is written in place, and goes by
+    `remove_leftovers` once this process is gone.
 
     The temporary name keeps the suffix, so that tools which look at it (ffmpeg) know the format. When the
     block raises, the temporary file is removed and ``path`` stays as it was.
@@ -65,21 +85,22 @@ def replacing(path: str | Place, *, sync: bool = True) -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
-    try:
-        yield temporary
-        if os.path.lexists(temporary):
-            if sync:
-                _sync(temporary)
-            os.replace(temporary, path)
-            if sync:
-                _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _held(temporary) if held else nullcontext():
+        try:
+            yield temporary
+            if os.path.lexists(temporary):
+                if sync:
+                    _sync(temporary)
+                os.replace(temporary, path)
+                if sync:
+                    _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Place, text: str, *, sync: bool = True) -> None:
-    """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` as in :func:`replacing`."""
-    with replacing(path, sync=sync) as temporary:
+def write_text(path: str | Place, text: str, *, sync: bool = True, held: bool = False) -> None:
+    """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically; ``sync`` and ``held`` as in :func:`replacing`."""
+    with replacing(path, sync=sync, held=held) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
 

@@ -148,9 +148,10 @@ class Lease:
 
 
 def _host() -> str:
-    """This machine since its start."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
+    """This machine since its start, and whose numbers its processes have: a container counts its own."""
+    boot, counted = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    told = [boot.read_text().strip() if boot.exists() else "", str(counted.readlink()) if counted.exists() else ""]
+    return "/".join([socket.gethostname(), *told])
 
 
 def _is_gone(found: dict[str, object]) -> bool:

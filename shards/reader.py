@@ -28,7 +28,6 @@ from shards.writer import MEMBER
 
 HEADER = 128  # bytes that hold the header of any usual .npy
 JSON = 1536  # bytes that hold the json of any usual sample
-INDEX = "run 'avmend shards index' on the dataset"
 LAYOUTS = (1 << 16) - 1  # of one dataset that are remembered
 MAX_OPEN = 256  # shards kept open; the others are opened for each read
 NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux
@@ -239,8 +238,7 @@ class ShardDataset(SplitData):
         number, begin, size = self._shard[i], self._begin[i], self._size[i]
         shard = self._shards[number] if 0 <= number < len(self._shards) else None
         if shard is None or not BLOCK <= begin < begin + size <= shard.bytes:
-            file = index_path(self.folder, self.split)
-            raise InputError(f"names no place in a shard for sample {i}", file=file, remedy=INDEX)
+            raise self.bad_table(f"names no place in a shard for sample {i}")
         return shard, begin, begin + size
 
     def checked(self, i: int) -> SampleMeta:

@@ -1,4 +1,4 @@
-"""Datasets on remote storage: fetched by fsspec into a local cache, every shard checked by its sha256.
+"""Datasets on remote storage: fetched into a local cache, every shard checked by its sha256.
 
 A shard's place in the cache is named by its content, so equal file names in two folders can't meet, equal
 shards are stored once, and a dataset that grew brings only its new shards.
@@ -12,28 +12,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from shards.atomic import replacing
+from shards.atomic import remove_leftovers, replacing, write_errors
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.redaction import redacted
 from shards.schema import DATASET_FILE, DatasetInfo, ShardInfo
-from shards.store import refuse_credentials
-from shards.table import index_path
+from shards.store import StorePath, content
+from shards.store_errors import TooManyBytes
+from shards.table import index_path, read_table
 
-__all__ = ["cache_folder", "fetch"]
+__all__ = ["CACHE", "OTHER_BYTES", "UPLOAD", "cache_folder", "fetch", "forget_table", "not_there"]
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-BLOCK = 1 << 20  # bytes that are held in memory per download
+CACHE = "AVMEND_CACHE"
+DATASETS = "datasets"  # in the cache
 AT_ONCE = 4  # downloads
+OTHER_BYTES = "other bytes than dataset.json says (size or sha256)"
+UPLOAD = "upload the shard again; what is trained on is never guessed"
 
 
 def cache_folder() -> Path:
     """Where fetched shards lie: AVMEND_CACHE, or avmend in the user's cache folder."""
-    if named := os.environ.get("AVMEND_CACHE"):
+    if named := os.environ.get(CACHE):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avmend"
 
@@ -45,7 +45,6 @@ def fetch(
     splits: Sequence[str] | None = None,
     recheck: bool = False,
     shards: bool = True,
-    **options: Any,
 ) -> Path:
     """Bring a dataset's splits here; the folder returned is as good as the original one.
 
@@ -58,43 +57,49 @@ def fetch(
         splits: ``None``: all.
         recheck: compute the sha256 of what is there already, too (else only its size is compared).
         shards: False: dataset.json and the tables alone.
-        options: of the storage (``anon=True``, ...), as fsspec takes them.
 
     Raises:
-        InputError: the storage can't be read, or holds other bytes than its dataset.json says.
+        InputError: as `shards.store.StorePath` raises it; the storage has no dataset there, or other bytes than its
+            dataset.json says; the cache can't be written.
     """
     cache = Path(cache or cache_folder()).absolute()
-    system, root = _open(url, options)
-    text = _read(system, f"{root}/{DATASET_FILE}", url)
+    address = StorePath.of(url)
+    if (text := content(address / DATASET_FILE)) is None:
+        remedy = "give the URL of a finished dataset's folder"
+        raise InputError(f"there is no {DATASET_FILE}", file=address, remedy=remedy)
     digest = hashlib.sha256(redacted(url.rstrip("/")).encode() + b"\0" + text).hexdigest()
-    folder = cache / "datasets" / digest[:24]
+    folder = cache / DATASETS / digest[:24]
 
     def bring(shard: ShardInfo) -> None:
-        _link(folder / shard.name, _blob(system, f"{root}/{shard.name}", shard, cache, recheck))
+        _link(folder / shard.name, _blob(address / shard.name, shard, cache, recheck))
 
-    with _alone(folder), ThreadPoolExecutor(AT_ONCE) as pool:
+    with write_errors(cache, field=CACHE), _alone(folder), ThreadPoolExecutor(AT_ONCE) as pool:
         with replacing(folder / DATASET_FILE) as temporary:
             temporary.write_bytes(text)
         info = DatasetInfo.load(folder)
         wanted = [shard for name in _names(info, splits, url) for shard in info.splits[name].shards]
         list(pool.map(bring, wanted if shards else ()))
         for name in _names(info, splits, url):
-            _bring_table(system, f"{root}/{index_path(Path(), name)}", index_path(folder, name), recheck)
+            path = index_path(folder, name)
+            if recheck or read_table(path, info.splits[name]) is None:
+                _bring_table(address / str(path.relative_to(folder)), path)
     return folder
 
 
-def _bring_table(system: AbstractFileSystem, remote: str, path: Path, anew: bool) -> None:
+def _bring_table(remote: StorePath, path: Path) -> None:
     """The table of a split, if there is one: what it says is checked when the shards are read."""
-    if path.exists() and not anew:
-        return
-    try:
-        data = system.cat_file(remote)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"can't be fetched: {error!r}", file=remote, remedy="fetch it again") from None
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    if (data := content(remote)) is not None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+
+def forget_table(path: Path) -> bool:
+    """Remove a table that lies in a folder of `fetch`, so that the next one brings what the storage has then; whether
+    it does."""
+    if not path.is_relative_to((cache_folder() / DATASETS).absolute()):
+        return False
+    path.unlink(missing_ok=True)
+    return True
 
 
 def _names(info: DatasetInfo, splits: Sequence[str] | None, url: str) -> Sequence[str]:
@@ -106,31 +111,12 @@ def _names(info: DatasetInfo, splits: Sequence[str] | None, url: str) -> Sequenc
     return names
 
 
-def _open(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
-    import fsspec
-
-    refuse_credentials(url)
-    try:
-        return fsspec.core.url_to_fs(url.rstrip("/"), **options)
-    except (ImportError, ValueError) as error:
-        remedy = "install the package that the message names, or correct the URL"
-        raise InputError(str(error), file=url, remedy=remedy) from None
-
-
-def _read(system: AbstractFileSystem, path: str, url: str) -> bytes:
-    try:
-        return system.cat_file(path)
-    except OSError as error:
-        remedy = "give the URL of a finished dataset's folder, and the rights to read it"
-        raise InputError(f"{DATASET_FILE} can't be read: {error!r}", file=url, remedy=remedy) from None
-
-
-def _blob(system: AbstractFileSystem, remote: str, shard: ShardInfo, cache: Path, recheck: bool) -> Path:
+def _blob(remote: StorePath, shard: ShardInfo, cache: Path, recheck: bool) -> Path:
     """The shard's file in the cache; loaded if it is not there, is of another size, or fails the recheck."""
     path = cache / "shards" / shard.sha256[:2] / f"{shard.sha256}.tar"
     with _alone(path):
         if not _is(path, shard, recheck):
-            _load(system, remote, shard, path)
+            _load(remote, shard, path)
     return path
 
 
@@ -142,20 +128,23 @@ def _is(path: Path, shard: ShardInfo, recheck: bool) -> bool:
     return file_sha256(path) == shard.sha256
 
 
-def _load(system: AbstractFileSystem, remote: str, shard: ShardInfo, path: Path) -> None:
-    digest, size = hashlib.sha256(), 0
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as target:
-            with system.open(remote, "rb", cache_type="none") as source:
-                while size <= shard.bytes and (block := source.read(BLOCK)):
-                    digest.update(block)
-                    size += len(block)
-                    target.write(block)
-            if (size, digest.hexdigest()) != (shard.bytes, shard.sha256):
-                message = f"{size} bytes of sha256 {digest.hexdigest()[:12]}..., dataset.json says otherwise"
-                raise InputError(message, file=remote, remedy="upload the shard again, then fetch again")
-    except OSError as error:
-        raise InputError(f"can't be fetched: {error!r}", file=remote, remedy="fetch it again") from None
+def _load(remote: StorePath, shard: ShardInfo, path: Path) -> None:
+    remove_leftovers(path)
+    with replacing(path, held=True) as temporary:
+        try:
+            remote.download(temporary, shard.bytes)
+            whole = _is(temporary, shard, recheck=True)
+        except FileNotFoundError:
+            raise not_there(remote) from None
+        except TooManyBytes:
+            whole = False
+        if not whole:
+            raise InputError(OTHER_BYTES, file=remote, remedy=UPLOAD)
+
+
+def not_there(shard: StorePath) -> InputError:
+    """What to raise of a shard that the storage has not."""
+    return InputError("is not there", file=shard, remedy="upload the shard again: dataset.json names it")
 
 
 @contextmanager

@@ -8,9 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from shards.errors import InputError
+from shards.remote import forget_table
 from shards.scan import DAMAGED
 from shards.schema import DatasetInfo
 from shards.table import SplitTable, Strings, index_path
+
+INDEX = "run 'avmend shards index' on the dataset"
+UPLOADED = f"{INDEX} where it lies, and upload index/"
 
 
 class SplitData:
@@ -53,13 +57,16 @@ class SplitData:
         try:
             return self.table.column(name)
         except pa.ArrowInvalid as error:
-            file = index_path(self.folder, self.split)
-            raise InputError(
-                f"damaged: {error}", file=file, remedy="run 'avmend shards index' on the dataset"
-            ) from None
+            raise self.bad_table(f"damaged: {error}") from None
+
+    def bad_table(self, message: str) -> InputError:
+        """What to raise about the table; one that was fetched goes."""
+        path = index_path(self.folder, self.split)
+        return InputError(message, file=path, remedy=UPLOADED if forget_table(path) else INDEX)
 
     def bad(self, i: int, message: str) -> InputError:
-        """What to raise about sample ``i``."""
+        """What to raise about sample ``i``. A table that was fetched goes: it may have misled."""
+        forget_table(index_path(self.folder, self.split))
         shard = self.info.splits[self.split].shards[self.table.shard[i]]
         return InputError(message, file=f"{shard.name}: {self.keys[i]}", remedy=DAMAGED)
 

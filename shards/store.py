@@ -111,7 +111,7 @@ class StorePath:
     """The address of an object, or of what the names of objects begin with. Picklable; other processes ask with
     credentials of their own.
 
-    Every method that asks the store raises StoreRefused and StoreUnreachable.
+    Every method that asks the store raises StoreRefused, StoreUnreachable and MachineRefused.
     """
 
     url: str
@@ -256,7 +256,7 @@ class StorePath:
             system.get_file(path, str(file), callback=counter)
             _whole(None, file.stat().st_size, counter.size)
 
-        self._asked(load, requests)
+        self._asked(load, requests, file)
 
     def put(self, file: Path) -> None:
         """Make the object from a local file: whole or not at all, in the place of another; then compare its size,
@@ -271,7 +271,7 @@ class StorePath:
                 _read_back(self, file)
                 _NO_MD5.add(path.partition("/")[0])  # encrypted with a key of the store's
 
-        self._asked(upload)
+        self._asked(upload, file=file)
 
     def create(self, data: bytes) -> bool:
         """Make the object unless there is one, in one step where the store can; whether it is there as `data` now."""
@@ -307,9 +307,14 @@ class StorePath:
             if not missing_ok:
                 raise
 
-    def _asked(self, request: Callable[[AbstractFileSystem, str], _T], requests: Requests | None = None) -> _T:
+    def _asked(
+        self,
+        request: Callable[[AbstractFileSystem, str], _T],
+        requests: Requests | None = None,
+        file: Path | None = None,
+    ) -> _T:
         """The answer to a request, which is made again when it fails in a way that may pass, not before the store
-        wants it."""
+        wants it; `file` as `failure_of` takes it."""
         (system, path), how = self._system(), requests or Requests()
         for number in range(how.tries):
             wait = 0.0
@@ -317,7 +322,7 @@ class StorePath:
                 with how.turn():
                     return request(system, path)
             except Exception as error:
-                failure = failure_of(error, self.url)
+                failure = failure_of(error, self.url, file)
                 if not isinstance(failure, StoreUnreachable) or number == how.tries - 1:
                     raise failure from error
                 wait = min(retry_after(error) or 0.0, PATIENCE)

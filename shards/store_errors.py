@@ -1,9 +1,12 @@
-"""What the many errors of a store's client mean: nothing there, refused, or perhaps well the next time."""
+"""What the many errors of a store's client mean: nothing there, refused, perhaps well the next time, or this machine's
+own."""
 
 from __future__ import annotations
 
+import errno
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 from shards.errors import InputError
 from shards.redaction import redacted
@@ -15,6 +18,10 @@ RIGHTS = (
 )
 BUCKET = "make the bucket, or correct its name; then the same command goes on"
 REACH = "look at the network, the store and AWS_ENDPOINT_URL; then the same command goes on"
+HERE = (
+    "make room there (TMPDIR and AVMEND_CACHE name other folders), or correct the rights, or raise the limit of open"
+    " files (ulimit -n); then the same command goes on"
+)
 
 
 class StoreRefused(InputError):
@@ -27,6 +34,10 @@ class StoreUnreachable(InputError):
     """The store did not answer rightly, however often it was asked."""
 
 
+class MachineRefused(InputError):
+    """This machine, not the store, fails at its part of a request: no room, no rights, no such folder."""
+
+
 class TooManyBytes(Exception):
     """An object is larger than what is to be fetched."""
 
@@ -36,17 +47,25 @@ _CODES = {"NoSuchKey": 404, "NoSuchBucket": 400, "404": 404, "403": 403, "400": 
 _CODES |= {"ConditionalRequestConflict": 409, "NotImplemented": 501, "412": 412, "501": 501}
 _CODES |= dict.fromkeys(("InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"), 403)
 _CODES |= dict.fromkeys(("InvalidBucketName", "PermanentRedirect", "301"), 400)
+# What no answer of a store stands for.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
 _KEYS = {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError"}
 _KEYS |= {"ProfileNotFound", "UnauthorizedSSOTokenError", "SSOTokenLoadError"}
 
 
-def failure_of(error: Exception, url: str) -> Exception:
+def failure_of(error: Exception, url: str, file: Path | None = None) -> Exception:
     """What a failed request means: FileNotFoundError, FileExistsError, NotImplementedError, StoreRefused, what may pass
-    (StoreUnreachable), or, of a defect, the error itself."""
+    (StoreUnreachable), MachineRefused, or, of a defect, the error itself.
+
+    Args:
+        file: the local one that the request reads or writes.
+    """
     code = _code(error)
     status = _CODES.get(code, getattr(error, "status", None))
     if isinstance(error, (InputError, TooManyBytes, FileExistsError, NotImplementedError)):
         return error
+    if not code and (own := _own(error, file)) is not None:
+        return MachineRefused(f"this machine refuses: {own.strerror}", file=file or url, remedy=HERE)
     if status in (409, 412):
         return FileExistsError(17, "there is one", url)
     if status == 501:
@@ -91,6 +110,12 @@ def _code(error: BaseException) -> str:
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
     return ""
+
+
+def _own(error: BaseException, file: Path | None) -> OSError | None:
+    """The error of this machine that a request met, in the error itself or in what it was raised over."""
+    met = (found for found in (error, error.__context__) if isinstance(found, OSError))
+    return next((e for e in met if e.errno in _MACHINE or (file is not None and e.filename == str(file))), None)
 
 
 def _said(error: Exception, code: str) -> str:

@@ -8,6 +8,7 @@ A file that somebody reads may be removed: it takes its room until it was read.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,16 +17,17 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from shards.atomic import remove_leftovers, replacing
+from shards.atomic import remove_leftovers, replacing, write_errors
 from shards.errors import InputError
-from shards.remote import cache_folder
+from shards.remote import CACHE, OTHER_BYTES, UPLOAD, cache_folder
 from shards.schema import ShardInfo
 
 LIMIT = "AVMEND_CACHE_GB"
 DEFAULT_GB = 20.0
 BUFFER = 1 << 18  # bytes read at once
+PATIENCE = 5.0  # seconds of waiting for room, then that is said
 POLL = 0.005  # seconds between looks at a lock, which is held for moments or for a whole shard
-DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try
+DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before a shard that came with other bytes is fetched again
 
 Whole = Callable[[BinaryIO], bool]
 
@@ -67,13 +69,15 @@ class ShardCache:
             whole: whether a file holds what dataset.json says.
 
         Raises:
-            InputError: it can't be fetched, holds other bytes, or is larger than the limit.
+            InputError: as `download` raises it; it holds other bytes, or is larger than the limit; the cache can't be
+                written.
         """
         path = self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
-            if (file := found_whole(path, whole)) is None:
-                file = self._bring(path, shard, where, download, whole)
+        with write_errors(path.parent, field=CACHE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock"), poll_interval=POLL):
+                if (file := found_whole(path, whole)) is None:
+                    file = self._bring(path, shard, where, download, whole)
         with suppress(FileNotFoundError):  # another process made room meanwhile
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # explicitly: few mounts note reading
         return file
@@ -83,31 +87,29 @@ class ShardCache:
     ) -> BinaryIO:
         remove_leftovers(path)
         for delay in (*DELAYS, None):
-            try:
-                with ExitStack() as naming, replacing(path, sync=False) as temporary:
-                    self._reserve(temporary, shard)
-                    download(temporary)
-                    file = temporary.open("rb", buffering=BUFFER)
-                    if not whole(file):
-                        file.close()
-                        raise ValueError("other bytes than dataset.json says (size or sha256)")
+            with ExitStack() as naming, replacing(path, sync=False, held=True) as temporary:
+                self._reserve(temporary, shard)
+                download(temporary)
+                if (file := found_whole(temporary, whole)) is not None:
                     naming.enter_context(self._counting())  # a file renamed meanwhile could be missed
-                return file
-            except InputError:
-                raise
-            except Exception as error:  # clients of storage raise what they like
-                if delay is None or isinstance(error, FileNotFoundError | PermissionError):
-                    raise _unreachable(error, where, path) from error
+                    return file
+                temporary.unlink()
+            if delay is not None:
                 time.sleep(delay)
-        raise AssertionError("unreachable")
+        raise InputError(OTHER_BYTES, file=where, remedy=UPLOAD)
 
     def _reserve(self, temporary: Path, shard: ShardInfo) -> None:
         """Make room, and a file of the shard's size, which takes that room."""
         if shard.bytes > self.limit:
             message = f"{shard.name} has {shard.bytes} bytes, streamed shards may take {self.limit}"
             raise InputError(message, file=self.folder, field=LIMIT, remedy="set it higher (gigabytes)")
+        began, told = time.monotonic(), False
         while not self._make_room(temporary, shard.bytes):
             time.sleep(0.05)  # all of it is being fetched by others
+            if not told and time.monotonic() - began > PATIENCE:
+                told = True
+                message = f"waiting for room: all that {LIMIT} allows ({self.limit} bytes) is being fetched by others"
+                print(f"note: {self.folder}: {message}", file=sys.stderr)
 
     def _counting(self) -> FileLock:
         """Held while files are counted, come or go."""
@@ -150,15 +152,3 @@ def found_whole(path: Path, whole: Whole) -> BinaryIO | None:
         return file
     file.close()
     return None
-
-
-def _unreachable(error: Exception, where: str, path: Path) -> InputError:
-    if isinstance(error, OSError) and error.filename == str(path):
-        return InputError(f"can't be written: {error.strerror}", file=path, remedy="make room, or set AVMEND_CACHE")
-    if isinstance(error, FileNotFoundError):
-        remedy = "upload the shard again: dataset.json names it"
-        return InputError("is not there", file=where, remedy=remedy)
-    if isinstance(error, ValueError):
-        return InputError(str(error), file=where, remedy="upload the shard again; what is trained on is never guessed")
-    remedy = "look whether the storage answers and the rights suffice; the same command goes on where it stopped"
-    return InputError(f"can't be fetched: {error!r}", file=where, remedy=remedy)

@@ -30,12 +30,12 @@ import numpy as np
 from shards.errors import InputError
 from shards.index import BLOCK, MAX_JSON, index_at
 from shards.npy import array_layout
-from shards.reader import INDEX, VISUAL_MEMBERS, Choose, Sample
-from shards.remote import cache_folder, fetch
+from shards.reader import VISUAL_MEMBERS, Choose, Sample
+from shards.remote import OTHER_BYTES, cache_folder, fetch, not_there
 from shards.scan import DAMAGED, parse_meta, scanned_table
 from shards.schema import MODALITIES, DatasetInfo, SampleMeta, ShardInfo
-from shards.split import SplitData, require_split
-from shards.store import url_of
+from shards.split import UPLOADED, SplitData, require_split
+from shards.store import StorePath, url_of
 from shards.stream_cache import ShardCache, found_whole
 from shards.stream_order import StreamOrder, integers, repeated_ones
 from shards.table import index_path, read_table
@@ -84,7 +84,7 @@ class StreamDataset(SplitData):
         path, split = index_path(self.folder, self.split), self.info.splits[self.split]
         table = read_table(path, split)
         if table is None and self.url:
-            remedy = f"{INDEX} where it lies, and upload index/; or leave stream out: all of the split is then fetched"
+            remedy = f"{UPLOADED}; or leave stream out: all of the split is then fetched"
             raise InputError(f"no table of split '{self.split}'", file=f"{self.url}/index", remedy=remedy)
         self.table = table or scanned_table(self.folder, split)
         self._ends = np.cumsum([shard.samples for shard in self._shards], dtype=np.int64)
@@ -161,8 +161,8 @@ class StreamDataset(SplitData):
         fetched = cache_folder() / "shards" / shard.sha256[:2] / f"{shard.sha256}.tar"  # of shards.remote
         if (file := found_whole(fetched, whole)) is not None:
             return file
-        url = f"{self.url}/{shard.name}"
-        return self._cache.open(shard, url, partial(_download, url, shard), whole)
+        address = StorePath.of(f"{self.url}/{shard.name}")
+        return self._cache.open(shard, str(address), partial(_download, address, shard), whole)
 
     @staticmethod
     def _open_local(path: Path, whole: Callable[[BinaryIO], bool]) -> BinaryIO:
@@ -172,7 +172,7 @@ class StreamDataset(SplitData):
         except OSError as error:
             remedy = "fetch or make the shard again"
             raise InputError(f"can't be read: {error.strerror}", file=path, remedy=remedy) from None
-        message = "other bytes than dataset.json says (size or sha256)" if path.exists() else "is not there"
+        message = OTHER_BYTES if path.exists() else "is not there"
         raise InputError(message, file=path, remedy=DAMAGED)
 
     def _whole(self, number: int, file: BinaryIO) -> bool:
@@ -199,18 +199,14 @@ class StreamDataset(SplitData):
         self._open_table()
 
 
-def _download(url: str, shard: ShardInfo, target: Path) -> None:
+def _download(address: StorePath, shard: ShardInfo, target: Path) -> None:
     """A shard's bytes into a file, a part after the other."""
-    import fsspec
-
-    system, path = fsspec.core.url_to_fs(url)
     with target.open("r+b") as file:
         for begin in range(0, shard.bytes, PART):
-            end = min(begin + PART, shard.bytes)
-            data = system.cat_file(path, start=begin, end=end)
-            if len(data) != end - begin:
-                raise ConnectionError(f"{len(data)} bytes came, {end - begin} were asked for")
-            file.write(data)
+            try:
+                file.write(address.range(begin, min(begin + PART, shard.bytes)))
+            except FileNotFoundError:
+                raise not_there(address) from None
 
 
 class _Lane:
@@ -269,7 +265,7 @@ class _Lane:
             yield {**source, "stream": _Piece(self._file, *_span(self.data, number, wanted))}
             self._file.close()
             if self.wanted:
-                raise InputError(f"sample '{next(iter(self.wanted))}' is not there", file=source["url"], remedy=DAMAGED)
+                raise self.data.bad(next(iter(self.wanted.values())), "is not there")
 
     def _take(self) -> BinaryIO:
         began = time.perf_counter()
@@ -344,8 +340,7 @@ def _span(data: StreamDataset, number: int, wanted: Sequence[int]) -> tuple[int,
     begin = min(table.begin[i] for i in wanted) - BLOCK
     end = max(table.begin[i] + table.size[i] for i in wanted)
     if not 0 <= begin < end <= shard.bytes or any(table.shard[i] != number for i in wanted):
-        file = index_path(data.folder, data.split)
-        raise InputError(f"names no place in shard {shard.name} for its samples", file=file, remedy=INDEX)
+        raise data.bad_table(f"names no place in shard {shard.name} for its samples")
     return begin, -(-end // BLOCK) * BLOCK
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.atomic import replacing, write_text
+from shards.atomic import remove_leftovers, replacing, write_text
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,3 +72,52 @@ with replacing({str(path)!r}) as temporary:
     assert done.returncode == -9
     assert path.read_text() == "old"
     assert len(list(tmp_path.glob(".*.tmp*"))) == 1  # what `pipelines.resume.remove_partial_files` removes
+
+
+WRITER = """
+import os, sys
+from shards.atomic import replacing
+os.getpid = lambda: int(sys.argv[2])  # as another container, or another machine, counts
+with replacing(sys.argv[1], held=True) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    input()
+    temporary.write_text("whole")
+"""
+
+
+def writer(path: Path, pid: int) -> tuple[subprocess.Popen, Path]:
+    """A process in the middle of writing a file, and the temporary one."""
+    command, environment = [sys.executable, "-c", WRITER, str(path), str(pid)], os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, Path(child.stdout.readline().strip())
+
+
+@pytest.mark.parametrize("pid", [1, os.getpid(), 1 << 30], ids=["one that lives", "ours", "one that is none"])
+def test_what_is_left_is_told_from_what_is_written_by_no_number_of_a_process(tmp_path, pid):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    child, temporary = writer(path, pid)
+    with child:
+        remove_leftovers(path)
+        assert temporary.read_text() == "half"
+        child.communicate("\n")
+    assert (path.read_text(), names(tmp_path)) == ("whole", ["a.txt"])
+    child, temporary = writer(path, pid)
+    with child:
+        child.kill()
+    assert temporary.exists()
+    remove_leftovers(tmp_path / "b.txt")
+    assert temporary.exists()
+    remove_leftovers(path)
+    assert (path.read_text(), names(tmp_path)) == ("whole", ["a.txt"])
+
+
+def test_a_held_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "new", held=True)
+    assert (path.read_text(), names(tmp_path)) == ("new", ["a.txt"])
+    with replacing(path, held=True) as temporary:
+        temporary.unlink()
+    assert (path.read_text(), names(tmp_path)) == ("new", ["a.txt"])

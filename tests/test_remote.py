@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from shards import inspect
+from shards import inspect, store
 from shards.errors import InputError
 from shards.reader import ShardDataset
 from shards.remote import fetch
+from shards.scan import write_tables
 from shards.schema import DatasetInfo
+from shards.table import index_path
 from shards.verify import verify
 from tests.fixtures.builders import media_dataset
 
@@ -47,7 +51,33 @@ class BreaksOff(MemoryFileSystem):
         return Half(file.getvalue()) if path.endswith(".tar") else file
 
 
-fsspec.register_implementation("breaksoff", BreaksOff, clobber=True)
+class Flaky(BreaksOff):
+    """Storage that fails at the first request for each file."""
+
+    protocol = "flaky"
+    fault: type[Exception] = ConnectionResetError
+    seen: set[str] = set()  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def _asked(self, path):
+        if path not in self.seen:
+            self.seen.add(path)
+            raise self.fault("torn")
+
+    def _open(self, path, mode="rb", **options):
+        self._asked(path)
+        return MemoryFileSystem._open(self, path, mode, **options)
+
+    def cat_file(self, path, **options):
+        self._asked(path)
+        return super().cat_file(path, **options)
+
+
+for kind in (BreaksOff, Flaky):
+    fsspec.register_implementation(kind.protocol, kind, clobber=True)
 
 
 @pytest.fixture
@@ -62,8 +92,8 @@ def remote(tmp_path: Path) -> Path:
 
 
 def upload(folder: Path) -> None:
-    for path in folder.iterdir():
-        fsspec.filesystem("memory").pipe(f"/{folder.name}/{path.name}", path.read_bytes())
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        fsspec.filesystem("memory").pipe(f"/{folder.name}/{path.relative_to(folder)}", path.read_bytes())
 
 
 def files(cache: Path) -> list[Path]:
@@ -89,7 +119,8 @@ def test_only_the_splits_asked_for_come_and_nothing_comes_twice(remote, monkeypa
     assert inspect.main(["info", "memory://b"]) == 0
 
 
-def test_a_lost_connection_leaves_nothing_visible_and_the_next_try_succeeds(remote):
+def test_a_lost_connection_leaves_nothing_visible_and_the_next_try_succeeds(remote, monkeypatch):
+    monkeypatch.setattr(store, "FIRST", 0.0)
     cache = remote / "cache"
     with pytest.raises(InputError, match="lost"):
         fetch("breaksoff://a", cache)
@@ -97,11 +128,38 @@ def test_a_lost_connection_leaves_nothing_visible_and_the_next_try_succeeds(remo
     assert verify(fetch("memory://a", cache)) == []
 
 
+@pytest.mark.parametrize("fault", [ConnectionResetError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError])
+def test_every_request_is_made_again_whatever_the_client_raises(remote, monkeypatch, fault):
+    monkeypatch.setattr(store, "FIRST", 0.0)
+    monkeypatch.setattr(Flaky, "fault", fault)
+    Flaky.seen.clear()
+    write_tables(remote / "a", DatasetInfo.load(remote / "a"))
+    upload(remote / "a")
+    folder = fetch("flaky://a", remote / "cache")
+    assert verify(folder) == []
+    assert index_path(folder, "val").read_bytes() == index_path(remote / "a", "val").read_bytes()
+    assert {Path(path).suffix for path in Flaky.seen} == {".json", ".tar", ".arrow"}
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_storages_fault(remote):
+    (remote / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"file.*AVMEND_CACHE.*can't be written: Not a directory"):
+        fetch("memory://a", remote / "file")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # dataset.json is smaller, shards are larger
+    try:
+        with pytest.raises(InputError, match=r"cache/shards/.*: this machine refuses: File too large"):
+            fetch("memory://a", remote / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert verify(fetch("memory://a", remote / "cache")) == []
+
+
 @pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x + b"\0", lambda x: b"?" + x[1:]])
 def test_other_bytes_than_promised_are_refused(remote, damage):
     store = fsspec.filesystem("memory")
     store.pipe("/a/train-000001.tar", damage(store.cat("/a/train-000001.tar")))
-    with pytest.raises(InputError, match=r"dataset\.json says otherwise"):
+    with pytest.raises(InputError, match=r"other bytes than dataset\.json says"):
         fetch("memory://a", remote / "cache", splits=["train"])
     assert len(files(remote / "cache" / "shards")) <= 2
 
@@ -132,7 +190,7 @@ def test_several_at_once_and_a_folder_made_anew_at_the_same_address(remote):
 
 
 def test_what_is_not_there_is_explained(remote):
-    with pytest.raises(InputError, match=r"dataset\.json can't be read"):
+    with pytest.raises(InputError, match=r"there is no dataset\.json"):
         fetch("memory://nothing", remote / "cache")
     with pytest.raises(InputError, match="no split 'test'"):
         fetch("memory://a", remote / "cache", splits=["test"])

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import os
 import re
 import statistics
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -371,14 +370,13 @@ def test_a_name_in_the_store_leads_nowhere_else(store, tmp_path):
 def test_a_killed_report_leaves_no_file_that_the_next_does_not_remove(store, tmp_path):
     out = tmp_path / "out" / "report.html"
     out.parent.mkdir()
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = out.with_name(f".report.{dead.pid}-0123abcd.tmp.html")
-    kept = out.with_name(f".report.{os.getpid()}-0123abcd.tmp.html")
-    for path in (left, kept, out.with_name(f".other.{dead.pid}-0123abcd.tmp.html")):
+    left, kept = (out.with_name(f".report.1-{number}.tmp.html") for number in ("0123abcd", "4567abcd"))
+    for path in (left, kept, out.with_name(".other.1-0123abcd.tmp.html")):
         path.write_text("half")
     trained_run(store, "prompt", 0, 0.5, name="prompt-000000000001")
-    assert main(["--runs", str(store.root), "--out", str(out)]) == 0
+    with kept.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["--runs", str(store.root), "--out", str(out)]) == 0
     assert not left.exists()
     assert kept.exists(), "of a process that lives"
     assert len(list(out.parent.iterdir())) == 3

@@ -21,11 +21,14 @@ from shards.errors import InputError
 from shards.hashes import differs
 from shards.lock import folder_lock
 from shards.remote import fetch
-from shards.schema import ShardInfo
+from shards.scan import write_tables
+from shards.schema import DatasetInfo, ShardInfo
 from shards.store import StorePath, TooManyBytes, at_hand, each, place
-from shards.store_errors import StoreRefused, StoreUnreachable
+from shards.store_errors import MachineRefused, StoreRefused, StoreUnreachable
+from shards.streaming import StreamDataset
 from shards.verify import verify
 from tests.conftest import ROOT
+from tests.fixtures.builders import SMALL, feature_dataset
 from tests.fixtures.stores import CONFIG, as_on_disk, files, make_corpus
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
@@ -176,6 +179,19 @@ def test_a_store_that_is_away_and_a_bucket_that_is_none(s3, monkeypatch):
 
 
 @integration
+def test_a_local_disk_that_fails_is_not_the_stores_fault(s3, tmp_path):
+    address = s3.root / "local"
+    address.write_bytes(b"content")
+    s3.misbehave()
+    with pytest.raises(MachineRefused, match="/dev/full: this machine refuses: No space left"):
+        address.download(Path("/dev/full"))
+    assert s3.faults.requests.total() == 1
+    with pytest.raises(MachineRefused, match="gone: this machine refuses: No such file"):
+        address.put(tmp_path / "gone")
+    assert address.read_bytes() == b"content"
+
+
+@integration
 def test_a_copy_is_fetched_anew_when_the_object_changes(s3):
     address = s3.root / "copied.csv"
     address.write_bytes(b"one")
@@ -216,6 +232,30 @@ def test_ingestion_from_and_to_a_store_ends_in_the_bytes_of_a_disk(s3, corpus, t
     assert verify(fetch(f"{s3.root}/set")) == []
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    feature_dataset(folder, {"train": 20}, SMALL, "f" * 64)
+    write_tables(folder, DatasetInfo.load(folder))
+    return folder
+
+
+@integration
+def test_a_dataset_whose_store_is_away_or_refuses_is_no_traceback(s3, dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVMEND_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "TRIES", 2)
+    address = str(s3.upload(dataset, "away"))
+    streamed = StreamDataset(address, "train")
+    s3.misbehave(denied="ExpiredToken")
+    for ask in (lambda: fetch(address), lambda: streamed[0]):
+        with pytest.raises(StoreRefused, match="ExpiredToken"):
+            ask()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for ask in (lambda: fetch(address), lambda: streamed[0]):
+        with pytest.raises(StoreUnreachable, match="AWS_ENDPOINT_URL"):
+            ask()
+
+
 @integration
 def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     """Two workers of one shard that, by a clip that timed out in one of them, made different bytes."""
@@ -233,6 +273,9 @@ def test_a_ledger_is_that_of_the_shard_that_is_there(s3, tmp_path):
     assert write_ledger(second, out, "train-0") == second, "its shard is the one that is there"
     assert read_ledger(Ledger, out, "train-0", "rows") == second
     assert write_ledger(first, out, "train-0") == second, "its shard is gone"
+    s3.misbehave(denied="ExpiredToken", only="train-0.tar")
+    with pytest.raises(StoreRefused):  # nobody knows which shard is there
+        write_ledger(first, out, "train-0")
 
 
 @integration
@@ -289,6 +332,17 @@ def test_one_command_at_a_time_and_the_dead_hold_nobody_up(s3, monkeypatch):
         stack.enter_context(folder_lock(out, "ingestion"))
         (out / ".ingestion.lease").write_bytes(json.dumps({**dead, "host": "another"}).encode())
     assert json.loads((out / ".ingestion.lease").read_bytes())["host"] == "another"
+
+
+@unit
+def test_a_container_of_the_same_name_is_another_machine_to_a_lease():
+    start = ["unshare", "--pid", "--fork", sys.executable, "-c", "from shards import lease; print(lease._host())"]
+    other = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    if other.returncode:
+        pytest.skip("no process namespaces for this user")
+    assert other.stdout.strip() != lease._host()
+    same = subprocess.run(start[3:], cwd=ROOT, capture_output=True, text=True)
+    assert same.stdout.strip() == lease._host()
 
 
 @unit

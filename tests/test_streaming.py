@@ -7,23 +7,26 @@ import hashlib
 import io
 import os
 import pickle
+import resource
 import shutil
 import tarfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import stream_cache
+from shards import store, stream_cache
 from shards.errors import InputError
 from shards.positions import hashed
 from shards.reader import ShardDataset
@@ -78,6 +81,7 @@ fsspec.register_implementation("counted", Counted, clobber=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No waiting before another try; a cache of the test's own."""
     monkeypatch.setattr(stream_cache, "DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(store, "FIRST", 0.0)
     monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "cache"))
     Counted.asked.clear()
     Counted.faults.clear()
@@ -303,6 +307,51 @@ def test_no_file_gets_its_name_while_others_count(tmp_path):
     assert counted == []
 
 
+def test_what_a_killed_process_left_makes_room_whatever_its_number(tmp_path):
+    cache = ShardCache(tmp_path, limit=100)
+    (tmp_path / "bb").mkdir()
+    left = tmp_path / "bb" / f".{'b' * 64}.1-0123abcd.tmp.tar"  # in a container all have number 1
+    left.write_bytes(bytes(99))
+    shard = ShardInfo(name="a.tar", samples=1, bytes=5, sha256="a" * 64)
+    found: list[bytes] = []
+
+    def fetch() -> None:
+        with cache.open(shard, "here", lambda path: path.write_bytes(b"bytes"), lambda file: True) as file:
+            found.append(file.read())
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found == [b"bytes"]
+    assert not left.exists()
+
+
+def test_who_waits_for_room_says_so_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stream_cache, "PATIENCE", 0.1)
+    cache = ShardCache(tmp_path, limit=8)
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        path.write_bytes(b"bytes")
+        begun.set()
+        assert end.wait(20)
+
+    first, second = (ShardInfo(name=f"{x}.tar", samples=1, bytes=5, sha256=x * 64) for x in "ab")
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(cache.open, first, "here", slow, lambda file: True)
+        assert begun.wait(20)
+        two = pool.submit(cache.open, second, "here", lambda path: path.write_bytes(b"bytes"), lambda file: True)
+        with suppress(TimeoutError):
+            two.result(timeout=1.0)
+        assert not two.done()
+        end.set()
+        one.result(20).close()
+        two.result(20).close()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "waiting for room: all that AVMEND_CACHE_GB allows (8 bytes)" in said
+
+
 def _inode_and_bytes(path: Path) -> tuple[int, int]:
     """By inode: a file that gets its name meanwhile is one."""
     try:
@@ -364,11 +413,40 @@ def test_one_that_goes_on_failing_ends_with_the_shard_and_a_remedy(remote, tmp_p
     Counted.faults[:] = [OSError("503 Slow Down")] * 100
     items = FeatureItems(StreamDataset(remote, "train"), LABELS, "complete")
     items.data, items.lanes = StreamDataset(URL, "train"), Lanes(2, 8)
-    with pytest.raises(InputError, match=r"counted://set/train-00000\d\.tar: can't be fetched.*503") as caught:
+    with pytest.raises(InputError, match=r"counted://set/train-00000\d\.tar: the store .*fails: 503") as caught:
         rows(items, training_order(items, 0, 0), loaders)
     assert "the same command goes on" in caught.value.remedy
     assert "Traceback" not in str(caught.value)
     assert not files(tmp_path / "cache")
+
+
+def test_a_cache_disk_that_is_full_is_told_as_that_at_once(tmp_path):
+    asked = []
+
+    def download(path: Path) -> None:
+        asked.append(path)
+        Path("/dev/full").write_bytes(b"more than there is room for")
+
+    shard = ShardInfo(name="a.tar", samples=1, bytes=5, sha256="a" * 64)
+    with pytest.raises(InputError, match=rf"{tmp_path}.*AVMEND_CACHE.*can't be written: No space left on device"):
+        ShardCache(tmp_path, limit=100).open(shard, "here", download, lambda file: True)
+    assert len(asked) == 1
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"file/aa.*can't be written: Not a directory"):
+        ShardCache(tmp_path / "file", limit=100).open(shard, "here", download, lambda file: True)
+    assert len(asked) == 1
+
+
+def test_a_shard_larger_than_a_file_may_be_is_told_at_once(remote):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    data = StreamDataset(URL, "train")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(InputError, match="can't be written: File too large"):
+            data.open_shard(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Counted.asked == []
 
 
 def test_other_bytes_than_promised_are_an_error_and_never_skipped(remote, tmp_path, monkeypatch):
@@ -384,6 +462,59 @@ def test_other_bytes_than_promised_are_an_error_and_never_skipped(remote, tmp_pa
     monkeypatch.setenv("AVMEND_CACHE", str(tmp_path / "another"))
     with pytest.raises(InputError, match="no table of split 'train'"):
         StreamDataset(URL, "train")
+
+
+def of_other_shards(folder: Path, out: Path) -> bytes:
+    write_tables(out, feature_dataset(out, {"train": SAMPLES + 1}, SMALL, "f" * 64))
+    return index_path(out, "train").read_bytes()
+
+
+def with_other(column: str, values: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, Path], bytes]:
+    def made(folder: Path, out: Path) -> bytes:
+        split, parts = DatasetInfo.load(folder).splits["train"], []
+        for shard in split.shards:
+            part = shard_part(folder / shard.name, shard)
+            at = part.schema.get_field_index(column)
+            parts.append(part.set_column(at, column, pa.array(values(part[column].to_numpy(zero_copy_only=False)))))
+        write_table(index_path(out, "train"), split, parts)
+        return index_path(out, "train").read_bytes()
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda folder, out: b"no table",
+        of_other_shards,
+        with_other("begin", lambda begin: begin + 10**9),
+        with_other("begin", lambda begin: np.roll(begin, 1)),
+        with_other("key", lambda key: np.roll(key, 1)),
+    ],
+    ids=["damaged", "other shards", "beyond the shard", "another sample", "another key"],
+)
+@pytest.mark.parametrize("reader", [StreamDataset, ShardDataset])
+def test_a_wrong_table_that_was_fetched_goes_once_the_right_one_is_uploaded(remote, tmp_path, table, reader):
+    store, expected = fsspec.filesystem("memory"), arrays(ShardDataset(remote, "train"))
+    right = store.cat("/set/index/train.arrow")
+    store.pipe("/set/index/train.arrow", table(remote, tmp_path / "made"))
+    with suppress(InputError):  # without a table, a dataset that was fetched whole is read from its shards
+        assert arrays(reader(URL, "train")) == expected
+    store.pipe("/set/index/train.arrow", right)
+    assert arrays(reader(URL, "train")) == expected
+    cached = next((tmp_path / "cache").glob("datasets/*/index/train.arrow"))
+    assert cached.read_bytes() == right
+    cached.write_bytes(right[:500])
+    assert arrays(reader(URL, "train")) == expected
+
+
+def test_a_damaged_table_of_a_folder_stays_for_who_made_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    wrong = with_other("begin", lambda begin: begin + 10**9)(folder, tmp_path / "made")
+    index_path(tmp_path / "copy", "train").write_bytes(wrong)
+    with pytest.raises(InputError, match=r"names no place.*\n.*avmend shards index"):
+        arrays(StreamDataset(tmp_path / "copy", "train"))
+    assert index_path(tmp_path / "copy", "train").read_bytes() == wrong
 
 
 def test_damage_of_a_local_shard_is_found(folder, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +20,8 @@ from pipelines.settings import FetchConfig, IngestConfig
 from pipelines.sources import sources
 from pipelines.throttle import KEPT, Throttle
 from shards import store
-from shards.store_errors import retry_after
+from shards.store import StorePath
+from shards.store_errors import MachineRefused, failure_of, retry_after
 
 pytestmark = pytest.mark.integration
 
@@ -124,6 +128,7 @@ def web(monkeypatch) -> Iterator[Web]:
 
     monkeypatch.setattr(store, "FIRST", 0.01)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # a client that hangs up
     found = Web(f"http://127.0.0.1:{server.server_address[1]}", {})
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -144,6 +149,56 @@ def test_a_pause_that_is_asked_for_is_kept_by_all_and_permanent_causes_are_not_t
     assert "500" in found["broken"].failed["path"].message
     counts = {name: sum(path == f"/{name}" for _, path in web.asked) for name in ("busy", "gone", "refused", "broken")}
     assert counts == {"busy": 2, "gone": 1, "refused": 1, "broken": 3}
+
+
+def test_a_machine_that_takes_no_files_ends_the_run_and_is_no_clips_fault(web):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))  # a clip has four bytes
+    try:
+        with pytest.raises(MachineRefused, match="File too large"):
+            list(sources(web.clips("a", "b"), 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(web.asked) <= 2, "once for each clip"
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [("/dev/full", "No space left on device"), ("gone/clip", "No such file"), ("there/clip", "Not a directory")],
+)
+def test_a_local_file_that_cannot_be_written_is_not_the_stores_fault(web, tmp_path, file, says):
+    (tmp_path / "there").write_bytes(b"a file")
+    with pytest.raises(MachineRefused, match=f"{file}: this machine refuses: {says}") as caught:
+        StorePath(f"{web.url}/clip").download(tmp_path / file)
+    assert "AWS" not in caught.value.remedy
+    assert len(web.asked) == 1
+
+
+def test_no_more_open_files_is_told_as_that(web):
+    assert StorePath(f"{web.url}/clip").read_bytes() == b"clip"
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, before[1]))
+    taken: list[int] = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        with pytest.raises(MachineRefused, match=r"Too many open files.*\n.*ulimit"):
+            StorePath("http://127.0.0.2:1/clip").read_bytes()  # another host: no connection is open
+    finally:
+        for number in taken:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_a_store_says_is_told_from_what_the_machine_says():
+    here, url = Path("/tmp/file"), "s3://bucket/object"
+    assert isinstance(failure_of(PermissionError(13, "Permission denied", str(here)), url, here), MachineRefused)
+    told = PermissionError("Access Denied")
+    told.__cause__ = OSError()
+    told.__cause__.response = {"Error": {"Code": "AccessDenied"}}  # type: ignore[attr-defined]
+    assert type(failure_of(told, url, here)).__name__ == "StoreRefused"
+    assert isinstance(failure_of(FileNotFoundError(url), url, here), FileNotFoundError)
 
 
 def test_no_more_together_and_no_more_in_a_second_than_was_told(web):

@@ -149,4 +149,4 @@ def _write(out: Place, document: str) -> None:
     with write_errors(out, field="--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out)
-        write_text(out, document)
+        write_text(out, document, held=True)
