@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ KIND = "avqa"  # of the checkpoints
 RECIPES = ("avqa", "recovery", "rmm", "avr")  # whose stages make them
 IMPORTED = "imported"  # in the checkpoint of a published network: how it reads its inputs
 READING = ("standardise", "steps", "steps_at")  # settings of that
+EARLIER = "calls"  # how often AVR had drawn noise: no weight, in checkpoints of earlier versions
 SAMPLES = 64  # training samples from which slots start
 
 
@@ -37,7 +39,8 @@ def answerer_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         InputError: nothing there, or something else.
     """
-    return load_checkpoint(_checkpoint_folder(folder), kind=KIND)
+    found = load_checkpoint(_checkpoint_folder(folder), kind=KIND)
+    return replace(found, weights={n: x for n, x in found.weights.items() if n.rpartition(".")[2] != EARLIER})
 
 
 def _checkpoint_folder(folder: Path) -> Path:

@@ -27,7 +27,7 @@ Shapes: B samples, T time steps, P places (grid w x w), Da, Dv widths, C latent 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -171,10 +171,6 @@ class AVR(nn.Module):
         shape = (1 + (self.start if eta else 0), spec.steps, channels, spec.side, spec.side)
         draw = generator("avr", seed).standard_normal(shape, dtype="float32")
         self.register_buffer("noise", torch.from_numpy(draw), persistent=False)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.pop(f"{prefix}calls", None)  # which checkpoints of earlier versions have
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
         """Both modalities, with what is absent enhanced from the other one; losses are those of complete samples."""
