@@ -176,7 +176,7 @@ def test_slots_start_from_training_samples_if_asked(root):
     config = alone(RMMConfig, root, **RMM)
     (memory,), (normal,) = (question_stages(c) for c in (config.model_copy(update={"memorise": True}), config))
     slots = memory.weights()["recovery.slots.audio"]
-    audio = memory.objective.standardise(memory.train.batch(range(24))).audio.flatten(0, 1)  # type: ignore
+    audio = memory.objective.standardise(memory.train.batch(range(len(memory.train)))).audio.flatten(0, 1)  # type: ignore
     assert all(any(torch.equal(slot, step) for step in audio) for slot in slots)
     assert not torch.equal(slots, normal.weights()["recovery.slots.audio"])
     (partly,) = question_stages(config.model_copy(update={"memorise": True, "proportion": 0.2}))

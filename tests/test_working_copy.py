@@ -104,10 +104,10 @@ def test_killed_at_any_request_it_is_what_it_was_or_what_it_becomes(machines, mo
         published(address, OLD)
         requests = iter(range(number))
 
-        def dies(self, *arguments, requests=requests):
+        def dies(self, *arguments, requests=requests, **more):
             if next(requests, None) is None:
                 raise Killed
-            return asked(self, *arguments)
+            return asked(self, *arguments, **more)
 
         monkeypatch.setattr(StorePath, "_asked", dies)
         try:

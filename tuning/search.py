@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # csv, json and TensorBoard files per trial
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep as it ends any command
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 from ray import tune
+from ray.tune import Callback, Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -23,9 +24,6 @@ from tuning.capacity import need
 from tuning.config import AnswerProtocol, EarlyStop, SweepConfig
 from tuning.trial import train_trial
 from tuning.trial_result import Trial
-
-if TYPE_CHECKING:
-    from tuning.tune_callback import SweepCallback
 
 TUNE_FOLDER = "ray"  # folder of Tune's own state, of no use afterwards
 
@@ -38,6 +36,10 @@ class Stays:
 
     def __getstate__(self) -> dict:
         return {}
+
+
+class Follower(Stays, Callback, Stopper):
+    """Is told of the trials, and says which of them end."""
 
 
 class Queue(Stays, Searcher):
@@ -109,7 +111,7 @@ def run_trials(
     epochs: int,
     curves: Sequence[Sequence[float]],
     folder: Path,
-    follow: SweepCallback,
+    follow: Follower,
 ) -> None:
     """Have Ray Tune run the trials to their ends.
 

@@ -7,8 +7,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback, Stopper
-
 from configs import config_to_dict
 from shards.errors import InputError
 from shards.progress import Progress
@@ -17,7 +15,7 @@ from trainers.recipes import recipe_of
 from trainers.runs import CONFIG_FILE
 from trainers.train import free_params, free_workers
 from tuning.config import Search
-from tuning.search import Stays
+from tuning.search import Follower
 from tuning.test_answers import answered, summary
 from tuning.trial import FAILURE
 from tuning.trial_metrics import read_trial_metrics
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 5.0
 
 
-class SweepCallback(Stays, Callback, Stopper):
+class SweepCallback(Follower):
     """Opens a trial's MLflow run when it starts, copies its epochs in batches, closes it when it ends. Stops all trials
     where they do not have the metric that is to choose among them.
 
