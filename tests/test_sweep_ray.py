@@ -123,7 +123,7 @@ def test_a_trial_that_is_not_over_goes_on_with_its_data_elsewhere(whole, media, 
 
     shutil.copytree(media, tmp_path / "moved")
     table = results(whole)
-    next(whole.glob("mini-*/trials/001/outcome.json")).unlink()  # as if it had been killed before that
+    min(whole.glob("mini-*/trials/*/outcome.json")).unlink()  # as if it had been killed before that
     assert main(command(mini(tmp_path / "moved", tmp_path), whole)) == 0
     assert results(whole) == table
     assert len(list(whole.glob("mini-*"))) == 1
