@@ -73,7 +73,7 @@ def replacing(path: str | Place, *, sync: bool = True, held: bool = False) -> It
     ``path`` as it was.
 
     With ``held`` the temporary file is there, empty, from the beginning, is written in place, and goes by
-    `remove_leftovers` once this process is gone.
+    `remove_leftovers` once this process is gone; those that went before it are removed first.
 
     The temporary name keeps the suffix, so that tools which look at it (ffmpeg) know the format. When the
     block raises, the temporary file is removed and ``path`` stays as it was.
@@ -84,6 +84,8 @@ def replacing(path: str | Place, *, sync: bool = True, held: bool = False) -> It
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if held:
+        remove_leftovers(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     with _held(temporary) if held else nullcontext():
         try:

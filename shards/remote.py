@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from shards.atomic import remove_leftovers, replacing, write_errors
+from shards.atomic import replacing, write_errors
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.redaction import redacted
@@ -129,7 +129,6 @@ def _is(path: Path, shard: ShardInfo, recheck: bool) -> bool:
 
 
 def _load(remote: StorePath, shard: ShardInfo, path: Path) -> None:
-    remove_leftovers(path)
     with replacing(path, held=True) as temporary:
         try:
             remote.download(temporary, shard.bytes)

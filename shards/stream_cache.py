@@ -85,7 +85,6 @@ class ShardCache:
     def _bring(
         self, path: Path, shard: ShardInfo, where: str, download: Callable[[Path], None], whole: Whole
     ) -> BinaryIO:
-        remove_leftovers(path)
         for delay in (*DELAYS, None):
             with ExitStack() as naming, replacing(path, sync=False, held=True) as temporary:
                 self._reserve(temporary, shard)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shards.atomic import remove_leftovers, write_errors, write_text
+from shards.atomic import write_errors, write_text
 from shards.command import command
 from shards.errors import InputError
 from shards.store import Place, StorePath, size_of
@@ -148,5 +148,4 @@ def _write(out: Place, document: str) -> None:
         raise InputError("is a folder", file=out, field="out", remedy="name a file, such as report.html")
     with write_errors(out, field="--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
         write_text(out, document, held=True)
