@@ -154,6 +154,12 @@ def subset(ids: np.ndarray, seed: int, proportion: float) -> np.ndarray:
     return shuffled(ids, "subset", seed)[:size]
 
 
+def shuffled_subset(ids: np.ndarray, seed: int, proportion: float, purpose: str) -> np.ndarray:
+    """Positions of the samples that are trained on, in an order for one purpose; arguments as `subset`."""
+    order = shuffled(ids, purpose, seed)
+    return order[np.isin(order, subset(ids, seed, proportion))]
+
+
 def epoch_order(
     ids: np.ndarray,
     seed: int,

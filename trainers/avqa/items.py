@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -112,7 +111,7 @@ class QuestionItems(Items):
         self.proportion = proportion
         self._pictures: np.ndarray | None = None
         if negatives:
-            there = set(self.numbers[self.used].tolist())
+            there = set(self.numbers[subset(self.ids, seed, proportion)].tolist())
             asked = np.array(sorted(there, key=clips.number.text), self.numbers.dtype)
             self._pictures = asked[self.present[asked, MODALITIES.index("visual")]]
             self._places = np.full(len(clips.number), NOWHERE, asked.dtype)  # of a clip among them
@@ -131,11 +130,6 @@ class QuestionItems(Items):
     def names(self) -> Sequence[str]:
         """The questions' ids."""
         return [question.id for question in self.questions]
-
-    @cached_property
-    def used(self) -> np.ndarray:
-        """Positions of the questions that are trained on, see `trainers.data.subset`."""
-        return subset(self.ids, self.seed, self.proportion)
 
     def batch(self, positions: Sequence[int]) -> AVQABatch:
         """The questions at these positions, features as stored."""

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models.avqa.answerer import Answerer
 from models.avqa.batch import AVQABatch
 from models.avqa.contract import HoldsSamples
@@ -23,7 +21,7 @@ from shards.stored_folder import reading
 from trainers.avqa.clips import Clips
 from trainers.avqa.config import AVQAConfig, QuestionConfig
 from trainers.avqa.items import QuestionItems
-from trainers.draws import shuffled
+from trainers.data import shuffled_subset
 
 KIND = "avqa"  # of the checkpoints
 RECIPES = ("avqa", "recovery", "rmm", "avr")  # whose stages make them
@@ -130,8 +128,7 @@ def no_complete_clip(clips: Clips, remedy: str) -> InputError:
 
 def _complete_samples(answerer: Answerer, train: QuestionItems, purpose: str, most: int, remedy: str) -> AVQABatch:
     """Complete samples of those that are trained on, drawn by the run's seed and standardised."""
-    order = shuffled(train.ids, purpose, train.seed)
-    order = order[np.isin(order, train.used)]
+    order = shuffled_subset(train.ids, train.seed, train.proportion, purpose)
     whole = order[train.present[train.numbers[order]].all(axis=1)][:most].tolist()
     if not whole:
         raise no_complete_clip(train.clips, remedy)

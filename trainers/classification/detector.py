@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from models.detector import QualityDetector, token_statistics
@@ -12,8 +11,7 @@ from models.settings import MODALITIES, Modality
 from shards.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from shards.positions import hashed
 from shards.reader import Sample
-from trainers.data import Split, subset
-from trainers.draws import shuffled
+from trainers.data import Split, shuffled_subset
 
 SAMPLES = 600  # of the training split, a seeded choice: enough, and bounded for any corpus
 MANY = 40  # with fewer samples there is no quarter to spare for the threshold
@@ -30,9 +28,7 @@ def fit_detector(features: Split, seed: int, proportion: float = 1.0) -> tuple[Q
     Returns:
         the detector, and per modality its class-balanced accuracy on what it was fitted to.
     """
-    ids = hashed(features.keys)
-    order = shuffled(ids, "detector", seed)
-    chosen = order[np.isin(order, subset(ids, seed, proportion))][:SAMPLES]
+    chosen = shuffled_subset(hashed(features.keys), seed, proportion, "detector")[:SAMPLES]
     held_out = set(chosen[: max(1, len(chosen) // 4)].tolist()) if len(chosen) >= MANY else set()
     rows: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
     clean: dict[Modality, list[torch.Tensor]] = {m: [] for m in MODALITIES}
