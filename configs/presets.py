@@ -166,8 +166,14 @@ def _lay_over(values: Values, above: Values, sources: Sources, source: str, pref
 
 
 def apply_override(values: Values, sources: Sources, override: str) -> None:
-    """Set ``key.sub=value`` in ``values`` in place; the value is read by :func:`parse_value`."""
+    """Set ``key.sub=value`` in ``values`` in place; the value is read by :func:`parse_value`.
+
+    ``~key.sub`` takes out what the preset gave under that name, as a row of a study.
+    """
     source = f"override '{override}'"
+    if override.startswith("~"):
+        _take_out(values, override[1:].strip(), source)
+        return
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
@@ -183,3 +189,16 @@ def apply_override(values: Values, sources: Sources, override: str) -> None:
             raise InputError(f"has no inner names: it is {inner!r}", file=source, field=field, remedy=remedy)
     inner[parts[-1]] = parse_value(text, source)
     sources[".".join(parts)] = source
+
+
+def _take_out(values: Values, name: str, source: str) -> None:
+    """Remove ``name`` from ``values`` in place; a name that was not given is refused with those that were."""
+    inner, rest, above = values, name, ""
+    while rest not in inner:  # a name of a row may itself have dots
+        head, dot, rest = rest.partition(".")
+        if not dot or not isinstance(inner.get(head), dict):
+            given = [above + key for key in inner]
+            remedy = f"{nearest(name, given)}given are: {', '.join(given) or '(none)'}"
+            raise InputError("nothing of that name was given", file=source, field=name, remedy=remedy)
+        inner, above = inner[head], f"{above}{head}."
+    del inner[rest]

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -129,7 +128,10 @@ def stopped(signals: list[int], cleaning: float) -> tuple[int, str, str]:
         process.send_signal(number)
         if "once more" not in err:  # wait, or two of a kind would arrive as one
             err += process.stderr.readline() + process.stderr.readline()
-    rest, more = process.communicate(timeout=20)
+    try:
+        rest, more = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, out + rest, err + more
 
 
@@ -150,11 +152,9 @@ def test_a_signal_unwinds_the_stack_once(signals, code, word):
 
 @unit
 def test_the_third_signal_ends_at_once_with_the_same_status():
-    begin = time.monotonic()
-    ended, out, err = stopped([signal.SIGINT] * 3, cleaning=15)
+    ended, out, err = stopped([signal.SIGINT] * 3, cleaning=300)
     assert (ended, out) == (130, "begun\ncleaning\n")
     assert "once more ends at once" in err
-    assert time.monotonic() - begin < 10
 
 
 @unit

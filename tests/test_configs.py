@@ -96,6 +96,7 @@ def test_unknown_name_inside_an_optional_config():
         ("epochs.x=1", ["'epochs'", "{'x': 1} does not fit", "valid integer"]),
         ("epochs", ["key.sub=value"]),
         ("sizes=[1", ["YAML"]),
+        ("~epochs", ["'epochs'", "nothing of that name was given", "given are: (none)"]),
     ],
 )
 def test_wrong_values_name_field_value_and_remedy(override, words):
@@ -143,6 +144,40 @@ def test_values_are_read_as_a_person_writes_them(written, value):
     apply_override(values, {}, f"key={written}")
     assert values == {"key": value}
     assert type(values["key"]) is type(value)
+
+
+@unit
+@pytest.mark.parametrize(
+    ("taken_out", "left"),
+    [
+        ("~rows.rmm", {"rows": {"zero 0.5": {"lr": 1}}, "seed": 0}),
+        ("~rows.zero 0.5", {"rows": {"rmm": {}}, "seed": 0}),
+        ("~seed", {"rows": {"zero 0.5": {"lr": 1}, "rmm": {}}}),
+    ],
+)
+def test_what_a_preset_gives_is_taken_out(taken_out, left):
+    values = {"rows": {"zero 0.5": {"lr": 1}, "rmm": {}}, "seed": 0}
+    apply_override(values, {}, taken_out)
+    assert values == left
+
+
+@unit
+@pytest.mark.parametrize(
+    ("taken_out", "remedy"),
+    [
+        ("~rows.rm", "did you mean 'rows.rmm'? given are: rows.zero, rows.rmm"),
+        ("~rows.rmm.lr", "given are: (none)"),
+        ("~sed", "did you mean 'seed'? given are: rows, seed"),
+        ("~seed.x", "did you mean 'seed'? given are: rows, seed"),
+        ("~", "given are: rows, seed"),
+    ],
+)
+def test_what_was_not_given_is_not_taken_out(taken_out, remedy):
+    values = {"rows": {"zero": {}, "rmm": {}}, "seed": 0}
+    with pytest.raises(InputError, match=re.escape(taken_out)) as refused:
+        apply_override(values, {}, taken_out)
+    assert refused.value.remedy == remedy
+    assert values == {"rows": {"zero": {}, "rmm": {}}, "seed": 0}
 
 
 @unit
