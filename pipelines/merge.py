@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipelines.command_line import merge_parser
 from pipelines.incremental_plan import PLAN_FILE, KeptPlan, KeptShard, KeptWork, kept_work, rows_file, rows_folder
+from pipelines.manifest import Clip
 from pipelines.plan import rows_digest
 from pipelines.resume import finish, make_shard, read_ledger, remove_partial_files, split_info, write_ledger
 from pipelines.rows import writing
@@ -25,8 +26,8 @@ from shards.errors import InputError
 from shards.lock import folder_lock
 from shards.progress import Progress
 from shards.reader import ShardDataset
-from shards.schema import MODALITIES, DatasetInfo, add_absent
-from shards.store import Place, each, place
+from shards.schema import DATASET_FILE, MODALITIES, DatasetInfo, add_absent
+from shards.store import Place, content, each, place
 from shards.writer import Record
 
 NOWHERE = Path("/\x1f")  # stands for the manifest's folder: no path can lie in it, relative ones are handed on
@@ -39,6 +40,10 @@ class Merged:
     name: str
     split: str
     parts: tuple[KeptWork, ...]
+
+    def rows(self) -> list[tuple[Clip, int]]:
+        """Its planned clips, with their digests."""
+        return [row for part in self.parts for row in part.read()]
 
 
 def merge(folder: Place, out: Place, samples_per_shard: int | None = None) -> DatasetInfo:
@@ -55,7 +60,7 @@ def merge(folder: Place, out: Place, samples_per_shard: int | None = None) -> Da
     config = {**kept.config, "samples_per_shard": samples_per_shard or kept.config["samples_per_shard"]}
     with folder_lock(folder, "ingestion"), folder_lock(out, "ingestion"):
         shards = merged_shards(kept_work(kept, folder, NOWHERE), list(info.splits), config["samples_per_shard"])
-        _only_ours(out, shards)
+        _only_ours(out, shards, config)
         remove_partial_files(out, "media", "ledger", "index", "plan")
         plan = _write_plan(shards, kept, config, out)
         results = {}
@@ -102,20 +107,30 @@ def merged_shards(work: Sequence[KeptWork], splits: Sequence[str], samples_per_s
     return found
 
 
-def _only_ours(out: Place, shards: Sequence[Merged]) -> None:
-    """Refuse a folder in which something else was begun."""
+def _only_ours(out: Place, shards: Sequence[Merged], config: dict[str, object]) -> None:
+    """Refuse a folder that holds anything but these shards, all or some of them."""
     known = {f"{shard.name}.tar" for shard in shards}
     there = out.glob("media/*.tar") if isinstance(out, Path) else ()
     strange = [path.name for path in there if path.name not in known]
-    if (out / "dataset.json").exists() or strange:
-        raise InputError("holds a dataset already", file=out, remedy="give another --out")
+    if strange or ((out / DATASET_FILE).exists() and not _is_merged(out, shards, config)):
+        raise InputError("holds another dataset already", file=out, remedy="give another --out")
+
+
+def _is_merged(out: Place, shards: Sequence[Merged], config: dict[str, object]) -> bool:
+    """Whether a finished dataset is of these shards, and has not grown since."""
+    try:
+        kept = _plan(out)
+    except InputError:
+        return False
+    planned = {shard.name: rows_digest((clip for clip, _ in shard.rows()), NOWHERE) for shard in shards}
+    return (kept.config, kept.gone, kept.again, kept.digests) == (config, {}, {}, planned)
 
 
 def _write_plan(shards: Sequence[Merged], kept: KeptPlan, config: dict[str, object], out: Place) -> KeptPlan:
     planned: dict[str, KeptShard] = {}
     with writing(rows_file(rows_folder(out), 0), NOWHERE) as writer:
         for shard in shards:
-            rows = [row for part in shard.parts for row in part.read()]
+            rows = shard.rows()
             clips, digests = [clip for clip, _ in rows], [digest for _, digest in rows]
             planned[shard.name] = KeptShard(
                 digest=rows_digest(clips, NOWHERE),
@@ -169,10 +184,11 @@ def _records(results: Sequence[ShardResult], shard: Merged, info: DatasetInfo, f
 def main(argv: list[str]) -> int:
     """Exit status as `shards.command.command` has it."""
     args = merge_parser().parse(argv)
+    before = content(args.out / DATASET_FILE)
     made = merge(args.folder, args.out, args.samples_per_shard)
     for name, split in made.splits.items():
         print(f"{name}: {split.samples} clips in {len(split.shards)} shards")
-    print(args.out)
+    print(f"already finished: {args.out}" if before == content(args.out / DATASET_FILE) else args.out)
     return 0
 
 

@@ -377,10 +377,24 @@ def test_a_merge_that_died_between_the_plan_and_the_dataset_goes_on(folder, monk
     assert again(folder, *FIRST, "d,a.wav,x,train", out="killed")["train"] == ["a", "c", "d"]
 
 
+def test_a_finished_merge_is_left_as_it_is(folder, capsys):
+    command = [str(folder / "out"), "--out", str(folder / "once")]
+    assert merge.main(command) == 0
+    assert "already finished" not in capsys.readouterr().out
+    before, tar_files = digests(folder / "once"), tars(folder, "once")
+    assert merge.main(command) == 0
+    assert f"already finished: {folder / 'once'}" in capsys.readouterr().out
+    assert (digests(folder / "once"), tars(folder, "once")) == (before, tar_files)
+    assert again(folder, *FIRST, "d,a.wav,x,train", out="once")["train"] == ["a", "c", "d"]
+
+
 def test_what_can_not_be_merged_is_refused(folder, capsys):
     assert merge.main([str(folder), "--out", str(folder / "x")]) == 2
     merge.merge(folder / "out", folder / "once")
-    with pytest.raises(InputError, match="holds a dataset already"):
+    with pytest.raises(InputError, match="holds another dataset already"):
+        merge.merge(folder / "out", folder / "once", samples_per_shard=1)
+    again(folder, *FIRST, "d,a.wav,x,train", out="once")
+    with pytest.raises(InputError, match="holds another dataset already"):
         merge.merge(folder / "out", folder / "once")
     (folder / "out/ledger/test-000000.json").unlink()
     with pytest.raises(InputError, match="shard test-000000 is not finished"):
