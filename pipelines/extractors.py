@@ -53,7 +53,7 @@ def _backbone(config: FeatureConfig, folder: Path | None) -> Backbone:
     if folder is None:
         remedy = "give --backbone, the folder of an 'avmend train finetune' run"
         raise InputError(f"{config.extractor} needs a backbone", field="backbone", remedy=remedy)
-    return frozen_backbone(folder, config.depth)
+    return frozen_backbone(folder, config.depth, classifies=config.extractor == TOKENS)
 
 
 def _audio(name: str, own: Backbone | None, weights: Path | None, pca: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from configs.backbone import load_backbone
+from configs.backbone import load_backbone, load_classifier
 from models.backbone import Backbone
 from models.conditions import variant_names
 from models.noise import ruin
@@ -90,13 +90,16 @@ class TokenExtractor:
         )
 
 
-def frozen_backbone(folder: Path, depth: int = 0) -> Backbone:
+def frozen_backbone(folder: Path, depth: int = 0, classifies: bool = False) -> Backbone:
     """The backbone of a run or checkpoint, frozen and in evaluation mode.
 
+    Args:
+        classifies: all of it must have learnt to, as what is trained on its tokens needs its joint encoder and head.
+
     Raises:
-        InputError: as `load_backbone`; or one with fewer than ``depth`` blocks.
+        InputError: as `load_backbone` or `load_classifier`; or one with fewer than ``depth`` blocks.
     """
-    backbone = load_backbone(folder)
+    backbone = load_classifier(folder, "backbone") if classifies else load_backbone(folder)
     if depth > (blocks := backbone.net.config.depth):
         message = f"depth {depth} is beyond the {blocks} blocks of its encoders"
         raise InputError(message, file=folder, field="depth", remedy=f"choose 0 to {blocks}")

@@ -155,6 +155,12 @@ def test_nothing_that_classifies_begins_with_it(world, taught, kind, field, more
         recipe_of(config).fingerprints(config)
 
 
+def test_no_tokens_are_extracted_that_nothing_can_take(world, taught):
+    with pytest.raises(InputError, match="field 'backbone': learnt densely"):
+        extract(world / "media", taught[0], FeatureConfig(workers=0))
+    assert not list((world / "media/features").glob("*-k0"))
+
+
 def test_a_killed_training_goes_on_to_the_same_bits(world, tmp_path):
     settings = config(world, epochs=2, batch_size=24)
     whole, _ = train(settings, tmp_path / "whole")
