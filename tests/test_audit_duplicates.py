@@ -62,7 +62,7 @@ def test_a_changed_sound_stays_near_and_another_is_far(change):
     }
     a, b, other = (sketch.sound_sketch(fbank(w)) for w in (wave, changed[change], speech(2)))
     hashes = [sketch.sound_hashes(s) for s in (a, b, other)]
-    assert distance(hashes[0], hashes[1]) <= 8 < distance(hashes[0], hashes[2]) + 6
+    assert distance(hashes[0], hashes[1]) <= 8 < distance(hashes[0], hashes[2])
     assert sound_similarity(a, b) > 0.8
     assert abs(sound_similarity(a, other)) < 0.4
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_kill_between_any_two_steps_leaves_an_old_or_new_checkpoint(tmp_path, 
         if existing:
             save_checkpoint(folder, {"w": torch.zeros(3)}, {"v": "old"}, {"epoch": 0})
         with monkeypatch.context() as patch:
-            calls = iter(range(10_000))
+            calls = iter(range(1, 10_000))
 
             def dying(call, steps=steps, calls=calls):
                 def wrapped(*args, **kwargs):
@@ -143,21 +144,26 @@ def _save(folder: Path, number: int) -> None:
     save_checkpoint(folder, {"w": torch.full((1000,), float(number))}, {"number": number}, {"number": number})
 
 
-def _save_for_ever(folder: Path) -> None:
-    for number in range(10**6):
+def _save_for_ever(folder: Path, begun: Event) -> None:
+    for number in range(1, 10**6):
         _save(folder, number)
+        begun.set()
 
 
 def test_a_writer_killed_by_the_system_leaves_a_whole_checkpoint(tmp_path):
     folder = tmp_path / "c"
+    fork = multiprocessing.get_context("fork")
     _save(folder, 0)
     for tick in range(5):
-        writer = multiprocessing.get_context("fork").Process(target=_save_for_ever, args=(folder,))
+        begun = fork.Event()
+        writer = fork.Process(target=_save_for_ever, args=(folder, begun))
         writer.start()
-        time.sleep(0.06 + 0.02 * tick)
+        assert begun.wait(60)
+        time.sleep(0.005 * tick)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         loaded = load_checkpoint(folder)
+        assert loaded.meta["number"] > 0
         assert loaded.weights["w"].unique().tolist() == [loaded.meta["number"]]
         assert load_state(folder)["number"] == loaded.meta["number"]
 

@@ -353,5 +353,5 @@ def test_an_audit_of_other_clips_is_refused(calibrated, world: World, tmp_path, 
 
 
 def test_temperatures_are_positive():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="greater than 0"):
         Temperature(temperature=0, samples=1, ece_before=0, ece_after=0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -19,6 +22,7 @@ from pipelines.decode import Request, decode
 from pipelines.decoder_process import Decoder
 from pipelines.ffmpeg import executable
 from shards.schema import ABSENT
+from tests.conftest import ROOT
 from tests.fixtures.media import make_clip, run_ffmpeg
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
@@ -255,13 +259,23 @@ class TestChild:
         assert found == causes.TOO_LARGE
 
     @unit
-    def test_the_child_ends_with_its_parent(self, clip):
+    def test_closing_ends_the_child(self, clip):
         decoder = Decoder()
         decoder.decode(request(clip))
         pid = decoder._process.pid
         decoder.close()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+    @integration
+    def test_the_child_ends_with_a_parent_that_is_killed(self):
+        program = "import time; from pipelines.decoder_process import Decoder; child = Decoder()._start()"
+        program += "; print(child.pid, flush=True); time.sleep(600)"
+        with subprocess.Popen([sys.executable, "-c", program], stdout=-1, cwd=ROOT, text=True) as parent:
+            assert parent.stdout is not None
+            child = psutil.Process(int(parent.stdout.readline()))
+            parent.kill()
+        assert not psutil.wait_procs([child], timeout=60)[1]
 
 
 @unit

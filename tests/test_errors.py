@@ -46,7 +46,7 @@ def refused(tmp_path, capsys):
 
 
 def everything(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def manifest(folder: Path, text: str) -> Path:

@@ -339,9 +339,11 @@ def test_a_killed_import_goes_on_and_ends_in_the_same_bytes(pooled, tmp_path, mo
     converted = making.convert
     child = os.fork()
     if not child:
-        making.convert = deadly  # type: ignore[assignment]
-        take(source, questions, out, "music-avqa", "visual=res18")
-        os._exit(0)
+        try:
+            making.convert = deadly  # type: ignore[assignment]
+            take(source, questions, out, "music-avqa", "visual=res18")
+        finally:
+            os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert [path.name for path in (out / "ledger").glob("*.json")] == ["train-000000.json"]
     assert list(out.glob(".train-000001*.tmp*"))

@@ -20,7 +20,7 @@ from models.settings import BackboneConfig
 from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
 from tests.fixtures.tiers import told_by
-from trainers.classification.config import FinetuneConfig, FuseConfig, LoraConfig, PromptConfig, Sizes
+from trainers.classification.config import AdapterConfig, FinetuneConfig, FuseConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
 from trainers.draws import Uniform
 from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
@@ -77,11 +77,12 @@ MAKERS: dict[str, Callable[[Path], TrainConfig]] = {
     "prompt": lambda world: case_wise(PromptConfig, world),
     "prompt with head": lambda world: case_wise(PromptConfig, world, head=True, deep=True),
     "lora": lambda world: case_wise(LoraConfig, world),
+    "adapter": lambda world: case_wise(AdapterConfig, world),
     "finetune, streamed": lambda world: finetune(world, stream=True, lanes=2, shuffle_buffer=6),
     "prompt, streamed": lambda world: case_wise(PromptConfig, world, stream=True, lanes=4, shuffle_buffer=8),
 }
 
-RESUMED = ("finetune", "drfuse", "prompt with head", "lora")  # streams resume in mid-epoch, below
+RESUMED = ("finetune", "drfuse", "prompt with head", "lora", "adapter")  # streams resume in mid-epoch, below
 
 
 class Log(list):

@@ -78,7 +78,7 @@ def test_the_backbone_is_the_one_beside_the_run_that_made_the_features(run, worl
     with pytest.raises(InputError, match=r"no finetune run beside it[^$]*give --backbone \(backbone=\)"):
         avmend.load(run, "cpu")
     other = next(folder for recipe, folder in world.others.items() if recipe == "prompt")
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=str(other)):
         avmend.load(run, "cpu", backbone=other)
     beside = run.parent / world.backbone.name
     beside.symlink_to(world.backbone)

@@ -12,11 +12,20 @@ from torch import Tensor
 from configs import load_config
 from shards.checkpoint import load_checkpoint
 from shards.errors import InputError
-from tests.fixtures.asking import AVR, RMM, asking_world, question_stages, questions_about, saved_run, settings
+from tests.fixtures.asking import (
+    AVR,
+    RECOVERY_SIZES,
+    RMM,
+    asking_world,
+    question_stages,
+    questions_about,
+    saved_run,
+    settings,
+)
 from tests.fixtures.tiers import told_by
 from tests.test_loop import STEPS, Killed, Log, assert_equal, without_time
 from tests.test_loop import train as fit_stage
-from trainers.avqa.config import AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
+from trainers.avqa.config import AnyRecoveryConfig, AVQAConfig, AVRConfig, QuestionConfig, RMMConfig
 from trainers.avqa.warm_start import answerer_checkpoint
 from trainers.data import epoch_order
 from trainers.journal import read_metrics
@@ -40,10 +49,11 @@ def avqa(root: Path, network: str, recovery: str, **more) -> AVQAConfig:
     return AVQAConfig(**settings(root, network, recovery, epochs=2, lr=3e-3, **more))
 
 
-def alone(kind: type[QuestionConfig], root: Path, **sizes) -> QuestionConfig:
+def alone(kind: type[QuestionConfig], root: Path, recovery: str | None = None, **sizes) -> QuestionConfig:
     shared = ("data", "questions", "batch_size", "workers", "cpus")
     values = {k: v for k, v in settings(root).items() if k in shared}
-    return kind(**values, epochs=2, lr=3e-3, sizes=sizes)  # type: ignore[call-arg]
+    named = {} if recovery is None else {"recovery": recovery}
+    return kind(**values, **named, epochs=2, lr=3e-3, sizes=sizes)  # type: ignore[call-arg]
 
 
 MAKERS: dict[str, Callable[[Path], QuestionConfig]] = {
@@ -51,6 +61,7 @@ MAKERS: dict[str, Callable[[Path], QuestionConfig]] = {
     "pstp, specialist": lambda root: avqa(root, "pstp", "zero", absent="visual"),
     "rmm": lambda root: alone(RMMConfig, root, **RMM),
     "avr": lambda root: alone(AVRConfig, root, **AVR),
+    "recovery": lambda root: alone(AnyRecoveryConfig, root, "actionmae", **RECOVERY_SIZES["actionmae"]),
 }
 
 
@@ -73,7 +84,10 @@ def test_half_and_resume_equals_the_whole(root, tmp_path, joint):
     assert without_time(later) == without_time(log)[1:]
 
 
-@pytest.mark.parametrize("name", told_by("avr".__eq__, ["pstp, specialist", "rmm", "avr"], pytest.mark.integration))
+@pytest.mark.parametrize(
+    "name",
+    told_by({"avr", "recovery"}.__contains__, ["pstp, specialist", "rmm", "avr", "recovery"], pytest.mark.integration),
+)
 def test_half_and_resume_equals_the_whole_for_other_recipes(root, tmp_path, name):
     config = MAKERS[name](root)
     steps = len(question_stages(config)[0].train) // 8

@@ -12,6 +12,7 @@ from models.avqa.batch import FeatureSpec
 from models.avqa.recovery.retrieval import Retrieval
 from models.batch import take_away
 from shards.checkpoint import load_checkpoint
+from shards.errors import InputError
 from tests.fixtures.asking import asking_world, question_stages, saved_run, settings
 from trainers.avqa.config import AVQAConfig
 from trainers.data import epoch_order
@@ -70,9 +71,18 @@ def test_a_sample_does_not_find_itself(training):
     for i in range(3):
         assert weights[i, chosen[i] == i].sum() == 0
         torch.testing.assert_close(weights[i].sum(), torch.tensor(1.0))
-    alone = Retrieval(SPEC, WORDS, samples=3, neighbours=2).train(training)
+    alone = Retrieval(SPEC, WORDS, samples=1, neighbours=1).train(training)
     alone.fill(audio[:1], visual[:1], question[:1])  # nothing else to find: the mean
     assert not alone.retrieve("visual", audio[:1], question[:1]).any()
+
+
+def test_fewer_training_samples_than_it_is_to_hold_are_refused(tmp_path: Path):
+    """Repeated, one sample would be all of its neighbours."""
+    asking_world(tmp_path, {"train": 12}, gaps=False)
+    config = AVQAConfig(**settings(tmp_path, "avst", "retrieval", recovery_sizes={"samples": 37, "neighbours": 3}))
+    with pytest.raises(InputError, match="37 complete training samples are to be held, there are 36") as refused:
+        question_stages(config)
+    assert refused.value.field == "recovery_sizes.samples"
 
 
 @torch.no_grad()

@@ -227,17 +227,23 @@ def test_too_many_bytes_are_not_read_to_the_end(service):
     client = client_of(front_of(service, max_mb=0.01))
     answer = client.post("/predict", files={"clip": ("x.mp4", bytes(20_000))})
     assert (answer.status_code, answer.json()["field"]) == (413, "max_mb")
+    packed = client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"})
+    assert (packed.status_code, packed.json()["field"]) == (422, "Content-Encoding")
+
+
+def test_a_stream_without_a_length_is_read_no_further_than_the_limit(service):
     read = []
 
-    def stream():  # without a length
+    async def stream():
         for number in range(1000):
             read.append(number)
             yield b"--x\r\n" if not number else bytes(1000)
 
-    answer = client.post("/predict", content=stream(), headers={"Content-Type": "multipart/form-data; boundary=x"})
-    assert answer.status_code == 413
-    packed = client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"})
-    assert (packed.status_code, packed.json()["field"]) == (422, "Content-Encoding")
+    request = SimpleNamespace(headers={"content-type": "multipart/form-data; boundary=x"}, stream=stream)
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(front_of(service, max_mb=0.01).predict(request))
+    assert refused.value.status == 413
+    assert len(read) in range(10, 13)  # of 1,000 bytes, of 10,000
 
 
 def test_headers_beyond_any_sense_are_refused(client):

@@ -195,6 +195,9 @@ def test_reading_in_threads_and_after_pickling(folder):
     with ThreadPoolExecutor(4) as pool:
         for sample, i in zip(pool.map(copy.__getitem__, [0, 1, 2] * 20), [0, 1, 2] * 20, strict=True):
             assert sample.meta == data[i].meta
+            assert sample.arrays.keys() == data[i].arrays.keys()
+            for name, array in data[i].arrays.items():
+                np.testing.assert_array_equal(sample.arrays[name], array, strict=True)
 
 
 def test_webdataset_reads_our_shards(folder):

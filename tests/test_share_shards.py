@@ -294,6 +294,7 @@ def test_features_are_shared_like_media(tmp_path, monkeypatch):
     assert DatasetInfo.load(tmp_path / "out").fingerprint() == info.fingerprint()
     rows = list(datasets.load_dataset(str(tmp_path / "shared"), split="train", streaming=True))
     data = ShardDataset(tmp_path / "features", "train")
+    assert len(rows) == len(data) == 9
     for i, row in enumerate(rows):
         for name in ("audio", "visual"):
             assert equal(row[f"{name}.npy"], data[i].arrays.get(name))

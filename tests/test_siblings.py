@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.causes import TRUNCATED, UNSUPPORTED, DecodeError
+from pipelines.causes import TRUNCATED, UNDECODABLE, UNSUPPORTED, DecodeError
 from pipelines.decode import Decoded, Request, decode
 from tests.fixtures.clock import LATE_TONE, RED_LIME, YUV, colours, tone_times
 from tests.fixtures.media import run_ffmpeg
@@ -170,9 +170,11 @@ def test_a_container_that_is_broken_inside_is_no_shorter_file(tmp_path, name, co
     """Demuxers pass over what they can't read; what stood there would be missing silently."""
     busy = ("-f", "lavfi", "-i", "testsrc2=s=128x96:r=25:d=3", "-f", "lavfi", "-i", "anoisesrc=d=3:a=0.4")
     run_ffmpeg(*busy, *YUV, *codecs, tmp_path / name)
+    assert taken(tmp_path / name, in_process=in_process).duration == pytest.approx(3, abs=0.2)
     changed(tmp_path / name, _zeros)
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError) as failed:
         taken(tmp_path / name, in_process=in_process)
+    assert failed.value.cause in (TRUNCATED, UNDECODABLE)
 
 
 @unit

@@ -361,7 +361,7 @@ def _inode_and_bytes(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_size
 
 
-def test_several_processes_share_a_cache_and_fetch_once(remote):
+def test_several_readers_share_a_cache_and_fetch_once(remote):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: arrays(StreamDataset(URL, "train")), range(4)))
     assert found == [arrays(ShardDataset(remote, "train"))] * 4

@@ -149,6 +149,21 @@ def test_tpe_weighs_cost_and_bears_failed_and_running_trials(tmp_path):
     assert set(suggest(config.space, config.search, points, known)) == {"lr", "length", "deep"}
 
 
+def test_tpe_prefers_the_cheaper_of_equally_good_trials(tmp_path):
+    points = [{"lr": 1e-3, "length": n % 8 + 1, "deep": True} for n in range(24)]
+
+    def next_length(cost: str | None) -> float:
+        """Mean over seeds."""
+        found = []
+        for seed in range(10):
+            config = tpe(tmp_path, cost=cost, seed=seed)
+            known = [an_outcome(n, p, 0.5, trained=10 ** p["length"]) for n, p in enumerate(points)]
+            found.append(suggest(config.space, config.search, points, known)["length"])
+        return sum(found) / len(found)
+
+    assert next_length("trained") < next_length(None) - 1
+
+
 def test_what_tpe_suggested_is_on_disk_in_order(tmp_path):
     for length in (3, 1):
         record(tmp_path, {"length": length})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.heads import free_ports
+from trainers.tracking import Store
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,9 @@ def test_first_use_of_a_store_by_three_processes_at_once(tmp_path):
     command = [sys.executable, "-c", OPEN, str(tmp_path / "runs")]
     started = [subprocess.Popen([*command, f"r{number}"], env=ENVIRONMENT) for number in range(3)]
     assert [process.wait(120) for process in started] == [0, 0, 0]
+    client = Store(tmp_path / "runs").client
+    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert sorted(run.info.run_name for run in found) == ["r0", "r1", "r2"]
 
 
 def test_ui_serves_the_store_until_it_is_told_to_stop(mlflow_root):

@@ -148,7 +148,7 @@ def test_it_dies_in_the_middle_for_good(server, mlflow_root, caplog):
 def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch):
     monkeypatch.setattr(writing, "CLOSE_SECONDS", 30.0)
     monkeypatch.setattr(opening, "OPEN_SECONDS", 0.5)
-    server.delay = 0.25
+    server.delay = 1.0
     store = Store(mlflow_root)
     begin = time.monotonic()
     with store.run("r", "demo", {"a": 1}, folder=mlflow_root / "r") as run:
@@ -158,8 +158,8 @@ def test_a_slow_server_holds_nothing_up(server, mlflow_root, caplog, monkeypatch
             run.try_sync()
             run.tag("at", str(step))
         worked = time.monotonic() - begin - opened
-    assert opened < 2.5
-    assert worked < 1.0, "seven requests would be 1.8 s"
+    assert opened < 3.0
+    assert worked < 3.0, "seven requests would be 7 s"
     assert there(server)["r"] == WHOLE["r"], "it is waited for at the end"
     assert "is slow" in caplog.text
 

@@ -30,8 +30,8 @@ IDS = [f"clip {i}" for i in range(10_000)]
 HALF = {"audio": 50, "visual": 50, "balanced": True}  # no complete clip is left
 SOME = {"audio": 30, "visual": 40}
 CLIPS = 20
-METHODS = [("avst", name) for name in ("zero", "rmm_avr", "retrieval", "shaspec", "actionmae")]
-METHODS += [("avst_prompts", "masking"), ("avst_drfuse", "masking")]
+METHODS = [("avst", name) for name in asking.RECOVERY_SIZES]
+METHODS += [(name, "masking") for name in asking.SIZES if name != "avst"]
 
 
 @cache

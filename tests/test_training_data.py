@@ -66,12 +66,16 @@ def rows(items: Items, order: list[int], size: int = 4, loaders: int = 0) -> dic
     out = {}
     for batch in batches(items, order, size, loaders, drop_last=False):
         for i in range(len(batch)):
+            assert int(batch.index[i]) not in out, "read twice"
             out[int(batch.index[i])] = (batch.audio[i], batch.visual[i], batch.present[i], batch.label[i])
+    assert set(out) == set(order)
     return out
 
 
 def assert_same_rows(a: dict[int, tuple[Tensor, ...]], b: dict[int, tuple[Tensor, ...]]) -> None:
-    for i in a.keys() & b.keys():
+    """Of all rows that the second has."""
+    assert b
+    for i in b:
         assert all(same(x, y) for x, y in zip(a[i], b[i], strict=True)), i
 
 

@@ -75,7 +75,7 @@ class HoldsSamples(Protocol):
     samples: int
 
     def fill(self, audio: Tensor, visual: Tensor, question: Tensor) -> None:
-        """Take standardised samples [S, ...], S from 1 to `samples`."""
+        """Take `samples` standardised samples [N, ...]."""
         ...
 
 

@@ -111,12 +111,15 @@ def fill_bank(answerer: Answerer, train: QuestionItems) -> None:
     """Give a method that holds training samples those that it is to hold.
 
     Raises:
-        InputError: no training sample is complete.
+        InputError: fewer training samples are complete.
     """
     bank = answerer.recovery
     if not isinstance(bank, HoldsSamples):
         return
     batch = _complete_samples(answerer, train, "bank", bank.samples, "choose another recovery method")
+    if (found := len(batch)) < bank.samples:
+        message = f"{bank.samples} complete training samples are to be held, there are {found}"
+        raise InputError(message, field="recovery_sizes.samples", remedy=f"give {found} or fewer")
     bank.fill(batch.audio, batch.visual, batch.question)
 
 

@@ -78,12 +78,10 @@ class Retrieval(nn.Module):
 
     @torch.no_grad()
     def fill(self, audio: Tensor, visual: Tensor, question: Tensor) -> None:
-        """Put standardised, complete training samples in the bank, [S, T, ...] with S at least 1; fewer than
-        there is room for are repeated."""
-        rows = torch.arange(self.samples, device=audio.device) % len(audio)
+        """Put N standardised, complete training samples in the bank, [N, T, ...]."""
         for m, x in zip(MODALITIES, (audio, visual), strict=True):
-            self.bank[m].copy_(x[rows])
-        self.asked.copy_(self._counts(question)[rows])
+            self.bank[m].copy_(x)
+        self.asked.copy_(self._counts(question))
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor, question: Tensor) -> Recovered:
         """Both modalities, what is absent taken from the training samples most like the one that is there."""
