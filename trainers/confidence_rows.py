@@ -82,8 +82,8 @@ def confidence_rows(answers: Sequence[Judged], abstain_below: float | None = Non
     return [_row(one, whole.get(_key(one)), abstain_below) for one in answers]
 
 
-def _key(one: Judged) -> tuple[str, str, bool]:
-    return one.run, one.selection, one.calibrated
+def _key(one: Judged) -> tuple[str, str, str, bool]:
+    return one.run, one.method, one.selection, one.calibrated
 
 
 def _row(one: Judged, whole: Judged | None, abstain_below: float | None) -> ConfidenceRow:
