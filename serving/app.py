@@ -93,8 +93,8 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     Raises:
         InputError: a run that is none, or a setting that does not fit.
     """
-    runs = [absolute(Path(word)) for word in args.words if "=" not in word or Path(word).is_dir()]
-    overrides = [word for word in args.words if "=" in word and not Path(word).is_dir()]
+    runs = [absolute(Path(word)) for word in args.words if _is_place(word)]
+    overrides = [word for word in args.words if not _is_place(word)]
     if not runs:
         raise InputError("no run", field="runs", remedy="give the folder that 'avmend train' printed")
     for run in runs:
@@ -104,6 +104,11 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     config = load_config(ServeConfig, None, [f"runs={format_value([str(run) for run in runs])}", *words, *overrides])
     paths = ("data", "backbone", "weights", "examples", "token_file")
     return config.model_copy(update={n: absolute(p) for n in paths if (p := getattr(config, n)) is not None})
+
+
+def _is_place(word: str) -> bool:
+    """Whether a word is a run's folder or address, which may hold "=", and not a setting."""
+    return "=" not in word or url_of(word) is not None or Path(word).is_dir()
 
 
 def free_port(host: str, port: int) -> int:
