@@ -1,4 +1,4 @@
-"""Backbones that `avmend train finetune` left on disk."""
+"""Backbones that `avmend train finetune` and `dense` left on disk."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -91,6 +92,13 @@ def parse_value(text: str, source: str) -> Any:
         return parse_yaml(text, source)
     tag = _Yaml12Loader("").resolve(yaml.ScalarNode, text, (True, False))
     return text if tag == "tag:yaml.org,2002:str" else parse_yaml(text, source)
+
+
+def format_value(value: Any) -> str:
+    """A plain value as `parse_value` reads it back: JSON, in which only what YAML reads otherwise is escaped. JSON's
+    escapes of characters beyond U+FFFF are two surrogates, which YAML does not join."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
 
 
 def preset_names() -> list[str]:

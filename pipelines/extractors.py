@@ -27,7 +27,7 @@ def build_extractor(config: FeatureConfig, info: DatasetInfo, backbone: Path | N
 
     Args:
         info: of the media.
-        backbone: folder of a `finetune` run, for tokens and cavmae.
+        backbone: folder of a `finetune` run, for tokens and cavmae; for cavmae of a `dense` run, too.
         weights: folder of public weights, for all else.
 
     Raises:

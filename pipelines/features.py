@@ -54,7 +54,7 @@ def extract(
 
     Args:
         data: folder or address of the media shards; the features go into its ``features`` folder.
-        backbone: folder of a `finetune` run, or of its checkpoint.
+        backbone: folder of a `finetune` or (not for tokens) `dense` run, or of its checkpoint.
         stage: place in a longer job, for the progress line.
         weights: folder of public weights, for extractors of those.
 

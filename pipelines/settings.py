@@ -70,7 +70,7 @@ class IngestConfig(Config):
         max_megabytes: MiB of a file that is fetched from an address; larger ones are quarantined.
         fetch: how files are fetched from addresses.
         max_failures: stop the run once more clips than this failed, in whole or in part; ``None``: never.
-        workers: Ray tasks at a time; ``None``: one per CPU; 0: none, in this process without Ray.
+        workers: Ray tasks at a time; ``None``: two per CPU; 0: none, in this process without Ray.
         worker_tries: how often a shard is tried again after its worker process died.
     """
 

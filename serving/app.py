@@ -22,6 +22,7 @@ from ray.serve import Application
 
 from configs import load_config
 from configs.cluster import ray_session, require_resources
+from configs.presets import format_value
 from serving.access import check_binding, check_reaches, service_token
 from serving.command_line import serve_parser
 from serving.examples import examples_of
@@ -92,21 +93,22 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     Raises:
         InputError: a run that is none, or a setting that does not fit.
     """
-    runs = [absolute(Path(word)) for word in args.words if "=" not in word or Path(word).is_dir()]
-    overrides = [word for word in args.words if "=" in word and not Path(word).is_dir()]
+    runs = [absolute(Path(word)) for word in args.words if _is_place(word)]
+    overrides = [word for word in args.words if not _is_place(word)]
     if not runs:
         raise InputError("no run", field="runs", remedy="give the folder that 'avmend train' printed")
     for run in runs:
         read_run(run)
     given = {"examples": args.examples, "token_file": args.token, "replicas": args.replicas}
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
-    config = load_config(ServeConfig, None, [f"runs=[{', '.join(map(_quoted, runs))}]", *words, *overrides])
+    config = load_config(ServeConfig, None, [f"runs={format_value([str(run) for run in runs])}", *words, *overrides])
     paths = ("data", "backbone", "weights", "examples", "token_file")
     return config.model_copy(update={n: absolute(p) for n in paths if (p := getattr(config, n)) is not None})
 
 
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def _is_place(word: str) -> bool:
+    """Whether a word is a run's folder or address, which may hold "=", and not a setting."""
+    return "=" not in word or url_of(word) is not None or Path(word).is_dir()
 
 
 def free_port(host: str, port: int) -> int:

@@ -50,7 +50,9 @@ def predict_parser() -> CommandParser:
         "--batch-size", type=int, default=BATCH, metavar="N", help=f"clips at a time (default: {BATCH})"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the runs' shards or features, if they were moved")
-    parser.add_argument("--backbone", type=Path, metavar="RUN", help="finetune run behind the features of questions")
+    parser.add_argument(
+        "--backbone", type=Path, metavar="RUN", help="finetune or dense run behind the features of questions"
+    )
     parser.add_argument("--weights", type=Path, metavar="DIR", help="public weights behind the features of questions")
     return parser
 

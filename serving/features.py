@@ -29,7 +29,7 @@ class FeatureMaker:
     Attributes:
         extractor: the networks.
         config: what the features were made with.
-        backbone: the `finetune` run whose networks these are; None: they are public.
+        backbone: the `finetune` or `dense` run whose networks these are; None: they are public.
     """
 
     extractor: Extractor
@@ -63,7 +63,7 @@ def feature_maker(
     Args:
         features, media: folders whose dataset.json say how they were made.
         fingerprint: of the networks, as the run records it.
-        backbone: a `finetune` run; None: the one beside `run` that has the fingerprint.
+        backbone: a `finetune` or `dense` run; None: the one beside `run` that has the fingerprint.
         weights: folder of public weights.
 
     Raises:
@@ -82,7 +82,9 @@ def feature_maker(
             extractor.to(str(device))
             return FeatureMaker(extractor, config, candidate)
     option = "backbone" if config.needs_backbone else "weights"
-    tried = f"{backbone or weights} made others" if backbone or weights else "no finetune run beside it made them"
+    tried = (
+        f"{backbone or weights} made others" if backbone or weights else "no finetune or dense run beside it made them"
+    )
     message = f"answers from features of other networks: {config.extractor} of fingerprint {fingerprint[:12]}; {tried}"
     remedy = f"give --{option} ({option}=), with which its features were extracted"
     raise InputError(message, file=run.folder, field=option, remedy=remedy)

@@ -21,6 +21,9 @@ from shards.stored_folder import place_of
 from trainers.runs import is_run
 from trainers.tracking.models import COLUMNS, RUN_FILE
 
+LEFT_OUT = ("answer", "probability", "abstains", "calibrated", "ruined", "case", "probabilities")  # where a clip failed
+ANSWERED = ("clip", "question", "notes", "present", *LEFT_OUT, "failure", "remedy")  # columns of the output
+
 
 class AnswerModel:
     """What ``mlflow.pyfunc.load_model`` wraps."""
@@ -51,7 +54,8 @@ class AnswerModel:
             media = [read_clip(clip, self.model.ingestion) for clip in clips[part]]
             found += self.model.answer([clip.id for clip in clips[part]], media, questions[part])
         rows = [_row(replace(p, abstain_below=below)) for p in found]
-        return pd.DataFrame(rows, index=model_input.index, dtype=object).astype({"probability": float})
+        table = pd.DataFrame(rows, index=model_input.index, columns=list(ANSWERED), dtype=object)
+        return table.astype({"probability": float})
 
     def _questions(self, rows: Sequence[Mapping[str, str]]) -> list[str]:
         asked = [row["question"] for row in rows if "question" in row]
@@ -62,8 +66,8 @@ class AnswerModel:
 
 
 def _texts(row: Mapping[Any, Any]) -> dict[str, str]:
-    """What there is in a row; None, NaN and "" are nothing."""
-    return {str(k): str(v) for k, v in row.items() if v is not None and v == v and v != ""}
+    """What there is in a row; None, NaN, `pandas.NA` and "" are nothing."""
+    return {str(k): str(v) for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v)) and v != ""}
 
 
 def _clip(row: Mapping[str, str], number: int) -> Clip:
@@ -79,9 +83,8 @@ def _row(p: Prediction) -> dict[str, Any]:
     """A prediction as the output's columns have it."""
     row: dict[str, Any] = {"clip": p.clip, "question": p.question, "notes": list(p.notes)}
     row["present"] = [m for m, there in p.present.items() if there]
-    empty = dict.fromkeys(("answer", "probability", "abstains", "calibrated", "ruined", "case", "probabilities"))
     if p.failure is not None:
-        return {**row, **empty, "failure": str(p.failure), "remedy": p.failure.remedy}
+        return {**row, **dict.fromkeys(LEFT_OUT), "failure": str(p.failure), "remedy": p.failure.remedy}
     ruined = None if p.ruined is None else list(p.ruined)
     answered = {"answer": p.answer, "probability": p.probability, "abstains": p.abstains, "calibrated": p.calibrated}
     answered |= {"ruined": ruined, "case": p.case, "probabilities": json.dumps(dict(p.ranked()))}

@@ -55,7 +55,8 @@ def load(
         device: as torch names it; None: a GPU if there is one, else the CPU.
         data: folder of its shards (of a question-answering run: of its features), if that was moved; only its
             dataset.json is read.
-        backbone: the `finetune` run behind the features of a question-answering run; None: looked for beside the run.
+        backbone: the `finetune` or `dense` run behind the features of a question-answering run; None: looked for beside
+            the run.
         weights: the folder of public weights behind such features.
         abstain_below: probability (0..1) below which a `Prediction` abstains.
 

@@ -15,7 +15,7 @@ class ServeConfig(Config):
     Attributes:
         runs: folders or addresses of finished runs; every one answers every request.
         data: the runs' shards or features, if they were moved.
-        backbone: `finetune` run behind the features of questions.
+        backbone: `finetune` or `dense` run behind the features of questions.
         weights: folder of public weights behind the features of questions.
         examples: folder of a few clips for the page; ``None``: three that are drawn when the service starts.
         token_file: file with the token that requests must send, mode 600; ``None``: AVMEND_SERVE_TOKEN, and

@@ -37,8 +37,8 @@ from trainers.confidence import (
     risk_coverage,
     selected,
 )
-from trainers.confidence_rows import ConfidenceRow, confidence_rows
-from trainers.confidence_table import markdown
+from trainers.confidence_rows import COVERAGES, ConfidenceRow, confidence_rows, risk_rows
+from trainers.confidence_table import markdown, raised_text
 from trainers.evaluate import main as evaluate_main
 from trainers.judged import Judged, judged
 from trainers.runs import read_run
@@ -179,6 +179,27 @@ def test_what_ruining_does_is_told_on_the_same_samples():
     assert "m under noisy audio (+5.0)" in text
     assert "| m | 67 %, 0.0 | 100 %, 66.7 |" in text
     assert math.isnan(confidence_rows([ruined])[0].change)
+
+
+def test_what_ruining_does_is_measured_against_the_method_itself():
+    answers = [
+        a_judged(condition, [0, 1], [sure, sure], [1, 1], method=method)
+        for method, whole, ruined in (("m", 0.9, 0.8), ("m + READ", 0.6, 0.7), ("m + Tent", 0.5, 0.4))
+        for condition, sure in (("complete", whole), ("noisy_audio", ruined))
+    ]
+    rows = confidence_rows(answers)
+    assert [row.change for row in rows] == pytest.approx([0, -0.1, 0, 0.1, 0, -0.1])
+    assert [row.raised for row in rows] == [0, 0, 0, 1, 0, 0]
+    said = "Points by which a condition raised the mean confidence of the same samples: "
+    assert raised_text(rows) == said + "m + READ under noisy audio (+10.0)."
+
+
+def test_a_risk_is_that_of_as_many_answers_as_the_coverage_says():
+    sure = [1 - n / 200 for n in range(100)]
+    rows = list(risk_rows([a_judged("complete", list(range(100)), sure, [1] * 55 + [0] * 45)]))
+    assert [row.coverage for row in rows] == list(COVERAGES)
+    wanted = [max(0, n - 55) / n for n in range(5, 101, 5)]  # of the n surest
+    assert [row.risk for row in rows] == pytest.approx(wanted)
 
 
 def test_flags_split_the_samples_and_intervals_are_wilsons():

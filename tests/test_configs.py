@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from configs import PRESET_FOLDER, Config, config_hash, config_to_dict, load_config, preset_names
-from configs.presets import apply_override
+from configs.presets import apply_override, format_value, parse_value
 from shards.errors import InputError
 from tests.conftest import ROOT
 
@@ -31,6 +31,23 @@ class Train(Config):
 
 class Needs(Config):
     data: str
+
+
+@unit
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/\U00020bb7\u7530/data",
+        "bell \U0001f514",
+        "\udcff.csv",
+        "a\u2028b\x85c\x7f\ufeff",
+        r"\ud842\udfb7",
+        "a\n: #\t'\"{",
+    ],
+)
+def test_a_value_that_is_written_as_an_override_is_read_as_it_was(text):
+    for value in (text, [text, 1, None], {text: [text]}):
+        assert parse_value(format_value(value), "here") == value
 
 
 def refusal(cls=Train, preset=None, overrides=()) -> str:

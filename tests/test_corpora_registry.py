@@ -53,6 +53,11 @@ def test_options_and_overrides_give_the_same_config():
     assert parse("ensembles", "per_clip=7", "clips=1") == parse("ensembles", "--questions", "7", "--clips", "1")
 
 
+@pytest.mark.parametrize("path", ["/home/\U00020bb7\u7530/av", "\udcff/av", "a\x85\u2028b/av"])
+def test_any_path_is_an_option(path: str):
+    assert str(parse("avdigits", "--source", path).source) == path
+
+
 def test_documented_commands_are_read():
     commands = re.findall(r"^avmend corpus (\S+) (--out .*|.* --out .*)$", DOCS, flags=re.MULTILINE)
     assert len(commands) >= 10

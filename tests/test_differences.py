@@ -35,7 +35,7 @@ from trainers.differences import (
 from trainers.journal import append_metrics, logs, parts_seconds, record_parts
 from trainers.resources import Stopwatch
 from trainers.scored import Samples, Scored, write_scored
-from trainers.tables import read_rows
+from trainers.tables import markdown_table, read_rows
 
 pytestmark = pytest.mark.unit
 CLIPS = 400
@@ -189,6 +189,11 @@ POINTS = (
     CostPoint("lora, detected", "lora, detected", "", 7.5, math.nan, 0, (math.nan, math.nan), math.nan),
 )
 GAIN = Gain(("noisy_audio",), "mean of the noisy cases", "finetune", {"prompt, detected": "finetune"})
+
+
+def test_cells_of_a_table_hold_any_text():
+    text = markdown_table(["a|b", "n"], [["one\ntwo", "1"], ["x || y\r\nz", "2"]])
+    assert text.split("\n") == [r"| a\|b | n |", "| --- | ---: |", "| one two | 1 |", r"| x \|\| y z | 2 |"]
 
 
 def test_gain_and_cost_in_a_table():

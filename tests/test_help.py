@@ -9,11 +9,15 @@ import pydantic
 import pytest
 
 from configs import Config, load_config
+from configs.backbone import STAGES
 from configs.fields import Field, attributes, fields
 from configs.help import config_help
 from configs.names import Registered
 from models.registry import imported
+from pipelines.audit.settings import AuditConfig
 from pipelines.settings import FeatureConfig, IngestConfig
+from serving.command_line import predict_parser
+from serving.settings import ServeConfig
 from shards.errors import InputError
 from trainers.recipes import RECIPES, TASKS
 from tuning.studies import STUDIES
@@ -125,6 +129,15 @@ def every_config() -> dict[str, type[Config]]:
     found |= {f"evaluation of {name}": task.evaluation for name, task in TASKS.items()}
     found |= {f"study of {name}": study.config for name, study in STUDIES.items()}
     return found | {"ingest": IngestConfig, "features": FeatureConfig, "sweep": imported("tuning.config:SweepConfig")}
+
+
+def test_help_says_what_workers_and_backbones_are():
+    for config in (IngestConfig, AuditConfig):  # as `pipelines.on_ray.task_stage` counts
+        (workers,) = [field for field in fields(config) if field.name == "workers"]
+        assert "two per CPU" in workers.meaning
+    (backbone,) = [field for field in fields(ServeConfig) if field.name == "backbone"]
+    for said in (backbone.meaning, predict_parser().format_help()):
+        assert all(stage in said for stage in STAGES)
 
 
 @pytest.mark.parametrize("name", list(every_config()))

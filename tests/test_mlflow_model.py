@@ -19,17 +19,19 @@ import pytest
 from mlflow import MlflowClient
 
 import avmend
-from serving.mlflow_model import run_folder
+from serving.mlflow_model import AnswerModel, run_folder
 from shards.errors import InputError
 from tests.fixtures.clips import NAMES, ingested_clips
+from tests.fixtures.sharing import TINY, untrained_run
 from tests.fixtures.worlds import NET, train_run
+from trainers.classification.config import FinetuneConfig
 from trainers.register import main as register_main
 from trainers.tracking import sqlite_uri
 from trainers.tracking.models import MODEL, RunModel, save_model
 from trainers.train import main as train_main
 
 ROOT = Path(__file__).resolve().parent.parent
-integration = pytest.mark.integration
+unit, integration = pytest.mark.unit, pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,20 @@ def test_loaded_by_its_address_it_gives_the_numbers_of_avmend_load(trained, stor
         model.predict(pd.DataFrame({"clip": ["a.mp4"], "audio": ["b.wav"]}))
     with pytest.raises(Exception, match="leave the column out"):
         model.predict(pd.DataFrame({"clip": ["a.mp4"], "question": ["Is there a drum?"]}))
+
+
+@unit
+def test_what_pandas_calls_missing_is_nothing_and_no_rows_give_none(tmp_path):
+    media = ingested_clips(tmp_path, ("train", "train", "test", "test"))
+    config = FinetuneConfig(data=media, backbone=TINY, workers=0, cpus=1)
+    own = avmend.load(untrained_run(config, tmp_path / "runs"), "cpu")
+    both, sound = str(tmp_path / "both.mp4"), str(tmp_path / "sound.wav")
+    table = pd.DataFrame({"clip": [both, None], "audio": [None, sound]}, dtype="string")
+    found = AnswerModel(own).predict(table)
+    assert list(found["probability"]) == pytest.approx([own.predict(clip).probability for clip in (both, sound)])
+    none = AnswerModel(own).predict(table[:0])
+    assert (len(none), list(none.columns)) == (0, list(found.columns))
+    assert list(none.dtypes) == list(found.dtypes)
 
 
 @integration

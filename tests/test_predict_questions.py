@@ -75,7 +75,7 @@ def test_answers_are_what_evaluation_computes_for_the_same_clips(run, world: Wor
 
 
 def test_the_backbone_is_the_one_beside_the_run_that_made_the_features(run, world: World, tmp_path):
-    with pytest.raises(InputError, match=r"no finetune run beside it[^$]*give --backbone \(backbone=\)"):
+    with pytest.raises(InputError, match=r"no finetune or dense run beside it[^$]*give --backbone \(backbone=\)"):
         avmend.load(run, "cpu")
     other = next(folder for recipe, folder in world.others.items() if recipe == "prompt")
     with pytest.raises(InputError, match=str(other)):

@@ -20,6 +20,7 @@ from trainers.avqa.config import AVQAConfig, TrainMissing
 from trainers.journal import logs, read_metrics
 from trainers.tracking import Store
 from tuning.question_study import QuestionStudyConfig, check
+from tuning.several import smallest_node
 from tuning.study import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,17 @@ def preset(folder: Path, **changes: object) -> str:
     path = folder / "mini.yaml"
     path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
     return str(path)
+
+
+@unit
+def test_the_smallest_node_is_one_that_offers_processors():
+    def node(alive: bool = True, **resources: float) -> dict:
+        return {"Alive": alive, "Resources": {"memory": 1e9, **resources}}
+
+    head, gone = node(), node(alive=False, CPU=2.0)  # a head with num-cpus 0 lists none
+    assert smallest_node([head, node(CPU=16.0), node(CPU=8.0, GPU=1.0), gone]) == 8
+    assert smallest_node([node(CPU=0.0), node(CPU=4.0)]) == 4
+    assert smallest_node([head, gone]) == 1
 
 
 @unit

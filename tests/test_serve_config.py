@@ -70,6 +70,14 @@ def test_a_command_line_is_a_config(world: World, monkeypatch):
 
 
 @unit
+def test_an_address_with_an_equals_sign_is_a_run(tmp_path):
+    place = f"memory://{tmp_path.name}/team=av/runs/finetune-0123456789ab"
+    with pytest.raises(InputError) as refused:
+        config_of(serve_parser().parse([place, "examples=memory://clips", "max_mb=3"]))
+    assert str(refused.value.file).startswith(f"{place}/"), "it is looked for, and is not there"
+
+
+@unit
 def test_a_replica_that_does_not_start_says_why_without_a_traceback():
     said = """The deployment failed to start 3 times in a row. Error: Traceback (most recent call last):
   File "model.py", line 72, in load

@@ -15,6 +15,7 @@ import avmend
 from pipelines.features import extract
 from pipelines.settings import FeatureConfig
 from serving.export.command import main as export
+from serving.export.figures import evaluations
 from shards.errors import InputError
 from shards.questions import Question, save_questions
 from shards.shared import RECORD
@@ -25,6 +26,7 @@ from tests.fixtures.worlds import World
 from trainers.avqa.config import AVQAConfig
 from trainers.classification.config import EvaluateConfig, FinetuneConfig
 from trainers.classification.evaluate import prepare as prepare_evaluation
+from trainers.classification.results import Row
 from trainers.evaluation_cache import save_rows
 from trainers.imports.command import main as take_in
 from trainers.job import prepare, read_record
@@ -181,6 +183,26 @@ def test_the_card_says_what_was_evaluated_as_hubs_read_it(world: World, tmp_path
     assert {x.dataset_name for x in card.data.eval_results} == {world.media.name}
     assert read_record(run)["dataset"] in card.text
     assert '["bell", "drum", "rain"]' in card.text
+
+
+@unit
+def test_the_card_of_a_run_with_several_labels_has_its_mean_average_precision(tuned, tmp_path, capsys):
+    figures = {"results": {"complete": 0.75, "audio_missing": 0.5}, "other": {"complete": 0.625}}
+    for name, found in figures.items():
+        rows = [Row("finetune", "", 0, c, x, 20, 9, 9, 1.0, 9.0, tuned.name, "mAP", 0.9) for c, x in found.items()]
+        save_rows(tmp_path / name, {"dataset": "0123456789abcdef", "config": {}}, {}, rows)
+    assert len(evaluations(read_run(tuned), [tmp_path / name for name in figures])) == 2
+    assert export([str(tuned), str(tmp_path / "shared"), "--results", str(tmp_path / "results")]) == 0
+    text = (tmp_path / "shared" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["metrics"] == ["mAP"]
+    (model,) = front["model-index"]
+    found = [(x["dataset"]["config"], metric) for x in model["results"] for metric in x["metrics"]]
+    metric = {"type": "mAP", "name": "finetune"}
+    assert found == [("complete", {**metric, "value": 0.75}), ("audio_missing", {**metric, "value": 0.5})]
+    assert "mAP in percent on split `test`" in text
+    assert "| audio missing | 50.0 |" in text
+    assert "- finetune, mAP: 75.0 % as the clips are, 50.0 % with audio missing." in text
 
 
 @unit

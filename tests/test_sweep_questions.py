@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,9 @@ from trainers.runs import read_run
 from tuning.config import AnswerProtocol, check
 from tuning.paper_tables import as_printed, place_of
 from tuning.prerequisites import _features
-from tuning.test_answers import BLIND, CASES, FILE, Answer, answered, run_protocol, summary
+from tuning.test_answers import BLIND, CASES, FILE, Answer, _answers, answered, run_protocol, save_answers, summary
 from tuning.trial_metrics import TrialMetrics
+from tuning.trial_result import save_outcome, saved_outcome
 
 pytestmark = pytest.mark.unit
 ASKED = {
@@ -148,6 +149,31 @@ def test_other_steps_are_those_that_the_diffusion_can_take_besides_its_own(sat):
     assert {a.case for a in answered(place) if a.steps} <= set(CASES) - {"complete"}
 
 
+def test_other_steps_are_those_of_the_diffusion_while_it_answers(sat):
+    run, _ = sat
+    predictor = load_answerer(read_run(run), torch.device("cpu"))
+    answers = _answers(predictor, AnswerProtocol(steps=(1, 2)), torch.device("cpu"))
+    taken = {(answer.steps, predictor.diffusion.steps) for answer in answers}
+    assert taken == {(0, 3), (1, 1), (2, 2)}
+    assert predictor.diffusion.steps == 3, "its own again"
+
+
+def test_answers_of_earlier_versions_with_other_steps_are_made_anew(sat, tmp_path):
+    run, place = sat
+    wanted = answered(place)
+    save_outcome(tmp_path, an_outcome(0, {}, 0.5))
+    own = [asdict(answer) for answer in wanted if not answer.steps]
+    (tmp_path / FILE).write_text(json.dumps(own))
+    assert len(answered(tmp_path)) == len(own), "with the run's own steps alone they are right"
+    assert saved_outcome(tmp_path) is not None
+    wrong = [asdict(replace(answer, accuracy=0.0)) for answer in wanted]
+    (tmp_path / FILE).write_text(json.dumps(wrong))
+    assert (answered(tmp_path), saved_outcome(tmp_path)) == ((), None)
+    run_protocol(run, tmp_path, AnswerProtocol(steps=(1, 2, 3, 50)))
+    assert answered(tmp_path) == wanted
+    assert saved_outcome(tmp_path) is not None
+
+
 def test_an_exam_is_sat_once(sat):
     run, place = sat
     before = (place / FILE).stat().st_mtime_ns
@@ -171,7 +197,7 @@ def test_tables_as_printed(tmp_path):
         ]
         place = place_of(tmp_path, found[-1])
         place.mkdir(parents=True)
-        (place / FILE).write_text(json.dumps([asdict(answer) for answer in answers]))
+        save_answers(place, answers)
     text = as_printed(tmp_path, found, config)
     assert "| 2 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 | 30.0 ± 7.1 |\n" in text, "validation"
     assert "| **4** |" in text, "the protocol's line that validation chose"

@@ -6,7 +6,6 @@ It is no part of the run's identity: it changes no answer, and is bound to the r
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from shards.checkpoint import weights_sha256
 from shards.errors import InputError
 from shards.store import Place, StorePath
 from shards.working_copy import amend
+from trainers.confidence import least_count
 from trainers.recipe import FinishedRun
 from trainers.stored_run import TRAINING
 
@@ -80,7 +80,7 @@ class Calibration(_Record):
     def bought(self, selection: str, abstain_below: float) -> tuple[float, float] | None:
         """Coverage and error at a probability (rounded up to a percent), of the samples that it was fitted to."""
         steps = self.abstaining.get(selection, ())
-        return steps[min(math.ceil(round(100 * abstain_below, 6)), 100)] if steps else None
+        return steps[min(least_count(abstain_below, 100), 100)] if steps else None
 
     @property
     def fingerprint(self) -> str:

@@ -5,6 +5,8 @@ Shapes: N samples, C answers. Confidence is the highest probability of a sample,
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 BINS = 15
@@ -47,6 +49,12 @@ def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 def area_under_risk_coverage(confidence: np.ndarray, right: np.ndarray) -> float:
     """AURC: the mean of `risk_coverage` over all coverages; 0 is best (Geifman, Uziel & El-Yaniv, ICLR 2019)."""
     return float(risk_coverage(confidence, right).mean())
+
+
+def least_count(share: float, count: int) -> int:
+    """The least whole number that is at least `share` of `count`: 55 for 0.55 of 100, whose product in floating point
+    is a little more."""
+    return math.ceil(round(share * count, 6))
 
 
 def selected(confidence: np.ndarray, right: np.ndarray, below: float | None) -> tuple[float, float]:

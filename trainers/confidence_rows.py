@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainers.confidence import area_under_risk_coverage, expected_calibration_error, risk_coverage, selected
+from trainers.confidence import (
+    area_under_risk_coverage,
+    expected_calibration_error,
+    least_count,
+    risk_coverage,
+    selected,
+)
 from trainers.judged import Judged
 
 FILES = CONFIDENCE_FILE, RISK_FILE = "confidence.csv", "risk_coverage.csv"
@@ -82,8 +88,8 @@ def confidence_rows(answers: Sequence[Judged], abstain_below: float | None = Non
     return [_row(one, whole.get(_key(one)), abstain_below) for one in answers]
 
 
-def _key(one: Judged) -> tuple[str, str, bool]:
-    return one.run, one.selection, one.calibrated
+def _key(one: Judged) -> tuple[str, str, str, bool]:
+    return one.run, one.method, one.selection, one.calibrated
 
 
 def _row(one: Judged, whole: Judged | None, abstain_below: float | None) -> ConfidenceRow:
@@ -121,7 +127,7 @@ def risk_rows(answers: Sequence[Judged]) -> Iterator[RiskRow]:
     for one in answers:
         risk, scaling = risk_coverage(one.confidence, one.right), TEMPERATURE if one.calibrated else NONE
         for coverage in COVERAGES:
-            at = max(math.ceil(coverage * len(risk)), 1) - 1
+            at = max(least_count(coverage, len(risk)), 1) - 1
             yield RiskRow(one.method, one.selection, one.seed, one.condition, scaling, coverage, float(risk[at]))
 
 

@@ -72,11 +72,13 @@ def student_text(seeds: int) -> str:
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1, last_left: bool = False) -> str:
-    """A Markdown table: the first `left` columns are text, the others numbers, the last one text on request."""
+    """A Markdown table: the first `left` columns are text, the others numbers, the last one text on request. Cells may
+    hold any text: a "|" is escaped, a line break is a space."""
     rule = ["---"] * left + ["---:"] * (len(head) - left)
     if last_left:
         rule[-1] = "---"
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
+    lines = ([" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells] for cells in (head, rule, *body))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:

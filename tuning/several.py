@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,14 @@ def _cpus(config: TrainConfig) -> float:
     """Processors of a training: without a number all of a node's, as in a process of its own."""
     import ray
 
-    return config.cpus or min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    return config.cpus or smallest_node(ray.nodes())
+
+
+def smallest_node(nodes: Sequence[Mapping[str, Any]]) -> float:
+    """Processors of the smallest node, as `ray.nodes` lists them, of those that are alive and offer any; 1 where none
+    does. A head that is to work at nothing offers none."""
+    offered = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
+    return min((cpus for cpus in offered if cpus), default=1.0)
 
 
 def _gpus(config: TrainConfig, there: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from configs import Config, load_config
+from configs.presets import format_value
 from shards.errors import InputError
 from shards.store import Place
 from shards.working_copy import worked_on
@@ -27,13 +27,13 @@ def config_at(field: str, kind: type[ConfigT], settings: dict[str, Any]) -> Conf
 
 
 def as_overrides(settings: dict[str, Any], prefix: str = "") -> list[str]:
-    """Nested settings as `key.sub=value`, each value in json."""
+    """Nested settings as `key.sub=value`, each value as `configs.presets.parse_value` reads it."""
     out: list[str] = []
     for key, value in settings.items():
         if isinstance(value, dict):
             out += as_overrides(value, f"{prefix}{key}.")
         else:
-            out.append(f"{prefix}{key}={json.dumps(value, default=str)}")
+            out.append(f"{prefix}{key}={format_value(value)}")
     return out
 
 

@@ -5,8 +5,9 @@ It is of another split than the one by which trials are chosen.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from trainers.runs import read_run
 from tuning.config import AnswerProtocol
 
 FILE = "answers.json"
+VERSION = 2  # of the file; the first is a plain list, whose answers with other steps are those with the run's own
 CASES: dict[str, Modality | None] = {"audio missing": "audio", "visual missing": "visual", "complete": None}
 BLIND = "question alone"  # look-up, which neither hears nor sees: the same for every trial
 
@@ -61,20 +63,33 @@ def run_protocol(folder: Path, place: Path, protocol: AnswerProtocol, threads: i
     Raises:
         InputError: the split has no questions.
     """
-    if (place / FILE).exists():
+    if answered(place):
         return
     device = local_rank(threads).device
     predictor = load_answerer(read_run(folder), device)
-    answers = [asdict(answer) for answer in _answers(predictor, protocol, device)]
-    write_text(place / FILE, json.dumps(answers, indent=1) + "\n")
+    save_answers(place, _answers(predictor, protocol, device))
+
+
+def save_answers(place: Path, answers: Iterable[Answer]) -> None:
+    """Write a trial's answers into its folder in the sweep."""
+    record = {"version": VERSION, "answers": [asdict(answer) for answer in answers]}
+    write_text(place / FILE, json.dumps(record, indent=1) + "\n")
 
 
 def answered(place: Path) -> tuple[Answer, ...]:
-    """What `run_protocol` left in `place`; nothing if it was not there."""
+    """What `run_protocol` left in `place`; nothing if it was not there, or is to be made anew."""
     try:
-        return tuple(Answer(**record) for record in json.loads((place / FILE).read_text()))
+        found = json.loads((place / FILE).read_text())
     except FileNotFoundError:
         return ()
+    current = isinstance(found, dict)
+    answers = tuple(Answer(**record) for record in (found["answers"] if current else found))
+    return answers if current or not any(answer.steps for answer in answers) else ()
+
+
+def outdated(place: Path) -> bool:
+    """Whether the answers in `place` are to be made anew."""
+    return (place / FILE).exists() and not answered(place)
 
 
 def summary(answers: tuple[Answer, ...]) -> dict[str, float]:
@@ -90,7 +105,7 @@ def _answers(predictor: QuestionPredictor, protocol: AnswerProtocol, device: tor
     clips, questions = predictor.clips(config.data), load_questions(config.questions)
     asking = EvaluationProtocol.of(questions, protocol.split, clips, 0)
     yield from _blind(questions, asking)
-    for steps in (0, *_other_steps(predictor, protocol)):
+    for steps in itertools.chain([0], _other_steps(predictor, protocol)):
         for case, missing in CASES.items():
             if missing in scored_cases(predictor) and (missing is not None or not steps):
                 right = right_answers(predictor, clips, asking, missing, protocol.batch_size, 0, device)

@@ -15,7 +15,7 @@ from trainers.job import Job
 from trainers.journal import SIZES_FILE, logs, read_metrics
 from trainers.recipes import recipe_of
 from tuning.space import Params
-from tuning.test_answers import answered, has_protocol
+from tuning.test_answers import answered, has_protocol, outdated
 from tuning.trial import FAILURE
 from tuning.trial_metrics import read_trial_metrics
 
@@ -136,13 +136,14 @@ def save_outcome(place: Path, found: Outcome) -> None:
 
 
 def saved_outcome(place: Path) -> Outcome | None:
-    """The outcome that an earlier call kept; None if there is none, or a failure: it is tried again."""
+    """The outcome that an earlier call kept; None if there is none, a failure, which is tried again, or answers that
+    are to be made anew."""
     try:
         record: dict[str, Any] = json.loads((place / FILE).read_text())
     except FileNotFoundError:
         return None
     found = Outcome(**{**record, "curve": tuple(record["curve"])})
-    return None if found.status == "failed" else found
+    return None if found.status == "failed" or outdated(place) else found
 
 
 def failure(place: Path) -> str:

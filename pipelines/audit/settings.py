@@ -23,7 +23,7 @@ class AuditConfig(Config):
         max_seconds: of sound; longer clips are flagged as failed.
         timeout_s: seconds that decoding one clip may take.
         memory_mb: MiB that decoding one clip may take; 0: no limit.
-        workers: Ray tasks at a time; ``None``: one per CPU; 0: none, in this process without Ray.
+        workers: Ray tasks at a time; ``None``: two per CPU; 0: none, in this process without Ray.
         worker_tries: how often a part is tried again after its worker process died.
         silence_db: dB re full scale; silent: what 2 % of the log-mel frames exceed is below.
         steady: nepers (1 is 4.3 dB of power); constant_audio: loud mel bins deviate less over time. Steady white

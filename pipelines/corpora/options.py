@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from configs import Config
+from configs.presets import format_value
 
 LISTS = (tuple, list)
 RANGES = ((Ge, "ge", "at least"), (Gt, "gt", "above"), (Le, "le", "at most"), (Lt, "lt", "below"))
@@ -44,7 +44,7 @@ def overrides(config: type[Config], given: argparse.Namespace) -> list[str]:
         if name in given:
             value = getattr(given, name)
             literal = isinstance(value, str) and not {str, Path} & set(_kinds(info.annotation))
-            found.append(f"{name}={value if literal else json.dumps(value, ensure_ascii=False)}")
+            found.append(f"{name}={value if literal else format_value(value)}")
     return found
 
 

@@ -173,14 +173,10 @@ def _classes(info: DatasetInfo, found: Survey) -> str:
     for (_, label), count in found.labels.items():
         total[label] += count
     shown = [label for label, _ in total.most_common(MOST_LABELS)]
-    rows = [[_cell(label), *(f"{found.labels[split, label]:,}" for split in info.splits)] for label in shown]
+    rows = [[label, *(f"{found.labels[split, label]:,}" for split in info.splits)] for label in shown]
     rest = len(info.labels) - len(shown)
     end = f"\n\nand {rest} more; all are in `dataset.json`, in their order." if rest > 0 else ""
     return markdown_table(["class", *info.splits], rows) + end + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("`", "'")
 
 
 def _making(info: DatasetInfo, found: Survey) -> Iterator[str]:

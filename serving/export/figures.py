@@ -13,8 +13,7 @@ from shards.store import Place
 from shards.stored_folder import reading
 from trainers.evaluation_cache import RECORD
 from trainers.recipe import FinishedRun
-
-ACCURACY = "accuracy/"
+from trainers.tables import SHARES
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class Figures:
     """One evaluation's figures of one run.
 
     Attributes:
-        methods: accuracy, 0 to 1, by method (and its way of choosing) and condition.
+        methods: the figure, 0 to 1, by method (and its way of choosing) and condition.
+        metric: what it is, one of `trainers.tables.SHARES`.
         split: whose samples.
         samples: how many, at most.
         dataset: fingerprint of what it was evaluated on.
@@ -31,6 +31,7 @@ class Figures:
     """
 
     methods: Mapping[str, Mapping[str, float]]
+    metric: str
     split: str
     samples: int
     dataset: str
@@ -65,14 +66,17 @@ def _figures(run: FinishedRun, place: Path) -> Figures | None:
         return None
     if not rows:
         return None
-    methods = {line.name: _accuracies(line.metrics()) for line in task.summarise(rows)}
+    metrics = {line.name: line.metrics() for line in task.summarise(rows)}
+    metric = next(name for name in SHARES if any(_by_condition(found, name) for found in metrics.values()))
+    methods = {line: _by_condition(found, metric) for line, found in metrics.items()}
     settings, samples = inputs.get("config", {}), max(row.samples for row in rows)
     split, noise = str(settings.get("split", "test")), settings.get("noise", {})
-    return Figures(methods, split, samples, str(inputs.get("dataset", "")), noise, _is_other(run, inputs))
+    return Figures(methods, metric, split, samples, str(inputs.get("dataset", "")), noise, _is_other(run, inputs))
 
 
-def _accuracies(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix(ACCURACY): value for name, value in metrics.items() if name.startswith(ACCURACY)}
+def _by_condition(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
+    prefix = f"{metric}/"
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
 def _is_other(run: FinishedRun, inputs: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from serving.export.folder import Export, megabytes
 from shards.checkpoint import checkpoint_meta
 from trainers.job import read_record
 from trainers.recipe import FinishedRun
-from trainers.tables import markdown_table, percent
+from trainers.tables import SHARES, markdown_table, percent, titled
 
 MOST_ANSWERS = 400
 GONE = ("_missing", "_missing_all")  # ends of conditions in which a modality is not there
@@ -74,7 +74,7 @@ def _front(run: FinishedRun, name: str, data: str, found: Sequence[Figures], lic
     results = [result for figures in found for result in _results(figures, task, data)]
     front: dict[str, Any] = {"library_name": "avmend", "license": license or UNKNOWN, "pipeline_tag": task}
     front |= {"tags": ["audio-visual", "missing-modality", run.recipe.name, task], "datasets": [data]}
-    front |= {"metrics": ["accuracy"]}
+    front |= {"metrics": list(dict.fromkeys(figures.metric for figures in found)) or [SHARES[0]]}
     return front | ({"model-index": [{"name": name, "results": results}]} if results else {})
 
 
@@ -86,7 +86,7 @@ def _results(figures: Figures, task: str, data: str) -> Iterator[dict[str, Any]]
         yield {
             "task": {"type": task},
             "dataset": {"type": data, "name": data, "config": condition, "split": figures.split},
-            "metrics": [{"type": "accuracy", "name": method, "value": round(x, 6)} for method, x in said.items()],
+            "metrics": [{"type": figures.metric, "name": method, "value": round(x, 6)} for method, x in said.items()],
         }
 
 
@@ -139,7 +139,8 @@ def _figures(found: Sequence[Figures]) -> Iterator[str]:
     for figures in found:
         conditions = list(dict.fromkeys(c for values in figures.methods.values() for c in values))
         where = "**other data** than it was trained on" if figures.other else "the data it was trained on"
-        yield f"Accuracy in percent on split `{figures.split}` of {where} ({figures.samples} samples; dataset"
+        what = f"{titled(figures.metric)} in percent on split `{figures.split}`"
+        yield f"{what} of {where} ({figures.samples} samples; dataset"
         yield f"`{figures.dataset[:12]}`), condition by condition:\n"
         rows = [
             [condition.replace("_", " "), *(_percent(values.get(condition)) for values in figures.methods.values())]
@@ -166,7 +167,7 @@ def _limits(run: FinishedRun, found: Sequence[Figures]) -> Iterator[str]:
                 if whole is not None and condition.endswith(GONE):
                     gone = condition.replace("_", " ")
                     said = f"{_percent(whole)} % as the clips are, {_percent(value)} % with {gone}"
-                    yield f"- {method}: {said}."
+                    yield f"- {method}, {figures.metric}: {said}."
     if not found:
         yield "What a missing modality costs it was not measured."
 

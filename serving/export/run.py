@@ -39,7 +39,8 @@ class RunOptions:
         license: of the weights, as a card names it; None: not known.
         results: folders of evaluations; None: those beside the run.
         data: folder of the run's shards (of a question-answering run: its features), if that was moved.
-        backbone: the `finetune` run behind the features of a question-answering run; None: looked for beside it.
+        backbone: the `finetune` or `dense` run behind the features of a question-answering run; None: looked for beside
+            it.
         with_backbone: put the run that it stands on into the export, too.
     """
 
@@ -138,7 +139,7 @@ def _standing_on(run: FinishedRun, backbone: Path) -> FinishedRun:
 
 
 def extraction_needs_run(features: Path) -> bool:
-    """Whether a `finetune` run made a folder's features, not public weights or whoever published them."""
+    """Whether a `finetune` or `dense` run made a folder's features, not public weights or whoever published them."""
     return (
         imported_layout(features) is None and recorded_extraction(DatasetInfo.load(features), features).needs_backbone
     )
