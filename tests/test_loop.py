@@ -23,9 +23,11 @@ from tests.fixtures.tiers import told_by
 from trainers.classification.config import FinetuneConfig, FuseConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
 from trainers.draws import Uniform
+from trainers.journal import FILE, append_metrics, logs
 from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
 from trainers.metrics import MeanMetrics, StepOutput, sum_and_count
 from trainers.recipes import recipe_of
+from trainers.run import run
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -211,6 +213,22 @@ def test_the_result_is_a_backbone_that_loads(world, tmp_path):
     assert backbone.net.config == NET
     assert_equal(dict(backbone.net.state_dict()), weights)
     assert len(backbone.fingerprint) == 64
+
+
+@unit
+def test_the_metrics_of_a_finished_stage_stay_without_what_it_could_be_resumed_from(tmp_path):
+    """A run that was exported and imported has no last/."""
+    media_dataset(tmp_path / "media", SAMPLES)
+    config, folder = finetune(tmp_path), tmp_path / "finished"
+    (stage,) = recipe_of(config).stages(config)
+    save_checkpoint(folder / stage.name, stage.weights(), stage.meta)
+    journal = logs(folder, stage.name) / FILE
+    journal.parent.mkdir(parents=True)
+    for epoch in (1, 2):
+        append_metrics(journal.parent, epoch, {"loss": 1 / epoch})
+    before = journal.read_bytes()
+    run(config, folder, Rank())
+    assert journal.read_bytes() == before
 
 
 @integration
