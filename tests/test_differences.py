@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -10,11 +11,19 @@ import pytest
 import torch
 from scipy import stats
 
-from models.conditions import CASES
+from models.backbone import Backbone
+from models.batch import AVBatch
+from models.conditions import CASES, Condition
+from models.inputs import Normalisation
 from shards import extraction_log
 from shards.errors import InputError
-from tests.fixtures.builders import media_dataset
+from shards.reader import ShardDataset
+from tests.fixtures.builders import LABELS, absent, media_dataset, small_net
+from tests.test_loop import NET, SIZES
 from trainers.bootstrap import holm
+from trainers.classification.config import EvaluateConfig, FinetuneConfig
+from trainers.classification.evaluate import ConditionEvaluation
+from trainers.classification.predict import Predictor
 from trainers.classification.results import Row, summarise
 from trainers.classification.uncertainty import compared_sets, cost_points, within_intervals
 from trainers.comparing import Comparison
@@ -33,6 +42,8 @@ from trainers.differences import (
     write_differences,
 )
 from trainers.journal import append_metrics, logs, parts_seconds, record_parts
+from trainers.recipe import FinishedRun
+from trainers.recipes import recipe_of
 from trainers.resources import Stopwatch
 from trainers.scored import Samples, Scored, write_scored
 from trainers.tables import read_rows
@@ -238,6 +249,28 @@ def test_a_stopwatch_tells_the_median_of_each_part(monkeypatch):
     assert watch.per_sample() == pytest.approx(0.02)  # of 0.02, 0.01 and 0.09
     assert watch.per_sample("", "detected") == pytest.approx(0.06)
     assert math.isnan(watch.per_sample("concat"))
+
+
+def test_seconds_of_a_clip_are_those_of_all_its_pictures(tmp_path, monkeypatch):
+    """A second a look, three looks at a clip with pictures, one at a clip of sound alone."""
+    media_dataset(tmp_path, {"train": 1, "test": 9})
+    backbone = Backbone(small_net(NET, len(LABELS)), LABELS, Normalisation())
+    trained = FinetuneConfig(data=tmp_path, backbone=SIZES)
+    run = FinishedRun(tmp_path / "run", recipe_of(trained), trained, "finetune", imported=True)
+
+    def predict(batch: AVBatch, condition: Condition) -> dict[str, torch.Tensor]:
+        return {"": backbone.net(batch.audio, batch.visual, batch.present)}
+
+    ticks = itertools.count()
+    monkeypatch.setattr("trainers.resources.time.perf_counter", lambda: float(next(ticks)))
+    seconds = {}
+    for frames in ("middle", "all"):
+        config = EvaluateConfig(data=tmp_path, conditions=("complete",), frames=frames, batch_size=1)
+        own = (config, ShardDataset(tmp_path, "test"), (Predictor(run, backbone, predict, 0, 0),))
+        evaluation = ConditionEvaluation(*own, {}, "media", torch.device("cpu"), {"run": None})
+        (row,) = evaluation.rows(lambda *_, **__: None)
+        seconds[frames] = row.inference_seconds
+    assert seconds == {"middle": 1.0, "all": pytest.approx(sum(3 if absent(i)[1] else 1 for i in range(9)) / 9)}
 
 
 def test_what_shards_took_is_known_when_all_are(tmp_path):

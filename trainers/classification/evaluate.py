@@ -392,7 +392,7 @@ def _rows(
             run=run.folder.name,
             metric=_metric(found),
             occurring=occurring,
-            inference_seconds=watch.per_sample("", selection) if selection else watch.per_sample(),
+            inference_seconds=watch.per_clip(len(found.label), "", *([selection] if selection else [])),
             **cost,
         )
 
