@@ -11,19 +11,12 @@ import pytest
 import torch
 from scipy import stats
 
-from models.backbone import Backbone
-from models.batch import AVBatch
-from models.conditions import CASES, Condition
-from models.inputs import Normalisation
+from models.conditions import CASES
 from shards import extraction_log
 from shards.errors import InputError
-from shards.reader import ShardDataset
-from tests.fixtures.builders import LABELS, absent, media_dataset, small_net
-from tests.test_loop import NET, SIZES
+from tests.fixtures.builders import absent, media_dataset
+from tests.fixtures.evaluating import untrained_evaluation
 from trainers.bootstrap import holm
-from trainers.classification.config import EvaluateConfig, FinetuneConfig
-from trainers.classification.evaluate import ConditionEvaluation
-from trainers.classification.predict import Predictor
 from trainers.classification.results import Row, summarise
 from trainers.classification.uncertainty import compared_sets, cost_points, within_intervals
 from trainers.comparing import Comparison
@@ -42,8 +35,6 @@ from trainers.differences import (
     write_differences,
 )
 from trainers.journal import append_metrics, logs, parts_seconds, record_parts
-from trainers.recipe import FinishedRun
-from trainers.recipes import recipe_of
 from trainers.resources import Stopwatch
 from trainers.scored import Samples, Scored, write_scored
 from trainers.tables import read_rows
@@ -253,21 +244,11 @@ def test_a_stopwatch_tells_the_median_of_each_part(monkeypatch):
 
 def test_seconds_of_a_clip_are_those_of_all_its_pictures(tmp_path, monkeypatch):
     """A second a look, three looks at a clip with pictures, one at a clip of sound alone."""
-    media_dataset(tmp_path, {"train": 1, "test": 9})
-    backbone = Backbone(small_net(NET, len(LABELS)), LABELS, Normalisation())
-    trained = FinetuneConfig(data=tmp_path, backbone=SIZES)
-    run = FinishedRun(tmp_path / "run", recipe_of(trained), trained, "finetune", imported=True)
-
-    def predict(batch: AVBatch, condition: Condition) -> dict[str, torch.Tensor]:
-        return {"": backbone.net(batch.audio, batch.visual, batch.present)}
-
     ticks = itertools.count()
     monkeypatch.setattr("trainers.resources.time.perf_counter", lambda: float(next(ticks)))
     seconds = {}
     for frames in ("middle", "all"):
-        config = EvaluateConfig(data=tmp_path, conditions=("complete",), frames=frames, batch_size=1)
-        own = (config, ShardDataset(tmp_path, "test"), (Predictor(run, backbone, predict, 0, 0),))
-        evaluation = ConditionEvaluation(*own, {}, "media", torch.device("cpu"), {"run": None})
+        evaluation = untrained_evaluation(tmp_path, 9, conditions=("complete",), frames=frames, batch_size=1)
         (row,) = evaluation.rows(lambda *_, **__: None)
         seconds[frames] = row.inference_seconds
     assert seconds == {"middle": 1.0, "all": pytest.approx(sum(3 if absent(i)[1] else 1 for i in range(9)) / 9)}
