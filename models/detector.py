@@ -66,6 +66,11 @@ class QualityDetector(nn.Module):
             torch.quantile(self._logits(modality, clean), 1 - false_alarms).clamp_min(0)
         )
 
+    @torch.no_grad()
+    def never_ruined(self, modality: Modality) -> None:
+        """Take a modality of which nothing is known for clean, whatever its tokens are."""
+        getattr(self, f"threshold_{modality}").fill_(torch.inf)
+
     def _logits(self, modality: Modality, statistics: Tensor) -> Tensor:  # [B, 3 D] -> [B]
         x = (statistics - getattr(self, f"mean_{modality}")) / getattr(self, f"std_{modality}")
         return self.probes[modality](x.clamp(-8, 8)).squeeze(1)

@@ -185,6 +185,24 @@ def test_pairs_are_of_the_seeds_that_both_have():
     assert rule.estimate.mean == pytest.approx(mean)
 
 
+def test_of_a_kind_as_much_is_known_as_clips_were_asked_about():
+    """Of 1,000 clips, ten and one; seeds are alike, so t has one degree of freedom less than there are clips."""
+    clips, whole = [f"c{i}" for i in range(1000)], np.ones(1000, dtype=bool)
+    kinds = {"all": whole, "rare": np.arange(1000) < 10, "once": np.arange(1000) == 1}
+    right = {"a": np.arange(1000) % 2 == 1, "b": np.arange(1000) % 5 == 0}
+    scored = [Scored(name, seed, "complete", of, whole) for name, of in right.items() for seed in range(3)]
+    found = Comparison(scored, Samples(clips, clips, kinds), by_kind=("complete",), draws=2000)
+    rare, once = (found.difference("a", "b", ("complete",), kind) for kind in ("rare", "once"))
+    assert rare is not None
+    assert rare.estimate.dof == pytest.approx(9)
+    low, high = found.interval("a", ("complete",), "rare")
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 9) * stats.sem(right["a"][:10]), rel=0.12)
+    assert once is not None
+    assert (once.estimate.mean, once.p) == (1.0, 1.0)
+    assert math.isnan(once.estimate.half)
+    assert found.interval("a", ("complete",), "once") == wilson(1.0, 1)
+
+
 def test_clips_of_a_group_are_drawn_together():
     samples = Samples.of_clips(["a", "b", "c", "d"], ["one", "one", None, None])
     assert len(set(samples.clusters)) == 3

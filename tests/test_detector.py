@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +17,15 @@ from models.inputs import Normalisation
 from models.noise import ruin
 from models.settings import BACKBONES, NoiseConfig
 from shards.positions import hashed
+from shards.reader import ShardDataset
+from shards.schema import BackboneInfo, DatasetInfo
+from shards.writer import Record
+from tests.fixtures.builders import LABELS, SMALL, feature_dataset, meta, split_info
 from tests.fixtures.tiers import told_by
 from tests.test_loop import case_wise
 from tests.test_loop import world as world
+from trainers.classification.detector import fit_detector, load_detector, save_detector
+from trainers.data import shuffled_subset
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -165,10 +173,6 @@ def test_one_class_alone_is_refused():
 
 @integration
 def test_a_fitted_detector_goes_to_disk_and_back(tmp_path):
-    from shards.reader import ShardDataset
-    from tests.fixtures.builders import SMALL, feature_dataset
-    from trainers.classification.detector import fit_detector, load_detector, save_detector
-
     feature_dataset(tmp_path / "features", {"train": 12}, SMALL, "f" * 64)
     detector, accuracy = fit_detector(ShardDataset(tmp_path / "features", "train"), seed=0)
     save_detector(tmp_path / "run", detector, 0, accuracy)
@@ -178,9 +182,44 @@ def test_a_fitted_detector_goes_to_disk_and_back(tmp_path):
     assert torch.equal(again("audio", x), detector("audio", x))
 
 
+def features_of(folder: Path, pictures: Collection[int], clips: int = 60) -> ShardDataset:
+    """Feature shards of clips that all have sound, and a picture where it says so."""
+    records: list[Record] = []
+    for i in range(clips):
+        rng = np.random.default_rng([i, clips])
+        key, there = f"train{i:03d}", {"audio": True, "visual": i in pictures}
+        tokens = {f"{m}.npy": rng.normal(0, 1, (3, 6, 8)).astype(np.float16) for m in there if there[m]}
+        records.append((key, {"json": meta(key, LABELS[0], "train", *there.values()), **tokens}))
+    splits = {"train": split_info(folder, "train", records, clips)}
+    made_by = BackboneInfo(id="small", fingerprint="f" * 64, depth=0, variants=("clean", "alone0", "both0"))
+    DatasetInfo(kind="features", preprocessing={}, labels=LABELS, splits=splits, backbone=made_by).save(folder)
+    return ShardDataset(folder, "train")
+
+
+@unit
+@pytest.mark.parametrize(("places", "fitted"), [((0, 1, 2), True), ((0, 1, 59), True), ((0,), False)])
+def test_a_modality_that_few_samples_have_is_fitted_to_all_of_them_or_never_ruined(tmp_path, capsys, places, fitted):
+    """Those that have it come first in the seeded order, of which the first quarter sets thresholds."""
+    order = shuffled_subset(hashed([f"train{i:03d}" for i in range(60)]), 0, 1.0, "detector")
+    detector, accuracy = fit_detector(features_of(tmp_path / "features", order[list(places)].tolist()), seed=0)
+    assert set(accuracy) == ({"audio", "visual"} if fitted else {"audio"})
+    assert detector.threshold_audio.isfinite()
+    save_detector(tmp_path / "run", detector, 0, accuracy)
+    again, said = load_detector(tmp_path / "run"), capsys.readouterr().err
+    if fitted:
+        assert said == ""
+        assert again.threshold_visual.isfinite()
+        assert accuracy["visual"] > 0.9
+    else:
+        tokens = torch.randn(400, 6, 8, generator=torch.Generator().manual_seed(0)) * 10
+        assert (
+            said == "note: fewer than 2 train clips with a picture to fit the detector to: it never calls that ruined\n"
+        )
+        assert not (again("visual", tokens) > 0).any()
+
+
 @integration
 def test_a_detector_reads_nothing_that_is_not_trained_on(world, tmp_path, monkeypatch):
-    from shards.reader import ShardDataset
     from trainers.classification.config import PromptConfig
     from trainers.classification.stages import make_detector
     from trainers.data import epoch_order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from scipy import stats
 from models.conditions import CASES
 from shards import extraction_log
 from shards.errors import InputError
-from tests.fixtures.builders import media_dataset
+from tests.fixtures.builders import absent, media_dataset
+from tests.fixtures.evaluating import untrained_evaluation
 from trainers.bootstrap import holm
 from trainers.classification.results import Row, summarise
 from trainers.classification.uncertainty import compared_sets, cost_points, within_intervals
@@ -243,6 +245,18 @@ def test_a_stopwatch_tells_the_median_of_each_part(monkeypatch):
     assert watch.per_sample() == pytest.approx(0.02)  # of 0.02, 0.01 and 0.09
     assert watch.per_sample("", "detected") == pytest.approx(0.06)
     assert math.isnan(watch.per_sample("concat"))
+
+
+def test_seconds_of_a_clip_are_those_of_all_its_pictures(tmp_path, monkeypatch):
+    """A second a look, three looks at a clip with pictures, one at a clip of sound alone."""
+    ticks = itertools.count()
+    monkeypatch.setattr("trainers.resources.time.perf_counter", lambda: float(next(ticks)))
+    seconds = {}
+    for frames in ("middle", "all"):
+        evaluation = untrained_evaluation(tmp_path, 9, conditions=("complete",), frames=frames, batch_size=1)
+        (row,) = evaluation.rows(lambda *_, **__: None)
+        seconds[frames] = row.inference_seconds
+    assert seconds == {"middle": 1.0, "all": pytest.approx(sum(3 if absent(i)[1] else 1 for i in range(9)) / 9)}
 
 
 def test_what_shards_took_is_known_when_all_are(tmp_path):

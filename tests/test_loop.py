@@ -17,15 +17,17 @@ from models.backbone import Backbone
 from models.batch import AVBatch
 from models.inputs import Normalisation
 from models.settings import BackboneConfig
-from shards.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from shards.checkpoint import has_checkpoint, load_checkpoint, load_resumable, save_checkpoint
 from tests.fixtures.builders import LABELS, feature_dataset, media_dataset, small_net
 from tests.fixtures.tiers import told_by
 from trainers.classification.config import AdapterConfig, FinetuneConfig, FuseConfig, LoraConfig, PromptConfig, Sizes
 from trainers.config import TrainConfig
 from trainers.draws import Uniform
+from trainers.journal import FILE, append_metrics, logs
 from trainers.loop import Rank, Stage, _FiniteLoss, cosine, steps_per_epoch, train_stage
 from trainers.metrics import MeanMetrics, StepOutput, sum_and_count
 from trainers.recipes import recipe_of
+from trainers.run import run
 
 unit, integration = pytest.mark.unit, pytest.mark.integration
 
@@ -160,6 +162,28 @@ def test_a_resume_in_mid_epoch_equals_the_whole(world, tmp_path, recipe, every, 
 
 
 @integration
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_a_resume_in_mid_epoch_counts_the_seconds_before_it(world, tmp_path, version):
+    """As if they had been an hour, half of it waiting for data; states of earlier versions don't tell."""
+    config = MAKERS["prompt"](world).model_copy(update={"save_steps": 1})
+    with pytest.raises(Killed):
+        train(config, tmp_path, STEPS)
+    last = tmp_path / "last" / "noisy_audio"
+    found = load_resumable(last)
+    spent = found.state.pop("spent")
+    assert 0 <= spent["data_wait_seconds"] < spent["epoch_seconds"] < 600
+    hour = {"spent": {"epoch_seconds": 3600.0, "data_wait_seconds": 1800.0}} if version == "this" else {}
+    save_checkpoint(last, found.weights, found.meta, found.state | hour)
+    _, log = train(config, tmp_path)
+    (first, waited), (second, less) = ((m["epoch_seconds"], m["data_wait_seconds"]) for *_, m in log)
+    whole = 3600 if hour else 0
+    assert whole < first < whole + 600
+    assert whole / 2 <= waited < whole / 2 + 600
+    assert 0 <= less < second < 600
+    assert not load_resumable(last).state["spent"]
+
+
+@integration
 def test_killed_before_the_first_epoch_ends_starts_anew(world, tmp_path):
     config = case_wise(PromptConfig, world, epochs=1)
     with pytest.raises(Killed):
@@ -190,6 +214,22 @@ def test_a_finished_stage_returns_at_once_with_its_weights(world, tmp_path, reci
     again, log = train(config, tmp_path, 1)
     assert log == []
     assert_equal(again, whole)
+
+
+@unit
+def test_the_metrics_of_a_finished_stage_stay_without_what_it_could_be_resumed_from(tmp_path):
+    """A run that was exported and imported has no last/."""
+    media_dataset(tmp_path / "media", SAMPLES)
+    config, folder = finetune(tmp_path), tmp_path / "finished"
+    (stage,) = recipe_of(config).stages(config)
+    save_checkpoint(folder / stage.name, stage.weights(), stage.meta)
+    journal = logs(folder, stage.name) / FILE
+    journal.parent.mkdir(parents=True)
+    for epoch in (1, 2):
+        append_metrics(journal.parent, epoch, {"loss": 1 / epoch})
+    before = journal.read_bytes()
+    run(config, folder, Rank())
+    assert journal.read_bytes() == before
 
 
 @integration

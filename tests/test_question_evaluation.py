@@ -29,6 +29,7 @@ from trainers.avqa.predict import load_answerer
 from trainers.avqa.results import CONDITIONS, Line, Result, markdown, regained, summarise
 from trainers.bootstrap import wilson
 from trainers.evaluate import evaluate, main
+from trainers.evaluation_cache import RECORD, written_files
 from trainers.runs import CONFIG_FILE, read_run
 from trainers.scored import ANSWERS_FILE
 from trainers.tracking import PARENT, Store
@@ -190,6 +191,7 @@ def test_files_and_mlflow_have_all_of_it(evaluated, runs):
         *("confidence.csv", "risk_coverage.csv", "confidence.png", "differences.csv", "cost.png"),
     }
     assert client.get_experiment(top.info.experiment_id).name == "media"
+    assert {path.name for path in out.iterdir() if path.is_file()} <= {*written_files(), RECORD}
 
 
 @integration

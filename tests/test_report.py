@@ -15,10 +15,11 @@ from tests.fixtures.browser import chromium
 from tests.fixtures.reporting import a_row, a_sweep, ended_run, evaluation, trained_run
 from tests.fixtures.sweeps import an_outcome, sweep_config
 from trainers.avqa.results import Result
+from trainers.tables import write_rows
 from trainers.tracking import Store
 from tuning.report import intervals, main
 from tuning.report.command import report
-from tuning.report.evaluations import inner_name
+from tuning.report.evaluations import Evaluation, evaluations, inner_name
 from tuning.report.page import Page, html
 from tuning.report.parts import Part, Table, figure, spread, text
 from tuning.report.run_selection import choose
@@ -117,6 +118,34 @@ def test_an_evaluations_figures_are_the_runs_own_with_students_interval(store):
     }
     marked = [attributes for tag, attributes in page.tags if attributes.get("class") == "n front"]
     assert {x["data-v"] for x in marked} >= {"10.0", "1.0", "5.0"}
+
+
+@unit
+def test_an_evaluation_that_was_killed_while_it_wrote_counts_as_the_one_before(store):
+    """Written anew, its folder has no record and a part of a table; MLflow has the table that was finished."""
+    folder, params = store.root / "demo-aaaaaaaaaaaa", {"conditions": ["complete", "noisy_audio"]}
+    run = store.open(f"evaluate-{folder.name}", "study-t", params, None, None, folder=folder / "mlflow")
+    write_rows(folder / "results.csv", ROWS)
+    run.artifact(folder / "results.csv")
+    run.close("FINISHED")
+    whole = (folder / "results.csv").read_text().splitlines()
+    (folder / "results.csv").write_text("\n".join([*whole[:3], whole[3][:20]]))
+    (found,) = evaluations(choose(store.root))
+    assert isinstance(found, Evaluation)
+    assert len(found.rows) == len(ROWS)
+    (folder / "results.csv").unlink()
+    assert found.read("results.csv").splitlines() == whole
+
+
+@unit
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.csv"
+    write_rows(path, ROWS[:2])
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_rows(path, [*ROWS, "no row"])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @unit

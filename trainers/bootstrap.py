@@ -101,7 +101,7 @@ def over_seeds(values: np.ndarray, draws: np.ndarray, clips: int) -> Estimate:
     Args:
         values: by seed, [S].
         draws: of them, [B, S].
-        clips: C.
+        clips: C, of those that were asked about: of others nothing is known.
     """
     count = len(values)
     mean = float(values.mean())

@@ -31,17 +31,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Values:
-    """A figure of a line by seed: shares, draws of them, and the share of right answers by clip [C, S]."""
+    """A figure of a line by seed: shares, draws of them, the share of right answers by clip [C, S], and how many clips
+    were asked about."""
 
     seeds: tuple[int | None, ...]
     shares: np.ndarray
     draws: np.ndarray
     clips: np.ndarray
+    asked: int
 
     def at(self, seeds: Sequence[int | None]) -> _Values:
         """Of these seeds; a rule's one value is that of each."""
         places = [0 if self.rule else self.seeds.index(seed) for seed in seeds]
-        return _Values(tuple(seeds), self.shares[places], self.draws[:, places], self.clips[:, places])
+        return _Values(tuple(seeds), self.shares[places], self.draws[:, places], self.clips[:, places], self.asked)
 
     @property
     def rule(self) -> bool:
@@ -93,23 +95,23 @@ class Comparison:
     def interval(self, line: str, conditions: Sequence[str], kind: str = ALL) -> Interval:
         """Of the mean over seeds and conditions: Student's t with the bootstrap over clips (`over_seeds`). Of one seed,
         or of a rule, under one condition Wilson's with as many answers as the clips are worth (`effective`); so, too,
-        where all answers are right, or none. NaN where it was not judged."""
+        where all answers are right, or none, or about one clip. NaN where it was not judged."""
         found = self._values(line, conditions, kind)
         if found is None:
             return UNKNOWN
-        estimate = over_seeds(found.shares, found.draws, self.clips)
-        asked = self._asked[:, self._group[next(iter(self._columns[line, conditions[0], kind].values()))]]
-        if not estimate.error:  # all right or all wrong: as many independent answers as clips
-            return wilson(estimate.mean, int(np.count_nonzero(asked)))
+        estimate = over_seeds(found.shares, found.draws, found.asked)
+        if not estimate.error or found.asked < 2:  # all right or all wrong: as many independent answers as clips
+            return wilson(estimate.mean, found.asked)
         if len(found.seeds) > 1 or len(conditions) > 1:
             return estimate.mean - estimate.half, estimate.mean + estimate.half
         alone = self._asked.max() <= 1  # one sample a clip: they are independent
-        return wilson(estimate.mean, float(asked.sum()) if alone else effective(estimate.mean, estimate.error))
+        return wilson(estimate.mean, found.asked if alone else effective(estimate.mean, estimate.error))
 
     def difference(self, line: str, other: str, conditions: Sequence[str], kind: str = ALL) -> Difference | None:
         """`line` less `other`, the mean over conditions; None where they have no condition or seed in common.
 
-        p is at least 2^(1 - k) for k clips on which they differ, as of a sign test: no more can be known from k.
+        p is at least 2^(1 - k) for k clips on which they differ, as of a sign test: no more can be known from k. Where
+        one clip alone was asked about, p is 1 and its error NaN.
         """
         mine, theirs = self._values(line, conditions, kind), self._values(other, conditions, kind)
         if mine is None or theirs is None:
@@ -118,9 +120,9 @@ class Comparison:
         if not seeds:
             return None
         mine, theirs = mine.at(seeds), theirs.at(seeds)
-        estimate = over_seeds(mine.shares - theirs.shares, mine.draws - theirs.draws, self.clips)
+        estimate = over_seeds(mine.shares - theirs.shares, mine.draws - theirs.draws, mine.asked)
         differ = int(np.count_nonzero((mine.clips - theirs.clips).mean(axis=1).round(9)))
-        return Difference(estimate, len(seeds), max(estimate.p, min(1.0, 2.0 ** (1 - differ))))
+        return Difference(estimate, len(seeds), float(np.fmax(estimate.p, min(1.0, 2.0 ** (1 - differ)))))
 
     def _values(self, line: str, conditions: Sequence[str], kind: str) -> _Values | None:
         """The mean over conditions, of the seeds that all of them have."""
@@ -131,7 +133,8 @@ class Comparison:
         places = np.array([[one[seed] for seed in seeds] for one in found])  # [conditions, S]
         draws = _mean([self._draws[:, row] for row in places])
         clips = _mean([self._right[:, row] for row in places])
-        return _Values(tuple(seeds), self._shares[places].mean(axis=0), draws, clips)
+        asked = self._asked[:, [self._group[first] for first in places[:, 0]]].any(axis=1)
+        return _Values(tuple(seeds), self._shares[places].mean(axis=0), draws, clips, int(asked.sum()))
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:

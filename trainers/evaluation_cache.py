@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from models.conditions import CONDITIONS
 from shards.atomic import write_text
 from shards.errors import InputError
+from shards.keys import safe_name
 from shards.redaction import redacted_values
 
 RECORD = "evaluation.json"
+FILES = (  # besides the record, of any task; a figure of each protocol's corruptions is called by the protocol
+    *("results.csv", "results.md", "results.png", "answers.parquet", "differences.csv", "cost.png"),
+    *("confidence.csv", "risk_coverage.csv", "confidence.png", "by_audit.csv"),
+    *("classes.csv", "corruptions.csv", "draws.csv", "masks.csv"),
+)
 RowT = TypeVar("RowT")
 
 
@@ -27,7 +34,8 @@ def cached_rows(out: Path, inputs: Mapping[str, Any], kind: type[RowT]) -> list[
 
 
 def clear(out: Path, rows: int, overwrite: bool) -> None:
-    """Make room for `rows` new results, whose MLflow runs are new ones.
+    """Make room for `rows` new results, whose MLflow runs are new ones: what an evaluation writes goes, other files
+    stay.
 
     Raises:
         InputError: a larger table would be lost.
@@ -43,6 +51,15 @@ def clear(out: Path, rows: int, overwrite: bool) -> None:
         raise InputError(message, file=out / "results.csv", field="out", remedy=remedy)
     (out / RECORD).unlink(missing_ok=True)
     shutil.rmtree(out / "mlflow", ignore_errors=True)
+    for name in written_files():
+        (out / name).unlink(missing_ok=True)
+
+
+def written_files() -> Iterator[str]:
+    """Names of all files that evaluations write into their folders, besides the record."""
+    yield from FILES
+    protocols = {c.corruption.protocol for c in CONDITIONS.values() if c.corruption is not None}
+    yield from (f"{safe_name(protocol)}.png" for protocol in sorted(protocols))
 
 
 def save_rows(out: Path, inputs: Mapping[str, Any], origin: Mapping[str, Any], rows: Sequence[Any]) -> None:

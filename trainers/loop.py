@@ -141,13 +141,10 @@ def train_stage(
     if has_checkpoint(done):
         stage.load(load_checkpoint(done).weights)
         return
-    meter = Meter(rank.device)
     loop = _Loop(stage, config, rank, last, saved)
     _make_resident(stage, rank.device if getattr(config, "resident", False) else None)
     while loop.position.epoch < config.epochs:
-        meter.reset_clock()
         metrics = loop.epoch()
-        metrics |= {"epoch_seconds": meter.seconds, "peak_memory_mb": meter.peak_bytes / 2**20}
         loop.mean.add(loop.position.epoch + 1)
         if stage.val is not None:
             with loop.mean.in_place():
@@ -167,11 +164,13 @@ class _Loop:
     Attributes:
         position: the next batch.
         sums: of the epoch so far, over all ranks (see `MeanMetrics`).
+        spent: seconds of the epoch so far, and those of them that it waited for data, of this rank.
         metrics: of the last whole epoch.
     """
 
     def __init__(self, stage: Stage, config: TrainConfig, rank: Rank, last: Path, saved: Callable[[], None]):
         self.stage, self.config, self.rank, self.last, self.saved = stage, config, rank, last, saved
+        self.meter = Meter(rank.device)
         objective = stage.objective.to(rank.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         wanted, steps = stage.optimisation, steps_per_epoch(stage, config, rank)
@@ -182,6 +181,7 @@ class _Loop:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.mean = MeanWeights(stage.weights, stage.load, wanted.average_from)
         self.position, self.sums, self.metrics = Position(), dict[str, list[float]](), dict[str, float]()
+        self.spent = dict[str, float]()
         if has_checkpoint(last):
             self._resume()
         self.model: nn.Module = objective
@@ -197,28 +197,32 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]
         self.position, self.sums = Position(state["epoch"], state["taken"]), state["sums"]
-        self.metrics = state["metrics"]
+        self.metrics, self.spent = state["metrics"], state.get("spent", {})  # earlier versions saved none
         self.mean.restore(state)
 
     def _save(self) -> None:
         if self.rank.index == 0:
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.last_epoch}
-            state |= {"metrics": self.metrics, "sums": self.sums, **self.position.state(), **self.mean.state()}
+            state |= {"metrics": self.metrics, "sums": self.sums, "spent": self.spent}
+            state |= {**self.position.state(), **self.mean.state()}
             save_checkpoint(self.last, self.stage.weights(), self.stage.meta, state, keep_previous=True)
             self.saved()
 
     def next_epoch(self, metrics: dict[str, float]) -> None:
         """Close the epoch and save."""
         self.position, self.sums, self.metrics = Position(self.position.epoch + 1), {}, metrics
+        self.spent = {}
         self._save()
 
     def epoch(self) -> dict[str, float]:
-        """Train from the position to the epoch's end."""
+        """Train from the position to the epoch's end; seconds are of the whole epoch, as far as it was saved."""
         self.model.train()
         config, rank, epoch = self.config, self.rank, self.position.epoch
         running = MeanMetrics(rank.device, self.sums if rank.index == 0 else {})
         finite = _FiniteLoss(self.stage.name, epoch, rank.device)
-        waited, clock = 0.0, time.perf_counter()
+        before, waited = self.spent.get("epoch_seconds", 0.0), self.spent.get("data_wait_seconds", 0.0)
+        self.meter.reset_clock()
+        clock = time.perf_counter()
         first = self.position.taken // _whole(config, rank)
         for number, (batch, reached) in enumerate(self._batches(), first):
             waited += time.perf_counter() - clock
@@ -227,6 +231,7 @@ class _Loop:
             if config.save_steps and (number + 1) % config.save_steps == 0 and reached.epoch == epoch:
                 finite.check()
                 self.position, self.sums = reached, running.sums(rank)
+                self.spent = {"epoch_seconds": before + self.meter.seconds, "data_wait_seconds": waited}
                 self._save()
             elif rank.device.type == "cpu" or (number + 1) % CHECK_STEPS == 0:
                 finite.check()
@@ -235,7 +240,8 @@ class _Loop:
         means, seen = running.means(rank)
         metrics = {"train_accuracy" if k == "accuracy" else k: v for k, v in means.items()}
         metrics["lr"] = float(self.schedule.get_last_lr()[0])
-        return metrics | {"data_wait_seconds": waited, "samples": seen}
+        metrics |= {"data_wait_seconds": waited, "samples": seen, "epoch_seconds": before + self.meter.seconds}
+        return metrics | {"peak_memory_mb": self.meter.peak_bytes / 2**20}
 
     def _batches(self) -> Iterator[tuple[AVBatch, Position]]:
         config, rank = self.config, self.rank

@@ -106,3 +106,8 @@ class Stopwatch:
         median, because a batch that waits for another process, or is the first, says little."""
         known = [self._laps[part] for part in parts or ("",) if part in self._laps]
         return sum(statistics.median(s / n for s, n in laps) for laps in known) if known else float("nan")
+
+    def per_clip(self, clips: int, *parts: str) -> float:
+        """Seconds for a clip, of so many that were answered by several looks at some: `per_sample` of all looks."""
+        looks = sum(n for _, n in self._laps.get(parts[0] if parts else "", ()))
+        return self.per_sample(*parts) * (looks / clips)

@@ -23,7 +23,8 @@ def run(
 ) -> None:
     """Train every stage of `config` that is not finished in a run's folder, then make what follows the stages.
 
-    Metrics go to logs/<stage>/metrics.jsonl there (rank 0) and to `report` (all ranks, equally often).
+    Metrics go to logs/<stage>/metrics.jsonl there (rank 0) and to `report` (all ranks, equally often). Those of a stage
+    that is finished stay as they are, whether or not what it could be resumed from is still there.
 
     Args:
         where: the run's folder, or its address: then all that is saved is published there.
@@ -45,7 +46,8 @@ def run(
             if rank.index == 0:
                 logs(folder, stage.name).mkdir(parents=True, exist_ok=True)
                 write_text(logs(folder, stage.name) / SIZES_FILE, json.dumps(stage.sizes()) + "\n")
-                keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
+                if not has_checkpoint(folder / stage.name):
+                    keep_until(logs(folder, stage.name), finished_epochs(folder, stage.name))
             if replay_reports and report is not None:
                 _replay_reports(folder, stage.name, rank, report)
             train_stage(stage, config, rank, folder, record, saved)

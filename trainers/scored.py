@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.atomic import replacing
+
 ANSWERS_FILE = "answers.parquet"
 ALL = "all"  # kinds of question together
 
@@ -88,7 +90,8 @@ def write_scored(path: Path, scored: Sequence[Scored], samples: Samples) -> None
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     columns = {fact: _named(joined[fact], names[fact]) for fact in facts}
     columns |= {name: _named(joined["sample"], values) for name, values in per_sample.items() if len(values)}
-    pq.write_table(pa.table({**columns, "right": joined["right"]}), path, compression="zstd")
+    with replacing(path) as temporary:
+        pq.write_table(pa.table({**columns, "right": joined["right"]}), temporary, compression="zstd")
 
 
 def _fact(one: Scored, name: str) -> str | int | None:

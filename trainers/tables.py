@@ -11,6 +11,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from shards.atomic import replacing
+
 RowT = TypeVar("RowT")
 Spread = tuple[float, float]  # mean, standard deviation over seeds (0 for one)
 Interval = tuple[float, float]  # of 95 %, low and high; NaN: not known
@@ -82,8 +84,8 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Dataclass instances of one kind as a CSV table, a column per field."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Dataclass instances of one kind as a CSV table, a column per field, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from models.settings import Modality
+from shards.atomic import write_text
 from shards.errors import InputError
 from shards.hashes import file_sha256
 from shards.questions import Question, load_questions
@@ -151,7 +152,7 @@ class AnswerEvaluation:
         between = [self._write_differences(out), self._write_cost(out, lines)]
         parts = [markdown(lines, notes, between), *write_confidence(out, self.judged, self.config.abstain_below)]
         parts += write_by_audit(out, self.judged, [q.clip for q in self.protocol.asked.questions], self.config.audit)
-        (out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        write_text(out / "results.md", "\n\n".join(parts) + "\n")
         figure(lines, out / "results.png")
         write_masks(out / "masks.csv", self.protocol.draws)
 

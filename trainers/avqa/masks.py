@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models.noise import generator
 from models.settings import MODALITIES, Modality
+from shards.atomic import replacing
 
 Draws = Mapping[str, Mapping[Modality, float]]  # clip -> modality -> 0..1
 
@@ -57,7 +58,7 @@ def _lowest(draws: Draws, modality: Modality, rate: int) -> set[str]:
 
 def write_masks(path: Path, draws: Draws) -> None:
     """The masks of an evaluation, one line per clip."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip", *(f"{m}_missing_above_percent" for m in MODALITIES)])
         writer.writerows([c, *(repr(100 * of[m]) for m in MODALITIES)] for c, of in draws.items())

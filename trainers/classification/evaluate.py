@@ -18,6 +18,7 @@ from configs.corruption_files import CorruptionFiles
 from models.batch import AVBatch
 from models.conditions import Condition
 from models.settings import MODALITIES
+from shards.atomic import replacing, write_text
 from shards.errors import InputError
 from shards.keys import safe_name
 from shards.reader import ShardDataset
@@ -162,7 +163,7 @@ class ConditionEvaluation:
         if self.judged:  # of clips with one label
             texts += write_confidence(out, self.judged, self.config.abstain_below)
             texts += write_by_audit(out, self.judged, list(self.data.ids), self.config.audit)
-        (out / "results.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        write_text(out / "results.md", "\n\n".join(texts) + "\n")
         figure(lines, out / "results.png")
         for ladder in found:
             ladders.figure(ladder, out / f"{safe_name(ladder.protocol)}.png")
@@ -234,7 +235,7 @@ def rows_drawn(
 
 def write_draws(path: Path, drawn: Iterator[tuple[int, str, str, str, str]]) -> None:
     """The masks and noise of an evaluation, one line per seed, condition and sample."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["seed", "condition", "id", "audio", "visual"])
         writer.writerows(drawn)
@@ -392,7 +393,7 @@ def _rows(
             run=run.folder.name,
             metric=_metric(found),
             occurring=occurring,
-            inference_seconds=watch.per_sample("", selection) if selection else watch.per_sample(),
+            inference_seconds=watch.per_clip(len(found.label), "", *([selection] if selection else [])),
             **cost,
         )
 

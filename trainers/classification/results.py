@@ -49,7 +49,7 @@ class Row:
         low, high: interval of 95 % of the method's mean over its seeds; NaN where it is not known.
         train_seconds: of all that was made for it, as logs tell: epochs of all cases, cached features and detector;
             wall clock, without validation and without the backbone that it starts from.
-        inference_seconds: for a clip, the median over the evaluation's batches.
+        inference_seconds: for a clip, by all its looks, the median over the evaluation's batches.
     """
 
     method: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from shards.store import Place
 from shards.stored_folder import is_stored
-from trainers.evaluation_cache import read_origin
+from trainers.evaluation_cache import RECORD, read_origin
 from trainers.recipe import Task
 from trainers.recipes import TASKS
 from trainers.tables import read_rows
@@ -46,8 +47,8 @@ class Evaluation:
 def evaluations(chosen: Chosen) -> Iterator[Evaluation | Recorded]:
     """The evaluations, newest first; the MLflow run itself where its table is nowhere to be found.
 
-    The table is read from the evaluation's folder, or, where that is not here, from the run's artifacts. Of
-    several evaluations into one folder the last one counts.
+    The table is read from the evaluation's folder, or, where that is not here or was not finished, from the run's
+    artifacts. Of several evaluations into one folder the last one counts.
     """
     last = {run.name: run for run in chosen.of("evaluation") if run.status == "FINISHED"}
     for run in reversed(last.values()):
@@ -74,9 +75,9 @@ def _rows(table: str | None) -> tuple[Task, list[Any]] | None:
 
 
 def _table(root: Path, folder: Path, run: Recorded, name: str) -> str | None:
-    path = folder / name
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
+    if (folder / RECORD).is_file():
+        with suppress(FileNotFoundError):
+            return (folder / name).read_text(encoding="utf-8")
     return read_artifact(root, run.run_id, name)
 
 
