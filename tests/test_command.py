@@ -117,7 +117,13 @@ def stopped(signals: list[int], cleaning: float) -> tuple[int, str, str]:
     """Send signals to a command that sleeps: the first once it has begun, the others while it cleans up."""
     arguments = [sys.executable, "-c", SLEEPER, str(cleaning)]
     process = subprocess.Popen(
-        arguments, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, stdout=-1, stderr=-1
+        arguments,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=-1,
+        stderr=-1,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     assert process.stdout is not None
     assert process.stderr is not None
